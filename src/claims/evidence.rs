@@ -1,0 +1,101 @@
+//! What a check computes, and the one rule that turns it into a verdict.
+
+/// What a piece of evidence is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The statement as the slide has it.
+    Printed,
+    /// The statement under the condition that the slide leaves out.
+    WithCondition,
+    /// The statement where that condition does not hold: expected to be off.
+    WithoutCondition,
+    /// The corrected statement.
+    Corrected,
+}
+
+/// One comparison: what was compared, got, want and the tolerance with its reason.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Evidence {
+    pub role: Role,
+    pub what: String,
+    pub got: f64,
+    pub want: f64,
+    pub tol: f64,
+    /// Why that tolerance.
+    pub why: String,
+    /// Number of random cases of which this is the worst; 1 for a single number.
+    pub cases: usize,
+    /// `|got - want| <= tol`, false for NaN.
+    pub ok: bool,
+}
+
+/// What the evidence says of the statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// True as printed.
+    Holds,
+    /// True under a condition that the slide leaves out, false without it.
+    HoldsIf,
+    /// False as printed; a corrected form is true.
+    Fails,
+}
+
+impl Verdict {
+    /// The rule. Nothing else decides a verdict.
+    ///
+    /// - `holds`: there is evidence on the printed form and nothing else, and all of it agrees.
+    /// - `holds-if`: evidence both with and without the condition; with it everything agrees, without it something is off;
+    ///   printed evidence, if any, agrees.
+    /// - `fails`: evidence on the printed and on the corrected form; something printed is off, everything corrected agrees.
+    /// - otherwise `None`: the check does not decide, which counts as a failure of the check.
+    pub fn of(evidence: &[Evidence]) -> Option<Verdict> {
+        let of_role = |role: Role| evidence.iter().filter(move |e| e.role == role).map(|e| e.ok).collect::<Vec<_>>();
+        let agrees = |oks: &[bool]| !oks.is_empty() && oks.iter().all(|ok| *ok);
+        let is_off = |oks: &[bool]| oks.iter().any(|ok| !ok);
+        let printed = of_role(Role::Printed);
+        let (with, without, corrected) = (of_role(Role::WithCondition), of_role(Role::WithoutCondition), of_role(Role::Corrected));
+        match (with.is_empty() && without.is_empty(), corrected.is_empty()) {
+            (true, true) if agrees(&printed) => Some(Verdict::Holds),
+            (false, true) if agrees(&with) && is_off(&without) && !is_off(&printed) => Some(Verdict::HoldsIf),
+            (true, false) if is_off(&printed) && agrees(&corrected) => Some(Verdict::Fails),
+            _ => None,
+        }
+    }
+
+    /// `holds`, `holds-if` or `fails`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::HoldsIf => "holds-if",
+            Verdict::Fails => "fails",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evidence(role: Role, ok: bool) -> Evidence {
+        Evidence { role, what: String::new(), got: 0.0, want: 0.0, tol: 0.0, why: String::new(), cases: 1, ok }
+    }
+
+    #[test]
+    fn the_rule() {
+        use Role::*;
+        let of = |roles: &[(Role, bool)]| Verdict::of(&roles.iter().map(|(r, ok)| evidence(*r, *ok)).collect::<Vec<_>>());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[(Printed, true), (Printed, true)]), Some(Verdict::Holds));
+        assert_eq!(of(&[(Printed, true), (Printed, false)]), None);
+        assert_eq!(of(&[(WithCondition, true), (WithoutCondition, false)]), Some(Verdict::HoldsIf));
+        assert_eq!(of(&[(WithCondition, true), (WithoutCondition, true)]), None);
+        assert_eq!(of(&[(WithCondition, true)]), None);
+        assert_eq!(of(&[(WithCondition, false), (WithoutCondition, false)]), None);
+        assert_eq!(of(&[(Printed, false), (Corrected, true)]), Some(Verdict::Fails));
+        assert_eq!(of(&[(Printed, true), (Corrected, true)]), None);
+        assert_eq!(of(&[(Printed, false), (Corrected, false)]), None);
+        assert_eq!(of(&[(Printed, false), (Corrected, true), (WithCondition, true)]), None);
+    }
+}

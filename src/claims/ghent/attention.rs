@@ -1,0 +1,101 @@
+//! The cost of self-attention, counted while it is computed.
+
+use crate::claims::{Claim, Probe, Role, Trial};
+use ndarray::Array2;
+
+pub(super) const CLAIMS: &[Claim] = &[Claim {
+    id: "ghent/attention-quadratic",
+    slide: "Attention Mechanism",
+    statement: "Self-attention costs O(n^2) in the number n of positions.",
+    reading: "",
+    assumes: "One head of width d over n positions; multiplications are counted while softmax(Q K^T / sqrt(d)) V is computed from given Q, K, V.",
+    formula: r"\underbrace{n^2 d}_{Q K^T} + \underbrace{n^2 d}_{A V} = 2 n^2 d, \qquad \text{projections: } 4 n d^2",
+    finding: "Counted: 2 n^2 d multiplications and n^2 exponentials, so twice the side of an image costs 16 times as much. The projections to Q, K, V and back add 4 n d^2, which is linear in n \
+              and the larger part up to n = 2d: at 16 x 16 positions with d = 512 it is four fifths of the layer.",
+    mutants: &["attention along rows only", "attention to a window of fixed width", "one product with all keys at once"],
+    check: quadratic,
+}];
+
+/// What one layer was counted to cost.
+#[derive(Default)]
+struct Count {
+    products: usize,
+    exponentials: usize,
+}
+
+/// Self-attention of a grid of positions, each of which attends to those that `sees` allows, and what it cost.
+fn attention(q: &Array2<f64>, k: &Array2<f64>, v: &Array2<f64>, sees: impl Fn(usize, usize) -> bool) -> (Array2<f64>, Count) {
+    let (n, d) = q.dim();
+    let mut count = Count::default();
+    let mut out = Array2::zeros((n, d));
+    for i in 0..n {
+        let seen: Vec<usize> = (0..n).filter(|&j| sees(i, j)).collect();
+        let weights: Vec<f64> = seen
+            .iter()
+            .map(|&j| {
+                count.products += d;
+                count.exponentials += 1;
+                (q.row(i).dot(&k.row(j)) / (d as f64).sqrt()).exp()
+            })
+            .collect();
+        let total: f64 = weights.iter().sum();
+        for (&j, w) in seen.iter().zip(&weights) {
+            count.products += d;
+            out.row_mut(i).scaled_add(w / total, &v.row(j));
+        }
+    }
+    (out, count)
+}
+
+fn quadratic(p: &mut Probe) {
+    let (rows, window, summed) = (
+        p.mutant("attention along rows only"),
+        p.mutant("attention to a window of fixed width"),
+        p.mutant("one product with all keys at once"),
+    );
+    let cost = move |t: &Trial, side: usize, d: usize| {
+        let n = side * side;
+        let [q, k, v] = [(); 3].map(|()| t.normal_rows(n, d));
+        let sees = |i: usize, j: usize| if rows { i / side == j / side } else { !window || i.abs_diff(j) <= 4 };
+        let (_, mut count) = attention(&q, &k, &v, sees);
+        if summed {
+            // Linear attention: keys and values meet first, in a d x d matrix.
+            count = Count { products: 2 * n * d * d, exponentials: 0 };
+        }
+        count
+    };
+    p.property(
+        Role::Printed,
+        "multiplications counted, against 2 n^2 d, and exponentials, against n^2",
+        24,
+        "whole numbers",
+        |t| {
+            let (side, d) = (t.int(3, 6), t.int(2, 8));
+            let (n, count) = (side * side, cost(t, side, d));
+            t.compare(count.products as f64, (2 * n * n * d) as f64, 0.0);
+            t.compare(count.exponentials as f64, (n * n) as f64, 0.0);
+        },
+    );
+    p.property(Role::Printed, "cost at twice the side, 4 times the positions, over the cost before", 8, "whole numbers", |t| {
+        let (side, d) = (t.int(2, 5), t.int(2, 6));
+        let ratio = cost(t, 2 * side, d).products as f64 / cost(t, side, d).products as f64;
+        t.compare(ratio, 16.0, 0.0);
+    });
+    p.property(
+        Role::Printed,
+        "the counted layer, against softmax as matrix products",
+        8,
+        "n d roundings of sums of weights",
+        |t| {
+            let (n, d) = (t.int(3, 12), t.int(2, 6));
+            let [q, k, v] = [(); 3].map(|()| t.normal_rows(n, d));
+            let mut weights = (q.dot(&k.t()) / (d as f64).sqrt()).mapv(f64::exp);
+            for mut row in weights.rows_mut() {
+                let total = row.sum();
+                row /= total;
+            }
+            let largest = v.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+            t.compare_all(&attention(&q, &k, &v, |_, _| true).0, &weights.dot(&v), 64.0 * (n * d) as f64 * f64::EPSILON * largest);
+        },
+    );
+}

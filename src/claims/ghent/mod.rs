@@ -1,0 +1,32 @@
+//! Claims of the ghent deck.
+
+mod advanced;
+mod attention;
+mod example;
+mod forward;
+mod guidance;
+mod latent;
+mod properties;
+mod reverse;
+mod sampling;
+mod schedules;
+mod score;
+mod training;
+
+use crate::claims::Claim;
+
+/// Every claim file of the deck.
+pub(super) const FILES: &[&[Claim]] = &[
+    forward::CLAIMS,
+    example::CLAIMS,
+    properties::CLAIMS,
+    reverse::CLAIMS,
+    score::CLAIMS,
+    training::CLAIMS,
+    sampling::CLAIMS,
+    guidance::CLAIMS,
+    latent::CLAIMS,
+    schedules::CLAIMS,
+    advanced::CLAIMS,
+    attention::CLAIMS,
+];

@@ -1,0 +1,42 @@
+//! Claims of the sjtu deck.
+
+use crate::claims::Claim;
+use crate::diffusion::PathPoint;
+use crate::diffusion::kernel::Level;
+use crate::diffusion::schedule::Table;
+
+pub(in crate::claims) mod chain;
+mod elbo;
+mod forward;
+mod latent;
+mod likelihood;
+mod reverse;
+mod sampling;
+mod score;
+mod speed;
+mod training;
+
+/// Every claim file of the deck.
+pub(super) const FILES: &[&[Claim]] = &[
+    forward::CLAIMS,
+    reverse::CLAIMS,
+    training::LOSS,
+    sampling::CLAIMS,
+    training::TARGETS,
+    elbo::CLAIMS,
+    score::CLAIMS,
+    speed::CLAIMS,
+    latent::CLAIMS,
+    likelihood::CLAIMS,
+];
+
+/// The level of step t of a table, clean data at t = 0.
+pub(in crate::claims) fn level(table: &Table, t: usize) -> Level<f64> {
+    if t == 0 { Level::clean() } else { Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma) }
+}
+
+/// The same as a point without rates.
+pub(in crate::claims) fn still(table: &Table, t: usize) -> PathPoint {
+    let level = level(table, t);
+    PathPoint::still(level.alpha, level.sigma)
+}

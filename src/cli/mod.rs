@@ -1,0 +1,121 @@
+//! The command line: one file per command. Layer L7.
+//!
+//! Exit codes: 0 on success, 1 when a check did not hold, 2 on bad input or a broken environment, with one line `error: ...` on stderr.
+
+mod doctor;
+mod explain;
+mod law_file;
+mod options;
+mod output;
+mod report;
+mod solve;
+mod tabulate;
+mod verify;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "tweedie",
+    version,
+    about = "The exact answers for diffusion models, and a bench that holds any implementation to them",
+    after_help = "Examples:\n  tweedie report                                      the main job, as a page of figures\n  \
+                  tweedie tabulate --schedule linear -o linear.csv    DDPM's tables, every digit right\n  \
+                  tweedie solve --help                                a command's options, with an example\n\n\
+                  Exit codes: 0 success, 1 a check did not hold, 2 bad input."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Report(report::Args),
+    Verify(verify::Args),
+    Explain(explain::Args),
+    Tabulate(tabulate::Args),
+    Solve(solve::Args),
+    Doctor(doctor::Args),
+}
+
+/// What a command that came to its end found.
+enum Outcome {
+    Success,
+    CheckFailed,
+}
+
+/// Runs one command line, program name first, and gives the process's exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e, &args),
+    };
+    let outcome = match cli.command {
+        Command::Report(args) => report::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Tabulate(args) => tabulate::run(&args),
+        Command::Solve(args) => solve::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    };
+    match outcome {
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Err(e) => fail(&e.to_string()),
+    }
+}
+
+/// One line on stderr, exit code 2.
+fn fail(message: &str) -> ExitCode {
+    // A path or a decoder's message may hold line breaks; a closed stderr is no reason to panic.
+    let _ = writeln!(std::io::stderr(), "error: {}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+    ExitCode::from(2)
+}
+
+/// What clap says of a command line that it does not accept: help goes out as it is, everything else as one line.
+fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    match error.kind() {
+        DisplayHelp | DisplayVersion => {
+            let _ = error.print();
+            return ExitCode::SUCCESS;
+        }
+        DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = error.print();
+            return ExitCode::from(2);
+        }
+        _ => {}
+    }
+    // What was wrong, then an indented line each for values, tips and missing arguments, then usage.
+    let text = error.render().to_string();
+    let body: Vec<&str> =
+        text.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
+    let line = body.join(" ").replace(" [possible values: ", "; allowed: ").replace(']', "").replace(" tip: ", "; ");
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";");
+    let command = args.get(1).and_then(|a| a.to_str()).filter(|a| Cli::command().find_subcommand(a).is_some());
+    let help = command.map_or("tweedie --help".to_owned(), |c| format!("tweedie {c} --help"));
+    fail(&format!("{}; see '{help}'", line.trim_start_matches("error: ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("tweedie {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

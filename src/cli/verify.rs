@@ -1,0 +1,257 @@
+//! `tweedie verify`: run the catalogue of claims and compare its verdicts with the recorded ones.
+
+use super::Outcome;
+use super::output::{self, Number, Target, wrapped};
+use crate::claims::{self, Claim, Deck, Recorded, Role, Verdict};
+use crate::error::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use rayon::prelude::*;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Where the built-in snapshot lies in the repository.
+const SNAPSHOT: &str = "src/claims/verdicts.toml";
+
+/// Run the catalogue of claims; exit 1 when a verdict differs from the recorded one
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  tweedie verify                                   all claims, slips first\n  tweedie verify --claim 'ghent/*' --claim '*/snr*'\n  \
+                  tweedie verify --json verdicts.json\n  tweedie verify --record                          after a verdict has changed for a reason\n\n\
+                  A wrong variant of a statement that the claim's check does not reject counts as a failed check too."
+)]
+pub struct Args {
+    /// Only claims whose id matches; '*' stands for any text, '?' for one character
+    #[arg(long, value_name = "GLOB")]
+    claim: Vec<String>,
+    /// Write the results as JSON to FILE, or '-' for standard output
+    #[arg(long, value_name = "FILE")]
+    json: Option<Target>,
+    /// Seed of the random cases
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Compare with the verdicts in FILE [default: the built-in ones]
+    #[arg(long, value_name = "FILE")]
+    snapshot: Option<PathBuf>,
+    /// Write the verdicts found to the snapshot, the others as they are [default: src/claims/verdicts.toml]
+    #[arg(long)]
+    record: bool,
+}
+
+pub fn run(args: &Args) -> Result<Outcome> {
+    let chosen = choose(&args.claim)?;
+    let mut recorded = snapshot(args)?;
+    let bar = ProgressBar::new(chosen.len() as u64);
+    bar.set_style(
+        ProgressStyle::with_template("{spinner} claims [{bar:24}] {pos}/{len} {elapsed}").unwrap_or(ProgressStyle::default_bar()),
+    );
+    let run = |(deck, claim): &(Deck, &'static Claim)| {
+        let outcome = claim.run(*deck, args.seed);
+        bar.inc(1);
+        outcome
+    };
+    let outcomes: Vec<claims::Outcome> = chosen.par_iter().map(run).collect();
+    bar.finish_and_clear();
+
+    if args.record {
+        outcomes.iter().for_each(|o| recorded.set(o.claim.id, o.verdict));
+        Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into())).write(recorded.text().as_bytes())?;
+    }
+    if let Some(target) = &args.json {
+        target.write(&output::json(&Results {
+            seed: args.seed,
+            claims: outcomes.iter().map(|o| Entry::new(o, &recorded)).collect(),
+        }))?;
+    }
+    if args.json != Some(Target::Stdout) {
+        output::print(text(&outcomes, &recorded, args.seed))?;
+    }
+    Ok(if outcomes.iter().all(|o| as_recorded(o, &recorded)) { Outcome::Success } else { Outcome::CheckFailed })
+}
+
+/// Whether a run found the recorded verdict and rejected every wrong variant.
+pub fn as_recorded(outcome: &claims::Outcome, recorded: &Recorded) -> bool {
+    outcome.verdict.is_some() && outcome.verdict == recorded.get(outcome.claim.id) && outcome.mutants.iter().all(|m| m.1)
+}
+
+fn snapshot(args: &Args) -> Result<Recorded> {
+    let read = |path: &Path| {
+        let mend = "name a file that tweedie verify --record has written";
+        std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}"), mend))
+    };
+    match &args.snapshot {
+        None => Ok(Recorded::built_in()),
+        Some(path) if args.record && !path.exists() => Ok(Recorded::default()),
+        Some(path) => Recorded::parse(&read(path)?),
+    }
+}
+
+fn choose(globs: &[String]) -> Result<Vec<(Deck, &'static Claim)>> {
+    if let Some(glob) = globs.iter().find(|glob| !claims::all().any(|(_, c)| matches(glob, c.id))) {
+        let nearest = claims::all().map(|(_, c)| c.id).min_by_key(|id| strsim::damerau_levenshtein(id, glob)).unwrap_or("");
+        return Err(Error::domain(
+            "--claim",
+            format!("'{glob}'"),
+            "a pattern that some claim's id matches",
+            format!("try {nearest}, or 'ghent/*' for a deck"),
+        ));
+    }
+    Ok(claims::all().filter(|(_, c)| globs.is_empty() || globs.iter().any(|glob| matches(glob, c.id))).collect())
+}
+
+/// Whether a pattern with `*` and `?` matches all of a text.
+fn matches(glob: &str, text: &str) -> bool {
+    match (glob.as_bytes(), text.as_bytes()) {
+        ([], []) => true,
+        ([b'*', ..], _) => (0..=text.len()).any(|k| matches(&glob[1..], &text[k..])),
+        ([b'?', ..], [_, ..]) => matches(&glob[1..], &text[1..]),
+        ([g, ..], [t, ..]) if g == t => matches(&glob[1..], &text[1..]),
+        _ => false,
+    }
+}
+
+/// What JSON shows.
+#[derive(Serialize)]
+struct Results {
+    seed: u64,
+    claims: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+struct Entry {
+    id: &'static str,
+    deck: Deck,
+    statement: &'static str,
+    verdict: Option<Verdict>,
+    recorded: Option<Verdict>,
+    /// Under which condition it holds, or `null`.
+    condition: Option<&'static str>,
+    /// What is right instead, or `null`.
+    correction: Option<&'static str>,
+    evidence: Vec<Item>,
+    mutants: Vec<Mutant>,
+}
+
+#[derive(Serialize)]
+struct Item {
+    role: Role,
+    what: String,
+    got: Number,
+    want: Number,
+    tol: Number,
+    why: String,
+    cases: usize,
+    ok: bool,
+}
+
+#[derive(Serialize)]
+struct Mutant {
+    name: &'static str,
+    rejected: bool,
+}
+
+impl Entry {
+    fn new(outcome: &claims::Outcome, recorded: &Recorded) -> Self {
+        let claim = outcome.claim;
+        let finding_of = |verdict| (outcome.verdict == Some(verdict)).then_some(claim.finding);
+        let item = |e: &claims::Evidence| Item {
+            role: e.role,
+            what: e.what.clone(),
+            got: Number(e.got),
+            want: Number(e.want),
+            tol: Number(e.tol),
+            why: e.why.clone(),
+            cases: e.cases,
+            ok: e.ok,
+        };
+        Self {
+            id: claim.id,
+            deck: outcome.deck,
+            statement: claim.statement,
+            verdict: outcome.verdict,
+            recorded: recorded.get(claim.id),
+            condition: finding_of(Verdict::HoldsIf),
+            correction: finding_of(Verdict::Fails),
+            evidence: outcome.evidence.iter().map(item).collect(),
+            mutants: outcome.mutants.iter().map(|&(name, rejected)| Mutant { name, rejected }).collect(),
+        }
+    }
+}
+
+/// The table: what went wrong, slips with their corrections, conditions, then the rest by deck.
+fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String {
+    let mut out = String::new();
+    let rejected = |o: &claims::Outcome| o.mutants.iter().filter(|m| m.1).count();
+    for (verdict, title) in
+        [(Some(Verdict::Fails), "False as printed"), (Some(Verdict::HoldsIf), "True under a condition"), (None, "Undecided")]
+    {
+        let found: Vec<_> = outcomes.iter().filter(|o| o.verdict == verdict).collect();
+        if !found.is_empty() {
+            out.push_str(&format!("{title} ({})\n\n", found.len()));
+        }
+        for o in found {
+            out.push_str(&format!(
+                "{}\n{}{}\n",
+                o.claim.id,
+                wrapped(o.claim.statement, "  says   ", 110),
+                wrapped(o.claim.finding, "  found  ", 110)
+            ));
+        }
+    }
+    for deck in Deck::ALL {
+        let found: Vec<_> = outcomes.iter().filter(|o| o.deck == deck && o.verdict == Some(Verdict::Holds)).collect();
+        if !found.is_empty() {
+            out.push_str(&format!(
+                "True: {} ({})\n\n{}\n",
+                deck.title(),
+                found.len(),
+                found.iter().map(|o| wrapped(o.claim.statement, &format!("{:<44}", o.claim.id), 150)).collect::<String>()
+            ));
+        }
+    }
+    for o in outcomes.iter().filter(|o| !as_recorded(o, recorded)) {
+        let name = |v: Option<Verdict>| v.map_or("nothing", Verdict::name);
+        if o.verdict.is_none() || o.verdict != recorded.get(o.claim.id) {
+            out.push_str(&format!(
+                "not as recorded: {} is found {}, recorded {}\n",
+                o.claim.id,
+                o.verdict.map_or("undecided", Verdict::name),
+                name(recorded.get(o.claim.id))
+            ));
+        }
+        for (mutant, _) in o.mutants.iter().filter(|m| !m.1) {
+            out.push_str(&format!("not rejected: {}, wrong variant '{mutant}'\n", o.claim.id));
+        }
+    }
+    let count = |v| outcomes.iter().filter(|o| o.verdict == Some(v)).count();
+    let (killed, all): (usize, usize) = outcomes.iter().fold((0, 0), |(k, n), o| (k + rejected(o), n + o.mutants.len()));
+    let checks: usize = outcomes.iter().map(|o| o.evidence.len()).sum();
+    out.push_str(&format!(
+        "{} claims: {} true, {} true under a condition, {} false as printed; {checks} pieces of evidence; {killed} of {all} wrong variants rejected; seed {seed}\n",
+        outcomes.len(),
+        count(Verdict::Holds),
+        count(Verdict::HoldsIf),
+        count(Verdict::Fails)
+    ));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (glob, text, want) in [
+            ("ghent/*", "ghent/snr", true),
+            ("*snr*", "ghent/snr", true),
+            ("ghent/sn?", "ghent/snr", true),
+            ("ghent/snr", "ghent/snr", true),
+            ("", "ghent/snr", false),
+            ("ghent", "ghent/snr", false),
+            ("ghent/snr?", "ghent/snr", false),
+            ("*", "", true),
+        ] {
+            assert_eq!(matches(glob, text), want, "{glob} {text}");
+        }
+    }
+}

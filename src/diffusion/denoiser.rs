@@ -1,0 +1,18 @@
+//! The one interface between whatever predicts (an exact law, a network, a foreign model) and whatever samples.
+
+use crate::diffusion::PathPoint;
+use ndarray::{ArrayView2, ArrayViewMut2};
+
+/// Anything that estimates `E[x0 | x_t]`.
+///
+/// Analytic denoisers read `alpha` and `sigma` of the point alone, so they serve every path.
+pub trait Denoiser: Sync {
+    /// Dimension d of one state.
+    fn dim(&self) -> usize;
+
+    /// Writes `E[x0 | x_t = x]` for each row of `x`.
+    ///
+    /// # Shapes
+    /// `x` and `out` (n, d).
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>);
+}

@@ -1,0 +1,375 @@
+//! Noise paths `x_t = alpha x0 + sigma eps`: VP, VE, EDM, cosine, flow matching, and any discrete table.
+//!
+//! A path is one formula `t -> (alpha, sigma)`, generic over [`Scalar`]. It is evaluated in double-double with a dual part and
+//! rounded once, so values *and rates* are right to the last bit or two and no derivative is written by hand.
+
+use crate::diffusion::schedule::Table;
+use crate::error::{Error, Result};
+use crate::math::dd::Dd;
+use crate::math::scalar::Scalar;
+use num_dual::{Dual, DualNum};
+use num_traits::One;
+
+/// Everything a sampler, a law or a network needs to know of a noise path at one time.
+///
+/// `x_t = alpha x0 + sigma eps`; t = 0 is data, t = 1 is noise; x0 is always data, in flow matching too.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PathPoint {
+    /// Time in [0, 1].
+    pub t: f64,
+    /// Signal coefficient (DDPM's sqrt(alpha_bar)).
+    pub alpha: f64,
+    /// Noise coefficient.
+    pub sigma: f64,
+    /// d alpha / dt.
+    pub d_alpha: f64,
+    /// d sigma / dt.
+    pub d_sigma: f64,
+}
+
+impl PathPoint {
+    /// A point without time or rates (NaN), for formulas that use only `alpha` and `sigma`.
+    pub fn still(alpha: f64, sigma: f64) -> Self {
+        Self { t: f64::NAN, alpha, sigma, d_alpha: f64::NAN, d_sigma: f64::NAN }
+    }
+
+    /// Signal-to-noise ratio `alpha^2 / sigma^2`.
+    pub fn snr(&self) -> f64 {
+        (self.alpha / self.sigma).powi(2)
+    }
+
+    /// `ln(alpha^2 / sigma^2)`.
+    pub fn log_snr(&self) -> f64 {
+        2.0 * (self.alpha / self.sigma).ln()
+    }
+
+    /// Noise level of the unscaled data, `sigma / alpha` (EDM's sigma).
+    pub fn edm_sigma(&self) -> f64 {
+        self.sigma / self.alpha
+    }
+}
+
+/// A noise path over t in [0, 1].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Path {
+    /// Variance preserving with `beta(t)` linear: `alpha = exp(-B/2)`, `sigma^2 = 1 - exp(-B)`, `B = int_0^t beta`.
+    /// Source: Song et al. 2021 (arXiv 2011.13456), eq. 33.
+    Vp { beta_min: f64, beta_max: f64 },
+    /// Variance exploding: `alpha = 1`, `sigma = sigma_min (sigma_max/sigma_min)^t`. Source: Song et al. 2021, eq. 32.
+    Ve { sigma_min: f64, sigma_max: f64 },
+    /// EDM: `alpha = 1`, `sigma = sigma_max t`, so that noise level is time but for its unit. Source: Karras et al. 2022
+    /// (arXiv 2206.00364), table 1.
+    Edm { sigma_max: f64 },
+    /// `alpha = cos(pi t / 2)`, `sigma = sin(pi t / 2)`. Source: Salimans & Ho 2022 (arXiv 2202.00512), section 4.
+    Cosine,
+    /// Flow matching, rectified flow: `alpha = 1 - t`, `sigma = t`. Source: Liu et al. 2022 (arXiv 2209.03003).
+    FlowMatching,
+    /// A discrete table at `t = k / T`, with `alpha` linear between its rows (and from 1 at t = 0): exact at every row, and
+    /// defined where alpha reaches 0.
+    Discrete(Table),
+}
+
+/// One row of a continuous path's table, each number rounded once from 106 bits.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct PathRow {
+    pub t: f64,
+    pub alpha: f64,
+    pub sigma: f64,
+    pub d_alpha: f64,
+    pub d_sigma: f64,
+    pub snr: f64,
+    pub log_snr: f64,
+}
+
+impl Path {
+    /// VP with Song's defaults, beta from 0.1 to 20.
+    pub const VP: Path = Path::Vp { beta_min: 0.1, beta_max: 20.0 };
+    /// VE with Song's defaults, sigma from 0.01 to 50.
+    pub const VE: Path = Path::Ve { sigma_min: 0.01, sigma_max: 50.0 };
+    /// EDM up to its usual sigma of 80.
+    pub const EDM: Path = Path::Edm { sigma_max: 80.0 };
+
+    /// The name used on the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Path::Vp { .. } => "vp",
+            Path::Ve { .. } => "ve",
+            Path::Edm { .. } => "edm",
+            Path::Cosine => "cosine",
+            Path::FlowMatching => "fm",
+            Path::Discrete(_) => "discrete",
+        }
+    }
+
+    /// Checks the parameters; every other method assumes that they passed.
+    ///
+    /// # Errors
+    /// A parameter that is not finite, not positive, or out of order.
+    pub fn validated(self) -> Result<Self> {
+        let ordered = |lo: f64, hi: f64, names: &str| {
+            if lo > 0.0 && hi > lo && hi.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::domain(names, format!("{lo}, {hi}"), "0 < first < second < inf", "pass them in ascending order"))
+            }
+        };
+        match self {
+            Path::Vp { beta_min, beta_max } => ordered(beta_min, beta_max, "beta_min, beta_max")?,
+            Path::Ve { sigma_min, sigma_max } => ordered(sigma_min, sigma_max, "sigma_min, sigma_max")?,
+            Path::Edm { sigma_max } => ordered(f64::MIN_POSITIVE, sigma_max, "sigma_max")?,
+            Path::Cosine | Path::FlowMatching | Path::Discrete(_) => {}
+        }
+        Ok(self)
+    }
+
+    /// `(alpha, sigma)` at t, in whatever number is asked for.
+    pub fn alpha_sigma<S: Scalar>(&self, t: S) -> (S, S) {
+        match self {
+            Path::Vp { beta_min, beta_max } => {
+                let b = vp_exponent(t, *beta_min, *beta_max);
+                // sigma^2 = -expm1(-B): 1 - exp(-B) has lost every bit at t = 1e-16.
+                ((b * -0.5).exp(), (-((-b).exp_m1())).sqrt())
+            }
+            Path::Ve { sigma_min, sigma_max } => {
+                let octaves = (S::from(*sigma_max) / S::from(*sigma_min)).ln();
+                (S::one(), (t * octaves).exp() * *sigma_min)
+            }
+            Path::Edm { sigma_max } => (S::one(), t * *sigma_max),
+            // Past the middle from the other end: cos(pi/2) would not be 0 at t = 1, nor its rate at t = 0.
+            Path::Cosine if t.re() <= 0.5 => {
+                let (sin, cos) = (t * half_pi::<S>()).sin_cos();
+                (cos, sin)
+            }
+            Path::Cosine => ((-t + 1.0) * half_pi::<S>()).sin_cos(),
+            Path::FlowMatching => (-t + 1.0, t),
+            Path::Discrete(table) => table.alpha_sigma(t),
+        }
+    }
+
+    /// The point at time t with its rates.
+    ///
+    /// # Errors
+    /// t outside [0, 1] or NaN; a time where a rate is not finite (VP at t = 0, where sigma grows like sqrt(t)).
+    ///
+    /// # Example
+    /// ```
+    /// use tweedie::diffusion::path::Path;
+    /// let p = Path::FlowMatching.at(0.25).unwrap();
+    /// assert_eq!((p.alpha, p.sigma, p.d_alpha, p.d_sigma), (0.75, 0.25, -1.0, 1.0));
+    /// assert!(Path::VP.at(0.0).is_err());
+    /// ```
+    pub fn at(&self, t: f64) -> Result<PathPoint> {
+        let (alpha, sigma) = self.dual_at(t)?;
+        let point = PathPoint { t, alpha: alpha.re.hi(), sigma: sigma.re.hi(), d_alpha: alpha.eps.hi(), d_sigma: sigma.eps.hi() };
+        if point.d_alpha.is_finite() && point.d_sigma.is_finite() {
+            Ok(point)
+        } else {
+            Err(self.singular("the rate of the path", t, "d_sigma is infinite, because sigma grows like the root of t"))
+        }
+    }
+
+    /// `(alpha, sigma)` at time t, end points included.
+    ///
+    /// # Errors
+    /// t outside [0, 1] or NaN.
+    pub fn still_at(&self, t: f64) -> Result<PathPoint> {
+        let (alpha, sigma) = self.alpha_sigma(Dd::from(in_unit_interval(t)?));
+        Ok(PathPoint { t, ..PathPoint::still(alpha.hi(), sigma.hi()) })
+    }
+
+    /// `ln(alpha^2 / sigma^2)` at time t, good to the last bits also where it crosses 0.
+    ///
+    /// # Errors
+    /// t outside [0, 1]; an end point where it is infinite.
+    pub fn log_snr(&self, t: f64) -> Result<f64> {
+        let l = self.log_snr_dd(t)?;
+        if l.is_finite() { Ok(l) } else { Err(self.singular("log SNR", t, "alpha or sigma is 0 there")) }
+    }
+
+    fn log_snr_dd(&self, t: f64) -> Result<f64> {
+        let (alpha, sigma) = self.alpha_sigma(Dd::from(in_unit_interval(t)?));
+        Ok(((alpha / sigma).ln() * 2.0).hi())
+    }
+
+    /// The row of the path's table at time t; at an end point SNR and log SNR may be 0 or infinite, rates may not.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    pub fn row(&self, t: f64) -> Result<PathRow> {
+        let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = self.at(t)?;
+        let (a, s) = self.alpha_sigma(Dd::from(t));
+        let r = a / s;
+        Ok(PathRow { t, alpha, sigma, d_alpha, d_sigma, snr: (r * r).hi(), log_snr: self.log_snr_dd(t)? })
+    }
+
+    /// The time at which `sigma / alpha` has the given value.
+    ///
+    /// # Errors
+    /// A value that the path does not reach within [0, 1].
+    ///
+    /// # Example
+    /// ```
+    /// use tweedie::diffusion::path::Path;
+    /// let t = Path::VP.t_from_edm_sigma(1.0).unwrap();
+    /// assert!((Path::VP.at(t).unwrap().edm_sigma() - 1.0).abs() < 1e-14);
+    /// ```
+    pub fn t_from_edm_sigma(&self, edm_sigma: f64) -> Result<f64> {
+        let (lowest, highest) = (self.edm_sigma_at_end(0.0), self.edm_sigma_at_end(1.0));
+        if !(edm_sigma >= lowest && edm_sigma <= highest) {
+            return Err(Error::domain(
+                format!("sigma/alpha on the path {}", self.name()),
+                edm_sigma,
+                format!("[{lowest}, {highest}]"),
+                "choose a noise level on the path, or a path that reaches it",
+            ));
+        }
+        let s = Dd::from(edm_sigma);
+        let t = match self {
+            Path::Vp { beta_min, beta_max } => {
+                // e^B = 1 + s^2, then the root of a quadratic whose terms all have one sign. Beyond 1e150, s^2 overflows.
+                let b = if edm_sigma < 1e100 { (s * s).ln_1p() } else { s.ln() * 2.0 };
+                let (lo, slope) = (Dd::from(*beta_min), Dd::from(*beta_max) - *beta_min);
+                b * 2.0 / (lo + (lo * lo + slope * b * 2.0).sqrt())
+            }
+            Path::Ve { sigma_min, sigma_max } => (s / *sigma_min).ln() / (Dd::from(*sigma_max) / *sigma_min).ln(),
+            Path::Edm { sigma_max } => s / *sigma_max,
+            Path::Cosine if edm_sigma == f64::INFINITY => Dd::one(),
+            Path::Cosine => s.atan() / Dd::HALF_PI,
+            Path::FlowMatching if edm_sigma == f64::INFINITY => Dd::one(),
+            Path::FlowMatching => s / (s + 1.0),
+            Path::Discrete(table) => table.t_from_edm_sigma(s),
+        };
+        // The last bit of the inverse may land outside.
+        Ok(t.hi().clamp(0.0, 1.0))
+    }
+
+    /// The time at which `ln(alpha^2 / sigma^2)` has the given value.
+    ///
+    /// # Errors
+    /// A value that the path does not reach within [0, 1].
+    pub fn t_from_log_snr(&self, log_snr: f64) -> Result<f64> {
+        if log_snr.is_nan() {
+            return Err(Error::domain("log SNR", log_snr, "a number", "pass ln(alpha^2/sigma^2)"));
+        }
+        self.t_from_edm_sigma((Dd::from(log_snr) * -0.5).exp().hi())
+    }
+
+    fn edm_sigma_at_end(&self, t: f64) -> f64 {
+        let (alpha, sigma) = self.alpha_sigma(Dd::from(t));
+        // An end of the path belongs to it: rounding its noise level outward by an ulp must not exclude it.
+        let s = (sigma / alpha).hi();
+        if t == 0.0 || !s.is_finite() { s } else { s.next_up() }
+    }
+
+    fn dual_at(&self, t: f64) -> Result<(Dual<Dd>, Dual<Dd>)> {
+        let t = Dual::new(Dd::from(in_unit_interval(t)?), Dd::one());
+        Ok(self.alpha_sigma(t))
+    }
+
+    fn singular(&self, what: &str, t: f64, why: &str) -> Error {
+        Error::singular(
+            format!("{what} {}", self.name()),
+            format!("t = {t}"),
+            why,
+            "keep a distance from the end point, such as t = 1e-5",
+        )
+    }
+}
+
+/// `int_0^t beta` for beta linear in t.
+fn vp_exponent<S: Scalar>(t: S, beta_min: f64, beta_max: f64) -> S {
+    let half_slope = (S::from(beta_max) - S::from(beta_min)) * 0.5;
+    t * (t * half_slope + beta_min)
+}
+
+/// pi/2 to the precision of S: 106 bits survive in `Dd`, one double in `f64`.
+fn half_pi<S: Scalar>() -> S {
+    S::from(Dd::HALF_PI.hi()) + Dd::HALF_PI.lo()
+}
+
+fn in_unit_interval(t: f64) -> Result<f64> {
+    if (0.0..=1.0).contains(&t) {
+        Ok(t)
+    } else {
+        Err(Error::domain("time t", t, "[0, 1], 0 for data and 1 for noise", "divide a step index by the number of steps"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::schedule::Schedule;
+    use proptest::prelude::*;
+
+    pub(crate) fn all_paths() -> Vec<Path> {
+        let table = |s| Path::Discrete(Table::new(s, 50, false).unwrap());
+        vec![Path::VP, Path::VE, Path::EDM, Path::Cosine, Path::FlowMatching, table(Schedule::LINEAR), table(Schedule::COSINE)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        /// Second route for the rates: a central difference in double-double, whose error is O(h^2) with h = 1e-9.
+        #[test]
+        fn rates_are_the_derivatives(t in 0.001..0.999f64) {
+            for path in all_paths() {
+                if let Path::Discrete(table) = &path {
+                    // Between rows only: at a row the slope jumps.
+                    let k = t * table.rows().len() as f64;
+                    if (k - k.round()).abs() < 1e-6 { continue; }
+                }
+                let p = path.at(t).unwrap();
+                let h = 1e-9;
+                let ((a0, s0), (a1, s1)) = (path.alpha_sigma(Dd::from(t) - h), path.alpha_sigma(Dd::from(t) + h));
+                for (rate, d) in [(p.d_alpha, (a1 - a0) / (2.0 * h)), (p.d_sigma, (s1 - s0) / (2.0 * h))] {
+                    // Third derivatives of sigma reach 1e8 at t = 1e-3 on VP.
+                    prop_assert!((rate - d.hi()).abs() <= 1e-9 * (1.0 + rate.abs()), "{} t = {t}: {rate} {d}", path.name());
+                }
+            }
+        }
+
+        /// Inversion: condition number of t -> log SNR -> t is |log SNR eps / (t d log SNR/dt)|.
+        #[test]
+        fn time_inverts(t in 1e-4..0.9999f64) {
+            for path in all_paths() {
+                let p = path.at(t).unwrap();
+                let rate = 2.0 * (p.d_sigma / p.sigma - p.d_alpha / p.alpha);
+                let l = path.log_snr(t).unwrap();
+                let tolerance = 4.0 * f64::EPSILON * (t + (1.0 + l.abs()) / rate);
+                let back = path.t_from_log_snr(l).unwrap();
+                prop_assert!((back - t).abs() <= tolerance, "{}: {t} -> {back}", path.name());
+                let back = path.t_from_edm_sigma(p.edm_sigma()).unwrap();
+                prop_assert!((back - t).abs() <= 4.0 * f64::EPSILON * (t + 2.0 / rate), "{}: {t} -> {back}", path.name());
+            }
+        }
+
+        #[test]
+        fn variance_preserving_paths_preserve_variance(t in 0.0..=1.0f64) {
+            for path in all_paths() {
+                if matches!(path, Path::Vp { .. } | Path::Cosine | Path::Discrete(_)) {
+                    let (a, s) = path.alpha_sigma(Dd::from(t));
+                    prop_assert!((a * a + s * s - 1.0).hi().abs() <= 1e-28, "{}", path.name());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn end_points() {
+        assert!(Path::VP.at(0.0).unwrap_err().to_string().contains("singular at t = 0"));
+        assert_eq!(Path::VP.still_at(0.0).unwrap().sigma, 0.0);
+        assert_eq!(Path::Cosine.at(1.0).unwrap().alpha, 0.0);
+        assert_eq!(Path::Cosine.at(0.0).unwrap().d_sigma, std::f64::consts::FRAC_PI_2);
+        assert!(Path::FlowMatching.log_snr(1.0).is_err());
+        assert_eq!(Path::FlowMatching.row(1.0).unwrap().log_snr, f64::NEG_INFINITY);
+        for bad in [-1e-9, 1.0 + 1e-9, f64::NAN] {
+            assert!(Path::EDM.at(bad).is_err());
+        }
+        for path in all_paths() {
+            assert!(path.t_from_edm_sigma(-1.0).is_err() && path.t_from_log_snr(f64::NAN).is_err());
+            assert_eq!(path.t_from_edm_sigma(path.still_at(1.0).unwrap().edm_sigma()).unwrap(), 1.0, "{}", path.name());
+        }
+        assert!(Path::VE.t_from_edm_sigma(1e-3).is_err());
+        assert!(Path::Vp { beta_min: 2.0, beta_max: 1.0 }.validated().is_err());
+    }
+}

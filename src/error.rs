@@ -1,0 +1,58 @@
+//! One error type for the whole crate: every message says what was wrong, what was got, what is allowed, and how to mend it.
+
+use std::path::{Path, PathBuf};
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Bad input or a broken environment, as one line.
+///
+/// The command line prints it after `error: ` and exits with code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A number, name or combination outside what is allowed.
+    #[error("{what}: got {got}, allowed: {allowed}; {mend}")]
+    Domain { what: String, got: String, allowed: String, mend: String },
+    /// An array whose shape does not fit.
+    #[error("{what}: got shape {got:?}, wanted {want}; {mend}")]
+    Shape { what: String, got: Vec<usize>, want: String, mend: String },
+    /// A formula asked for at a point where it has no finite value.
+    #[error("{what} is singular at {at}: {why}; {mend}")]
+    Singular { what: String, at: String, why: String, mend: String },
+    /// A file that is missing, unreadable, unwritable, truncated or not what it claims to be.
+    #[error("{}: {problem}; {mend}", path.display())]
+    File { path: PathBuf, problem: String, mend: String },
+}
+
+impl Error {
+    /// A [`Error::Domain`] from anything printable.
+    pub fn domain(what: impl ToString, got: impl ToString, allowed: impl ToString, mend: impl ToString) -> Self {
+        Self::Domain { what: what.to_string(), got: got.to_string(), allowed: allowed.to_string(), mend: mend.to_string() }
+    }
+
+    /// A [`Error::Shape`].
+    pub fn shape(what: impl ToString, got: &[usize], want: impl ToString, mend: impl ToString) -> Self {
+        Self::Shape { what: what.to_string(), got: got.to_vec(), want: want.to_string(), mend: mend.to_string() }
+    }
+
+    /// A [`Error::Singular`].
+    pub fn singular(what: impl ToString, at: impl ToString, why: impl ToString, mend: impl ToString) -> Self {
+        Self::Singular { what: what.to_string(), at: at.to_string(), why: why.to_string(), mend: mend.to_string() }
+    }
+
+    /// A [`Error::File`].
+    pub fn file(path: impl AsRef<Path>, problem: impl ToString, mend: impl ToString) -> Self {
+        Self::File { path: path.as_ref().to_path_buf(), problem: problem.to_string(), mend: mend.to_string() }
+    }
+}
+
+/// Refuses NaN and infinities by name and position.
+///
+/// # Errors
+/// [`Error::Domain`] naming the first element that is not finite.
+pub fn finite<'a>(what: &str, values: impl IntoIterator<Item = &'a f64>) -> Result<()> {
+    match values.into_iter().enumerate().find(|(_, v)| !v.is_finite()) {
+        None => Ok(()),
+        Some((i, v)) => Err(Error::domain(format!("{what}[{i}]"), v, "finite numbers", "remove or replace it")),
+    }
+}

@@ -1,0 +1,327 @@
+//! The probability-flow ODE: its exact map for a Gaussian between any two levels, and a reference integrator for every law.
+
+use crate::diffusion::PathPoint;
+use crate::error::{Error, Result};
+use crate::exact::gains::{Level, psi, xi};
+use crate::exact::integrate::integrate;
+use crate::law::{Gaussian, Law};
+use ndarray::{Array2, ArrayView2, Axis, Zip, s};
+
+/// State at `to` of the PF-ODE trajectories that pass `from` at `x`, for Gaussian data.
+///
+/// # Formula
+/// `x_to = alpha_to mean + sum_k psi(lambda_k) u_k u_k^T (x - alpha_from mean)`, with [`psi`] of lambda = 0 off the modes.
+///
+/// The map is the same on every path through the two levels, in both directions; `from` and `to` may be noisier or cleaner.
+///
+/// # Shapes
+/// `x` (n, d), result (n, d).
+///
+/// # Errors
+/// `x` that does not fit; a pair of coefficients that is no level; `from.sigma = 0` with a singular covariance, unless `to.sigma = 0` too
+/// (a mode without variance has collapsed to a point there: any state at `to` comes from it).
+///
+/// # Source
+/// Wang and Vastola 2023, "Diffusion models generate images like painters", eq. 10.
+///
+/// # Example
+/// ```
+/// use ndarray::array;
+/// use tweedie::{diffusion::PathPoint, exact::pf_ode::pf_ode_map, law::Gaussian};
+/// let law = Gaussian::diagonal(array![1.0, 0.0], array![4.0, 0.0]).unwrap();
+/// let noise = PathPoint::still(0.0, 1.0);
+/// let data = pf_ode_map(&law, array![[1.0, 1.0]].view(), &noise, &PathPoint::still(1.0, 0.0)).unwrap();
+/// assert_eq!(data, array![[3.0, 0.0]]);
+/// ```
+pub fn pf_ode_map(law: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array2<f64>> {
+    let (from, to) = (regular(law, from, to)?, Level::of(to)?);
+    let gain = move |lambda| if from.sigma == 0.0 && to.sigma == 0.0 { to.alpha / from.alpha } else { psi(lambda, from, to) };
+    mapped(law, x, from.alpha, to.alpha, gain)
+}
+
+/// Denoiser `E[x0 | x_to]` on the trajectories that pass `from` at `x`, for Gaussian data: what a sampler sees appear.
+///
+/// # Formula
+/// `mean + sum_k xi(lambda_k) u_k u_k^T (x - alpha_from mean)`
+///
+/// # Shapes
+/// `x` (n, d), result (n, d).
+///
+/// # Errors
+/// As [`pf_ode_map`]; `to.sigma = 0` with a singular covariance is the limit (the mean, off the data's span), not an error.
+///
+/// # Source
+/// Wang and Vastola 2023, eq. 12.
+pub fn denoiser_along(law: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array2<f64>> {
+    let (from, to) = (regular(law, from, to)?, Level::of(to)?);
+    // A mode without variance is never moved; the quotient itself would be 0/0 at to.sigma = 0.
+    mapped(law, x, from.alpha, 1.0, |lambda| if lambda == 0.0 { 0.0 } else { xi(lambda, from, to) })
+}
+
+/// Part of `x - alpha mean` that lies off the data's span: the directions without variance, which shrink as `sigma`.
+///
+/// # Formula
+/// `z - sum over lambda_k > 0 of u_k u_k^T z` with `z = x - alpha mean`; along the PF-ODE it is scaled by `sigma_to / sigma_from`.
+///
+/// # Shapes
+/// `x` (n, d), result (n, d).
+///
+/// # Errors
+/// `x` that does not fit; a pair of coefficients that is no level.
+pub fn off_manifold(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+    let at = Level::of(at)?;
+    let z = &fitting(law.dim(), x)? - &(&law.mean() * at.alpha);
+    let on = mapped(law, x, at.alpha, 0.0, |lambda| if lambda > 0.0 { 1.0 } else { 0.0 })?;
+    Ok(z - on)
+}
+
+/// States at each of `points` of the PF-ODE trajectories that start in `x` at `points[0]`, for any law, by an adaptive integrator.
+///
+/// # Formula
+/// With `c` the data's root mean square deviation, `phi = atan2(sigma, c alpha)` and `z = x / hypot(alpha, sigma / c)`, every path through the
+/// same (alpha, sigma) gives the same equation `dz/du = cos(phi) z - E[x0 | x]` in `u = ln tan(phi / 2)`. It has no singular coefficient, is regular
+/// at pure noise (`alpha = 0` is `u = 0`, where `ln(sigma / alpha)` is infinite), and gives a mode of any variance a unit of u to bend in.
+///
+/// Each step's error is at most 1e-13 c. An end at `sigma = 0` is reached by integrating to `phi = 1e-15` and denoising there, which is off by
+/// at most 1e-15 c: from there on a mode either has its final value or is all noise.
+///
+/// # Shapes
+/// `x` (n, d), each result (n, d).
+///
+/// # Errors
+/// `x` that does not fit; a point that is no level; a start at `sigma = 0` (which has a solution only for laws with a density, and a law
+/// cannot be asked for one: start from a small sigma); a trajectory that the step control cannot follow.
+///
+/// # Source
+/// Song et al. 2021, "Score-based generative modeling through stochastic differential equations", eq. 13.
+pub fn pf_ode_solve(law: &dyn Law, x: ArrayView2<f64>, points: &[PathPoint]) -> Result<Vec<Array2<f64>>> {
+    let states = solve(law, x, points, false)?;
+    Ok(states.into_iter().map(|y| y.slice_move(s![.., ..law.dim()])).collect())
+}
+
+/// [`pf_ode_solve`], and in one more column `ln |det d x_point / d x_start|` if asked for (of no meaning at `sigma = 0`).
+pub(crate) fn solve(law: &dyn Law, x: ArrayView2<f64>, points: &[PathPoint], with_log_det: bool) -> Result<Vec<Array2<f64>>> {
+    /// Error allowed in one step, relative to the data's deviation.
+    const TOL: f64 = 1e-13;
+    /// Angle from which the trajectory is finished by denoising.
+    const CLEAN: f64 = 1e-15;
+    let (n, d) = fitting(law.dim(), x)?.dim();
+    let levels = points.iter().map(Level::of).collect::<Result<Vec<_>>>()?;
+    let Some(&start) = levels.first() else {
+        return Err(Error::shape("points", &[0], "at least one", "pass the starting point first"));
+    };
+    if levels[..levels.len() - 1].iter().any(|l| l.sigma == 0.0) {
+        let why = "the map out of sigma = 0 exists only for a law with a density";
+        return Err(Error::singular("the PF-ODE", "a start at sigma = 0", why, "start from a small positive sigma"));
+    }
+    let mean = law.mean();
+    let std = law.cov().diag().mean().unwrap_or(0.0).sqrt();
+    let c = if std > 0.0 { std } else { 1.0 };
+    let time = |l: Level| (0.5 * l.sigma.atan2(c * l.alpha).max(CLEAN)).tan().ln();
+    let radius = |l: Level| l.alpha.hypot(l.sigma / c);
+    let mut scale = vec![c; d];
+    scale.extend(with_log_det.then_some(d as f64));
+
+    // The state is centred, y = z - cos(phi) mean, so that a large mean costs no digits.
+    let mut y = Array2::zeros((n, scale.len()));
+    Zip::from(y.slice_mut(s![.., ..d])).and(&x).and_broadcast(&mean).for_each(|y, x, m| *y = (x - start.alpha * m) / radius(start));
+    let (mut z, mut denoised) = (Array2::zeros((n, d)), Array2::zeros((n, d)));
+    let mut slope = |u: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
+        let (cos, sin) = (-u.tanh(), u.cosh().recip());
+        let at = PathPoint::still(cos, c * sin);
+        let y = y.slice(s![.., ..d]);
+        Zip::from(&mut z).and(&y).and_broadcast(&mean).for_each(|z, y, m| *z = y + cos * m);
+        law.denoise(z.view(), &at, denoised.view_mut());
+        let (mut dz, mut d_log_det) = dy.view_mut().split_at(Axis(1), d);
+        Zip::from(&mut dz).and(&y).and(&denoised).and_broadcast(&mean).for_each(|dz, y, e, m| *dz = cos * y - (e - m));
+        for (mut out, z) in d_log_det.rows_mut().into_iter().zip(z.rows()) {
+            out.mapv_inplace(|_| d as f64 * cos - law.jacobian(z, &at).diag().sum());
+        }
+    };
+    let mut states = Vec::with_capacity(points.len());
+    let mut before = start;
+    for level in levels {
+        y = integrate(&mut slope, y, (time(before), time(level)), &scale, TOL)?;
+        if level.sigma == 0.0 {
+            // cos(phi) = 1: the slope is what denoising takes away.
+            let mut noise = Array2::zeros(y.dim());
+            slope(time(level), &y, &mut noise);
+            y -= &noise;
+        }
+        let mut state = y.clone();
+        let (mut xs, mut log_det) = state.view_mut().split_at(Axis(1), d);
+        Zip::from(&mut xs).and_broadcast(&mean).for_each(|x, m| *x = *x * radius(level) + level.alpha * m);
+        log_det += d as f64 * (radius(level) / radius(start)).ln();
+        states.push(state);
+        before = level;
+    }
+    Ok(states)
+}
+
+/// `x` if its rows have `d` entries.
+pub(crate) fn fitting(d: usize, x: ArrayView2<f64>) -> Result<ArrayView2<f64>> {
+    if x.ncols() == d {
+        return Ok(x);
+    }
+    Err(Error::shape("states", x.shape(), format!("(n, {d}), the law's dimension"), "pass one state in each row"))
+}
+
+/// `from` as a level out of which the map of this law to `to` exists.
+pub(crate) fn regular(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<Level> {
+    let level = Level::of(from)?;
+    if level.sigma == 0.0 && to.sigma > 0.0 && (law.rank() < law.dim() || law.variances().iter().any(|v| *v == 0.0)) {
+        let why = "psi is infinite in the directions without variance";
+        return Err(Error::singular(
+            "the PF-ODE map of a singular covariance",
+            "from.sigma = 0",
+            why,
+            "start from a positive sigma",
+        ));
+    }
+    Ok(level)
+}
+
+/// [`Gaussian::map_modes`] into a new array.
+pub(crate) fn mapped(law: &Gaussian, x: ArrayView2<f64>, from: f64, to: f64, gain: impl Fn(f64) -> f64) -> Result<Array2<f64>> {
+    let mut out = Array2::zeros(fitting(law.dim(), x)?.dim());
+    law.map_modes(x, from, to, gain, out.view_mut());
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::Denoiser;
+    use crate::exact::flow::marginal_velocity;
+    use crate::exact::testing::*;
+    use crate::law::empirical::Empirical;
+    use crate::law::mixture::Mixture;
+    use ndarray::{Array1, array};
+    use num_dual::Dual64;
+    use proptest::prelude::*;
+
+    const DATA: PathPoint = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
+
+    proptest! {
+        /// The rate of the closed form, by dual numbers along the path, is the PF-ODE's velocity where the state then is.
+        #[test]
+        fn the_map_solves_the_ode(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
+            let x = normal_rows(3, 4, seed);
+            let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
+            let still = |p: &PathPoint| Level { alpha: Dual64::from(p.alpha), sigma: Dual64::from(p.sigma) };
+            let rate_of = |lambda: f64| psi(Dual64::from(lambda), still(&from), Level::with_rates(&to)).eps;
+            let mut rate = Array2::zeros(x.dim());
+            law.map_modes(x.view(), from.alpha, to.d_alpha, rate_of, rate.view_mut());
+            let velocity = marginal_velocity(&law, state.view(), &to).unwrap();
+            // The velocity divides the state's rounding (against its mean, up to 3) by sigma.
+            let condition = (1.0 + to.d_alpha.abs() + to.d_sigma.abs() / to.sigma) * (10.0 + size(&state)) + size(&rate);
+            prop_assert!(gap(&rate, &velocity) <= 64.0 * f64::EPSILON * condition);
+        }
+
+        #[test]
+        fn the_map_composes_and_inverts(law in gaussian(4), [a, b, c] in three_points(), seed: u64) {
+            let x = normal_rows(3, 4, seed);
+            let map = |x: &Array2<f64>, from, to| pf_ode_map(&law, x.view(), from, to).unwrap();
+            let at_b = map(&x, &a, &b);
+            let (via, direct) = (map(&at_b, &b, &c), map(&x, &a, &c));
+            // The middle state rounds against its size, and what that is in each mode leaves with at most the largest gain.
+            let lambdas = law.variances().to_vec().into_iter().chain([0.0]);
+            let growth = |from: &PathPoint, to: &PathPoint| {
+                lambdas.clone().map(|l| psi(l, Level::from(from), Level::from(to))).fold(1.0, f64::max)
+            };
+            let middle = 10.0 * b.alpha + size(&at_b);
+            prop_assert!(gap(&via, &direct) <= 64.0 * f64::EPSILON * (growth(&b, &c) * middle + growth(&a, &c) * (10.0 + size(&x))));
+            prop_assert!(gap(&map(&at_b, &b, &a), &x) <= 64.0 * f64::EPSILON * (growth(&b, &a) * middle + 10.0 + size(&x)));
+        }
+
+        #[test]
+        fn the_denoiser_along_the_way_is_the_denoiser_there(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
+            let x = normal_rows(3, 4, seed);
+            let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
+            let mut want = Array2::zeros(x.dim());
+            law.denoise(state.view(), &to, want.view_mut());
+            let got = denoiser_along(&law, x.view(), &from, &to).unwrap();
+            // The Wiener gain is at most 1 / (2 sigma / sqrt(lambda)) and at most 1 / alpha.
+            let gain = (1.0 / to.alpha).min(10.0 / to.sigma);
+            let growth = (to.alpha / from.alpha).max(to.sigma / from.sigma);
+            prop_assert!(gap(&got, &want) <= 64.0 * f64::EPSILON * (10.0 + gain * (10.0 + size(&state) + growth * (10.0 + size(&x)))));
+        }
+
+        #[test]
+        fn off_the_manifold_only_the_noise_shrinks(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
+            let x = normal_rows(3, 4, seed);
+            let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
+            let (before, after) = (off_manifold(&law, x.view(), &from).unwrap(), off_manifold(&law, state.view(), &to).unwrap());
+            let ratio = to.sigma / from.sigma;
+            let growth = ratio.max(to.alpha / from.alpha).max(1.0);
+            prop_assert!(gap(&(before * ratio), &after) <= 64.0 * f64::EPSILON * growth * (10.0 + size(&x)));
+        }
+
+        /// The integrator against the closed form, at every rank, forward and backward, to the clean end as well.
+        #[test]
+        fn the_integrator_reproduces_the_closed_form(law in gaussian(3), [from, to, _] in three_points(), seed: u64) {
+            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::still(0.0, 1.0), &from).unwrap();
+            let states = pf_ode_solve(&law, x.view(), &[from, to, DATA]).unwrap();
+            let std = (law.variances().sum() / 3.0).sqrt();
+            let c = if std > 0.0 { std } else { 1.0 };
+            for (state, at) in states.iter().skip(1).zip([to, DATA]) {
+                let want = pf_ode_map(&law, x.view(), &from, &at).unwrap();
+                // 1e-13 c a step in units of hypot(alpha, sigma / c), at most 100 steps; going up, a small mode's error grows with psi <= sigma ratio.
+                let growth = (to.edm_sigma() / from.edm_sigma()).max(1.0);
+                let unit = (c + 10.0 * f64::EPSILON / 1e-13 * 3.0) * at.alpha.hypot(at.sigma / c) * growth;
+                prop_assert!(gap(state, &want) <= 1e-11 * unit, "{} {unit} {from:?} {at:?}", gap(state, &want));
+            }
+        }
+
+        /// Two legs against one, and there and back, on a law without a closed form.
+        #[test]
+        fn a_mixture_is_followed_consistently(mut points in three_points(), seed: u64) {
+            let part = |mean: Array1<f64>, var: Array1<f64>| Gaussian::diagonal(mean, var).unwrap();
+            let parts = vec![part(array![-1.0, 0.0], array![0.2, 0.05]), part(array![1.5, 0.5], array![0.02, 0.5])];
+            let law = Mixture::new(array![0.3, 0.7], parts).unwrap();
+            points.sort_by(|a, b| b.edm_sigma().total_cmp(&a.edm_sigma()));
+            let [a, b, c] = points;
+            // What pure noise has become at the noisiest of the three.
+            let eps = normal_rows(2, 2, seed);
+            let x = pf_ode_solve(&law, eps.view(), &[PathPoint::still(0.0, 1.0), a]).unwrap().swap_remove(1);
+            let run = |x: &Array2<f64>, points: &[PathPoint]| pf_ode_solve(&law, x.view(), points).unwrap().pop().unwrap();
+            let (direct, via) = (run(&x, &[a, c]), run(&x, &[a, b, c]));
+            // Between the modes the flow is unstable: errors grow by the measured growth of a small difference, on each leg.
+            let growth = |x: &Array2<f64>, from, to| gap(&run(&(x + 1e-6), &[from, to]), &run(x, &[from, to])) / 1e-6;
+            let unit = |at: &PathPoint| 1e-11 * 3.0 * at.alpha.hypot(at.sigma);
+            let tol = unit(&c) + unit(&a) * growth(&x, a, c) + unit(&b) * growth(&run(&x, &[a, b]), b, c);
+            prop_assert!(gap(&via, &direct) <= tol, "{} {tol}", gap(&via, &direct));
+            let back = unit(&a) + (unit(&c) + tol) * growth(&direct, c, a);
+            prop_assert!(gap(&run(&direct, &[c, a]), &x) <= back, "{} {back}", gap(&run(&direct, &[c, a]), &x));
+        }
+    }
+
+    #[test]
+    fn an_empirical_law_ends_in_one_of_its_points() {
+        let points = array![[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]];
+        let law = Empirical::new(points.clone()).unwrap();
+        let x = normal_rows(20, 2, 3);
+        let end = pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), DATA]).unwrap().swap_remove(1);
+        for row in end.rows() {
+            let nearest = points.rows().into_iter().map(|p| (&p - &row).mapv(f64::abs).sum()).fold(f64::INFINITY, f64::min);
+            assert!(nearest <= 1e-12, "{row}");
+        }
+    }
+
+    #[test]
+    fn singular_starts_are_refused() {
+        let full = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 1.0]).unwrap();
+        let flat = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
+        let x = array![[1.0, 2.0]];
+        let noise = PathPoint::still(0.0, 1.0);
+        assert!(pf_ode_map(&full, x.view(), &DATA, &noise).is_ok());
+        for law in [flat.clone(), full.truncated(1)] {
+            assert!(matches!(pf_ode_map(&law, x.view(), &DATA, &noise), Err(Error::Singular { .. })));
+            assert!(denoiser_along(&law, x.view(), &DATA, &noise).is_err());
+            assert_eq!(pf_ode_map(&law, x.view(), &DATA, &DATA).unwrap(), x);
+        }
+        assert!(matches!(pf_ode_solve(&full, x.view(), &[DATA, noise]), Err(Error::Singular { .. })));
+        assert!(pf_ode_solve(&full, x.view(), &[]).is_err());
+        assert!(pf_ode_map(&full, array![[1.0]].view(), &noise, &DATA).is_err());
+    }
+}

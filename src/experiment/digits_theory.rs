@@ -1,0 +1,751 @@
+//! The exact diffusion of 1,797 handwritten digits, under their Gaussian law and under their empirical law.
+
+use super::{Context, Evidence, Profile};
+use crate::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
+use crate::diffusion::elbo::{GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
+use crate::diffusion::schedule::{Schedule, Table};
+use crate::diffusion::{Denoiser, Path, PathPoint};
+use crate::error::{Error, Result};
+use crate::exact::emergence::{emerged_fraction, emergence_sigma};
+use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
+use crate::exact::receptive_field::{effective_size, high_noise_field, low_noise_field, receptive_field};
+use crate::law::empirical::Empirical;
+use crate::law::{Gaussian, Law};
+use crate::math::noise::Noise;
+use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use serde::{Deserialize, Serialize};
+
+/// What `experiments/digits-theory.toml` holds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Every k-th digit is held out.
+    pub held_out_every: usize,
+    /// Principal components drawn.
+    pub components: usize,
+    /// Steps of the discrete schedules.
+    pub steps: usize,
+    /// Noise levels of the trajectory strips, descending.
+    pub strip_sigmas: Vec<f64>,
+    /// Draws of noise whose ends are shown.
+    pub pairs: usize,
+    /// Which of them, from 0, is followed in the strips.
+    pub strip_draw: usize,
+    /// Principal components whose emergence is drawn, from 1.
+    pub emerging: Vec<usize>,
+    /// Pixels (row, column) whose receptive fields are drawn.
+    pub receptive_pixels: Vec<[usize; 2]>,
+    /// Noise levels of the receptive fields.
+    pub receptive_sigmas: Vec<f64>,
+    /// Ends of the noise levels compared.
+    pub sigma_range: [f64; 2],
+    /// Effort of the quick profile.
+    pub quick: Effort,
+    /// Effort of the full profile.
+    pub full: Effort,
+}
+
+/// How much is computed.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effort {
+    /// Noise levels of the comparisons.
+    pub levels: usize,
+    /// Noised copies of each digit at each level.
+    pub copies: usize,
+    /// Trajectories followed.
+    pub trajectories: usize,
+}
+
+impl Settings {
+    /// The settings the program was built with.
+    ///
+    /// # Errors
+    /// An unknown or missing key, a value out of range.
+    pub fn embedded() -> Result<Self> {
+        Self::parse(include_str!("../../experiments/digits-theory.toml"))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let bad =
+            |problem: String| Error::file("experiments/digits-theory.toml", problem, "compare it with the file in the repository");
+        let s: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let descending = s.strip_sigmas.windows(2).all(|p| p[0] > p[1]) && s.strip_sigmas.last().is_some_and(|v| *v > 0.0);
+        let rules = [
+            (s.held_out_every >= 2, "held_out_every: at least 2"),
+            ((1..=64).contains(&s.components), "components: 1 to 64"),
+            (s.steps >= 2, "steps: at least 2"),
+            (descending, "strip_sigmas: positive, descending"),
+            (s.pairs > s.strip_draw, "pairs: more than strip_draw"),
+            (s.emerging.iter().all(|k| (1..=64).contains(k)), "emerging: 1 to 64"),
+            (s.receptive_pixels.iter().flatten().all(|i| *i < 8), "receptive_pixels: 0 to 7"),
+            (s.receptive_sigmas.iter().all(|v| *v > 0.0), "receptive_sigmas: positive"),
+            (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
+            (
+                [s.quick, s.full].iter().all(|e| e.levels >= 2 && e.copies >= 1 && e.trajectories >= s.pairs),
+                "quick, full: levels >= 2, copies >= 1, trajectories >= pairs",
+            ),
+        ];
+        match rules.iter().find(|r| !r.0) {
+            None => Ok(s),
+            Some((_, rule)) => Err(bad((*rule).into())),
+        }
+    }
+
+    /// Effort of a profile.
+    pub fn effort(&self, profile: Profile) -> Effort {
+        match profile {
+            Profile::Quick => self.quick,
+            Profile::Full => self.full,
+        }
+    }
+}
+
+/// All numbers of the experiment.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// The settings used.
+    pub settings: Settings,
+    /// Mean, components, spectrum.
+    pub spectrum: Spectrum,
+    /// SNR of schedules and paths.
+    pub snr: Snr,
+    /// Trajectories from shared noise.
+    pub trajectories: Trajectories,
+    /// Order of emergence.
+    pub emergence: Emergence,
+    /// Wiener against empirical.
+    pub comparison: Comparison,
+    /// Rows of the Jacobian.
+    pub receptive: Receptive,
+    /// The bound.
+    pub elbo: Elbo,
+}
+
+/// Runs the experiment.
+///
+/// # Errors
+/// Settings that do not parse; a law or a schedule that refuses them.
+pub fn compute(context: &Context) -> Result<Numbers> {
+    let settings = Settings::embedded()?;
+    let effort = settings.effort(context.profile);
+    let noise = Noise::new(context.seed);
+    let images = crate::data::load("digits")?.images;
+    let step = |k: usize, what: &str| (context.progress)(k, 7, what);
+    step(0, "principal components");
+    let gaussian = Gaussian::from_data(images.view())?;
+    let empirical = Empirical::new(images.clone())?;
+    let spectrum = Spectrum::new(&gaussian, images.view(), settings.components);
+    step(1, "schedules");
+    let snr = Snr::new(settings.steps)?;
+    step(2, "trajectories");
+    let sigmas = geometric(settings.strip_sigmas[0], settings.strip_sigmas[settings.strip_sigmas.len() - 1], effort.levels);
+    let trajectories = Trajectories::new(&settings, &gaussian, &empirical, &sigmas, effort.trajectories, &noise)?;
+    step(3, "order of emergence");
+    let emergence = Emergence::new(&settings, &gaussian, &trajectories);
+    step(4, "Wiener against empirical");
+    let comparison = Comparison::new(&settings, images.view(), effort, &noise)?;
+    step(5, "receptive fields");
+    let receptive = Receptive::new(&settings, &gaussian)?;
+    step(6, "variational bound");
+    let elbo = Elbo::new(&settings, &gaussian)?;
+    step(7, "done");
+    Ok(Numbers { settings, spectrum, snr, trajectories, emergence, comparison, receptive, elbo })
+}
+
+/// Point of the unscaled path: `alpha = 1`.
+fn level(sigma: f64) -> PathPoint {
+    PathPoint::still(1.0, sigma)
+}
+
+/// `n` noise levels in equal ratios, both ends included.
+fn geometric(from: f64, to: f64, n: usize) -> Vec<f64> {
+    (0..n).map(|k| from * (to / from).powf(k as f64 / (n - 1) as f64)).collect()
+}
+
+fn denoised(law: &dyn Denoiser, x: ArrayView2<f64>, sigma: f64) -> Array2<f64> {
+    let mut out = Array2::zeros(x.raw_dim());
+    law.denoise(x, &level(sigma), out.view_mut());
+    out
+}
+
+/// Sum of squares.
+fn energy(x: &Array2<f64>) -> f64 {
+    x.iter().map(|v| v * v).sum()
+}
+
+/// Mean, principal components and spectrum of the digits.
+#[derive(Clone, Debug)]
+pub struct Spectrum {
+    /// Mean digit.
+    pub mean: Vec<f64>,
+    /// Leading components as rows, shape (k, 64).
+    pub components: Array2<f64>,
+    /// Variances of all 64 components, descending.
+    pub variances: Vec<f64>,
+    /// Share of the variance in the first k components, k = 1..=64.
+    pub cumulative: Vec<f64>,
+    /// Pixels that never change, as (row, column).
+    pub still: Vec<(usize, usize)>,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Spectrum {
+    fn new(law: &Gaussian, images: ArrayView2<f64>, components: usize) -> Self {
+        let variances = law.variances().to_vec();
+        let total: f64 = variances.iter().sum();
+        let cumulative = variances
+            .iter()
+            .scan(0.0, |sum, v| {
+                *sum += v;
+                Some(*sum / total)
+            })
+            .collect();
+        let modes = law.modes().slice(s![.., ..components]).t().to_owned();
+        let still: Vec<_> =
+            (0..64).filter(|j| images.column(*j).iter().all(|v| *v == images[[0, *j]])).map(|j| (j / 8, j % 8)).collect();
+        let rank = variances.iter().filter(|v| **v > 0.0).count();
+        let n = images.nrows() as f64;
+        let per_pixel: f64 = images
+            .axis_iter(Axis(1))
+            .map(|c| {
+                let m = c.sum() / n;
+                c.iter().map(|v| (v - m).powi(2)).sum::<f64>() / n
+            })
+            .sum();
+        let gram = law.modes().t().dot(&law.modes()) - Array2::<f64>::eye(law.rank());
+        let off = gram.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let evidence = vec![
+            Evidence::new(
+                "components with variance: 64 less the pixels that never vary",
+                rank as f64,
+                (64 - still.len()) as f64,
+                0.0,
+            ),
+            // A sum of 64 numbers against a sum of 64 x 1797: rounding grows as the square root at worst linearly.
+            Evidence::new("sum of the eigenvalues / sum of the pixels' variances", total / per_pixel, 1.0, 64.0 * f64::EPSILON),
+            Evidence::new("largest entry of |UᵀU − I|", off, 0.0, 64.0 * f64::EPSILON),
+        ];
+        Self { mean: law.mean().to_vec(), components: modes, variances, cumulative, still, evidence }
+    }
+}
+
+/// SNR of discrete schedules and of continuous paths.
+#[derive(Clone, Debug)]
+pub struct Snr {
+    /// Name, t / T, SNR.
+    pub schedules: Vec<(String, Vec<f64>, Vec<f64>)>,
+    /// Name, t, SNR.
+    pub paths: Vec<(String, Vec<f64>, Vec<f64>)>,
+    /// Name, SNR at t = 1, SNR at t = T, alpha at t = T, crossing of SNR = 1 as t / T.
+    pub ends: Vec<(String, f64, f64, f64, f64)>,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Snr {
+    fn new(steps: usize) -> Result<Self> {
+        let kinds = [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID];
+        let (mut schedules, mut ends, mut evidence) = (Vec::new(), Vec::new(), Vec::new());
+        for kind in kinds {
+            let table = Table::new(kind, steps, false)?;
+            let rows = table.rows();
+            let at: Vec<f64> = rows.iter().map(|r| r.t as f64 / steps as f64).collect();
+            let snr: Vec<f64> = rows.iter().map(|r| r.snr).collect();
+            let even = rows.iter().position(|r| r.snr < 1.0).map_or(f64::NAN, |k| at[k]);
+            ends.push((kind.name().to_string(), snr[0], snr[steps - 1], rows[steps - 1].alpha, even));
+            let product = rows.iter().map(|r| r.alpha_step).product::<f64>() / rows[steps - 1].alpha_bar;
+            // A product of T factors, each off by half an ulp.
+            evidence.push(Evidence::new(
+                format!("{}: product of (1 − β) / ᾱ at t = T", kind.name()),
+                product,
+                1.0,
+                steps as f64 * f64::EPSILON,
+            ));
+            schedules.push((kind.name().to_string(), at, snr));
+        }
+        let kinds = [
+            Path::Vp { beta_min: 0.1, beta_max: 20.0 },
+            Path::Ve { sigma_min: 0.01, sigma_max: 50.0 },
+            Path::Edm { sigma_max: 80.0 },
+            Path::Cosine,
+            Path::FlowMatching,
+        ];
+        let mut paths = Vec::new();
+        for path in kinds {
+            let at: Vec<f64> = (1..200).map(|k| k as f64 / 200.0).collect();
+            let snr = at.iter().map(|t| Ok(path.still_at(*t)?.snr())).collect::<Result<Vec<f64>>>()?;
+            paths.push((path.name().to_string(), at, snr));
+        }
+        Ok(Self { schedules, paths, ends, evidence })
+    }
+}
+
+/// Exact PF-ODE trajectories from shared noise, under the Gaussian and under the empirical law.
+#[derive(Clone, Debug)]
+pub struct Trajectories {
+    /// One trajectory at the strip's levels: states and denoisers of the Gaussian, then of the empirical law, each (levels, 64).
+    pub strip: [Array2<f64>; 4],
+    /// Ends of the first trajectories under the Gaussian and the empirical law, each (pairs, 64).
+    pub ends: [Array2<f64>; 2],
+    /// Noise levels of the distances, descending.
+    pub sigmas: Vec<f64>,
+    /// Distance of the states: root of `E|x_G - x_E|^2 / E|x_E - mean|^2`.
+    pub state_distance: Vec<f64>,
+    /// Distance of the denoisers: root of `E|D_G - D_E|^2 / E|D_E - mean|^2`.
+    pub denoiser_distance: Vec<f64>,
+    /// Denoiser's coefficients on the components under the empirical law: root mean square over trajectories, (levels, 64).
+    coefficients: Array2<f64>,
+    /// Share of each component's final size in the Gaussian's own denoiser at `sigma*`, measured along its trajectories.
+    emergence: Evidence,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Trajectories {
+    fn new(
+        settings: &Settings,
+        gaussian: &Gaussian,
+        empirical: &Empirical,
+        sigmas: &[f64],
+        n: usize,
+        noise: &Noise,
+    ) -> Result<Self> {
+        let start = settings.strip_sigmas[0];
+        let mut x = Array2::zeros((n, 64));
+        noise.fill_normal(0, x.as_slice_mut().unwrap_or(&mut []));
+        x *= start;
+        let at = |sigmas: &[f64]| sigmas.iter().map(|v| level(*v)).collect::<Vec<_>>();
+        let first = x.slice(s![settings.strip_draw..=settings.strip_draw, ..]);
+        let strip_points = at(&settings.strip_sigmas);
+        let rows = |states: &[Array2<f64>]| stack(states.iter().map(|x| x.row(0).to_owned()));
+        let of = |law: &dyn Denoiser, states: &[Array2<f64>]| {
+            stack(states.iter().zip(&settings.strip_sigmas).map(|(x, sigma)| denoised(law, x.view(), *sigma).row(0).to_owned()))
+        };
+        let g = strip_points.iter().map(|p| pf_ode_map(gaussian, first, &strip_points[0], p)).collect::<Result<Vec<_>>>()?;
+        let e = pf_ode_solve(empirical, first, &strip_points)?;
+        let strip = [rows(&g), of(gaussian, &g), rows(&e), of(empirical, &e)];
+
+        let points = at(sigmas);
+        let all = pf_ode_solve(empirical, x.view(), &points)?;
+        let mean = Law::mean(gaussian);
+        let (mut state_distance, mut denoiser_distance) = (Vec::new(), Vec::new());
+        let mut coefficients = Array2::zeros((sigmas.len(), 64));
+        let mut last = (Array2::zeros((0, 64)), Array2::zeros((0, 64)));
+        for (k, (e, p)) in all.iter().zip(&points).enumerate() {
+            let g = pf_ode_map(gaussian, x.view(), &points[0], p)?;
+            let (dg, de) = (denoised(gaussian, g.view(), p.sigma), denoised(empirical, e.view(), p.sigma));
+            state_distance.push((energy(&(&g - e)) / energy(&(e - &mean))).sqrt());
+            denoiser_distance.push((energy(&(&dg - &de)) / energy(&(&de - &mean))).sqrt());
+            let c = (&de - &mean).dot(&gaussian.modes());
+            coefficients.row_mut(k).assign(&c.mapv(|v| v * v).mean_axis(Axis(0)).unwrap_or_default().mapv(f64::sqrt));
+            last = (dg, de);
+        }
+        let ends = [last.0.slice(s![..settings.pairs, ..]).to_owned(), last.1.slice(s![..settings.pairs, ..]).to_owned()];
+
+        let mut evidence = Vec::new();
+        let end = points[points.len() - 1];
+        let (down, middle) = (pf_ode_map(gaussian, x.view(), &points[0], &end)?, level(1.0));
+        let by_two = pf_ode_map(gaussian, pf_ode_map(gaussian, x.view(), &points[0], &middle)?.view(), &middle, &end)?;
+        let relative = |a: &Array2<f64>, b: &Array2<f64>| (energy(&(a - b)) / energy(b)).sqrt();
+        // Two products with U on the way: d = 64 terms each.
+        evidence.push(Evidence::new(
+            "PF-ODE of the Gaussian: σ = 20 → 1 → 0.02 against 20 → 0.02, relative",
+            relative(&by_two, &down),
+            0.0,
+            256.0 * f64::EPSILON,
+        ));
+        let back = pf_ode_map(gaussian, down.view(), &end, &points[0])?;
+        // Off the data's subspace the way back multiplies by 1000: rounding of the state is carried along.
+        evidence.push(Evidence::new(
+            "carried down and up again, relative",
+            relative(&back, &x),
+            0.0,
+            256.0 * f64::EPSILON * start / end.sigma,
+        ));
+        let solved = pf_ode_solve(gaussian, first, &strip_points)?;
+        let closed = &g[g.len() - 1];
+        evidence.push(Evidence::new(
+            "PF-ODE of the Gaussian integrated against its closed form, relative",
+            relative(&solved[solved.len() - 1], closed),
+            0.0,
+            1e-9,
+        ));
+        let digits = empirical.points().select(Axis(0), &empirical.nearest(ends[1].view(), 1.0));
+        let nearest = (&ends[1] - &digits).rows().into_iter().map(|r| r.dot(&r).sqrt()).fold(0.0, f64::max);
+        evidence.push(Evidence::new(
+            "distance of the empirical trajectories' ends to the nearest digit, largest",
+            nearest,
+            0.0,
+            1e-6,
+        ));
+        // Component 3 of the Gaussian's denoiser at its sigma* and at the end, along the same trajectories.
+        let component = |sigma: f64| -> Result<f64> {
+            let d = denoised(gaussian, pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(), sigma) - &mean;
+            Ok(d.dot(&gaussian.modes().column(2)).mapv(|v| v * v).sum().sqrt())
+        };
+        let star = emergence_sigma(gaussian.variances()[2], 0.5);
+        // At the end, sigma = 1e-6, the share is 1 - sigma^2 / (2 lambda).
+        let half = component(star)? / component(1e-6)?;
+        let emergence =
+            Evidence::new("size of component 3 at its σ* / final size, along the Gaussian's trajectories", half, 0.5, 1e-11);
+        Ok(Self { emergence, strip, ends, sigmas: sigmas.to_vec(), state_distance, denoiser_distance, coefficients, evidence })
+    }
+}
+
+fn stack(rows: impl Iterator<Item = Array1<f64>>) -> Array2<f64> {
+    let rows: Vec<_> = rows.collect();
+    Array2::from_shape_fn((rows.len(), rows.first().map_or(0, Array1::len)), |(i, j)| rows[i][j])
+}
+
+/// When each component appears in the denoiser along a trajectory.
+#[derive(Clone, Debug)]
+pub struct Emergence {
+    /// For each drawn component: its number from 1, its share of its final size under the Gaussian, and measured under the empirical law.
+    pub curves: Vec<(usize, Vec<f64>, Vec<f64>)>,
+    /// Noise levels of the curves.
+    pub sigmas: Vec<f64>,
+    /// `sqrt(lambda)` of the components with variance.
+    pub std: Vec<f64>,
+    /// Closed form of the level at which half the final size is reached.
+    pub predicted: Vec<f64>,
+    /// The same, measured on empirical trajectories (NaN if outside the levels followed).
+    pub measured: Vec<f64>,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Emergence {
+    fn new(settings: &Settings, law: &Gaussian, t: &Trajectories) -> Self {
+        let last = t.coefficients.row(t.sigmas.len() - 1).to_owned();
+        let measured_share = |k: usize| t.coefficients.column(k).iter().map(|c| c / last[k]).collect::<Vec<f64>>();
+        let curves = settings
+            .emerging
+            .iter()
+            .map(|k| (*k, t.sigmas.iter().map(|v| emerged_fraction(law.variances()[k - 1], *v)).collect(), measured_share(k - 1)))
+            .collect();
+        let kept: Vec<usize> = (0..law.rank()).filter(|k| law.variances()[*k] > 0.0).collect();
+        let std: Vec<f64> = kept.iter().map(|k| law.variances()[*k].sqrt()).collect();
+        let predicted: Vec<f64> = kept.iter().map(|k| emergence_sigma(law.variances()[*k], 0.5)).collect();
+        let measured = kept.iter().map(|k| crossing(&t.sigmas, &measured_share(*k), 0.5)).collect();
+        let worst = std.iter().zip(&predicted).map(|(s, p)| (p / (3f64.sqrt() * s) - 1.0).abs()).fold(0.0, f64::max);
+        let evidence = vec![
+            Evidence::new(
+                "σ* / √(3λ) of the Gaussian, largest distance from 1 over all components",
+                worst,
+                0.0,
+                8.0 * f64::EPSILON,
+            ),
+            t.emergence.clone(),
+        ];
+        Self { curves, sigmas: t.sigmas.clone(), std, predicted, measured, evidence }
+    }
+}
+
+/// Where a curve over descending levels first reaches a value, by interpolation in ln sigma.
+fn crossing(sigmas: &[f64], values: &[f64], want: f64) -> f64 {
+    let found = (1..sigmas.len()).find(|k| values[k - 1] < want && values[*k] >= want);
+    found.map_or(f64::NAN, |k| {
+        let u = (want - values[k - 1]) / (values[k] - values[k - 1]);
+        sigmas[k - 1] * (sigmas[k] / sigmas[k - 1]).powf(u)
+    })
+}
+
+/// The Wiener filter and two simpler linear denoisers against the empirical denoiser.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Noise levels, ascending.
+    pub sigmas: Vec<f64>,
+    /// On noised training digits, then on noised digits that no law has seen.
+    pub on: [Compared; 2],
+    /// Closed form of the Wiener filter's error on training digits: `tr(Sigma sigma^2 / (Sigma + sigma^2)) / d`.
+    pub wiener_error: Vec<f64>,
+    /// Number of training and of held-out digits.
+    pub sizes: [usize; 2],
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+/// What is compared on one set of noised digits, a number for each level.
+#[derive(Clone, Debug, Default)]
+pub struct Compared {
+    /// `1 - E|s_model - s_emp|^2 / E|s_emp|^2` of the Gaussian, the isotropic Gaussian and the mean alone.
+    pub score: [Vec<f64>; 3],
+    /// `1 - E|D_model - D_emp|^2 / E|D_emp - mean|^2` of the same (0 for the mean, by definition).
+    pub denoiser: [Vec<f64>; 3],
+    /// `E|D - x0|^2 / d` of the Gaussian and of the empirical denoiser.
+    pub error: [Vec<f64>; 2],
+    /// Standard error of the Gaussian's.
+    pub error_stderr: Vec<f64>,
+}
+
+impl Comparison {
+    fn new(settings: &Settings, images: ArrayView2<f64>, effort: Effort, noise: &Noise) -> Result<Self> {
+        let held: Vec<usize> = (0..images.nrows()).filter(|i| i % settings.held_out_every == settings.held_out_every - 1).collect();
+        let kept: Vec<usize> = (0..images.nrows()).filter(|i| i % settings.held_out_every != settings.held_out_every - 1).collect();
+        let (train, test) = (images.select(Axis(0), &kept), images.select(Axis(0), &held));
+        let gaussian = Gaussian::from_data(train.view())?;
+        let empirical = Empirical::new(train.clone())?;
+        let mean = Law::mean(&gaussian);
+        let average = gaussian.variances().sum() / 64.0;
+        let isotropic = Gaussian::isotropic(mean.clone(), average)?;
+        let sigmas = geometric(settings.sigma_range[0], settings.sigma_range[1], effort.levels);
+        let mut on = [Compared::default(), Compared::default()];
+        // The training set is four times as large: as many of its digits are used, evenly spread, so that both are equally sure.
+        let stride = (train.nrows() / test.nrows()).max(1);
+        let queries = [train.slice(s![..;stride, ..]).to_owned(), test.clone()];
+        for &sigma in &sigmas {
+            for (which, clean) in queries.iter().enumerate() {
+                let out = &mut on[which];
+                let (mut gap, mut of_score, mut of_denoiser) = ([0.0; 3], 0.0, 0.0);
+                let (mut errors, mut empirical_error) = (Vec::new(), 0.0);
+                for copy in 0..effort.copies {
+                    let mut x = Array2::zeros(clean.raw_dim());
+                    // The same noise on every level: curves without jitter between neighbours.
+                    noise.fill_normal(1 + (2 * copy + which) as u64, x.as_slice_mut().unwrap_or(&mut []));
+                    x *= sigma;
+                    x += clean;
+                    let exact = denoised(&empirical, x.view(), sigma);
+                    let wiener = denoised(&gaussian, x.view(), sigma);
+                    let models = [&wiener - &exact, denoised(&isotropic, x.view(), sigma) - &exact, &mean - &exact];
+                    for (sum, model) in gap.iter_mut().zip(&models) {
+                        *sum += energy(model);
+                    }
+                    of_score += energy(&(&exact - &x));
+                    of_denoiser += energy(&(&exact - &mean));
+                    empirical_error += energy(&(&exact - clean));
+                    errors.extend((&wiener - clean).rows().into_iter().map(|r| r.dot(&r) / 64.0));
+                }
+                for (model, gap) in gap.into_iter().enumerate() {
+                    out.score[model].push(1.0 - gap / of_score);
+                    out.denoiser[model].push(1.0 - gap / of_denoiser);
+                }
+                let n = errors.len() as f64;
+                let error = errors.iter().sum::<f64>() / n;
+                out.error[0].push(error);
+                out.error[1].push(empirical_error / (64.0 * n));
+                out.error_stderr.push((errors.iter().map(|e| (e - error).powi(2)).sum::<f64>() / (n * (n - 1.0))).sqrt());
+            }
+        }
+        let wiener_error = sigmas
+            .iter()
+            .map(|v| gaussian.variances().iter().map(|l| l * v * v / (l + v * v)).sum::<f64>() / 64.0)
+            .collect::<Vec<f64>>();
+        let mut evidence = Vec::new();
+        for k in [0, sigmas.len() / 2, sigmas.len() - 1] {
+            // Expectation over digits and noise; five standard errors of the mean.
+            let what = format!("Wiener filter's error on training digits at σ = {:.3} against its closed form", sigmas[k]);
+            evidence.push(Evidence::new(what, on[0].error[0][k], wiener_error[k], 5.0 * on[0].error_stderr[k]));
+        }
+        let last = sigmas.len() - 1;
+        evidence.push(Evidence::new(
+            "variance of the score explained at the highest noise, training digits",
+            on[0].score[0][last],
+            1.0,
+            1e-3,
+        ));
+        Ok(Self { sizes: [train.nrows(), test.nrows()], sigmas, on, wiener_error, evidence })
+    }
+}
+
+/// Rows of the Gaussian denoiser's Jacobian.
+#[derive(Clone, Debug)]
+pub struct Receptive {
+    /// For each pixel: the row at zero noise (a projection), at each level, and the limit of high noise (the covariance's row).
+    pub rows: Vec<([usize; 2], Vec<Vec<f64>>)>,
+    /// Noise levels of the sizes.
+    pub sigmas: Vec<f64>,
+    /// For each pixel: number of pixels that its row effectively reads, at each of those levels.
+    pub sizes: Vec<Vec<f64>>,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Receptive {
+    fn new(settings: &Settings, law: &Gaussian) -> Result<Self> {
+        let pixels: Vec<usize> = settings.receptive_pixels.iter().map(|p| 8 * p[0] + p[1]).collect();
+        let mut fields = vec![low_noise_field(law, &pixels)?];
+        for sigma in &settings.receptive_sigmas {
+            fields.push(receptive_field(law, &pixels, &level(*sigma))?);
+        }
+        fields.push(high_noise_field(law, &pixels)?);
+        let rows = settings
+            .receptive_pixels
+            .iter()
+            .enumerate()
+            .map(|(i, p)| (*p, fields.iter().map(|f| f.row(i).to_vec()).collect()))
+            .collect();
+        let sigmas = geometric(settings.sigma_range[0], settings.sigma_range[1], 60);
+        let sizes = sigmas
+            .iter()
+            .map(|v| Ok(effective_size(receptive_field(law, &pixels, &level(*v))?.view())))
+            .collect::<Result<Vec<_>>>()?;
+        let sizes = (0..pixels.len()).map(|i| sizes.iter().map(|s| s[i]).collect()).collect();
+
+        let all: Vec<usize> = (0..64).collect();
+        let varying = || law.variances().into_iter().copied().filter(|l| *l > 0.0);
+        let (low, high) = (1e-3 * varying().fold(f64::INFINITY, f64::min).sqrt(), 1e3 * varying().fold(0.0, f64::max).sqrt());
+        let relative = |a: Array2<f64>, b: &Array2<f64>| (energy(&(&a - b)) / energy(b)).sqrt();
+        let at_low = relative(receptive_field(law, &all, &level(low))?, &low_noise_field(law, &all)?);
+        let at_high = relative(receptive_field(law, &all, &level(high))? * (high * high), &high_noise_field(law, &all)?);
+        let evidence = vec![
+            // 1 - lambda / (lambda + sigma^2) is below sigma^2 / lambda for every component, here 1e-6.
+            Evidence::new("low noise: Jacobian against the projection on the data's subspace, relative", at_low, 0.0, 1e-6),
+            // lambda / (lambda + sigma^2) is off lambda / sigma^2 by at most lambda / sigma^2 of it, here 1e-6.
+            Evidence::new("high noise: σ² Jacobian against the covariance, relative", at_high, 0.0, 1e-6),
+            Evidence::new(
+                "Wiener filter against a difference quotient of its own Jacobian, relative",
+                Self::difference(law)?,
+                0.0,
+                1e-12,
+            ),
+        ];
+        Ok(Self { rows, sigmas, sizes, evidence })
+    }
+
+    /// The denoiser is linear, so `D(x + h) - D(x) = J h` holds for a step of any size.
+    fn difference(law: &Gaussian) -> Result<f64> {
+        let step = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).sin());
+        let x = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).cos());
+        let jacobian = receptive_field(law, &(0..64).collect::<Vec<_>>(), &level(0.7))?;
+        let linear = step.dot(&jacobian.t());
+        let quotient = denoised(law, (&x + &step).view(), 0.7) - denoised(law, x.view(), 0.7);
+        Ok((energy(&(quotient - &linear)) / energy(&linear)).sqrt())
+    }
+}
+
+/// The variational bound of the digits' Gaussian, term by term.
+#[derive(Clone, Debug)]
+pub struct Elbo {
+    /// Steps of the tables.
+    pub steps: usize,
+    /// Schedule, and bits/dim of the terms t = 1..=T (reconstruction, then transitions) with the best variance.
+    pub terms: Vec<(String, Vec<f64>)>,
+    /// Schedule, variance, and what each transition t = 2..=T costs more than with the best variance, in bits/dim.
+    pub excess: Vec<(String, &'static str, Vec<f64>)>,
+    /// Schedule and the running sum in bits/dim of levels from t = 1 to T, best variance.
+    pub running: Vec<(String, Vec<f64>)>,
+    /// Schedule, variance, nats of prior, transitions, reconstruction, whole, its bits/dim of levels, and what it exceeds the entropy by, in nats.
+    pub totals: Vec<(String, &'static str, [f64; 6])>,
+    /// Variance, numbers of steps, and nats lost against the least bound over the same points.
+    pub lost: Vec<(&'static str, Vec<f64>, Vec<f64>)>,
+    /// Entropy of the dequantised Gaussian, in nats and in bits/dim of levels.
+    pub entropy: [f64; 2],
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+const VARIANCES: [(&str, ReverseVar); 3] =
+    [("optimal", ReverseVar::Optimal), ("posterior", ReverseVar::Posterior), ("beta", ReverseVar::Beta)];
+
+impl Elbo {
+    /// The digits have 17 levels a pixel. Uniform dequantisation spreads each over a spacing, which adds `spacing^2 / 12` to every variance
+    /// and gives a density also to the pixels that never vary.
+    fn new(settings: &Settings, law: &Gaussian) -> Result<Self> {
+        let scale = LevelScale::end_to_end(17)?;
+        let variances: Vec<f64> = law.variances().iter().map(|l| l + scale.spacing().powi(2) / 12.0).collect();
+        let data = GaussianData { variances: &variances, mean_square: law.mean().dot(&law.mean()) };
+        let error = |at: &PathPoint, lambda: f64| mmse(lambda, (at.alpha, at.sigma));
+        let bound = |points: &[PathPoint], var: &ReverseVar| {
+            gaussian_bound(
+                points,
+                data,
+                error,
+                &Reverse { var: var.clone(), reconstruction: Reconstruction::Optimal, prior_var: 1.0 },
+            )
+        };
+        let points = |kind: Schedule| -> Result<Vec<PathPoint>> {
+            Ok(Table::new(kind, settings.steps, false)?.rows().iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect())
+        };
+        let entropy = data.entropy();
+        let (mut terms, mut excess, mut running, mut totals, mut evidence) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for kind in [Schedule::LINEAR, Schedule::COSINE] {
+            let name = kind.name().to_string();
+            let points = points(kind)?;
+            let steps: Vec<Vec<f64>> = VARIANCES
+                .iter()
+                .map(|(variance, var)| {
+                    let b = bound(&points, var)?;
+                    let parts = [Part::Prior, Part::Transition, Part::Reconstruction].map(|part| b.part(part));
+                    let bits = b.bits_per_dim_of_levels(&scale);
+                    totals.push((name.clone(), *variance, [parts[0], parts[1], parts[2], b.nats(), bits, b.nats() - entropy]));
+                    Ok(b.terms().iter().filter(|t| t.part != Part::Prior).map(|t| t.bits_per_dim).collect())
+                })
+                .collect::<Result<_>>()?;
+            for (k, (variance, _)) in VARIANCES.iter().enumerate().skip(1) {
+                excess.push((name.clone(), *variance, steps[k].iter().zip(&steps[0]).skip(1).map(|(a, b)| a - b).collect()));
+            }
+            running.push((
+                name.clone(),
+                steps[0]
+                    .iter()
+                    .scan(scale.bits_offset(), |sum, v| {
+                        *sum += v;
+                        Some(*sum)
+                    })
+                    .collect(),
+            ));
+            terms.push((name, steps[0].clone()));
+        }
+        for kind in [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID] {
+            let points = points(kind)?;
+            let (got, want) = (bound(&points, &ReverseVar::Optimal)?.nats(), data.least_nelbo(&points[points.len() - 1], 1.0));
+            let what = format!("{}: perfect bound / (entropy + KL(q(x_T) ‖ N(0, I)))", kind.name());
+            evidence.push(Evidence::new(what, got / want, 1.0, 1e-12));
+        }
+        let all = points(Schedule::COSINE)?;
+        let counts: Vec<usize> = [5, 10, 20, 50, 100, 200, 500, 1000].into_iter().filter(|k| *k <= settings.steps).collect();
+        let mut lost = Vec::new();
+        for (variance, var) in &VARIANCES {
+            let gaps = counts.iter().map(|k| {
+                // Every (T / k)-th point, the last one included.
+                let strided: Vec<PathPoint> = (1..=*k).map(|i| all[i * settings.steps / k - 1]).collect();
+                Ok(bound(&strided, var)?.nats() - data.least_nelbo(&strided[k - 1], 1.0))
+            });
+            lost.push((*variance, counts.iter().map(|k| *k as f64).collect::<Vec<_>>(), gaps.collect::<Result<Vec<f64>>>()?));
+        }
+        let offset = scale.bits_offset();
+        Ok(Self {
+            steps: settings.steps,
+            terms,
+            excess,
+            running,
+            totals,
+            lost,
+            entropy: [entropy, nats_to_bits_per_dim(entropy, 64) + offset],
+            evidence,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = include_str!("../../experiments/digits-theory.toml");
+
+    #[test]
+    fn settings_are_strict() {
+        assert!(Settings::parse(FILE).is_ok());
+        for (from, to, complaint) in [
+            ("pairs = 10", "pairs = 10\ncolour = 3", "unknown field `colour`"),
+            ("steps = 1000\n", "", "missing field `steps`"),
+            ("components = 16", "components = 65", "components: 1 to 64"),
+            ("strip_draw = 0", "strip_draw = 10", "pairs: more than strip_draw"),
+            ("4.0, 2.5", "2.5, 4.0", "strip_sigmas: positive, descending"),
+        ] {
+            assert!(FILE.contains(from), "{from}");
+            let message = Settings::parse(&FILE.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(message.contains(complaint), "{message}");
+        }
+    }
+
+    #[test]
+    fn crossing_interpolates_in_the_logarithm() {
+        // 1/4 at 4 and 3/4 at 1: a half lies at the geometric mean.
+        assert!((crossing(&[4.0, 1.0], &[0.25, 0.75], 0.5) - 2.0).abs() < 1e-15);
+        assert!(crossing(&[4.0, 1.0], &[0.6, 0.75], 0.5).is_nan());
+    }
+}

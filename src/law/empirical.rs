@@ -1,0 +1,708 @@
+//! The empirical law: point masses at the data. Its exact denoiser is attention over the data set.
+
+use crate::diffusion::{Denoiser, PathPoint};
+use crate::error::{Error, Result, finite};
+use crate::law::Law;
+use crate::law::mixture::choose;
+use crate::math::matmul::{matmul, matmul_serial};
+use crate::math::noise::Noise;
+use crate::math::vector::{add_and_max, distance_squared, exp_shifted};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
+use rayon::prelude::*;
+use std::f64::consts::TAU;
+use std::ops::Range;
+
+/// `p(x0) = sum_j w_j delta(x0 - y_j)` over m data points: what a network that fits its training set perfectly has learnt.
+///
+/// # Formula
+/// `E[x0|x_t] = sum_j p_j y_j`, `p_j` proportional to `w_j exp(-|x_t - alpha y_j|^2 / (2 sigma^2))`
+///
+/// Points are streamed in blocks with a running log-sum-exp, so memory grows with neither n m nor n m d. A result has the same bits on
+/// any number of threads; the other rows of its batch can change the last bits of its matrix products, and no more.
+///
+/// # Accuracy
+/// Squared distances come from one matrix product where that is accurate. Its rounding moves the exponents by about
+/// `eps alpha |y| (|x| + alpha |y|) / sigma^2`; where this exceeds 1e-12, the exponents of all points that can weigh anything are
+/// computed again from the differences `x - alpha y` themselves. So the weights are accurate at any sigma, down to sigma = 0, where
+/// the nearest point is returned.
+///
+/// # Example
+/// ```
+/// use ndarray::array;
+/// use tweedie::diffusion::{Denoiser, PathPoint};
+/// use tweedie::law::empirical::Empirical;
+/// let law = Empirical::new(array![[-1.0], [1.0]]).unwrap();
+/// let mut x0_hat = ndarray::Array2::zeros((1, 1));
+/// law.denoise(array![[0.5]].view(), &PathPoint::still(1.0, 1.0), x0_hat.view_mut());
+/// assert!((x0_hat[[0, 0]] - 0.5f64.tanh()).abs() < 1e-15);
+/// ```
+///
+/// # Source
+/// Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", equation 57 (appendix B.3).
+#[derive(Clone, Debug)]
+pub struct Empirical {
+    /// Shape (m, d), contiguous.
+    points: Array2<f64>,
+    /// Normalised, shape (m).
+    log_weights: Array1<f64>,
+    /// `|y_j|^2`, shape (m).
+    square_norms: Array1<f64>,
+    /// Largest `|y_j|`.
+    largest_norm: f64,
+}
+
+/// Exponent error of the matrix product's distances above which they are computed again.
+const GRAM_TOLERANCE: f64 = 1e-12;
+/// Points whose exponents lie this far below the largest, plus `ln m`, weigh together less than `exp(-40)`, 2^-57.
+const NEGLIGIBLE: f64 = 40.0;
+/// Rows that share one pass over the data.
+const ROWS: usize = 256;
+/// Points of one matrix product: a block of exponents (ROWS, POINTS) is 2 MB.
+const POINTS: usize = 1024;
+/// Parts of the data that threads can work on at once; a function of m alone, so that no sum depends on the number of threads.
+const PARTS: usize = 16;
+
+impl Empirical {
+    /// Equal weights at the rows of `points` (m, d).
+    ///
+    /// # Errors
+    /// No rows; NaN or infinity.
+    pub fn new(points: Array2<f64>) -> Result<Self> {
+        let m = points.nrows();
+        Self::weighted(points, Array1::ones(m))
+    }
+
+    /// Weights (m), normalised here, at the rows of `points` (m, d).
+    ///
+    /// # Errors
+    /// No rows; lengths that differ; NaN or infinity; a negative weight; no positive weight.
+    pub fn weighted(points: Array2<f64>, weights: Array1<f64>) -> Result<Self> {
+        if points.nrows() == 0 || weights.len() != points.nrows() {
+            let want = format!("({}, d), one row for each weight and at least one", weights.len());
+            return Err(Error::shape("points", points.shape(), want, "pass data rows and as many weights"));
+        }
+        finite("points", points.iter())?;
+        finite("weights", weights.iter())?;
+        let total = weights.sum();
+        if let Some(w) = weights.iter().find(|w| **w < 0.0).or((total <= 0.0).then_some(&total)) {
+            return Err(Error::domain("weight of a point", w, ">= 0, not all 0", "pass counts or probabilities"));
+        }
+        let points = points.as_standard_layout().into_owned();
+        let square_norms = Zip::from(points.rows()).map_collect(|y| y.dot(&y));
+        let largest_norm = square_norms.iter().cloned().fold(0.0, f64::max).sqrt();
+        Ok(Self { log_weights: weights.mapv(|w| (w / total).ln()), square_norms, largest_norm, points })
+    }
+
+    /// The data points, shape (m, d).
+    pub fn points(&self) -> ArrayView2<'_, f64> {
+        self.points.view()
+    }
+
+    /// The points' probabilities, shape (m).
+    pub fn weights(&self) -> Array1<f64> {
+        self.log_weights.mapv(f64::exp)
+    }
+
+    /// Denoises row i by all points but `own[i]`: what a data point looks like to the rest of its data set.
+    ///
+    /// # Shapes
+    /// `own` (n), indices below m; `x` and `out` (n, d).
+    ///
+    /// # Errors
+    /// Shapes that do not fit; an index out of range; a data set of one point.
+    pub fn denoise_leaving_one_out(
+        &self,
+        own: &[usize],
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
+        if own.len() != x.nrows() || x.dim() != out.dim() || x.ncols() != self.points.ncols() {
+            let want = format!("({}, {})", own.len(), self.points.ncols());
+            return Err(Error::shape("states", x.shape(), want, "one own point for each state of the data's dimension"));
+        }
+        if let Some(j) = own.iter().find(|j| **j >= self.points.nrows()) {
+            return Err(Error::domain("own point", j, format!("below {}", self.points.nrows()), "pass row numbers of the data"));
+        }
+        if self.points.nrows() < 2 {
+            return Err(Error::domain("points", self.points.nrows(), "at least 2", "one point leaves nothing when left out"));
+        }
+        self.average(Some(own), x, at, Some(out.view_mut()));
+        Ok(())
+    }
+
+    /// Posterior probability of each point, `p(x0 = y_j | x_t)`, shape (n, m): attention weights.
+    pub fn responsibilities(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
+        let mut out = Array2::zeros((x.nrows(), self.points.nrows()));
+        self.each_posterior(x, at, out.axis_iter_mut(Axis(0)), |mut row, p| row.assign(&ArrayView1::from(p)));
+        out
+    }
+
+    /// Variance of each coordinate of x0 given each row, shape (n, d): the diagonal of the posterior covariance, its sum the trace.
+    ///
+    /// # Formula
+    /// `sum_j p_j (y_j - x0_hat)^2`, without the cancellation of `E[y^2] - E[y]^2`.
+    pub fn posterior_var(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
+        let mut out = Array2::zeros(x.raw_dim());
+        let mut x0_hat = Array2::zeros(x.raw_dim());
+        self.denoise(x, at, x0_hat.view_mut());
+        self.each_posterior(x, at, out.axis_iter_mut(Axis(0)).zip(x0_hat.rows()), |(mut var, x0_hat), p| {
+            for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p > 0.0) {
+                Zip::from(&mut var).and(y).and(x0_hat).for_each(|v, y, m| *v += p * (y - m) * (y - m));
+            }
+        });
+        out
+    }
+
+    /// How many points a denoised state is an average of, `1 / sum_j p_j^2`, from 1 to m, shape (n).
+    pub fn effective_points(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
+        let mut out = Array1::zeros(x.nrows());
+        self.each_posterior(x, at, out.iter_mut(), |out, p| *out = 1.0 / p.iter().map(|p| p * p).sum::<f64>());
+        out
+    }
+
+    /// Index of the point whose `alpha y` is nearest to each row, whatever its weight; the first of several.
+    ///
+    /// # Shapes
+    /// `x` (n, d).
+    pub fn nearest(&self, x: ArrayView2<f64>, alpha: f64) -> Vec<usize> {
+        let x = x.as_standard_layout();
+        let rows: Vec<&[f64]> = x.rows().into_iter().map(|x| x.to_slice().expect("standard layout")).collect();
+        rows.par_iter()
+            .map(|x| {
+                let mut best = (f64::INFINITY, 0);
+                for j in 0..self.points.nrows() {
+                    let distance = distance_squared(x, alpha, self.point(j));
+                    if distance < best.0 {
+                        best = (distance, j);
+                    }
+                }
+                best.1
+            })
+            .collect()
+    }
+
+    fn point(&self, j: usize) -> &[f64] {
+        self.points.row(j).to_slice().expect("points are contiguous")
+    }
+
+    /// Calls `f` with the place of each row and the row's posterior probabilities (m), a few rows at a time on each thread.
+    fn each_posterior<T: Send>(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        places: impl IntoIterator<Item = T>,
+        f: impl Fn(T, &[f64]) + Sync,
+    ) {
+        const ROWS: usize = 16;
+        let mut places = places.into_iter();
+        let tasks: Vec<(ArrayView2<f64>, Vec<T>)> =
+            x.axis_chunks_iter(Axis(0), ROWS).map(|x| (x, places.by_ref().take(x.nrows()).collect())).collect();
+        tasks.into_par_iter().for_each(|(x, places)| {
+            let query = Query::new(self, None, x, at);
+            let mut exponents = Array2::zeros((x.nrows(), self.points.nrows()));
+            let largest = self.exponents(&query, 0..self.points.nrows(), exponents.view_mut());
+            for (i, (row, place)) in exponents.axis_iter_mut(Axis(0)).zip(places).enumerate() {
+                let row = row.into_slice().expect("rows are contiguous");
+                if largest[i] == f64::NEG_INFINITY {
+                    self.nearest_weights(&query, i, row);
+                } else {
+                    let sum = exp_shifted(row, largest[i]);
+                    row.iter_mut().for_each(|p| *p /= sum);
+                }
+                f(place, row);
+            }
+        });
+    }
+
+    /// The limit of the posterior for sigma to 0: the weights of the nearest points, normalised.
+    fn nearest_weights(&self, query: &Query, i: usize, out: &mut [f64]) {
+        let own = query.own.map(|own| own[i]);
+        let mut shortest = f64::INFINITY;
+        for (j, out) in out.iter_mut().enumerate() {
+            let allowed = own != Some(j) && self.log_weights[j] > f64::NEG_INFINITY;
+            *out = if allowed { distance_squared(query.row(i), query.at.alpha, self.point(j)) } else { f64::INFINITY };
+            shortest = shortest.min(*out);
+        }
+        let mut sum = 0.0;
+        for (out, log_weight) in out.iter_mut().zip(&self.log_weights) {
+            *out = if *out == shortest { log_weight.exp() } else { 0.0 };
+            sum += *out;
+        }
+        out.iter_mut().for_each(|p| *p /= sum);
+    }
+
+    /// Writes the exponents of a range of points for each row of the query and returns each row's largest.
+    ///
+    /// Rows that `query.refine` marks hold `ln w_j - |x - alpha y_j|^2 / (2 sigma^2)`, or `-inf` where that is negligible; the others
+    /// lack the row's own term `query.row_term`.
+    fn exponents(&self, query: &Query, points: Range<usize>, mut out: ArrayViewMut2<f64>) -> Vec<f64> {
+        let Query { at, noise, .. } = query;
+        matmul_serial(at.alpha / noise, query.x.view(), self.points.slice(s![points.clone(), ..]).t(), 0.0, out.view_mut());
+        let shift = &query.point_terms.as_slice().expect("a new array is contiguous")[points.clone()];
+        let negligible = NEGLIGIBLE + (self.points.nrows() as f64).ln();
+        let row = |(i, out): (usize, ndarray::ArrayViewMut1<f64>)| {
+            let out = out.into_slice().expect("rows are contiguous");
+            let mut largest = add_and_max(out, shift);
+            if let Some(own) = query.own.map(|own| own[i]).filter(|own| points.contains(own)) {
+                out[own - points.start] = f64::NEG_INFINITY;
+                largest = out.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            }
+            if query.refine[i] {
+                // Each sum of d products is off by at most d times its unit.
+                let cutoff = largest - negligible - 2.0 * self.points.ncols() as f64 * query.gram_error[i];
+                largest = f64::NEG_INFINITY;
+                for (k, out) in out.iter_mut().enumerate() {
+                    let j = points.start + k;
+                    *out = if *out >= cutoff {
+                        self.log_weights[j] - distance_squared(query.row(i), at.alpha, self.point(j)) / (2.0 * noise)
+                    } else {
+                        f64::NEG_INFINITY
+                    };
+                    largest = largest.max(*out);
+                }
+            }
+            largest
+        };
+        out.axis_iter_mut(Axis(0)).enumerate().map(row).collect()
+    }
+
+    /// Denoises the rows into `out`, where given, and returns `ln sum_j w_j exp(-|x - alpha y_j|^2 / (2 sigma^2))` of each.
+    fn average(&self, own: Option<&[usize]>, x: ArrayView2<f64>, at: &PathPoint, out: Option<ArrayViewMut2<f64>>) -> Array1<f64> {
+        let mut log_sums = Array1::zeros(x.nrows());
+        let x_blocks = x.axis_chunks_iter(Axis(0), ROWS).enumerate();
+        let mut out_blocks = out.map(|out| split_rows(out, ROWS).into_iter());
+        let tasks: Vec<_> = x_blocks
+            .zip(split_rows(log_sums.view_mut().insert_axis(Axis(1)), ROWS))
+            .map(|((b, x), log_sums)| {
+                let own = own.map(|own| &own[b * ROWS..b * ROWS + x.nrows()]);
+                (Query::new(self, own, x, at), log_sums, out_blocks.as_mut().and_then(|blocks| blocks.next()))
+            })
+            .collect();
+        tasks.into_par_iter().for_each(|(query, log_sums, out)| self.average_block(&query, log_sums, out));
+        log_sums
+    }
+
+    fn average_block(&self, query: &Query, mut log_sums: ArrayViewMut2<f64>, out: Option<ArrayViewMut2<f64>>) {
+        let m = self.points.nrows();
+        let part = m.div_ceil(PARTS).max(ROWS);
+        let starts: Vec<usize> = (0..m).step_by(part).collect();
+        let width = if out.is_some() { self.points.ncols() } else { 0 };
+        let partials: Vec<Partial> = starts.par_iter().map(|&a| self.partial(query, a..(a + part).min(m), width)).collect();
+
+        let merge = |i: usize, mut out: ndarray::ArrayViewMut1<f64>| -> f64 {
+            let largest = partials.iter().map(|p| p.largest[i]).fold(f64::NEG_INFINITY, f64::max);
+            out.fill(0.0);
+            if largest == f64::NEG_INFINITY {
+                if !out.is_empty() {
+                    let mut weights = vec![0.0; m];
+                    self.nearest_weights(query, i, &mut weights);
+                    for (p, y) in weights.iter().zip(self.points.rows()).filter(|(p, _)| **p != 0.0) {
+                        out.scaled_add(*p, &y);
+                    }
+                }
+                return f64::NEG_INFINITY + query.row_terms[i];
+            }
+            let mut sum = 0.0;
+            for p in &partials {
+                let scale = (p.largest[i] - largest).exp();
+                if scale > 0.0 {
+                    sum += scale * p.sum[i];
+                    out.scaled_add(scale, &p.weighted.row(i));
+                }
+            }
+            // A division, not a product with 1 / sum: one point alone must come back exactly.
+            out.mapv_inplace(|v| v / sum);
+            largest + sum.ln() + query.row_terms[i]
+        };
+        let mut none = Array2::zeros((query.x.nrows(), 0));
+        let mut out = out.unwrap_or(none.view_mut());
+        let rows: Vec<_> = log_sums.iter_mut().zip(out.axis_iter_mut(Axis(0))).enumerate().collect();
+        rows.into_par_iter().for_each(|(i, (log_sum, out))| *log_sum = merge(i, out));
+    }
+
+    /// Log-sum-exp and weighted sum (n, width) of a range of points, streamed in blocks.
+    fn partial(&self, query: &Query, points: Range<usize>, width: usize) -> Partial {
+        let n = query.x.nrows();
+        let block = points.len().div_ceil(points.len().div_ceil(POINTS));
+        let mut p = Partial { largest: vec![f64::NEG_INFINITY; n], sum: vec![0.0; n], weighted: Array2::zeros((n, width)) };
+        let mut exponents = Array2::zeros((n, block));
+        for a in points.clone().step_by(block) {
+            let range = a..(a + block).min(points.end);
+            // Contiguous rows for the last, shorter block too.
+            if range.len() < block {
+                exponents = Array2::zeros((n, range.len()));
+            }
+            let largest = self.exponents(query, range.clone(), exponents.view_mut());
+            let mut dense = false;
+            for (i, row) in exponents.axis_iter_mut(Axis(0)).enumerate() {
+                let row = row.into_slice().expect("rows are contiguous");
+                if largest[i] > p.largest[i] {
+                    let scale = (p.largest[i] - largest[i]).exp();
+                    p.sum[i] *= scale;
+                    if p.largest[i] > f64::NEG_INFINITY {
+                        p.weighted.row_mut(i).mapv_inplace(|v| v * scale);
+                    }
+                    p.largest[i] = largest[i];
+                }
+                if p.largest[i] == f64::NEG_INFINITY {
+                    row.fill(0.0);
+                    continue;
+                }
+                p.sum[i] += exp_shifted(row, p.largest[i]);
+                if query.refine[i] {
+                    // Few points are left: they are added one by one, and the product sees zeros.
+                    let mut weighted = p.weighted.row_mut(i);
+                    for (k, weight) in row.iter_mut().enumerate().filter(|(_, weight)| **weight > 0.0) {
+                        if width > 0 {
+                            weighted.scaled_add(*weight, &self.points.row(range.start + k));
+                        }
+                        *weight = 0.0;
+                    }
+                } else {
+                    dense = true;
+                }
+            }
+            if dense && width > 0 {
+                matmul_serial(1.0, exponents.view(), self.points.slice(s![range, ..]), 1.0, p.weighted.view_mut());
+            }
+        }
+        p
+    }
+}
+
+/// What a block of states asks of the data.
+struct Query<'a> {
+    /// States, contiguous rows.
+    x: Array2<f64>,
+    /// Point that each state must not see.
+    own: Option<&'a [usize]>,
+    at: PathPoint,
+    noise: f64,
+    /// Rows whose distances need more accuracy than the product gives.
+    refine: Vec<bool>,
+    /// Unit of the product's rounding in an exponent of each row.
+    gram_error: Vec<f64>,
+    /// `-|x|^2 / (2 sigma^2)` where the exponents lack it.
+    row_terms: Vec<f64>,
+    /// `ln w_j - alpha^2 |y_j|^2 / (2 sigma^2)`.
+    point_terms: Array1<f64>,
+}
+
+impl<'a> Query<'a> {
+    fn new(law: &Empirical, own: Option<&'a [usize]>, x: ArrayView2<f64>, at: &PathPoint) -> Self {
+        let noise = at.sigma * at.sigma;
+        let norms: Vec<f64> = x.rows().into_iter().map(|x| x.dot(&x).sqrt()).collect();
+        let signal = at.alpha.abs() * law.largest_norm;
+        let gram_error: Vec<f64> = norms.iter().map(|x| f64::EPSILON * signal * (x + signal) / noise).collect();
+        // 0 / 0 and NaN want the exact route too.
+        let refine: Vec<bool> = gram_error.iter().map(|e| e.is_nan() || *e > GRAM_TOLERANCE).collect();
+        // 0 |x| keeps a NaN of x.
+        let row_terms =
+            norms.iter().zip(&refine).map(|(x, refine)| if *refine { 0.0 * x } else { -x * x / (2.0 * noise) }).collect();
+        let half = at.alpha * at.alpha / (2.0 * noise);
+        let point_terms = Zip::from(&law.log_weights).and(&law.square_norms).map_collect(|w, y| w - half * y);
+        Self { x: x.as_standard_layout().into_owned(), own, at: *at, noise, refine, gram_error, row_terms, point_terms }
+    }
+
+    fn row(&self, i: usize) -> &[f64] {
+        self.x.row(i).to_slice().expect("standard layout")
+    }
+}
+
+/// A running softmax average: `sum_j exp(e_j) y_j = exp(largest) weighted` and likewise its normalisation `sum`.
+struct Partial {
+    largest: Vec<f64>,
+    sum: Vec<f64>,
+    weighted: Array2<f64>,
+}
+
+fn split_rows(mut a: ArrayViewMut2<f64>, rows: usize) -> Vec<ArrayViewMut2<f64>> {
+    let mut blocks = Vec::new();
+    while a.nrows() > rows {
+        let (head, tail) = a.split_at(Axis(0), rows);
+        blocks.push(head);
+        a = tail;
+    }
+    blocks.push(a);
+    blocks
+}
+
+impl Denoiser for Empirical {
+    fn dim(&self) -> usize {
+        self.points.ncols()
+    }
+
+    /// The posterior mean; at `sigma = 0` the nearest point (several at exactly one distance are averaged), at `alpha = 0` the mean.
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+        self.average(None, x, at, Some(out));
+    }
+}
+
+impl Law for Empirical {
+    fn mean(&self) -> Array1<f64> {
+        self.weights().dot(&self.points)
+    }
+
+    fn cov(&self) -> Array2<f64> {
+        self.cov_under(&self.weights(), &Law::mean(self))
+    }
+
+    /// At `sigma = 0`: `+inf` at `alpha y_j` exactly, `-inf` elsewhere.
+    fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
+        if at.sigma == 0.0 {
+            let nearest = self.nearest(x, at.alpha);
+            return x
+                .rows()
+                .into_iter()
+                .zip(nearest)
+                .map(|(x, j)| if x == &self.points.row(j) * at.alpha { f64::INFINITY } else { f64::NEG_INFINITY })
+                .collect();
+        }
+        self.average(None, x, at, None) - 0.5 * x.ncols() as f64 * (TAU.ln() + 2.0 * at.sigma.ln())
+    }
+
+    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+        let x = x.insert_axis(Axis(0));
+        let mut x0_hat = Array2::zeros(x.raw_dim());
+        self.denoise(x, at, x0_hat.view_mut());
+        self.cov_under(&self.responsibilities(x, at).row(0).to_owned(), &x0_hat.row(0).to_owned())
+    }
+
+    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+        if at.sigma == 0.0 {
+            // The nearest point does not move with x.
+            return Array2::zeros((x.len(), x.len()));
+        }
+        self.posterior_cov(x, at) * (at.alpha / (at.sigma * at.sigma))
+    }
+
+    /// Draws with replacement, by inversion of the cumulative weights.
+    fn sample(&self, n: usize, noise: &Noise) -> Array2<f64> {
+        self.points.select(Axis(0), &choose(&self.weights(), n, noise))
+    }
+}
+
+impl Empirical {
+    /// `sum_j p_j (y_j - mean)(y_j - mean)^T` over the points that weigh anything.
+    fn cov_under(&self, p: &Array1<f64>, mean: &Array1<f64>) -> Array2<f64> {
+        let d = self.points.ncols();
+        let mut out = Array2::zeros((d, d));
+        let used: Vec<usize> = (0..p.len()).filter(|&j| p[j] > 0.0).collect();
+        for indices in used.chunks(POINTS) {
+            let mut z = self.points.select(Axis(0), indices) - mean;
+            for (mut z, &j) in z.rows_mut().into_iter().zip(indices) {
+                z *= p[j].sqrt();
+            }
+            matmul(1.0, z.t(), z.view(), 1.0, out.view_mut());
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::law::Gaussian;
+    use crate::law::mixture::Mixture;
+    use ndarray::array;
+    use proptest::prelude::*;
+
+    const EPS: f64 = f64::EPSILON;
+
+    fn random(seed: u64, stream: u64, n: usize, d: usize) -> Array2<f64> {
+        let noise = Noise::new(seed);
+        Array2::from_shape_fn((n, d), |(i, j)| noise.normal(stream, (i * d + j) as u64))
+    }
+
+    fn denoise(law: &impl Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
+        let mut out = Array2::zeros(x.raw_dim());
+        law.denoise(x.view(), at, out.view_mut());
+        out
+    }
+
+    proptest! {
+        /// Second route: a mixture of Gaussians without variance, whose distances come from differences and whose sums are not blocked.
+        #[test]
+        fn equals_a_mixture_of_point_masses(
+            m in 1usize..20, d in 1usize..5, seed: u64, alpha in 0.0..1.2f64, log_sigma in -4.0..2.0f64, near: bool,
+        ) {
+            let points = random(seed, 0, m, d);
+            let weights = Array1::from_shape_fn(m, |j| Noise::new(seed).uniform(9, j as u64));
+            let law = Empirical::weighted(points.clone(), weights.clone()).unwrap();
+            let masses = points.rows().into_iter().map(|y| Gaussian::isotropic(y.to_owned(), 0.0).unwrap()).collect();
+            let mixture = Mixture::new(weights, masses).unwrap();
+            let at = PathPoint::still(alpha, log_sigma.exp());
+            let noise = at.sigma * at.sigma;
+            // Typical states, near a point, or far from all.
+            let x = if near { &points.slice(s![..1, ..]) * alpha + random(seed, 1, 3, d) * at.sigma } else { random(seed, 1, 3, d) * 2.0 };
+            let size = points.iter().chain(&x).fold(1.0, |m: f64, v| m.max(v.abs()));
+            // Weights are good to 1e-12 (the product's share) and to the rounding of the smallest exponents, size |x - alpha y| / sigma^2.
+            let nearest = law.nearest(x.view(), alpha);
+            let distance = (0..3).map(|i| (&x.row(i) - &(&points.row(nearest[i]) * alpha)).mapv(|z| z * z).sum().sqrt()).fold(0.0, f64::max);
+            let tol = 2e-12 + 128.0 * d as f64 * EPS * (1.0 + size * (distance + 10.0 * at.sigma) / noise);
+
+            let (got, want) = (denoise(&law, &x, &at), denoise(&mixture, &x, &at));
+            prop_assert!((&got - &want).iter().all(|e| e.abs() <= tol * size), "{} {} {}", got, want, tol);
+            let (p, q) = (law.log_density(x.view(), &at), mixture.log_density(x.view(), &at));
+            prop_assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() <= tol * (1.0 + p.abs())), "{} {}", p, q);
+            let (p, q) = (law.responsibilities(x.view(), &at), mixture.responsibilities(x.view(), &at));
+            prop_assert!((&p - &q).iter().all(|e| e.abs() <= tol));
+            let (p, q) = (law.posterior_cov(x.row(0), &at), mixture.posterior_cov(x.row(0), &at));
+            prop_assert!((&p - &q).iter().all(|e| e.abs() <= 8.0 * tol * size * size));
+            let var = law.posterior_var(x.view(), &at);
+            for j in 0..d {
+                prop_assert!((var[[0, j]] - p[[j, j]]).abs() <= 8.0 * tol * size * size);
+            }
+            let effective = law.effective_points(x.view(), &at);
+            prop_assert!(effective.iter().all(|n| *n >= 1.0 - 1e-12 && *n <= m as f64 * (1.0 + 1e-12)));
+            let (mut s, mut t) = (x.clone(), x.clone());
+            law.score(x.view(), &at, s.view_mut());
+            mixture.score(x.view(), &at, t.view_mut());
+            prop_assert!((&s - &t).iter().all(|e| e.abs() <= tol * size / noise));
+            prop_assert!((&Law::mean(&law) - &Law::mean(&mixture)).iter().all(|e| e.abs() <= 64.0 * EPS * size));
+            prop_assert!((&Law::cov(&law) - &Law::cov(&mixture)).iter().all(|e| e.abs() <= 64.0 * EPS * size * size));
+        }
+
+        /// At sigma = 1e-6 the product's squared distances are wrong by 1e-16 / 1e-12 each, in exponents of any size. Here alpha and all
+        /// coordinates are dyadic, so that the direct differences and their squares are exact, in any order.
+        #[test]
+        fn keeps_its_digits_at_sigma_1e_6(seed: u64, d in 1usize..40, share in 0.0..1.0f64) {
+            let noise = Noise::new(seed);
+            let unit = 2f64.powi(-22);
+            // A pair of points 2^-21 apart per coordinate, a third far away, and a state between the two.
+            let base = Array1::from_shape_fn(d, |j| (noise.normal(0, j as u64) * 64.0).round() / 64.0);
+            let step = Array1::from_shape_fn(d, |j| if noise.uniform(1, j as u64) < 0.5 { 2.0 * unit } else { 0.0 });
+            let mut points = Array2::zeros((3, d));
+            points.row_mut(0).assign(&base);
+            points.row_mut(1).assign(&(&base + &step));
+            points.row_mut(2).assign(&(&base + 1.0));
+            let law = Empirical::new(points.clone()).unwrap();
+            let x = (&base * 0.5 + Array1::from_shape_fn(d, |j| if noise.uniform(2, j as u64) < share { 0.5 * unit } else { 0.0 })).insert_axis(Axis(0));
+            let at = PathPoint::still(0.5, 1e-6);
+            let exponent = |j: usize| -(&x.row(0) - &(&points.row(j) * 0.5)).mapv(|z| z * z).sum() / (2.0 * 1e-6 * 1e-6);
+            let ratio = (exponent(1) - exponent(0)).exp();
+            let p = law.responsibilities(x.view(), &at);
+            // Two exponents below 100, each rounded in its division by 2 sigma^2.
+            prop_assert!((p[[0, 1]] - ratio / (1.0 + ratio)).abs() <= 8.0 * EPS * (1.0 + exponent(0).abs() + exponent(1).abs()));
+            prop_assert_eq!(p[[0, 2]], 0.0);
+            let log_density = (0.5 * (exponent(0).exp() + exponent(1).exp()) * 2.0 / 3.0).ln() - 0.5 * d as f64 * (TAU * 1e-12).ln();
+            prop_assert!((law.log_density(x.view(), &at)[0] - log_density).abs() <= 64.0 * EPS * (1.0 + log_density.abs() + exponent(0).abs()));
+        }
+
+        /// Leaving a point out is the law of the other points; blocks and parts change nothing.
+        #[test]
+        fn leaving_one_out_is_the_law_without_the_point(m in 2usize..12, d in 1usize..4, own in 0usize..12, seed: u64, log_sigma in -3.0..1.0f64) {
+            let (points, own) = (random(seed, 0, m, d), own % m);
+            let rest: Vec<usize> = (0..m).filter(|j| *j != own).collect();
+            let at = PathPoint::still(0.9, log_sigma.exp());
+            let x = &points.slice(s![own..own + 1, ..]) * 0.9 + random(seed, 1, 1, d) * at.sigma;
+            let mut got = Array2::zeros((1, d));
+            Empirical::new(points.clone()).unwrap().denoise_leaving_one_out(&[own], x.view(), &at, got.view_mut()).unwrap();
+            let want = denoise(&Empirical::new(points.select(Axis(0), &rest)).unwrap(), &x, &at);
+            prop_assert!((&got - &want).iter().all(|e| e.abs() <= 1e-10), "{} {}", got, want);
+        }
+    }
+
+    /// Many blocks and parts against sums in one go.
+    #[test]
+    fn blocks_do_not_show() {
+        let (m, d, n) = (5000, 7, 300);
+        let law = Empirical::new(random(1, 0, m, d)).unwrap();
+        let x = random(1, 1, n, d);
+        for (alpha, sigma) in [(1.0, 1.0), (0.5, 0.3), (0.9, 1e-2), (1.0, 1e-3), (1e-3, 1.0)] {
+            let at = PathPoint::still(alpha, sigma);
+            let got = denoise(&law, &x, &at);
+            let log_density = law.log_density(x.view(), &at);
+            for i in (0..n).step_by(37) {
+                let exponents: Vec<f64> = law
+                    .points
+                    .rows()
+                    .into_iter()
+                    .map(|y| -(&x.row(i) - &(&y * alpha)).mapv(|z| z * z).sum() / (2.0 * sigma * sigma))
+                    .collect();
+                let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let p: Array1<f64> = exponents.iter().map(|e| (e - largest).exp()).collect();
+                let tol = 4e-12 + 64.0 * EPS * largest.abs() + 64.0 * EPS * 5.0 * largest.abs().sqrt() / sigma;
+                assert!((&got.row(i) - &(p.dot(&law.points) / p.sum())).iter().all(|e| e.abs() <= 5.0 * tol), "{alpha} {sigma}");
+                let want = largest + p.sum().ln() - (m as f64).ln() - 0.5 * d as f64 * (TAU * sigma * sigma).ln();
+                assert!((log_density[i] - want).abs() <= tol, "{alpha} {sigma}");
+            }
+        }
+    }
+
+    #[test]
+    fn results_depend_on_neither_threads_nor_batch() {
+        let law = Empirical::new(random(1, 0, 3000, 33)).unwrap();
+        let x = random(1, 1, 270, 33);
+        for sigma in [1.0, 1e-3] {
+            let at = PathPoint::still(0.7, sigma);
+            let on =
+                |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| denoise(&law, &x, &at));
+            let want = on(1);
+            assert_eq!(on(3), want);
+            for range in [0..1, 0..2, 5..20, 250..270] {
+                let part = denoise(&law, &x.slice(s![range.clone(), ..]).to_owned(), &at);
+                // The product of a single row is summed in another order than that of many.
+                let error = (&part - &want.slice(s![range, ..])).iter().fold(0.0, |m: f64, e| m.max(e.abs()));
+                assert!(error <= 2e-13, "sigma = {sigma}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn limits_at_both_ends() {
+        let law = Empirical::weighted(array![[0.1, 0.7], [0.3, -0.2], [0.3, 1.6]], array![1.0, 2.0, 1.0]).unwrap();
+        // Tiny sigma and 0: the nearest point, to the last bit; two at one distance are averaged by weight.
+        let x = array![[0.04, 0.36], [0.15, 0.35]];
+        for sigma in [1e-5, 1e-100, 1e-200, 0.0] {
+            assert_eq!(denoise(&law, &x, &PathPoint::still(0.5, sigma)).row(0), law.points().row(0));
+        }
+        let tie = Empirical::weighted(array![[-1.0], [1.0]], array![1.0, 3.0]).unwrap();
+        assert_eq!(denoise(&tie, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[0.5]]);
+        assert_eq!(
+            tie.log_density(array![[1.0], [0.5]].view(), &PathPoint::still(1.0, 0.0)).to_vec(),
+            [f64::INFINITY, f64::NEG_INFINITY]
+        );
+        assert_eq!(tie.jacobian(array![0.2].view(), &PathPoint::still(1.0, 0.0)), array![[0.0]]);
+        // alpha = 0: the mean, with or without noise.
+        for sigma in [1.0, 1e-9, 0.0] {
+            let got = denoise(&law, &x, &PathPoint::still(0.0, sigma));
+            assert!((&got - &Law::mean(&law)).iter().all(|e| e.abs() <= 4.0 * EPS), "{got}");
+        }
+        // A point mass comes back exactly from anywhere.
+        let one = Empirical::new(array![[0.1, 0.7]]).unwrap();
+        for sigma in [3.0, 0.1, 1e-7, 0.0] {
+            assert_eq!(denoise(&one, &x, &PathPoint::still(0.3, sigma)), array![[0.1, 0.7], [0.1, 0.7]]);
+        }
+        // Points without weight are never seen.
+        let hidden = Empirical::weighted(array![[0.0], [1.0]], array![0.0, 1.0]).unwrap();
+        assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[1.0]]);
+        assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.1)), array![[1.0]]);
+        assert!(denoise(&hidden, &array![[f64::NAN]], &PathPoint::still(1.0, 0.1))[[0, 0]].is_nan());
+    }
+
+    #[test]
+    fn samples_have_the_points_frequencies() {
+        let law = Empirical::weighted(array![[0.0], [1.0], [2.0]], array![0.2, 0.5, 0.3]).unwrap();
+        let draws = law.sample(10_000, &Noise::new(2));
+        for (value, p) in [(0.0, 0.2), (1.0, 0.5), (2.0, 0.3f64)] {
+            let share = draws.iter().filter(|v| **v == value).count() as f64 / 1e4;
+            assert!((share - p).abs() <= 5.0 * (p * (1.0 - p) / 1e4).sqrt());
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_law() {
+        assert!(Empirical::new(Array2::zeros((0, 2))).is_err());
+        assert!(Empirical::new(array![[f64::NAN]]).is_err());
+        assert!(Empirical::weighted(array![[1.0]], array![1.0, 2.0]).is_err());
+        assert!(Empirical::weighted(array![[1.0], [2.0]], array![1.0, -2.0]).is_err());
+        assert!(Empirical::weighted(array![[1.0]], array![0.0]).is_err());
+        let law = Empirical::new(array![[1.0], [2.0]]).unwrap();
+        let (x, at, mut out) = (array![[1.0]], PathPoint::still(1.0, 1.0), array![[0.0]]);
+        assert!(law.denoise_leaving_one_out(&[2], x.view(), &at, out.view_mut()).is_err());
+        assert!(law.denoise_leaving_one_out(&[], x.view(), &at, out.view_mut()).is_err());
+        assert!(Empirical::new(array![[1.0]]).unwrap().denoise_leaving_one_out(&[0], x.view(), &at, out.view_mut()).is_err());
+    }
+}

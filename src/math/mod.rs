@@ -1,0 +1,12 @@
+//! Mathematics that knows nothing of diffusion: numbers, linear algebra, Gaussians, quadrature, noise. Layer L1.
+
+pub mod dd;
+pub mod eigen;
+pub mod gaussian;
+pub mod matmul;
+pub mod moments;
+pub mod noise;
+pub mod normal;
+pub mod quadrature;
+pub mod scalar;
+pub mod vector;

@@ -1,0 +1,221 @@
+//! The accuracy table, `reports/accuracy.md`: every closed form against numbers of 50 and more digits, worst error in ulp.
+//!
+//! `UPDATE=1 cargo test --release accuracy` rewrites the committed table; without it the test holds the functions to their bounds
+//! and the committed table to the functions, domains and bounds tested here (the measured figures may move with the C library).
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use tweedie::diffusion::path::{Path, PathRow};
+use tweedie::diffusion::schedule::{Row, Schedule, Table};
+use tweedie::exact::gains::{self, Level};
+use tweedie::law::gaussian::wiener_gain;
+use tweedie::math::dd::Dd;
+use tweedie::math::gaussian::kl_normal;
+use tweedie::math::normal::log_cdf_difference;
+
+/// `|got - want|` in units of the last place of `want`; 0 where both are the same infinity.
+fn ulps(got: f64, want: Dd) -> f64 {
+    let nearest = want.hi();
+    if got == nearest && (got == 0.0 || got.is_infinite()) {
+        return 0.0;
+    }
+    let ulp = nearest.abs().next_up() - nearest.abs();
+    ((Dd::from(got) - want) / ulp).hi().abs()
+}
+
+struct Golden {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Golden {
+    fn read(name: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mp").join(name);
+        let mut reader = csv::Reader::from_path(&path).unwrap();
+        let header = reader.headers().unwrap().iter().map(str::to_owned).collect();
+        let rows = reader.records().map(|r| r.unwrap().iter().map(str::to_owned).collect()).collect();
+        Self { header, rows }
+    }
+
+    fn column(&self, name: &str) -> usize {
+        self.header.iter().position(|h| h == name).unwrap_or_else(|| panic!("no column {name}"))
+    }
+}
+
+struct Line {
+    function: String,
+    domain: String,
+    points: usize,
+    worst: f64,
+    bound: f64,
+    input: String,
+}
+
+#[derive(Default)]
+struct Report {
+    lines: Vec<Line>,
+}
+
+impl Report {
+    /// Compares column `want` of every row with `got(row's numbers)` of `what`, (function, domain); `inputs` columns name the worst row.
+    fn compare(
+        &mut self,
+        what: (&str, &str),
+        golden: &Golden,
+        want: &str,
+        inputs: &[&str],
+        bound: f64,
+        got: impl Fn(&[f64]) -> f64,
+    ) {
+        let (function, domain) = what;
+        let wanted = golden.column(want);
+        let (mut worst, mut input) = (0.0, "all exact".to_owned());
+        for row in &golden.rows {
+            let numbers: Vec<f64> = row.iter().map(|s| s.parse().unwrap()).collect();
+            let error = ulps(got(&numbers), row[wanted].parse().unwrap());
+            // Written so that a NaN becomes the worst.
+            if !(error <= worst) {
+                worst = error;
+                input = inputs.iter().map(|i| format!("{i} = {}", row[golden.column(i)])).collect::<Vec<_>>().join(", ");
+            }
+        }
+        assert!(!golden.rows.is_empty());
+        self.lines.push(Line { function: function.into(), domain: domain.into(), points: golden.rows.len(), worst, bound, input });
+    }
+
+    fn markdown(&self) -> String {
+        let mut out = String::from(
+            "# Accuracy\n\nEvery closed form against 60-digit arithmetic (mpmath), over all points of the golden tables in `tests/golden/mp`.\n\
+             The error is `|got - want| / ulp(want)`, the exact value not rounded first, so 0.5 is the best that an `f64` can do.\n\
+             Written by `UPDATE=1 cargo test --release accuracy`; the same test holds every row to its bound.\n\n\
+             | function | domain | points | max error (ulp) | bound | worst input |\n|---|---|---:|---:|---:|---|\n",
+        );
+        for l in &self.lines {
+            writeln!(out, "| `{}` | {} | {} | {:.2} | {} | {} |", l.function, l.domain, l.points, l.worst, l.bound, l.input)
+                .unwrap();
+        }
+        out
+    }
+}
+
+/// The columns of a markdown table that do not depend on the machine.
+fn contract(markdown: &str) -> Vec<String> {
+    markdown
+        .lines()
+        .filter(|l| l.starts_with("| `"))
+        .map(|l| {
+            let c: Vec<&str> = l.split('|').map(str::trim).collect();
+            format!("{} {} {} {}", c[1], c[2], c[3], c[5])
+        })
+        .collect()
+}
+
+fn table_columns(row: &Row) -> [(&'static str, f64); 12] {
+    [
+        ("beta", row.beta),
+        ("alpha_step", row.alpha_step),
+        ("alpha_bar", row.alpha_bar),
+        ("alpha", row.alpha),
+        ("sigma", row.sigma),
+        ("snr", row.snr),
+        ("log_snr", row.log_snr),
+        ("posterior_coef_x0", row.posterior_coef_x0),
+        ("posterior_coef_xt", row.posterior_coef_xt),
+        ("posterior_var", row.posterior_var),
+        ("vlb_weight_beta", row.vlb_weight_beta),
+        ("vlb_weight_posterior", row.vlb_weight_posterior),
+    ]
+}
+
+#[test]
+fn accuracy() {
+    let mut report = Report::default();
+    for (name, schedule, zero_terminal_snr) in [
+        ("linear", Schedule::LINEAR, false),
+        ("cosine", Schedule::COSINE, false),
+        ("scaled-linear", Schedule::SCALED_LINEAR, false),
+        ("sigmoid", Schedule::SIGMOID, false),
+        ("linear-zero-snr", Schedule::LINEAR, true),
+        ("scaled-linear-zero-snr", Schedule::SCALED_LINEAR, true),
+    ] {
+        let golden = Golden::read(&format!("{name}_1000.csv"));
+        let table = Table::new(schedule, 1000, zero_terminal_snr).unwrap();
+        let which = if golden.rows.len() == 1000 { "every t" } else { "every 7th t" };
+        let columns = table_columns(&table.rows()[0]);
+        assert_eq!(golden.header.len(), 1 + columns.len(), "a column without a comparison");
+        for (k, (column, _)) in columns.iter().enumerate() {
+            let domain = format!("{name}, T = 1000, {which}");
+            report.compare((&format!("Table::row.{column}"), &domain), &golden, column, &["t"], 4.0, |n| {
+                table_columns(table.row(n[0] as usize).unwrap())[k].1
+            });
+        }
+    }
+
+    for path in [Path::VP, Path::VE, Path::EDM, Path::Cosine, Path::FlowMatching] {
+        let golden = Golden::read(&format!("{}_continuous.csv", path.name()));
+        type Column = (&'static str, fn(&PathRow) -> f64);
+        let columns: [Column; 6] = [
+            ("alpha", |r| r.alpha),
+            ("sigma", |r| r.sigma),
+            ("d_alpha", |r| r.d_alpha),
+            ("d_sigma", |r| r.d_sigma),
+            ("snr", |r| r.snr),
+            ("log_snr", |r| r.log_snr),
+        ];
+        for (column, get) in columns {
+            let domain = format!("{}, t in [{}, 1]", path.name(), golden.rows[0][0]);
+            report.compare((&format!("Path::row.{column}"), &domain), &golden, column, &["t"], 4.0, |n| {
+                get(&path.row(n[0]).unwrap())
+            });
+        }
+    }
+
+    let golden = Golden::read("gains.csv");
+    let domain = "lambda, sigma in [1e-12, 1e12]";
+    let at = ["lambda", "sigma_t", "sigma_T"];
+    let level = |sigma| Level { alpha: 1.0, sigma };
+    report.compare(("wiener_gain", domain), &golden, "wiener", &at, 4.0, |n| wiener_gain(n[0], 1.0, n[1]));
+    report.compare(("gains::psi", domain), &golden, "pf_ode_gain", &at, 4.0, |n| gains::psi(n[0], level(n[2]), level(n[1])));
+    report.compare(("gains::xi", domain), &golden, "xi", &at, 4.0, |n| gains::xi(n[0], level(n[2]), level(n[1])));
+    report.compare(("gains::log_psi", domain), &golden, "log_pf_ode_gain", &at, 4.0, |n| {
+        gains::log_psi(n[0], level(n[2]), level(n[1]))
+    });
+
+    let golden = Golden::read("kl_1d.csv");
+    let at = ["m1", "v1", "m2", "v2"];
+    report.compare(("kl_normal", "variances 1e-8 to 1e8, ratios from 1 + 1e-12"), &golden, "kl", &at, 4.0, |n| {
+        kl_normal(n[0], n[1], n[2], n[3])
+    });
+
+    for (file, domain) in [
+        ("log_cdf_difference.csv", "bins of 1e-6 to 5 sigma, to 65 sigma"),
+        ("log_cdf_difference_wide.csv", "bins across 0, half-infinite, nearly all of the mass"),
+    ] {
+        let golden = Golden::read(file);
+        report.compare(("log_cdf_difference", domain), &golden, "log_difference", &["a", "b"], 8.0, |n| {
+            log_cdf_difference(n[0], n[1])
+        });
+    }
+
+    let markdown = report.markdown();
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reports/accuracy.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &markdown).unwrap();
+    }
+    let failures: Vec<String> = report
+        .lines
+        .iter()
+        .filter(|l| !(l.worst <= l.bound))
+        .map(|l| format!("{} ({}): {:.3} ulp > {} at {}", l.function, l.domain, l.worst, l.bound, l.input))
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(contract(&committed), contract(&markdown), "reports/accuracy.md is stale: UPDATE=1 cargo test --release accuracy");
+}
+
+#[test]
+fn errors_are_counted_in_units_of_the_last_place() {
+    assert!((ulps(1.0 + f64::EPSILON, Dd::from(1.0)) - 1.0).abs() <= 1e-12);
+    assert!((ulps(1.0, Dd::sum_of(1.0, f64::EPSILON / 4.0)) - 0.25).abs() <= 1e-12);
+    assert!(ulps(f64::NAN, Dd::from(1.0)).is_nan());
+}

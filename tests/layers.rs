@@ -1,0 +1,103 @@
+//! The architecture's invariants, read off the source: layers import downward only, and each kind of side effect has its rooms.
+
+use std::path::{Path, PathBuf};
+
+/// Top-level modules from the bottom up; a module may name its own layer and those below.
+const LAYERS: [&[&str]; 11] = [
+    &["error"],
+    &["math"],
+    &["data", "device"],
+    &["diffusion"],
+    &["law"],
+    &["exact"],
+    &["sample"],
+    &["claims"],
+    &["experiment"],
+    &["report"],
+    &["cli"],
+];
+
+/// What may be named only in some rooms: (needle, module prefixes that may, why).
+const ROOMS: [(&str, &[&str], &str); 7] = [
+    ("plotters", &["report"], "plots are drawn by the report"),
+    ("cudarc", &["device"], "CUDA is reached through the device module"),
+    ("println!", &["cli", "main"], "libraries do not print"),
+    ("eprintln!", &["cli", "main", "report"], "libraries do not print"),
+    ("std::time", &["cli", "report"], "mathematics does not read the clock"),
+    ("std::fs", &["cli", "data", "report", "device"], "files are touched by data sets, reports and the command line"),
+    ("gemm::", &["math"], "matrix products go through math::matmul"),
+];
+
+fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// The code of a file without comments and without its test module.
+fn code(text: &str) -> String {
+    let body = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+    body.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|l| l.contains(&module))
+}
+
+/// Every violation in one file, as `module: what`.
+fn violations(module: &str, code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if let Some(own) = layer(module) {
+        for reference in code.split("crate::").skip(1) {
+            let name: String = reference.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            match layer(&name) {
+                Some(l) if l > own => found.push(format!("{module} imports upward from {name}")),
+                Some(_) => {}
+                // `crate::Error`, `crate::Result` and macros belong to the crate's root, which re-exports error.
+                None if name.starts_with(char::is_uppercase) => {}
+                None => found.push(format!("{module} imports {name}, which has no layer")),
+            }
+        }
+    }
+    for (needle, rooms, why) in ROOMS {
+        if code.contains(needle) && !rooms.contains(&module) {
+            found.push(format!("{module} names {needle}: {why}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn layers_and_rooms() {
+    let src = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    assert!(files.len() > 20, "found only {} files", files.len());
+    let mut found = Vec::new();
+    for path in files {
+        let first = path.strip_prefix(&src).unwrap().components().next().unwrap();
+        let module = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+        if module == "lib" {
+            continue;
+        }
+        assert!(module == "main" || layer(&module).is_some(), "{module} has no layer: add it to LAYERS and ARCHITECTURE.md");
+        found.extend(
+            violations(&module, &code(&std::fs::read_to_string(&path).unwrap())).iter().map(|v| format!("{}: {v}", path.display())),
+        );
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn the_check_itself_notices_each_kind() {
+    assert_eq!(violations("math", "use crate::law::Gaussian;").len(), 1);
+    assert_eq!(violations("law", "use crate::math::dd::Dd; use crate::Error;").len(), 0);
+    assert_eq!(violations("exact", "use crate::nowhere::X;").len(), 1);
+    assert_eq!(violations("diffusion", "println!(\"x\"); let t = std::time::Instant::now();").len(), 2);
+    assert_eq!(code("// crate::cli\nlet x = 1;\n#[cfg(test)]\nmod tests { crate::cli }"), "let x = 1;");
+}
