@@ -3,7 +3,7 @@
 use crate::error::{Error, Result, finite};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ShapeBuilder};
 
 /// `A = U diag(values) U^T` with the values in descending order.
 ///
@@ -13,7 +13,7 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1};
 pub struct Eigen {
     /// Eigenvalues, largest first, shape (d).
     pub values: Array1<f64>,
-    /// Eigenvectors as columns, shape (d, d): `vectors.column(k)` belongs to `values[k]`.
+    /// Eigenvectors as columns, shape (d, d), column-major: `vectors.column(k)` belongs to `values[k]`.
     pub vectors: Array2<f64>,
 }
 
@@ -65,15 +65,10 @@ pub fn symmetric_eigen_with(backend: Backend, a: ArrayView2<f64>) -> Result<Eige
     if n == 0 {
         return Ok(Eigen { values: Array1::zeros(0), vectors: Array2::zeros((0, 0)) });
     }
-    let (values, vectors) = match backend {
+    let mut e = match backend {
         Backend::Faer => faer_eigen(a)?,
         #[cfg(feature = "lapack")]
         Backend::Lapack => lapack_eigen(a)?,
-    };
-    // Both backends sort ascending.
-    let mut e = Eigen {
-        values: values.into_iter().rev().collect(),
-        vectors: Array2::from_shape_fn((n, n), |(i, k)| vectors[[i, n - 1 - k]]),
     };
     e.vectors.columns_mut().into_iter().for_each(orient);
     Ok(e)
@@ -88,30 +83,47 @@ fn orient(mut u: ArrayViewMut1<f64>) {
     }
 }
 
-/// Ascending values and eigenvectors as columns.
-fn faer_eigen(a: ArrayView2<f64>) -> Result<(Vec<f64>, Array2<f64>)> {
+/// Solves for `-A`, whose ascending order is `A`'s descending one: what the solver writes is then the answer, and is not copied.
+fn faer_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
     let n = a.nrows();
-    let threads = if n < PARALLEL_FROM { faer::Par::Seq } else { faer::Par::rayon(0) };
-    let matrix = faer::Mat::from_fn(n, n, |i, j| a[[i, j]]);
-    let mut values = faer::diag::Diag::<f64>::zeros(n);
-    let mut vectors = faer::Mat::<f64>::zeros(n, n);
-    let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, threads, Default::default());
-    let (mut buffer, parameters) = (MemBuffer::new(scratch), Default::default());
-    self_adjoint_evd(matrix.as_ref(), values.as_mut(), Some(vectors.as_mut()), threads, MemStack::new(&mut buffer), parameters)
-        .map_err(|_| no_convergence(n))?;
-    Ok((values.column_vector().iter().copied().collect(), Array2::from_shape_fn((n, n), |(i, k)| vectors[(i, k)])))
+    let negative = faer::Mat::from_fn(n, n, |i, j| if i >= j { -a[[i, j]] } else { 0.0 });
+    let (mut values, mut vectors) = (Array1::zeros(n), vec![0.0; n * n]);
+    let mut solve = |threads| {
+        let scratch = self_adjoint_evd_scratch::<f64>(n, ComputeEigenvectors::Yes, threads, Default::default());
+        self_adjoint_evd(
+            negative.as_ref(),
+            faer::diag::DiagMut::from_slice_mut(values.as_slice_mut().expect("one block of memory")),
+            Some(faer::MatMut::from_column_major_slice_mut(&mut vectors, n, n)),
+            threads,
+            MemStack::new(&mut MemBuffer::new(scratch)),
+            Default::default(),
+        )
+    };
+    let solved = if n < PARALLEL_FROM {
+        solve(faer::Par::Seq)
+    } else {
+        // The reduction to tridiagonal form meets twice a column: workers that stay awake between meetings take 19 ms at d = 784
+        // where the pool's sleeping ones take 40 and a single thread takes 27. Spinning longer than this (some 0.2 ms) gains nothing
+        // on an idle machine, and on a busy one keeps the worker that is waited for from running.
+        spindle::SPIN_LIMIT.store(4096, std::sync::atomic::Ordering::Relaxed);
+        spindle::with_lock(rayon::current_num_threads(), || solve(faer::Par::rayon(0)))
+    };
+    solved.map_err(|_| no_convergence(n))?;
+    values.mapv_inplace(|v| 0.0 - v);
+    Ok(Eigen { values, vectors: Array2::from_shape_vec((n, n).f(), vectors).expect("n columns of n") })
 }
 
-/// On two threads the pool gains 30 % at d = 784 and 10 % at 384, and costs 15 % at 128.
+/// From here on two threads gain.
 const PARALLEL_FROM: usize = 384;
 
+/// By `-A` too, for the order.
 #[cfg(feature = "lapack")]
-fn lapack_eigen(a: ArrayView2<f64>) -> Result<(Vec<f64>, Array2<f64>)> {
+fn lapack_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
     use ndarray_linalg::{Eigh, UPLO};
     // ndarray-linalg reads the other triangle of a row-major matrix than the one it is asked for: both hold the same here.
-    let full = Array2::from_shape_fn(a.raw_dim(), |(i, j)| a[[i.max(j), i.min(j)]]);
-    let (values, vectors) = full.eigh(UPLO::Lower).map_err(|_| no_convergence(a.nrows()))?;
-    Ok((values.to_vec(), vectors))
+    let negative = Array2::from_shape_fn(a.raw_dim(), |(i, j)| -a[[i.max(j), i.min(j)]]);
+    let (values, vectors) = negative.eigh(UPLO::Lower).map_err(|_| no_convergence(a.nrows()))?;
+    Ok(Eigen { values: -values, vectors })
 }
 
 fn no_convergence(n: usize) -> Error {
@@ -204,6 +216,13 @@ mod tests {
     #[test]
     fn large_matrix_on_all_threads() {
         assert_eigen(&random_cov(PARALLEL_FROM, 150, 9), Backend::Faer);
+    }
+
+    /// Problems that share the pool wait for each other's workers, and must not wait for ever.
+    #[test]
+    fn large_matrices_from_within_the_pool() {
+        use rayon::prelude::*;
+        (0..6).into_par_iter().for_each(|seed| assert_eigen(&random_cov(PARALLEL_FROM, 20, seed), Backend::Faer));
     }
 
     #[test]
