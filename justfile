@@ -32,6 +32,19 @@ lint:
 ci:
     bash .ci/run
 
+# The catalogue with other random cases: every verdict has to stay (60 seeds take about 10 minutes on two cores)
+[group('check')]
+seeds n="60":
+    cargo build --release
+    for seed in $(seq 1 {{ n }}); do target/release/tweedie verify --seed "$seed" > /dev/null || { echo "seed $seed"; exit 1; }; done
+
+# Mutation tests of math, diffusion, law and exact: some 4,200 mutants in one binary, 10 to 15 minutes on 2 cores; words pick files (`just mutants law exact/vae`); needs `cargo install cargo-mutants`
+[group('check')]
+mutants *words:
+    python3 -m venv .venv
+    .venv/bin/pip install -q tree-sitter tree-sitter-rust
+    .venv/bin/python tests/mutants/mutants.py {{ words }}
+
 # Rewrite reports/accuracy.md from the golden tables
 [group('check')]
 accuracy:
@@ -42,9 +55,11 @@ accuracy:
 bench *args:
     cargo bench {{ args }}
 
-# Side by side with numpy in one run: ratios against a peer are printed by the bench itself (a private Python in .venv)
+# Side by side with numpy and PyTorch in one run (a private Python in .venv, 1 GB with torch)
 [group('measure')]
-bench-peers:
+bench-peers rounds="5":
     python3 -m venv .venv
-    .venv/bin/pip install -q numpy
+    .venv/bin/pip install -q numpy diffusers torch --extra-index-url https://download.pytorch.org/whl/cpu
     PYTHON=.venv/bin/python cargo bench --bench law -- --test
+    cargo build --release
+    .venv/bin/python benches/peers/unet.py target/release/tweedie {{ rounds }}

@@ -36,6 +36,19 @@ impl FromStr for Device {
 }
 
 impl Device {
+    /// Where networks run, in words: on the CPU, until there are kernels for a GPU.
+    ///
+    /// # Errors
+    /// A CUDA device.
+    pub fn for_networks(self) -> Result<String> {
+        match self {
+            Device::Cpu | Device::Auto => Ok(format!("cpu, {} threads", rayon::current_num_threads())),
+            Device::Cuda(n) => {
+                Err(Error::domain("device", format!("cuda:{n}"), "auto, cpu (there are no CUDA kernels yet)", "leave --device out"))
+            }
+        }
+    }
+
     /// Where closed forms run, in words: they are f64 and run on the CPU, whatever else the machine has.
     ///
     /// # Errors

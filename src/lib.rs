@@ -5,6 +5,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod error;
+pub mod evidence;
 
 pub mod math;
 
@@ -18,6 +19,8 @@ pub mod law;
 pub mod exact;
 
 pub mod sample;
+
+pub mod nn;
 
 pub mod claims;
 

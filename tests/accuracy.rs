@@ -5,9 +5,10 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use tweedie::diffusion::level::Level;
 use tweedie::diffusion::path::{Path, PathRow};
 use tweedie::diffusion::schedule::{Row, Schedule, Table};
-use tweedie::exact::gains::{self, Level};
+use tweedie::exact::gains::{self};
 use tweedie::law::gaussian::wiener_gain;
 use tweedie::math::dd::Dd;
 use tweedie::math::gaussian::kl_normal;

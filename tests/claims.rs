@@ -110,7 +110,7 @@ fn every_claim_file_is_registered() {
 /// All that a run found, to the bit.
 fn bits(outcome: &Outcome) -> String {
     let evidence: Vec<_> =
-        outcome.evidence.iter().map(|e| (e.role, &e.what, e.got.to_bits(), e.want.to_bits(), e.tol.to_bits(), e.ok)).collect();
+        outcome.evidence.iter().map(|(role, e)| (role, &e.what, e.got.to_bits(), e.want.to_bits(), e.tol.to_bits())).collect();
     format!("{} {:?} {evidence:?} {:?}", outcome.claim.id, outcome.verdict, outcome.mutants)
 }
 

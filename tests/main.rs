@@ -1,8 +1,12 @@
 //! The integration tests, one binary: linking is what they cost.
 
 mod accuracy;
+mod certificates;
 mod claims;
 mod cli;
 mod layers;
+mod networks;
+mod sampler_cli;
+mod sampler_mutants;
 mod samplers;
 mod schedulers;

@@ -3,7 +3,8 @@
 use crate::claims::Trial;
 use crate::diffusion::PathPoint;
 use crate::diffusion::elbo::{Bound, Reconstruction, Reverse, ReverseVar, bound};
-use crate::diffusion::kernel::{Level, Posterior, Transition, random_walk};
+use crate::diffusion::kernel::{Posterior, Transition, random_walk};
+use crate::diffusion::level::Level;
 use crate::math::gaussian::{Covariance, Normal};
 use nalgebra::{DMatrix, DVector};
 

@@ -1,4 +1,4 @@
-//! The catalogue: what five lecture decks state, each with an executable check that decides its verdict. Layer L6.
+//! The catalogue: what five lecture decks state, each with an executable check that decides its verdict.
 //!
 //! A [`Claim`] is one statement. Its `check` computes [`Evidence`] through a [`Probe`]; the [`Verdict`] follows from the evidence by
 //! one rule ([`Verdict::of`]), never from a constant. Each claim also names its mutants, the wrong variants that its check must
@@ -7,9 +7,9 @@
 //! One folder a deck, one file a claim or a tight family of claims; each file has a `CLAIMS` slice, and the deck's module lists them.
 
 mod chain;
-pub mod evidence;
 pub mod probe;
 pub mod recorded;
+pub mod verdict;
 
 pub mod ghent;
 pub mod harvard;
@@ -17,11 +17,12 @@ pub mod purdue;
 pub mod recap;
 pub mod sjtu;
 
-pub use evidence::{Evidence, Role, Verdict};
 pub use probe::{Probe, Trial};
 pub use recorded::Recorded;
+pub use verdict::{Role, Verdict};
 
 use crate::error::{Error, Result};
+use crate::evidence::Evidence;
 use rayon::prelude::*;
 
 /// One of the five lecture decks.
@@ -89,7 +90,9 @@ pub struct Claim {
     pub reading: &'static str,
     /// What the check takes for granted.
     pub assumes: &'static str,
-    /// What is checked, LaTeX.
+    /// The slip as the slide prints it, LaTeX; empty where nothing is wrong.
+    pub printed: &'static str,
+    /// What is checked, corrected where the slide slips, LaTeX.
     pub formula: &'static str,
     /// What was found: for `holds-if` the condition, for `fails` the correction, otherwise why it holds (a sentence or two).
     pub finding: &'static str,
@@ -105,9 +108,22 @@ pub struct Outcome {
     pub deck: Deck,
     /// `None` where the evidence decides nothing: a broken check.
     pub verdict: Option<Verdict>,
-    pub evidence: Vec<Evidence>,
+    /// What was computed, each piece with what it is about.
+    pub evidence: Vec<(Role, Evidence)>,
     /// Each mutant and whether the check rejected it.
     pub mutants: Vec<(&'static str, bool)>,
+}
+
+impl Outcome {
+    /// Number of mutants that the check rejected.
+    pub fn rejected(&self) -> usize {
+        self.mutants.iter().filter(|m| m.1).count()
+    }
+
+    /// Whether the check decided as recorded and rejected every mutant.
+    pub fn is_as(&self, recorded: &Recorded) -> bool {
+        self.verdict.is_some() && self.verdict == recorded.get(self.claim.id) && self.rejected() == self.mutants.len()
+    }
 }
 
 /// All claims in the catalogue's order.
@@ -162,10 +178,17 @@ mod tests {
             for o in run(&chosen, seed) {
                 if !filter.is_empty() && seed == 1 {
                     println!("{}: {:?}", o.claim.id, o.verdict);
-                    for e in &o.evidence {
+                    for (role, e) in &o.evidence {
                         println!(
                             "  [{:?}] {}: got {:e}, want {:e}, tol {:e} ({}; {} cases) {}",
-                            e.role, e.what, e.got, e.want, e.tol, e.why, e.cases, e.ok
+                            role,
+                            e.what,
+                            e.got,
+                            e.want,
+                            e.tol,
+                            e.why,
+                            e.cases,
+                            e.holds()
                         );
                     }
                     println!("  mutants {:?}", o.mutants);

@@ -1,8 +1,9 @@
 //! How a check computes its evidence: single numbers, or the worst of many random cases.
 
-use crate::claims::{Claim, Evidence, Role};
+use crate::claims::{Claim, Role};
 use crate::diffusion::path::{Path, PathPoint};
 use crate::diffusion::schedule::{Schedule, Table};
+use crate::evidence::Evidence;
 use crate::law::Gaussian;
 use crate::law::mixture::Mixture;
 use crate::math::noise::Noise;
@@ -11,7 +12,7 @@ use std::cell::Cell;
 
 /// The checker's side of one run: collects evidence, and says which mutant, if any, is under test.
 pub struct Probe {
-    evidence: Vec<Evidence>,
+    evidence: Vec<(Role, Evidence)>,
     noise: Noise,
     names: &'static [&'static str],
     active: Option<&'static str>,
@@ -19,7 +20,7 @@ pub struct Probe {
 
 impl Probe {
     /// Runs a claim's check with one of its mutants, or with none.
-    pub(super) fn run(claim: &Claim, seed: u64, mutant: Option<&'static str>) -> Vec<Evidence> {
+    pub(super) fn run(claim: &Claim, seed: u64, mutant: Option<&'static str>) -> Vec<(Role, Evidence)> {
         // Each claim has its own random numbers, whatever ran before it: FNV-1a of the id.
         let label = claim.id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
         let mut probe = Probe { evidence: Vec::new(), noise: Noise::new(seed).child(label), names: claim.mutants, active: mutant };
@@ -40,8 +41,7 @@ impl Probe {
 
     /// One number against another.
     pub fn number(&mut self, role: Role, what: impl Into<String>, got: f64, want: f64, tol: f64, why: impl Into<String>) {
-        let ok = (got - want).abs() <= tol || (got == want && got.is_infinite());
-        self.evidence.push(Evidence { role, what: what.into(), got, want, tol, why: why.into(), cases: 1, ok });
+        self.evidence.push((role, Evidence::new(what, got, want, tol).because(why)));
     }
 
     /// A statement that is true or false: `got` is 1 or 0, wanted 1. For inequalities and monotonicity, where no number says more.
@@ -66,8 +66,8 @@ impl Probe {
                 worst = Some((ratio, values));
             }
         }
-        let (ratio, [got, want, tol]) = worst.unwrap_or_else(|| panic!("{what}: no cases"));
-        self.evidence.push(Evidence { role, what, got, want, tol, why: why.into(), cases, ok: ratio <= 1.0 });
+        let (_, [got, want, tol]) = worst.unwrap_or_else(|| panic!("{what}: no cases"));
+        self.evidence.push((role, Evidence { cases, ..Evidence::new(what, got, want, tol).because(why) }));
     }
 }
 

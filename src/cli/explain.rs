@@ -2,9 +2,9 @@
 
 use super::Outcome;
 use super::output::{self, short, wrapped};
-use super::verify::as_recorded;
-use crate::claims::{self, Evidence, Recorded, Role, Verdict};
+use crate::claims::{self, Recorded, Role, Verdict};
 use crate::error::Result;
+use crate::evidence::Evidence;
 
 /// One claim as a page: statement, source, evidence, the slips that its check rejects
 #[derive(clap::Args)]
@@ -25,7 +25,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let outcome = claim.run(deck, args.seed);
     let recorded = Recorded::built_in();
     output::print(page(&outcome, &recorded))?;
-    Ok(if as_recorded(&outcome, &recorded) { Outcome::Success } else { Outcome::CheckFailed })
+    Ok(if outcome.is_as(&recorded) { Outcome::Success } else { Outcome::CheckFailed })
 }
 
 const WIDTH: usize = 110;
@@ -55,8 +55,8 @@ fn page(outcome: &claims::Outcome, recorded: &Recorded) -> String {
         out.push_str(&format!("recorded {}\n", recorded.get(claim.id).map_or("nothing", Verdict::name)));
     }
     out.push_str("\nevidence\n");
-    for e in &outcome.evidence {
-        out.push_str(&evidence(e));
+    for (role, e) in &outcome.evidence {
+        out.push_str(&evidence(*role, e));
     }
     out.push_str("\nwrong variants\n");
     for (name, rejected) in &outcome.mutants {
@@ -65,14 +65,14 @@ fn page(outcome: &claims::Outcome, recorded: &Recorded) -> String {
     out
 }
 
-fn evidence(e: &Evidence) -> String {
-    let about = match e.role {
+fn evidence(role: Role, e: &Evidence) -> String {
+    let about = match role {
         Role::Printed => "as printed",
         Role::WithCondition => "with the condition",
         Role::WithoutCondition => "without the condition",
         Role::Corrected => "corrected",
     };
-    let agrees = if e.ok { "agrees" } else { "is off" };
+    let agrees = if e.holds() { "agrees" } else { "is off" };
     let cases = if e.cases == 1 { String::new() } else { format!(", the worst of {} random cases", e.cases) };
     let numbers = format!(
         "got {}, want {}, difference {}, tolerance {}{cases}",

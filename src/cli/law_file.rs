@@ -1,25 +1,40 @@
 //! `LAW.json`: the law of the data, written by hand or by a program.
 
 use crate::data::npy;
-use crate::diffusion::Denoiser;
 use crate::error::{Error, Result};
 use crate::law::{Gaussian, Law, empirical::Empirical, mixture::Mixture};
+use crate::sample::shortcut::Known;
 use ndarray::{Array2, Ix2};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// A law as a file gave it. A Gaussian is kept apart, because it alone has closed forms everywhere.
+/// A law as a file gave it. A Gaussian is kept apart, because it alone has closed forms everywhere; a mixture, because it has classes.
 pub enum LawFile {
     Gaussian(Gaussian),
-    Other(Box<dyn Law>),
+    Mixture(Mixture),
+    Empirical(Empirical),
 }
 
 impl LawFile {
     /// Dimension d of the data.
     pub fn dim(&self) -> usize {
+        self.law().dim()
+    }
+
+    /// The law itself.
+    pub fn law(&self) -> &dyn Law {
         match self {
-            LawFile::Gaussian(law) => Denoiser::dim(law),
-            LawFile::Other(law) => law.dim(),
+            LawFile::Gaussian(law) => law,
+            LawFile::Mixture(law) => law,
+            LawFile::Empirical(law) => law,
+        }
+    }
+
+    /// The law as samplers and checks know it.
+    pub fn known(&self) -> Known<'_> {
+        match self {
+            LawFile::Gaussian(law) => Known::Gaussian(law),
+            other => Known::Any(other.law()),
         }
     }
 }
@@ -59,7 +74,7 @@ fn build(path: &Path, text: Text) -> Result<LawFile> {
             let variances = spread("variances", variances, k)?;
             let parts = means.into_iter().zip(covs).zip(variances).enumerate();
             let components = parts.map(|(i, ((mean, cov), variances))| gaussian(&format!("component {i}"), mean, cov, variances));
-            LawFile::Other(Box::new(Mixture::new(weights.into(), components.collect::<Result<_>>()?)?))
+            LawFile::Mixture(Mixture::new(weights.into(), components.collect::<Result<_>>()?)?)
         }
         Text::Empirical { data } => {
             // Relative to the law, so that the two can be moved together.
@@ -69,7 +84,7 @@ fn build(path: &Path, text: Text) -> Result<LawFile> {
             let points = points
                 .into_dimensionality::<Ix2>()
                 .map_err(|_| Error::file(&file, format!("shape {shape:?}, wanted (n, d), one point a row"), "reshape the array"))?;
-            LawFile::Other(Box::new(Empirical::new(points)?))
+            LawFile::Empirical(Empirical::new(points)?)
         }
     })
 }
@@ -120,10 +135,7 @@ mod tests {
     }
 
     fn moments(law: &LawFile) -> (Array1<f64>, Array2<f64>) {
-        match law {
-            LawFile::Gaussian(law) => (Law::mean(law), law.cov()),
-            LawFile::Other(law) => (law.mean(), law.cov()),
-        }
+        (law.law().mean(), law.law().cov())
     }
 
     #[test]

@@ -1,13 +1,19 @@
-//! The command line: one file per command. Layer L7.
+//! The command line: one file per command.
 //!
 //! Exit codes: 0 on success, 1 when a check did not hold, 2 on bad input or a broken environment, with one line `error: ...` on stderr.
 
+mod bench;
+mod certify;
+mod check;
 mod doctor;
 mod explain;
 mod law_file;
+mod net;
 mod options;
 mod output;
 mod report;
+mod sample;
+mod scheduler_config;
 mod solve;
 mod tabulate;
 mod verify;
@@ -39,6 +45,11 @@ enum Command {
     Explain(explain::Args),
     Tabulate(tabulate::Args),
     Solve(solve::Args),
+    Sample(Box<sample::Args>),
+    Certify(certify::Args),
+    Check(check::Args),
+    Net(net::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
 }
 
@@ -61,6 +72,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Tabulate(args) => tabulate::run(&args),
         Command::Solve(args) => solve::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Certify(args) => certify::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Net(args) => net::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match outcome {

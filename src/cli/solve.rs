@@ -67,8 +67,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let x = x.into_shape_with_order((n, d)).expect("C order");
     let (y, method) = match &law {
         LawFile::Gaussian(law) => (pf_ode_map(law, x.view(), &from, &to)?, "closed form"),
-        LawFile::Other(law) => {
-            let states = pf_ode_solve(law.as_ref(), x.view(), &[from, to])?;
+        other => {
+            let states = pf_ode_solve(other.law(), x.view(), &[from, to])?;
             (states.into_iter().next_back().expect("a state for each point"), "adaptive integrator")
         }
     };

@@ -1,12 +1,12 @@
 //! `tweedie verify`: run the catalogue of claims and compare its verdicts with the recorded ones.
 
 use super::Outcome;
-use super::output::{self, Number, Target, wrapped};
-use crate::claims::{self, Claim, Deck, Recorded, Role, Verdict};
+use super::output::{self, Target, wrapped};
+use crate::claims::{self, Claim, Deck, Recorded, Verdict};
 use crate::error::{Error, Result};
+use crate::report::ledger;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// Where the built-in snapshot lies in the repository.
@@ -57,20 +57,12 @@ pub fn run(args: &Args) -> Result<Outcome> {
         Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into())).write(recorded.text().as_bytes())?;
     }
     if let Some(target) = &args.json {
-        target.write(&output::json(&Results {
-            seed: args.seed,
-            claims: outcomes.iter().map(|o| Entry::new(o, &recorded)).collect(),
-        }))?;
+        target.write(&ledger::json(&outcomes, &recorded, args.seed))?;
     }
     if args.json != Some(Target::Stdout) {
         output::print(text(&outcomes, &recorded, args.seed))?;
     }
-    Ok(if outcomes.iter().all(|o| as_recorded(o, &recorded)) { Outcome::Success } else { Outcome::CheckFailed })
-}
-
-/// Whether a run found the recorded verdict and rejected every wrong variant.
-pub fn as_recorded(outcome: &claims::Outcome, recorded: &Recorded) -> bool {
-    outcome.verdict.is_some() && outcome.verdict == recorded.get(outcome.claim.id) && outcome.mutants.iter().all(|m| m.1)
+    Ok(if outcomes.iter().all(|o| o.is_as(&recorded)) { Outcome::Success } else { Outcome::CheckFailed })
 }
 
 fn snapshot(args: &Args) -> Result<Recorded> {
@@ -109,78 +101,9 @@ fn matches(glob: &str, text: &str) -> bool {
     }
 }
 
-/// What JSON shows.
-#[derive(Serialize)]
-struct Results {
-    seed: u64,
-    claims: Vec<Entry>,
-}
-
-#[derive(Serialize)]
-struct Entry {
-    id: &'static str,
-    deck: Deck,
-    statement: &'static str,
-    verdict: Option<Verdict>,
-    recorded: Option<Verdict>,
-    /// Under which condition it holds, or `null`.
-    condition: Option<&'static str>,
-    /// What is right instead, or `null`.
-    correction: Option<&'static str>,
-    evidence: Vec<Item>,
-    mutants: Vec<Mutant>,
-}
-
-#[derive(Serialize)]
-struct Item {
-    role: Role,
-    what: String,
-    got: Number,
-    want: Number,
-    tol: Number,
-    why: String,
-    cases: usize,
-    ok: bool,
-}
-
-#[derive(Serialize)]
-struct Mutant {
-    name: &'static str,
-    rejected: bool,
-}
-
-impl Entry {
-    fn new(outcome: &claims::Outcome, recorded: &Recorded) -> Self {
-        let claim = outcome.claim;
-        let finding_of = |verdict| (outcome.verdict == Some(verdict)).then_some(claim.finding);
-        let item = |e: &claims::Evidence| Item {
-            role: e.role,
-            what: e.what.clone(),
-            got: Number(e.got),
-            want: Number(e.want),
-            tol: Number(e.tol),
-            why: e.why.clone(),
-            cases: e.cases,
-            ok: e.ok,
-        };
-        Self {
-            id: claim.id,
-            deck: outcome.deck,
-            statement: claim.statement,
-            verdict: outcome.verdict,
-            recorded: recorded.get(claim.id),
-            condition: finding_of(Verdict::HoldsIf),
-            correction: finding_of(Verdict::Fails),
-            evidence: outcome.evidence.iter().map(item).collect(),
-            mutants: outcome.mutants.iter().map(|&(name, rejected)| Mutant { name, rejected }).collect(),
-        }
-    }
-}
-
 /// The table: what went wrong, slips with their corrections, conditions, then the rest by deck.
 fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String {
     let mut out = String::new();
-    let rejected = |o: &claims::Outcome| o.mutants.iter().filter(|m| m.1).count();
     for (verdict, title) in
         [(Some(Verdict::Fails), "False as printed"), (Some(Verdict::HoldsIf), "True under a condition"), (None, "Undecided")]
     {
@@ -208,7 +131,7 @@ fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String 
             ));
         }
     }
-    for o in outcomes.iter().filter(|o| !as_recorded(o, recorded)) {
+    for o in outcomes.iter().filter(|o| !o.is_as(recorded)) {
         let name = |v: Option<Verdict>| v.map_or("nothing", Verdict::name);
         if o.verdict.is_none() || o.verdict != recorded.get(o.claim.id) {
             out.push_str(&format!(
@@ -223,7 +146,7 @@ fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String 
         }
     }
     let count = |v| outcomes.iter().filter(|o| o.verdict == Some(v)).count();
-    let (killed, all): (usize, usize) = outcomes.iter().fold((0, 0), |(k, n), o| (k + rejected(o), n + o.mutants.len()));
+    let (killed, all): (usize, usize) = outcomes.iter().fold((0, 0), |(k, n), o| (k + o.rejected(), n + o.mutants.len()));
     let checks: usize = outcomes.iter().map(|o| o.evidence.len()).sum();
     out.push_str(&format!(
         "{} claims: {} true, {} true under a condition, {} false as printed; {checks} pieces of evidence; {killed} of {all} wrong variants rejected; seed {seed}\n",

@@ -19,7 +19,75 @@ const LABELS: [&str; 2] = ["labels", "y"];
 enum Kind {
     Bytes,
     Integers,
-    Floats,
+    /// Of 16 or 32 bits.
+    Singles,
+    Doubles,
+}
+
+/// An `.npz`, its arrays read as they are asked for.
+pub struct Archive<'a, B> {
+    path: &'a Path,
+    zip: ZipArchive<Cursor<B>>,
+}
+
+impl<'a> Archive<'a, Vec<u8>> {
+    /// The archive in a file.
+    ///
+    /// # Errors
+    /// A file that is missing or no zip archive.
+    pub fn open(path: &'a Path) -> Result<Self> {
+        Self::new(path, super::read(path)?)
+    }
+}
+
+impl<'a, B: AsRef<[u8]>> Archive<'a, B> {
+    fn new(path: &'a Path, bytes: B) -> Result<Self> {
+        let zip =
+            ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken_archive(path, format!("is no whole .npz archive: {e}")))?;
+        Ok(Self { path, zip })
+    }
+
+    /// Names of the arrays.
+    pub fn names(&self) -> Vec<String> {
+        self.zip.file_names().map(|n| n.trim_end_matches(".npy").to_owned()).collect()
+    }
+
+    /// An array in f64, NaN and infinities included, and whether it was stored in `f32` or less; `None` where there is none of this name.
+    ///
+    /// # Errors
+    /// A damaged entry, or one that is no array of numbers.
+    pub fn array(&mut self, name: &str) -> Result<Option<(ArrayD<f64>, bool)>> {
+        let Some(content) = self.content(name)? else { return Ok(None) };
+        decode_any(self.path, name, &content).map(|(array, kind)| Some((array, kind == Kind::Singles)))
+    }
+
+    /// A unicode scalar, as `numpy.savez(..., name="text")` stores it; `None` where there is none.
+    ///
+    /// # Errors
+    /// A damaged entry.
+    pub fn text(&mut self, name: &str) -> Result<Option<String>> {
+        let Some(content) = self.content(name)? else { return Ok(None) };
+        let Ok((header, data)) = split(&content) else { return Ok(None) };
+        let Ok((descr, ..)) = parse_header(header) else { return Ok(None) };
+        // Four bytes a character, zeros after the last.
+        let word: fn([u8; 4]) -> u32 = if descr.starts_with('>') { u32::from_be_bytes } else { u32::from_le_bytes };
+        let letters = data.chunks_exact(4).filter_map(|c| char::from_u32(word(c.try_into().expect("four bytes"))));
+        Ok(descr.get(1..).is_some_and(|d| d.starts_with('U')).then(|| letters.filter(|c| *c != '\0').collect()))
+    }
+
+    fn content(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        let Some(index) = self.zip.file_names().position(|n| n.trim_end_matches(".npy") == name) else { return Ok(None) };
+        let broken = |what: &str, e: String| broken_archive(self.path, format!("array '{name}' cannot be {what}: {e}"));
+        // Grown as bytes arrive: the sizes that the archive claims are not believed.
+        let mut content = Vec::new();
+        let mut file = self.zip.by_index(index).map_err(|e| broken("opened", e.to_string()))?;
+        file.read_to_end(&mut content).map_err(|e| broken("unpacked", e.to_string()))?;
+        Ok(Some(content))
+    }
+}
+
+fn broken_archive(path: &Path, problem: String) -> Error {
+    Error::file(path, problem, "write the file again with numpy.savez")
 }
 
 /// The array of an `.npy` file as it is stored, in f64; any float or integer type.
@@ -65,9 +133,8 @@ pub fn dataset(path: &Path, bytes: &[u8]) -> Result<Dataset> {
 /// # Errors
 /// As [`dataset`]; a damaged archive, no such array, labels that are not one small integer an image.
 pub fn dataset_npz(path: &Path, bytes: &[u8]) -> Result<Dataset> {
-    let broken = |problem: String| Error::file(path, problem, "write the file again with numpy.savez");
-    let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken(format!("is no whole .npz archive: {e}")))?;
-    let names: Vec<String> = archive.file_names().map(|n| n.trim_end_matches(".npy").to_owned()).collect();
+    let mut archive = Archive::new(path, bytes)?;
+    let names = archive.names();
     let pick = |wanted: &[&str]| wanted.iter().find_map(|w| names.iter().find(|n| n == w));
     let name = match (pick(&IMAGES), names.as_slice()) {
         (Some(name), _) | (None, [name]) => name.clone(),
@@ -78,12 +145,7 @@ pub fn dataset_npz(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     };
     let labels_name = pick(&LABELS).cloned();
     let mut entry = |name: &str| -> Result<(ArrayD<f64>, Kind)> {
-        let index = archive.file_names().position(|n| n.trim_end_matches(".npy") == name).expect("the name came from the archive");
-        // Grown as bytes arrive: the sizes that the archive claims are not believed.
-        let mut content = Vec::new();
-        let file = archive.by_index(index).map_err(|e| broken(format!("array '{name}' cannot be opened: {e}")))?;
-        { file }.read_to_end(&mut content).map_err(|e| broken(format!("array '{name}' cannot be unpacked: {e}")))?;
-        decode(path, name, &content)
+        decode(path, name, &archive.content(name)?.expect("the name came from the archive"))
     };
     let stored = entry(&name)?;
     let labels = labels_name.map(|l| entry(&l).map(|a| (l, a))).transpose()?;
@@ -126,7 +188,7 @@ fn images(path: &Path, (array, kind): (ArrayD<f64>, Kind), labels: Option<(Strin
                 "save them with astype('uint8')",
             ));
         }
-        Kind::Floats => {
+        Kind::Singles | Kind::Doubles => {
             if let Some(v) = images.iter().find(|v| v.abs() > 1.0) {
                 return Err(Error::file(
                     path,
@@ -155,8 +217,19 @@ fn images(path: &Path, (array, kind): (ArrayD<f64>, Kind), labels: Option<(Strin
     Ok(Dataset { name: name_of(path), images, shape, labels: labels.transpose()?, source: path.display().to_string() })
 }
 
-/// One `.npy` in memory; `entry` names it inside an archive.
+/// One `.npy` in memory; `entry` names it inside an archive. NaN and infinities are refused.
 fn decode(path: &Path, entry: &str, bytes: &[u8]) -> Result<(ArrayD<f64>, Kind)> {
+    let (array, kind) = decode_any(path, entry, bytes)?;
+    match array.iter().enumerate().find(|(_, v)| !v.is_finite()) {
+        None => Ok((array, kind)),
+        Some((i, v)) => {
+            Err(Error::file(path, format!("element {i} is {v}, wanted finite numbers"), "remove or replace it before saving"))
+        }
+    }
+}
+
+/// The same with whatever numbers it holds.
+fn decode_any(path: &Path, entry: &str, bytes: &[u8]) -> Result<(ArrayD<f64>, Kind)> {
     let broken = |problem: String| {
         let problem = if entry.is_empty() { problem } else { format!("array '{entry}': {problem}") };
         Error::file(path, problem, "write it again with numpy, as uint8, float32 or float64")
@@ -173,14 +246,12 @@ fn decode(path: &Path, entry: &str, bytes: &[u8]) -> Result<(ArrayD<f64>, Kind)>
     if shape.iter().try_fold(size, |n, &d| n.checked_mul(d)) != Some(data.len()) {
         return Err(wrong_size());
     }
-    if let Some((i, v)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
-        return Err(Error::file(path, format!("element {i} is {v}, wanted finite numbers"), "remove or replace it before saving"));
-    }
     // A shape such as (0, 2^63) holds nothing and still overflows.
     let array = ArrayD::from_shape_vec(IxDyn(&shape).set_f(fortran), values).map_err(|_| wrong_size())?;
     let kind = match element {
         "u1" => Kind::Bytes,
-        "f2" | "f4" | "f8" => Kind::Floats,
+        "f2" | "f4" => Kind::Singles,
+        "f8" => Kind::Doubles,
         _ => Kind::Integers,
     };
     Ok((array.as_standard_layout().into_owned(), kind))
@@ -282,8 +353,8 @@ mod tests {
         assert_eq!(values("<i8", &[1i64 << 40, -2].map(i64::to_le_bytes).concat()), [(1i64 << 40) as f64, -2.0]);
         assert_eq!(values("|u1", &[0, 255]), [0.0, 255.0]);
         assert_eq!(
-            (read("|u1", &[0, 1]).1, read("|i1", &[0, 1]).1, read("<f2", &[0; 4]).1),
-            (Kind::Bytes, Kind::Integers, Kind::Floats)
+            ["|u1", "|i1", "<f2", "<f4", "<f8"].map(|descr| read(descr, &vec![0; 2 * usize::from(descr.as_bytes()[2] - b'0')]).1),
+            [Kind::Bytes, Kind::Integers, Kind::Singles, Kind::Singles, Kind::Doubles]
         );
     }
 

@@ -311,4 +311,9 @@ mod tests {
         let approximate = (tanh_cdf((c + h - mean) / std) - tanh_cdf((c - h - mean) / std)).ln();
         assert!((approximate - decoder.log_mass(100, mean, std)).abs() / LN_2 > 0.1);
     }
+
+    #[test]
+    fn a_scale_knows_its_levels() {
+        assert_eq!((LevelScale::end_to_end(256).unwrap().levels(), LevelScale::dequantised(17).unwrap().levels()), (256, 17));
+    }
 }

@@ -46,7 +46,7 @@ pub fn log_ratio_beta<S: Scalar>(s: (S, S), t: (S, S)) -> S {
 /// With `r = 0` (posterior variance) it is `drop error / 2`; the best r is `ln(1 + drop error)`, and leaves half of itself.
 ///
 /// # Source
-/// Ho et al. 2020 (arXiv 2006.11239), eq. 5 and 8; Kingma et al. 2021 (arXiv 2107.00630), eq. 13; Bao et al. 2022
+/// Ho et al. 2020 (arXiv 2006.11239), eq. 5 and 8; Kingma et al. 2021 (arXiv 2107.00630), the discrete-time loss; Bao et al. 2022
 /// (arXiv 2201.06503), theorem 1, for the best variance.
 pub fn transition<S: Scalar>(log_ratio: S, drop: S, error: S) -> S {
     // r + e^-r - 1 is of second order where its terms are of first: at r = 1e-9, the last steps of a fine grid, half of the digits.
@@ -109,7 +109,7 @@ pub fn vlb_weight<S: Scalar>(s: (S, S), t: (S, S), log_ratio: S) -> S {
 /// `1/2 int mmse dsnr = 1/2 int_{snr_last}^{snr_first} lambda/(1 + snr lambda) dsnr = 1/2 ln((1 + snr_first lambda)/(1 + snr_last lambda))`
 ///
 /// # Source
-/// Kingma et al. 2021 (arXiv 2107.00630), eq. 17 to 19; Guo, Shamai and Verdu 2005 (I-MMSE).
+/// Kingma et al. 2021 (arXiv 2107.00630), the continuous-time loss; Guo, Shamai and Verdu 2005 (I-MMSE).
 pub fn continuous_transitions<S: Scalar>(lambda: S, first: (S, S), last: (S, S)) -> S {
     // ln_1p of the relative change: for lambda of 1e-20 the quotient itself is 1.
     let snr_last = (last.0 / last.1).powi(2);
@@ -125,7 +125,7 @@ pub fn continuous_transitions<S: Scalar>(lambda: S, first: (S, S), last: (S, S))
 /// Ends that are not finite and increasing, an error that the adaptive quadrature (1e-13 relative) cannot integrate.
 ///
 /// # Source
-/// Kingma et al. 2021, eq. 18.
+/// Kingma et al. 2021, the continuous-time loss in terms of the SNR.
 pub fn continuous_diffusion_loss(log_snr_last: f64, log_snr_first: f64, error: impl Fn(f64) -> f64) -> Result<f64> {
     if !log_snr_first.is_finite() || !log_snr_last.is_finite() || log_snr_last >= log_snr_first {
         return Err(Error::domain(
@@ -928,5 +928,51 @@ mod tests {
         assert!(gaussian_bound(&points, data, |_, _| f64::NAN, &fixed(ReverseVar::Beta)).is_err());
         assert!(bound(&points, 2, 1.0, &[0.1; 3], &fixed(ReverseVar::Beta)).is_err());
         assert!(continuous_diffusion_loss(2.0, 1.0, |_| 1.0).is_err());
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        let points = points(Schedule::COSINE, 4, false);
+        let fixed = |var| Reverse { var, reconstruction: Reconstruction::Gaussian(0.1), prior_var: 1.0 };
+        let gaussian = |variances: &[f64], mean_square| {
+            let data = GaussianData { variances, mean_square };
+            gaussian_bound(&points, data, wiener, &fixed(ReverseVar::Beta)).map_err(|e| e.to_string())
+        };
+        // A negative variance hidden by the others, and by the mean.
+        assert!(gaussian(&[3.0, -1.0], 5.0).unwrap_err().contains("variance of a mode"));
+        assert!(gaussian(&[3.0, 1.0], f64::INFINITY).unwrap_err().contains("variance of a mode"));
+        assert_eq!(gaussian(&[3.0, 1.0], 5.0).unwrap().dims(), 2);
+        let total = |second_moment, error, reverse: &Reverse| {
+            bound(&points, 2, second_moment, &[0.1, error, 0.3, 0.4], reverse).map_err(|e| e.to_string())
+        };
+        for bad in [-0.1, f64::INFINITY, f64::NAN] {
+            assert!(total(1.0, bad, &fixed(ReverseVar::Beta)).unwrap_err().contains("x0_hat"), "{bad}");
+            assert!(total(bad, 0.2, &fixed(ReverseVar::Beta)).unwrap_err().contains("E||x0||^2"), "{bad}");
+        }
+        for alpha in [-0.1, f64::INFINITY, f64::NAN] {
+            let points = [points[0], PathPoint { alpha, ..points[1] }];
+            let message = bound(&points, 1, 1.0, &[0.1; 2], &fixed(ReverseVar::Beta)).unwrap_err().to_string();
+            assert!(message.contains("point 2: alpha"), "{message}");
+        }
+        let nats = Reverse { reconstruction: Reconstruction::Nats(1.0), ..fixed(ReverseVar::Given(vec![0.1; 2])) };
+        assert!(total(1.0, 0.2, &nats).unwrap_err().contains("one a transition"));
+        let inf = f64::INFINITY;
+        for (last, first) in [(-inf, 1.0), (-1.0, inf), (1.0, 1.0), (f64::NAN, 1.0)] {
+            let message = continuous_diffusion_loss(last, first, |_| 1.0).unwrap_err().to_string();
+            assert!(message.contains("log-SNR range"), "{message}");
+        }
+    }
+
+    #[test]
+    fn small_ratios_of_variances_keep_their_digits() {
+        // (r + e^-r - 1) / 2 = r^2/4 (1 - r/3 + r^2/12 - ...), where its first terms cancel.
+        for r in [1e-7, -1e-7, 1e-4f64] {
+            let want = r * r / 4.0 * (1.0 - r / 3.0 + r * r / 12.0);
+            assert!((transition(r, 0.0, 0.0) / want - 1.0).abs() <= 1e-12, "{r}");
+        }
+        // One ulp above the posterior variance of 3/4: the logarithm of the rounded quotient would be half too large.
+        let (s, t) = (PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 2.0));
+        let got = ReverseVar::Given(vec![0.75f64.next_up()]).log_ratio(0, &s, &t, 0.75, 1.0);
+        assert!((got / (f64::EPSILON / 2.0 / 0.75).ln_1p() - 1.0).abs() <= 4.0 * f64::EPSILON, "{got:e}");
     }
 }

@@ -3,7 +3,7 @@
 //! Every one of them depends on the path only through (alpha, sigma) at both ends, and loses digits only in one quantity, the
 //! share of the signal-to-noise ratio that is lost on the way; [`snr_loss`] forms it once without cancellation.
 
-pub use crate::diffusion::level::Level;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::math::gaussian::log_density_normal;
 use crate::math::scalar::Scalar;
@@ -62,7 +62,8 @@ fn describe<S: Scalar>(s: Level<S>, t: Level<S>) -> String {
 ///
 /// # Example
 /// ```
-/// use tweedie::diffusion::kernel::{Level, Transition};
+/// use tweedie::diffusion::kernel::Transition;
+/// use tweedie::diffusion::level::Level;
 /// let (s, t) = (Level::new(0.8, 0.6), Level::new(0.6, 0.8));
 /// let q: Transition<f64> = Transition::between(s, t).unwrap();
 /// assert!((q.scale - 0.75).abs() < 1e-15 && (q.var - (0.64 - 0.75f64.powi(2) * 0.36)).abs() < 1e-15);
@@ -109,7 +110,8 @@ impl<S: Scalar> Transition<S> {
 ///
 /// # Example
 /// ```
-/// use tweedie::diffusion::kernel::{Level, Posterior};
+/// use tweedie::diffusion::kernel::Posterior;
+/// use tweedie::diffusion::level::Level;
 /// // The random walk x_t = x0 + sqrt(t) eps, from t = 4 to 3: 1/4 x0 + 3/4 x_t, variance 3/4.
 /// let q: Posterior<f64> = Posterior::between(Level::new(1.0, 3f64.sqrt()), Level::new(1.0, 2.0)).unwrap();
 /// assert!((q.coef_x0 - 0.25).abs() < 1e-15 && (q.coef_xt - 0.75).abs() < 1e-15 && (q.var - 0.75).abs() < 1e-15);
@@ -405,5 +407,12 @@ mod tests {
         assert!(matches!(Posterior::ddim(mid, noise, -0.1), Err(Error::Domain { .. })));
         assert!(matches!(Posterior::ddim(mid, noise, 1.1), Err(Error::Domain { .. })));
         assert!(matches!(Posterior::ddim(mid, noise, f64::NAN), Err(Error::Domain { .. })));
+    }
+
+    #[test]
+    fn what_is_singular_is_named() {
+        let message = |s, t| snr_loss(s, t).unwrap_err().to_string();
+        assert!(message(Level::new(0.0, 1.0), Level::new(0.0, 2.0)).contains("the earlier level has no signal"));
+        assert!(message(Level::new(1.0, 0.0), Level::new(2.0, 0.0)).contains("the later level has no noise"));
     }
 }

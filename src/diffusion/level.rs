@@ -41,7 +41,8 @@ impl<S: Scalar> Level<S> {
     /// A coefficient that is negative, NaN or infinite, or both of them 0.
     pub fn checked(self) -> Result<Self> {
         let (alpha, sigma) = (self.alpha.re(), self.sigma.re());
-        if alpha >= 0.0 && sigma >= 0.0 && alpha + sigma > 0.0 && (alpha + sigma).is_finite() {
+        let finite = 0.0..f64::INFINITY;
+        if finite.contains(&alpha) && finite.contains(&sigma) && (alpha, sigma) != (0.0, 0.0) {
             return Ok(self);
         }
         let got = format!("({alpha}, {sigma})");
@@ -69,5 +70,28 @@ impl Level<Dual64> {
     /// The level together with its rate in t, so that any closed form of levels is differentiated along the path.
     pub fn with_rates(point: &PathPoint) -> Self {
         Self { alpha: Dual64::new(point.alpha, point.d_alpha), sigma: Dual64::new(point.sigma, point.d_sigma) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_has_a_ratio() {
+        let (level, point) = (Level::new(0.5, 0.25), PathPoint::still(0.5, 0.25));
+        assert_eq!((level.log_snr(), point.log_snr()), (2.0 * std::f64::consts::LN_2, 2.0 * std::f64::consts::LN_2));
+        assert_eq!((level.var(3.0), point.snr(), point.edm_sigma()), (0.75 + 0.0625, 4.0, 0.5));
+    }
+
+    #[test]
+    fn levels_reach_to_the_ends_of_what_is_finite() {
+        for (alpha, sigma) in [(0.0, 1.0), (1.0, 0.0), (1e-320, 0.0), (1e200, 1e200), (f64::MAX, f64::MAX)] {
+            assert!(Level::new(alpha, sigma).checked().is_ok(), "({alpha}, {sigma})");
+        }
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        for (alpha, sigma) in [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (inf, 1.0), (1.0, inf), (nan, 1.0), (1.0, nan)] {
+            assert!(Level::new(alpha, sigma).checked().is_err(), "({alpha}, {sigma})");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The diffusion process itself, for any data: noise schedules and paths, kernels, predictions, weightings, the ELBO. Layer L2.
+//! The diffusion process itself, for any data: noise schedules and paths, kernels, predictions, weightings, the ELBO.
 //!
 //! Everything a formula needs of a schedule at one time is a [`PathPoint`]: VP, VE, EDM, cosine, flow matching and the discrete
 //! DDPM tables differ only in how they make one.

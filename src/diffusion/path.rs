@@ -233,7 +233,6 @@ impl Path {
             }
             Path::Ve { sigma_min, sigma_max } => (s / *sigma_min).ln() / (Dd::from(*sigma_max) / *sigma_min).ln(),
             Path::Edm { sigma_max } => s / *sigma_max,
-            Path::Cosine if edm_sigma == f64::INFINITY => Dd::one(),
             Path::Cosine => s.atan() / Dd::HALF_PI,
             Path::FlowMatching if edm_sigma == f64::INFINITY => Dd::one(),
             Path::FlowMatching => s / (s + 1.0),
@@ -371,5 +370,31 @@ mod tests {
         }
         assert!(Path::VE.t_from_edm_sigma(1e-3).is_err());
         assert!(Path::Vp { beta_min: 2.0, beta_max: 1.0 }.validated().is_err());
+    }
+
+    #[test]
+    fn parameters_out_of_order_are_refused() {
+        type Make = fn(f64, f64) -> Path;
+        let makers: [Make; 2] =
+            [|beta_min, beta_max| Path::Vp { beta_min, beta_max }, |sigma_min, sigma_max| Path::Ve { sigma_min, sigma_max }];
+        for make in makers {
+            assert!(make(0.1, 0.2).validated().is_ok());
+            for (lo, hi) in [(0.2, 0.1), (0.1, 0.1), (0.0, 1.0), (-1.0, 1.0), (1.0, f64::INFINITY), (f64::NAN, 1.0)] {
+                assert!(make(lo, hi).validated().is_err(), "{lo}, {hi}");
+            }
+        }
+        assert!(Path::Edm { sigma_max: 1.0 }.validated().is_ok() && Path::Edm { sigma_max: 0.0 }.validated().is_err());
+    }
+
+    #[test]
+    fn both_ends_belong_to_the_path() {
+        for path in all_paths() {
+            assert_eq!(path.t_from_edm_sigma(path.still_at(0.0).unwrap().edm_sigma()).unwrap(), 0.0, "{}", path.name());
+        }
+        // B = 1000: sigma/alpha is 1e195, whose square overflows.
+        let steep = Path::Vp { beta_min: 0.1, beta_max: 2000.0 };
+        let t = steep.t_from_edm_sigma(steep.still_at(0.95).unwrap().edm_sigma()).unwrap();
+        assert!((t - 0.95).abs() <= 4.0 * f64::EPSILON, "{t}");
+        assert_eq!(Path::VP.still_at(0.25).unwrap().t, 0.25);
     }
 }

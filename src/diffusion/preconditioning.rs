@@ -138,6 +138,7 @@ mod tests {
 
     #[test]
     fn the_end_without_noise_is_the_identity_and_bad_deviations_are_refused() {
+        assert_eq!(Preconditioning::edm(16.0, 0.5).unwrap().c_noise, std::f64::consts::LN_2);
         let c = Preconditioning::edm(0.0, 0.5).unwrap();
         assert_eq!((c.x0_hat(7.0, 3.0), c.c_noise, c.loss_weight()), (3.0, f64::NEG_INFINITY, f64::INFINITY));
         for (sigma, sd) in [(-1.0, 0.5), (f64::NAN, 0.5), (f64::INFINITY, 0.5), (1.0, 0.0), (1.0, f64::NAN)] {

@@ -147,7 +147,8 @@ impl<S: Scalar> Frame<S> {
     /// an F without a positive `sigma_data`.
     pub fn check(&self, prediction: Prediction) -> Result<()> {
         let (alpha, sigma) = (self.alpha.re(), self.sigma.re());
-        if !(alpha >= 0.0 && sigma >= 0.0 && alpha + sigma > 0.0 && (alpha + sigma).is_finite()) {
+        let finite = 0.0..f64::INFINITY;
+        if !(finite.contains(&alpha) && finite.contains(&sigma) && (alpha, sigma) != (0.0, 0.0)) {
             return Err(Error::domain("path coefficients", self.place(), "finite, >= 0 and not both 0", "take them from a path"));
         }
         match prediction {
@@ -302,6 +303,8 @@ impl Conversion<f64> {
         let (a, b) = self.from.coefficients(at);
         let det = self.from.determinant(at).abs();
         let (x0, eps) = match self.from {
+            // Without the determinant, alpha: eps and the score give each other also where it is 0.
+            Eps => ((x + at.sigma * p) / at.alpha, p),
             Score => ((x + at.sigma * (at.sigma * p)) / at.alpha, at.sigma * p),
             _ => ((b.abs() * x + at.sigma * p) / det, (a.abs() * x + at.alpha * p) / det),
         };
@@ -311,7 +314,6 @@ impl Conversion<f64> {
         let (a, b) = self.to.coefficients(at);
         cancelled
             * match self.to {
-                X0 => x0,
                 Eps | Score => b.abs() * eps,
                 _ => a.abs() * x0 + b.abs() * eps,
             }
@@ -498,6 +500,41 @@ pub(crate) mod tests {
             assert_eq!(Prediction::from_str(name, false).unwrap(), kind);
             assert_eq!(serde_json::to_string(&kind).unwrap(), format!("\"{name}\""));
             assert_eq!(serde_json::from_str::<Prediction>(&format!("\"{name}\"")).unwrap(), kind);
+        }
+    }
+
+    proptest! {
+        /// x0, eps and the score of anything but a velocity are sums of two terms: the condition is the sum of their sizes.
+        #[test]
+        fn the_condition_takes_both_terms_positive(at in any_frame(), p in -3.0..3.0f64, xt in -3.0..3.0f64) {
+            for (from, to) in pairs().filter(|(a, b)| *a != Prediction::Velocity && matches!(b, Prediction::X0 | Prediction::Eps | Prediction::Score)) {
+                let Ok(conversion) = Conversion::new(from, to, at) else { continue };
+                let want = conversion.apply(p, 0.0).abs() + conversion.apply(0.0, xt).abs();
+                prop_assert!((conversion.condition(p, xt) - want).abs() <= 16.0 * EPS * want, "{from} to {to} at {at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn conditions_at_the_ends() {
+        let [noise, clean] = [(0.0, 2.0), (2.0, 0.0)].map(|(alpha, sigma)| Frame::from(&PathPoint::still(alpha, sigma)));
+        let condition = |from, to, at| Conversion::new(from, to, at).unwrap().condition(3.0, 5.0);
+        // Of pure noise eps is known without x0, of clean data x0 without eps.
+        assert_eq!(condition(Prediction::Eps, Prediction::Score, noise), 1.5);
+        assert_eq!(condition(Prediction::Score, Prediction::Eps, noise), 6.0);
+        assert_eq!(condition(Prediction::Eps, Prediction::X0, clean), 2.5);
+        assert_eq!(condition(Prediction::Score, Prediction::X0, clean), 2.5);
+    }
+
+    #[test]
+    fn frames_are_checked_to_the_ends_of_what_is_finite() {
+        let check = |alpha, sigma| Frame::from(&PathPoint::still(alpha, sigma)).check(Prediction::X0);
+        for (alpha, sigma) in [(0.0, 1.0), (1.0, 0.0), (1e200, 1e200), (f64::MAX, f64::MAX)] {
+            assert!(check(alpha, sigma).is_ok(), "({alpha}, {sigma})");
+        }
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        for (alpha, sigma) in [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (inf, 1.0), (1.0, inf), (nan, 1.0), (1.0, nan)] {
+            assert!(check(alpha, sigma).is_err(), "({alpha}, {sigma})");
         }
     }
 }

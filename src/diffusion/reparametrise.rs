@@ -83,4 +83,10 @@ mod tests {
         assert!(matched(&Path::FlowMatching.at(1.0).unwrap(), &Path::VP).is_err());
         assert!(matched(&Path::EDM.at(1.0).unwrap(), &Path::VE).is_err());
     }
+
+    #[test]
+    fn pure_noise_is_refused_by_name() {
+        let message = matched(&PathPoint::still(0.0, 1.0), &Path::FlowMatching).unwrap_err().to_string();
+        assert!(message.contains("pure noise has no scale"), "{message}");
+    }
 }

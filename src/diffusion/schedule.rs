@@ -272,9 +272,10 @@ fn rescaled_to_zero_terminal_snr(betas: &[Dd]) -> Vec<Dd> {
             alpha
         })
         .collect();
-    let (first, last) = (alphas[0], alphas[betas.len() - 1]);
+    // The paper's factor, which keeps alpha_1, cancels in the quotients below: the shift is all that they see of it.
+    let last = alphas[betas.len() - 1];
     for a in &mut alphas {
-        *a = (*a - last) * first / (first - last);
+        *a -= last;
     }
     let mut before = Dd::one();
     let mut rescaled: Vec<Dd> = alphas
@@ -358,5 +359,17 @@ mod tests {
         assert!(Table::from_betas(&[0.1, f64::NAN]).unwrap_err().to_string().contains("t = 2"));
         let table = Table::new(Schedule::COSINE, 10, false).unwrap();
         assert!(table.row(0).is_err() && table.row(11).is_err() && table.row(10).is_ok());
+    }
+
+    #[test]
+    fn tables_of_given_betas() {
+        let table = Table::from_betas(&[0.5, 0.75, 1.0]).unwrap();
+        assert_eq!(table.rows().iter().map(|r| r.t).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(table.rows().iter().map(|r| r.alpha_bar).collect::<Vec<_>>(), [0.5, 0.125, 0.0]);
+        for bad in [0.0, -0.5, 1.0f64.next_up(), f64::INFINITY, f64::NAN] {
+            assert!(Table::from_betas(&[0.1, bad]).is_err(), "{bad}");
+        }
+        let names = [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID].map(|s| s.name());
+        assert_eq!(names, ["linear", "scaled-linear", "cosine", "sigmoid"]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Time t runs from data (0) to noise (1) in every coefficient here; samplers run it backwards, `dt < 0`.
 
-use crate::diffusion::kernel::Level;
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::error::{Error, Result};
 use crate::math::scalar::Scalar;
@@ -123,7 +123,7 @@ pub fn vp_ode_velocity<S: Scalar>(x: S, score: S, alpha: S, d_alpha: S, sigma: S
 ///
 /// # Example
 /// ```
-/// use tweedie::diffusion::{kernel::Level, sde};
+/// use tweedie::diffusion::{level::Level, sde};
 /// // x0 ~ N(0, 1) at sigma = 1: the score is -x/2 and half of x is signal.
 /// assert_eq!(sde::tweedie_x0_hat(3.0, -1.5, Level::new(1.0, 1.0)), 1.5);
 /// ```
@@ -291,5 +291,11 @@ mod tests {
         assert!(matches!(Sde::at(&Frame { alpha: 0.5, d_alpha: 1.0, d_sigma: -1.0, ..at }), Err(Error::Domain { .. })));
         // Flow matching starts without diffusion: g^2 = 2t/(1 - t).
         assert_eq!(Sde::at(&Frame { alpha: 1.0, sigma: 0.0, ..at }).unwrap(), Sde { f: -1.0, g2: 0.0 });
+    }
+
+    #[test]
+    fn a_level_that_stands_still_has_no_diffusion() {
+        let at = Frame { alpha: 0.6, sigma: 0.8, d_alpha: 0.0, d_sigma: 0.0, sigma_data: 0.5 };
+        assert_eq!(Sde::at(&at).unwrap(), Sde { f: 0.0, g2: 0.0 });
     }
 }

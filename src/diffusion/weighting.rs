@@ -4,7 +4,8 @@
 //! Stated on the loss of v every weighting here is finite at every SNR, zero and infinity included; stated on the loss of x0 or
 //! eps some are infinite at the end where that loss vanishes, which is then the value returned, never 0/0.
 
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Frame, Prediction};
 use crate::error::{Error, Result};
 use crate::math::scalar::Scalar;
@@ -264,7 +265,7 @@ pub fn vlb_discrete<S: Scalar>(s: Level<S>, t: Level<S>, reverse_var: S) -> Resu
 /// [`Frame::check`] for the rates; [`Error::Singular`] at `sigma = 0`, where the SNR's rate is infinite.
 ///
 /// # Source
-/// Kingma et al., "Variational Diffusion Models", 2021, equations 15 and 16.
+/// Kingma et al., "Variational Diffusion Models", 2021, the discrete- and the continuous-time loss.
 pub fn vlb_continuous<S: Scalar>(at: &Frame<S>) -> Result<Weights<S>> {
     at.check(Prediction::Velocity)?;
     if at.sigma.re() == 0.0 {
@@ -438,6 +439,9 @@ mod tests {
         assert_eq!("p2:1:0.5".parse::<Weighting>().unwrap(), Weighting::P2 { k: 1.0, gamma: 0.5 });
         assert_eq!("snr".parse::<Weighting>().unwrap(), Weighting::Simple);
         assert_eq!("edm".parse::<Weighting>().unwrap(), Weighting::Edm { sigma_data: 0.5 });
+        assert_eq!("min-snr".parse::<Weighting>().unwrap(), Weighting::MinSnr { gamma: 5.0 });
+        assert_eq!("sigmoid".parse::<Weighting>().unwrap(), Weighting::Sigmoid { bias: 2.0 });
+        assert_eq!("p2".parse::<Weighting>().unwrap(), Weighting::P2 { k: 1.0, gamma: 1.0 });
         for bad in [
             "",
             "uniform",
@@ -462,5 +466,23 @@ mod tests {
         assert!(matches!(vlb_continuous(&Frame { alpha: 1.0, sigma: 0.0, ..at }), Err(Error::Singular { .. })));
         let parallel = Frame { alpha: 1.0, sigma: 2.0, d_alpha: 0.5, d_sigma: 1.0, sigma_data: 0.5 };
         assert!(matches!(Weighting::Simple.weight(Prediction::Velocity, &parallel), Err(Error::Singular { .. })));
+    }
+
+    proptest! {
+        /// A loss of x0 is a loss of v times the square of what x0 moves with v, `-sigma / (alpha^2 + sigma^2)` at a given x_t.
+        #[test]
+        fn weights_on_v_are_right_off_the_unit_circle(alpha in 0.1..3.0f64, sigma in 0.1..3.0f64, x0 in 0.1..2.0f64) {
+            let moved = first_derivative(
+                |v| {
+                    let [alpha, sigma, zero] = [alpha, sigma, 0.0].map(Dual64::from);
+                    let at = Frame { alpha, sigma, d_alpha: zero, d_sigma: zero, sigma_data: zero };
+                    crate::diffusion::prediction::Conversion::new(Prediction::V, Prediction::X0, at).unwrap().apply(v, Dual64::from(0.3))
+                },
+                0.7,
+            )
+            .1;
+            let got = from_x0(x0, Level::new(alpha, sigma)).v;
+            prop_assert!((got - x0 * moved * moved).abs() <= 16.0 * EPS * got);
+        }
     }
 }

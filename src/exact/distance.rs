@@ -96,6 +96,30 @@ mod tests {
         assert_eq!(w2_squared(&law(0.0), &law(1.0)).unwrap(), 1.0);
     }
 
+    proptest! {
+        /// In the plane that two singular laws share they are at their divergence there; off it only the means can differ.
+        #[test]
+        fn modes_without_variance_add_nothing_or_infinity(seed: u64, var in prop::array::uniform4(0.01..10.0f64), shift in 0.1..3.0f64, at in 1.0..100.0f64) {
+            let modes = orthonormal(4, seed);
+            let law = |mean: Array1<f64>, v: [f64; 2], stored: usize| {
+                Gaussian::from_modes(modes.dot(&mean), array![v[0], v[1], 0.0, 0.0], modes.to_owned()).unwrap().truncated(stored)
+            };
+            // The far means are equal, so that only their projections' rounding could tell them apart.
+            let a = || law(array![0.0, 0.0, at, 0.0], [var[0], var[1]], 4);
+            for stored in [2, 3, 4] {
+                let b = law(array![shift, 0.0, at, 0.0], [var[2], var[3]], stored);
+                let want = kl_normal(0.0, var[0], shift, var[2]) + kl_normal(0.0, var[1], 0.0, var[3]);
+                // The shift comes back from means of length 100, over a variance of at least 0.01.
+                prop_assert!((kl(&a(), &b).unwrap() - want).abs() <= 64.0 * f64::EPSILON * (want + at * shift / var[2].min(var[3])) * 4.0);
+                let far = law(array![0.0, 0.0, at, shift], [var[2], var[3]], stored);
+                prop_assert_eq!(kl(&a(), &far).unwrap(), f64::INFINITY);
+                // A mean of any length along the plane stays within it to rounding, also against a mean of 0.
+                let along = law(array![at, at, 0.0, 0.0], [var[2], var[3]], stored);
+                prop_assert!(kl(&law(Array1::zeros(4), [var[0], var[1]], 4), &along).unwrap().is_finite());
+            }
+        }
+    }
+
     #[test]
     fn covariances_that_do_not_commute() {
         let a = Gaussian::diagonal(array![0.0, 0.0], array![4.0, 1.0]).unwrap();

@@ -12,7 +12,7 @@ use ndarray::Array1;
 /// whatever level the trajectory comes from.
 ///
 /// # Source
-/// Wang and Vastola 2023, "Diffusion models generate images like painters", eq. 13; lecture decks, order of emergence.
+/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score model; lecture decks, order of emergence.
 pub fn emerged_fraction<S: Scalar>(lambda: S, edm_sigma: S) -> S {
     (lambda / (lambda + edm_sigma * edm_sigma)).sqrt()
 }
@@ -55,7 +55,8 @@ pub fn emergence_sigmas(law: &Gaussian, fraction: f64) -> Result<Array1<f64>> {
 mod tests {
     use super::*;
     use crate::diffusion::PathPoint;
-    use crate::exact::gains::{Level, xi};
+    use crate::diffusion::level::Level;
+    use crate::exact::gains::xi;
     use crate::exact::pf_ode::denoiser_along;
     use crate::exact::testing::*;
     use proptest::prelude::*;

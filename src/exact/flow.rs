@@ -1,8 +1,8 @@
 //! The marginal velocity of a path, and when the flow from noise to data is the optimal transport.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::Level;
 use crate::exact::pf_ode::{fitting, mapped};
 use crate::law::{Gaussian, Law};
 use crate::math::scalar::Scalar;
@@ -175,5 +175,11 @@ mod tests {
         assert!(marginal_velocity(&law, x.view(), &data).is_err());
         assert!(gaussian_velocity(&law, x.view(), &data).is_err());
         assert!(monge_map(&law, &law, x.view()).is_err());
+        // A mode that is not stored is as singular as one of variance 0; a full law has its limit at the data.
+        let full = Gaussian::diagonal(array![0.0, 0.0], array![2.0, 1.0]).unwrap();
+        let flat = full.truncated(1);
+        assert!(matches!(gaussian_velocity(&flat, x.view(), &data), Err(Error::Singular { .. })));
+        assert!(matches!(monge_map(&flat, &full, x.view()), Err(Error::Singular { .. })));
+        assert_eq!(gaussian_velocity(&full, x.view(), &data).unwrap(), array![[-1.0, -1.0]]);
     }
 }

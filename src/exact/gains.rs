@@ -1,6 +1,6 @@
 //! The two gains of one mode along the PF-ODE: `psi` moves the state, `xi` moves its denoiser.
 
-pub use crate::diffusion::level::Level;
+use crate::diffusion::level::Level;
 use crate::math::scalar::Scalar;
 
 /// Gain of the PF-ODE on one mode: the ratio of its standard deviations at the two levels.
@@ -12,11 +12,12 @@ use crate::math::scalar::Scalar;
 /// Infinite or NaN where `lambda = 0` and `from.sigma = 0`: all mass sits in one point there.
 ///
 /// # Source
-/// Wang and Vastola 2023, "Diffusion models generate images like painters", eq. 11; Harvard deck, Gaussian solution.
+/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score model; Harvard deck, Gaussian solution.
 ///
 /// # Example
 /// ```
-/// use tweedie::exact::gains::{Level, psi};
+/// use tweedie::exact::gains::psi;
+/// use tweedie::diffusion::level::Level;
 /// let (from, to) = (Level { alpha: 0.0, sigma: 1.0 }, Level { alpha: 1.0, sigma: 0.0 });
 /// assert_eq!(psi(4.0, from, to), 2.0); // noise to data: the mode's own deviation
 /// ```
@@ -43,7 +44,7 @@ pub fn log_psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
 /// `xi = alpha_to lambda / sqrt((sigma_to^2 + lambda alpha_to^2) (sigma_from^2 + lambda alpha_from^2))`, the Wiener gain at `to` times [`psi`].
 ///
 /// # Source
-/// Wang and Vastola 2023, eq. 13.
+/// Wang and Vastola 2023, the Gaussian score model.
 pub fn xi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
     to.alpha * lambda / (to.var(lambda) * from.var(lambda)).sqrt()
 }

@@ -1,8 +1,9 @@
 //! Guidance on Gaussian classes: the law that guided sampling really produces, against the tilted law that it is said to sample.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::{Level, psi};
+use crate::exact::gains::psi;
 use crate::exact::shared_modes::shared_modes;
 use crate::law::Gaussian;
 use gauss_quad::GaussLegendre;
@@ -21,7 +22,7 @@ use ndarray::Array1;
 /// Covariances that do not commute; a point that is no level; a mode in which the tilted law is improper (`denominator <= 0`).
 ///
 /// # Source
-/// Dhariwal and Nichol 2021, eq. 10; Ho and Salimans 2022, "Classifier-free diffusion guidance", eq. 6 (there `scale = 1 + w`).
+/// Dhariwal and Nichol 2021, section 4, classifier guidance; Ho and Salimans 2022, "Classifier-free diffusion guidance", eq. 6 (there `scale = 1 + w`).
 pub fn tilted_law(unconditional: &Gaussian, conditional: &Gaussian, scale: f64, at: &PathPoint) -> Result<Gaussian> {
     let level = Level::of(at)?;
     check_scale(scale)?;
@@ -207,6 +208,12 @@ mod tests {
             let (from, to) = ordered(points);
             let (data, class) = (one(0.5, 10f64.powf(u)), one(0.5 + shift, 10f64.powf(c)));
             let law = guided_law(&data, &class, scale, &one(0.3, start), &from, &to).unwrap();
+            if from.edm_sigma() > to.edm_sigma() {
+                let message = guided_law(&data, &class, scale, &one(0.3, start), &to, &from).unwrap_err().to_string();
+                prop_assert!(message.contains("from noise to data"), "{message}");
+            }
+            let stay = guided_law(&data, &class, scale, &one(0.3, start), &from, &from).unwrap();
+            prop_assert!((stay.mean()[0] - 0.3).abs() <= 1e-14 * (1.0 + from.alpha) && (stay.variances()[0] / start - 1.0).abs() <= 1e-14);
             let f = |log: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
                 let tau = (2.0 * log).exp();
                 let (p_u, p_c) = (10f64.powf(u) + tau, 10f64.powf(c) + tau);
@@ -290,5 +297,43 @@ mod tests {
         assert!(tilted_law(&one(0.0, 1.0), &one(0.0, 3.0), 2.0, &clean).is_err());
         assert!(guided_law(&start, &start, f64::NAN, &start, &noise, &clean).is_err());
         assert!(guided_law(&start, &start, 1.0, &start, &clean, &noise).is_err());
+    }
+
+    #[test]
+    fn what_is_refused_is_named() {
+        let (noise, clean) = (PathPoint::still(0.5, 1.0), PathPoint::still(1.0, 0.0));
+        // Denominators of -1 and of 0: the product of the densities has no finite integral.
+        for (c, scale) in [(3.0, 2.0), (2.0, 2.0)] {
+            let message = tilted_law(&one(0.0, 1.0), &one(0.0, c), scale, &clean).unwrap_err().to_string();
+            assert!(message.contains("precision of the tilted law in mode 0"), "{message}");
+        }
+        for bad in [f64::NAN, f64::INFINITY] {
+            let start = one(0.0, 1.0);
+            let messages = [tilted_law(&start, &start, bad, &clean), guided_law(&start, &start, bad, &start, &noise, &clean)];
+            for message in messages.map(|law| law.unwrap_err().to_string()) {
+                assert!(message.contains("guidance scale"), "{message}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Two legs make one, from pure noise or near it, to the clean end or near it, at any strength of the guidance.
+        #[test]
+        fn guided_flows_compose(u in 0.5..2.0f64, c in 0.5..2.0f64, shift in -2.0..2.0f64, scale in -3.0..30.0f64, middle in 0.2..3.0f64) {
+            let (data, class, start) = (one(0.5, u), one(0.5 + shift, c), one(0.3, 1.0));
+            let middle = PathPoint::still(1.0, middle);
+            for from in [PathPoint::still(0.0, 1.0), PathPoint::still(1e-3, 1.0)] {
+                for to in [PathPoint::still(1.0, 0.0), PathPoint::still(1.0, 0.1)] {
+                    let run = |start: &Gaussian, from, to| guided_law(&data, &class, scale, start, from, to).unwrap();
+                    let (direct, via) = (run(&start, &from, &to), run(&run(&start, &from, &middle), &middle, &to));
+                    // Powers of ratios of variances up to 4, to half the scale: their logarithm times eps; the mean sums such terms.
+                    let growth = (u / c).max(c / u).powf(0.5 * scale.abs().max((1.0 - scale).abs()));
+                    let tol = 256.0 * f64::EPSILON * (1.0 + scale.abs());
+                    prop_assert!((via.variances()[0] / direct.variances()[0] - 1.0).abs() <= tol);
+                    let gap = (via.mean()[0] - direct.mean()[0]).abs();
+                    prop_assert!(gap <= tol * (1.0 + shift.abs()) * (1.0 + scale.abs()) * growth, "{gap}");
+                }
+            }
+        }
     }
 }

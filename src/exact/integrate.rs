@@ -106,4 +106,25 @@ mod tests {
         let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&y.mapv(|y| y * y));
         assert!(integrate(f, array![[1.0]], (0.0, 2.0), &[1.0], 1e-12).is_err());
     }
+
+    #[test]
+    fn tolerances_are_in_units_of_the_scale() {
+        // The same rotation in units of 1e-6: errors of 1e-13 of the unit, not of 1.
+        let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&array![[y[[0, 1]], -y[[0, 0]]]]);
+        let unit = 1e-6;
+        let y = integrate(f, array![[unit, 0.0]], (0.0, 2.0 * std::f64::consts::PI), &[unit; 2], 1e-13).unwrap();
+        assert!((y[[0, 0]] - unit).abs() <= 1e-11 * unit && y[[0, 1]].abs() <= 1e-11 * unit, "{y}");
+    }
+
+    #[test]
+    fn the_least_step_is_a_part_of_the_interval() {
+        // y' = k y over intervals of any length (one of 8, whose first step is 1), and one that lies far out.
+        for length in [1e-8, 8.0, 1e8] {
+            let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&(y / length));
+            let y = integrate(f, array![[1.0]], (0.0, length), &[1.0], 1e-13).unwrap();
+            assert!((y[[0, 0]] - 1f64.exp()).abs() <= 1e-11, "{length}: {y}");
+        }
+        let rise = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(1.0);
+        assert_eq!(integrate(rise, array![[0.0]], (1e13, 1e13 + 1.0), &[1.0], 1e-13).unwrap()[[0, 0]], 1.0);
+    }
 }

@@ -4,8 +4,8 @@
 //! mode has too much variance, by a factor that depends on `step / var` alone.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::Level;
 use crate::exact::shared_modes::shared_modes;
 use crate::law::Gaussian;
 use crate::math::scalar::Scalar;
@@ -108,6 +108,7 @@ mod tests {
             let least = data.variances().iter().copied().chain((data.rank() < 3).then_some(0.0)).map(|l| level.var(l)).fold(f64::INFINITY, f64::min);
             let step = share * least;
             let law = stationary_law(&data, &at, step).unwrap();
+            prop_assert_eq!(law.mean(), &data.mean() * at.alpha);
             // x + step score(x) as a matrix: I + step times the score's gain.
             let map = data.matrix(|lambda| 1.0 - step / level.var(lambda));
             let next = map.dot(&law.cov()).dot(&map.t()) + ndarray::Array2::from_diag_elem(3, 2.0 * step);
@@ -123,7 +124,8 @@ mod tests {
         let data = Gaussian::diagonal(ndarray::array![0.0, 0.0], ndarray::array![1.0, 0.0]).unwrap();
         let level = PathPoint::still(1.0, 0.5);
         for step in [0.0, -0.1, 0.5, f64::NAN] {
-            assert!(stationary_law(&data, &level, step).is_err(), "{step}");
+            let message = stationary_law(&data, &level, step).unwrap_err().to_string();
+            assert!(message.contains("between 0 and 0.5"), "{step}: {message}");
         }
         assert!(stationary_law(&data, &level, 0.499).is_ok());
     }

@@ -1,8 +1,9 @@
 //! Exact log-likelihood by change of variables along the PF-ODE.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::{Level, log_psi};
+use crate::exact::gains::log_psi;
 use crate::exact::pf_ode::{pf_ode_map, regular, solve};
 use crate::law::{Gaussian, Law};
 use ndarray::{Array1, ArrayView2, s};
@@ -135,5 +136,15 @@ mod tests {
             let want = law.log_density(x.view(), &from)[0];
             prop_assert!((got - want).abs() <= 1e-10 * (1.0 + want.abs()), "{got} {want}");
         }
+    }
+
+    #[test]
+    fn clean_ends_of_a_full_law() {
+        let law = Gaussian::diagonal(array![0.0, 0.0], array![4.0, 9.0]).unwrap();
+        let (clean, noise) = (PathPoint::still(0.5, 0.0), PathPoint::still(0.0, 1.0));
+        // From deviations 0.5 2 and 0.5 3 to 1; between clean levels only the scale changes.
+        assert!((log_det(&law, &clean, &noise).unwrap() + 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
+        assert!((log_det(&law, &noise, &clean).unwrap() - 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
+        assert_eq!(log_det(&law, &clean, &PathPoint::still(2.0, 0.0)).unwrap(), 2.0 * 4f64.ln());
     }
 }

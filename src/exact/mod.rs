@@ -1,4 +1,4 @@
-//! Closed-form solutions: what a perfect sampler, student, guide or likelihood would give. Layer L3.
+//! Closed-form solutions: what a perfect sampler, student, guide or likelihood would give.
 //!
 //! Almost everything here is diagonal in the eigenbasis of the data covariance: each file states a scalar formula for one mode of
 //! variance `lambda`, and applies it to a [`Gaussian`](crate::law::Gaussian) mode by mode. Laws without closed forms go through

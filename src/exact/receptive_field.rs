@@ -1,8 +1,8 @@
 //! Receptive fields of the linear denoiser: which pixels it reads to restore one pixel, and how many.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::Level;
 use crate::exact::pf_ode::mapped;
 use crate::law::Gaussian;
 use crate::law::gaussian::wiener_gain;
@@ -136,5 +136,13 @@ mod tests {
         let law = Gaussian::diagonal(Array1::zeros(2), Array1::ones(2)).unwrap();
         assert!(receptive_field(&law, &[2], &PathPoint::still(1.0, 1.0)).is_err());
         assert!(receptive_field(&law, &[0], &PathPoint::still(1.0, 0.0)).is_err());
+    }
+
+    #[test]
+    fn modes_without_variance_are_not_read() {
+        let law = Gaussian::diagonal(Array1::zeros(2), ndarray::array![2.0, 0.0]).unwrap();
+        for law in [&law, &law.truncated(1)] {
+            assert_eq!(low_noise_field(law, &[0, 1]).unwrap(), ndarray::array![[1.0, 0.0], [0.0, 0.0]]);
+        }
     }
 }

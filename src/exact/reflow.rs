@@ -1,9 +1,9 @@
 //! How straight the flow is, before and after one reflow.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::flow::velocity_gain;
-use crate::exact::gains::Level;
 use crate::exact::pf_ode::{mapped, pf_ode_map};
 use crate::law::Gaussian;
 use gauss_quad::GaussLegendre;
@@ -18,7 +18,7 @@ use std::f64::consts::FRAC_PI_2;
 /// the straight line's is `(1 - sqrt(lambda))^2`. The mean moves along a straight line and adds nothing.
 ///
 /// # Source
-/// Liu et al. 2023, "Flow straight and fast", eq. 5 for S.
+/// Liu et al. 2023, "Flow straight and fast" (S of a flow).
 pub fn straightness(law: &Gaussian) -> f64 {
     (2.0 - FRAC_PI_2) * law.variances().mapv(f64::sqrt).sum()
 }
@@ -29,7 +29,7 @@ pub fn straightness(law: &Gaussian) -> f64 {
 /// `int_0^1 E|(eps - x0) - v(x_t, t)|^2 dt = int sum_k lambda_k / rho_k^2 dt = (pi/2) sum_k sqrt(lambda_k)`
 ///
 /// # Source
-/// Liu et al. 2023, "Flow straight and fast", section 3.2 (V of a coupling).
+/// Liu et al. 2023, "Flow straight and fast" (V of a coupling).
 pub fn crossing(law: &Gaussian) -> f64 {
     FRAC_PI_2 * law.variances().mapv(f64::sqrt).sum()
 }
@@ -104,7 +104,7 @@ pub fn reflow_coupling(law: &Gaussian, eps: ArrayView2<f64>) -> Result<Array2<f6
 /// `x` that does not fit; a time outside [0, 1]; t = 0 with a singular covariance, where the noise can not be read off the state.
 ///
 /// # Source
-/// Liu et al. 2023, "Flow straight and fast", theorem 3.6.
+/// Liu et al. 2023, "Flow straight and fast", section 3.3, the straightening effect.
 pub fn reflowed_velocity(law: &Gaussian, x: ArrayView2<f64>, t: f64) -> Result<Array2<f64>> {
     if !(0.0..=1.0).contains(&t) {
         return Err(Error::domain("t", t, "[0, 1]", "0 is data, 1 is noise"));
@@ -188,5 +188,17 @@ mod tests {
         let centred = Gaussian::diagonal(array![0.0], array![1.0]).unwrap();
         assert!(straightness_on(&centred, |t| Ok(point(0, t))).unwrap() <= 1e-28);
         assert!(straightness_on(&law, |t| Ok(point(0, t))).unwrap() > straightness(&law));
+    }
+
+    #[test]
+    fn at_the_data_only_a_full_law_tells_its_noise() {
+        let full = Gaussian::diagonal(array![0.0, 0.0], array![4.0, 0.25]).unwrap();
+        let x = array![[2.0, 1.0]];
+        assert_eq!(reflowed_velocity(&full, x.view(), 0.0).unwrap(), array![[-1.0, 1.0]]);
+        let flat = Gaussian::diagonal(array![0.0, 0.0], array![4.0, 0.0]).unwrap();
+        for law in [flat, full.truncated(1)] {
+            assert!(matches!(reflowed_velocity(&law, x.view(), 0.0), Err(Error::Singular { .. })));
+            assert!(reflowed_velocity(&law, x.view(), 0.5).is_ok());
+        }
     }
 }

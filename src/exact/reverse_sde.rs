@@ -1,8 +1,9 @@
 //! Exact laws of the reverse SDE family: the same marginals for every churn, if it starts from the right one.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::{Level, log_psi, psi};
+use crate::exact::gains::{log_psi, psi};
 use crate::exact::pf_ode::regular;
 use crate::exact::shared_modes::shared_modes;
 use crate::law::Gaussian;
@@ -191,6 +192,10 @@ mod tests {
             };
             let start = Gaussian::new(&data.mean() * from.alpha, cov(&from).view()).unwrap();
             let law = reverse_law(&data, &start, &from, &to, churn).unwrap();
+            if from.edm_sigma() > to.edm_sigma() {
+                let message = reverse_law(&data, &start, &to, &from, churn).unwrap_err().to_string();
+                prop_assert!(message.contains("from noise to data"), "{message}");
+            }
             let got = (&law.modes() * &law.variances()).dot(&law.modes().t());
             // The start's covariance is rounded against its largest variance; the gain is at most alpha_to / alpha_from.
             let size = size(&cov(&from)) * (to.alpha / from.alpha).powi(2).max(1.0) + size(&cov(&to));
@@ -229,5 +234,34 @@ mod tests {
         assert!(law(&clean, &noise, Churn::Constant(0.0)).is_err());
         assert!(law(&noise, &clean, Churn::Constant(f64::NAN)).is_err());
         assert!(law(&noise, &clean, Churn::Langevin(-1.0)).is_err());
+    }
+
+    #[test]
+    fn without_churn_the_flow_is_the_pf_ode() {
+        let (from, to) = (Level { alpha: 0.3, sigma: 0.9 }, Level { alpha: 0.8, sigma: 0.2 });
+        for churn in [Churn::Constant(0.0), Churn::Langevin(0.0)] {
+            assert_eq!(mean_gain(2.0, from, to, churn), psi(2.0, from, to));
+            assert_eq!(log_forgetting(2.0, from, to, churn), 0.0);
+        }
+    }
+
+    #[test]
+    fn levels_that_are_equally_noisy_are_one_step_apart_in_scale_alone() {
+        let data = Gaussian::diagonal(Array1::ones(2), ndarray::array![1.0, 0.25]).unwrap();
+        let start = Gaussian::diagonal(ndarray::array![2.0, 3.0], ndarray::array![2.0, 5.0]).unwrap();
+        let between = |a: (f64, f64), b: (f64, f64)| {
+            reverse_law(&data, &start, &PathPoint::still(a.0, a.1), &PathPoint::still(b.0, b.1), Churn::Constant(1.0)).unwrap()
+        };
+        // From 0.5 to 2 the state grows fourfold: mean - 0.5 mean0 to mean - 2 mean0, the variance by 16.
+        for law in [between((0.5, 0.0), (2.0, 0.0)), between((0.5, 0.25), (2.0, 1.0))] {
+            assert_eq!((law.mean()[0], law.mean()[1]), (8.0, 12.0));
+            let [a, b] = [0, 1].map(|k| law.matrix(|v| v)[[k, k]]);
+            assert!((a - 32.0).abs() <= 1e-14 * 32.0 && (b - 80.0).abs() <= 1e-14 * 80.0, "{a} {b}");
+        }
+        for churn in [f64::INFINITY, f64::NAN, -1.0] {
+            let (from, to) = (PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.5));
+            let message = reverse_law(&data, &start, &from, &to, Churn::Constant(churn)).unwrap_err().to_string();
+            assert!(message.starts_with("churn"), "{message}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! k-step students of Gaussian data: what DDIM in k steps gives, and what progressive distillation makes of it.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
-use crate::exact::gains::Level;
 use crate::exact::shared_modes::shared_modes;
 use crate::law::Gaussian;
 use crate::math::scalar::Scalar;
@@ -85,7 +85,7 @@ pub fn ddim_law(data: &Gaussian, start: &Gaussian, points: &[PathPoint]) -> Resu
 /// Shapes that differ; a point that is no level; two points of the same SNR, between which a step uses no x0.
 ///
 /// # Source
-/// Salimans and Ho 2022, "Progressive distillation", algorithm 2 and appendix G.
+/// Salimans and Ho 2022, "Progressive distillation", algorithm 2.
 pub fn distillation_target(
     x_from: ArrayView2<f64>,
     x_to: ArrayView2<f64>,
@@ -233,7 +233,11 @@ mod tests {
         let data = Gaussian::diagonal(Array1::zeros(2), ndarray::array![1.0, 0.0]).unwrap();
         let (clean, noisy) = (PathPoint::still(1.0, 0.0), PathPoint::still(0.5, 1.0));
         assert!(ddim_law(&data, &data, &[]).is_err());
-        assert!(ddim_law(&data, &data, &[clean, noisy]).is_err());
+        assert!(matches!(ddim_law(&data, &data, &[clean, noisy]), Err(Error::Singular { .. })));
+        // Clean at the last point is no obstacle, nor is a clean start of a law of full rank.
+        assert_eq!(ddim_law(&data, &data, &[noisy, clean]).unwrap().variances()[1], 0.0);
+        let full = Gaussian::diagonal(Array1::zeros(2), ndarray::array![4.0, 1.0]).unwrap();
+        assert_eq!(ddim_law(&full, &full, &[clean, noisy]).unwrap().variances(), full.variances().mapv(|v| 0.25 * v));
         let x = Array2::zeros((1, 2));
         assert!(distillation_target(x.view(), x.view(), &noisy, &noisy).is_err());
     }

@@ -26,7 +26,7 @@ pub fn gaussian_with_moments_of(law: &dyn Law) -> Result<Gaussian> {
 /// As [`pf_ode_map`].
 ///
 /// # Source
-/// Wang and Vastola 2023, "The hidden linear structure in score-based models", section 5 (analytical teleportation).
+/// Wang and Vastola 2023, "The hidden linear structure in score-based models" (analytical teleportation).
 pub fn teleport(gaussian: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array2<f64>> {
     pf_ode_map(gaussian, x, from, to)
 }
@@ -81,5 +81,20 @@ mod tests {
         let relative: Vec<f64> = errors.iter().zip([20.0, 5.0, 1.0, 0.2]).map(|(e, s)| e / f64::hypot(1.0, s)).collect();
         assert!(relative[0] <= 1e-5 && relative[1] <= 1e-3 && relative[3] >= 0.05, "{relative:?}");
         assert!(relative.windows(2).all(|p| p[0] < p[1]), "{relative:?}");
+    }
+
+    #[test]
+    fn the_error_is_the_root_mean_square_over_coordinates() {
+        let part = |mean: f64| Gaussian::diagonal(array![mean, 0.0, 0.0], array![0.1, 0.2, 0.3]).unwrap();
+        let law = Mixture::new(array![0.3, 0.7], vec![part(-1.0), part(1.0)]).unwrap();
+        let (from, to) = (PathPoint::still(1.0, 5.0), PathPoint::still(1.0, 0.2));
+        let x = normal_rows(2, 3, 1) * 5.0;
+        let jumped = pf_ode_map(&gaussian_with_moments_of(&law).unwrap(), x.view(), &from, &to).unwrap();
+        let solved = pf_ode_solve(&law, x.view(), &[from, to]).unwrap().swap_remove(1);
+        let got = teleport_error(&law, x.view(), &from, &to).unwrap();
+        for i in 0..2 {
+            let squares: f64 = (0..3).map(|j| (jumped[[i, j]] - solved[[i, j]]).powi(2)).sum();
+            assert!((got[i] - (squares / 3.0).sqrt()).abs() <= 8.0 * f64::EPSILON * got[i] && got[i] > 1e-3);
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What the property tests of `exact/` draw from: levels of the three families of paths, Gaussians of any rank.
 
 use crate::diffusion::PathPoint;
-use crate::exact::gains::Level;
+use crate::diffusion::level::Level;
 use crate::law::Gaussian;
 use crate::math::noise::Noise;
 use ndarray::{Array1, Array2};

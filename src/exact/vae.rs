@@ -283,9 +283,9 @@ mod tests {
         fn the_gap_is_the_divergence_from_the_posterior(vae in vae(), encoder in encoder(), seed: u64) {
             let x = normal_rows(1, D, seed);
             let posterior = joint(&vae).condition(&(K..K + D).collect::<Vec<_>>(), &x.row(0).to_vec()).unwrap();
-            let (mean, _) = vae.encode(x.view(), &encoder).unwrap();
+            let mean = DVector::from_fn(K, |i, _| encoder.shift[i] + (0..D).map(|j| encoder.gain[[i, j]] * (x[[0, j]] - vae.mean[j])).sum::<f64>());
             let cov = DMatrix::from_fn(K, K, |i, j| encoder.cov[[i, j]]);
-            let q = Normal::new(DVector::from_iterator(K, mean.iter().copied()), Covariance::Full(cov)).unwrap();
+            let q = Normal::new(mean, Covariance::Full(cov)).unwrap();
             let (got, want) = (vae.gap(x.view(), &encoder).unwrap()[0], q.kl(&posterior).unwrap());
             // The dense route inverts a posterior of condition up to 20 / noise_var, itself the difference of two matrices.
             let condition = (1.0 + 20.0 / vae.noise_var).powi(2);
@@ -334,6 +334,16 @@ mod tests {
         let x = Array2::zeros((1, 2));
         assert!(vae.elbo(x.view(), &encoder).is_err());
         let vae = LinearVae::new(Array1::zeros(2), Array2::ones((2, 1)), 1.0).unwrap();
-        assert!(vae.elbo(x.view(), &encoder).is_err());
+        assert!(vae.elbo(x.view(), &encoder).unwrap_err().to_string().contains("positive definite"));
+        let fits = Encoder { cov: Array2::eye(1), ..encoder };
+        assert!(vae.elbo(x.view(), &fits).is_ok());
+        for encoder in [
+            Encoder { gain: Array2::zeros((1, 3)), ..fits.clone() },
+            Encoder { gain: Array2::zeros((2, 2)), ..fits.clone() },
+            Encoder { shift: Array1::zeros(2), ..fits.clone() },
+            Encoder { cov: Array2::eye(2), ..fits },
+        ] {
+            assert!(matches!(vae.elbo(x.view(), &encoder), Err(Error::Shape { .. })));
+        }
     }
 }

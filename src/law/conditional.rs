@@ -224,4 +224,12 @@ mod tests {
         assert!(Guided::new(&one, &law, 1.0).is_err());
         assert!(Guided::new(&law, &law, f64::NAN).is_err());
     }
+
+    #[test]
+    fn guided_denoisers_live_in_their_law_s_space() {
+        let (law, _) = random_classes(3, 1);
+        let gradient = |_: ArrayView2<f64>, _: &PathPoint, _: ArrayViewMut2<f64>| ();
+        assert_eq!(Guided::new(&law, &law, 2.0).unwrap().dim(), 3);
+        assert_eq!(ClassifierGuided::new(&law, gradient, 2.0).unwrap().dim(), 3);
+    }
 }

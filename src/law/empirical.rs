@@ -337,7 +337,7 @@ impl Empirical {
             let mut dense = false;
             for (i, row) in exponents.axis_iter_mut(Axis(0)).enumerate() {
                 let row = row.into_slice().expect("rows are contiguous");
-                if largest[i] > p.largest[i] {
+                if p.largest[i] < largest[i] {
                     let scale = (p.largest[i] - largest[i]).exp();
                     p.sum[i] *= scale;
                     if p.largest[i] > f64::NEG_INFINITY {
@@ -397,9 +397,13 @@ impl<'a> Query<'a> {
         let gram_error: Vec<f64> = norms.iter().map(|x| f64::EPSILON * signal * (x + signal) / noise).collect();
         // 0 / 0 and NaN want the exact route too.
         let refine: Vec<bool> = gram_error.iter().map(|e| e.is_nan() || *e > GRAM_TOLERANCE).collect();
-        // 0 |x| keeps a NaN of x.
-        let row_terms =
-            norms.iter().zip(&refine).map(|(x, refine)| if *refine { 0.0 * x } else { -x * x / (2.0 * noise) }).collect();
+        let row_term = |(x, refine): (&f64, &bool)| match refine {
+            // A NaN of x is kept; an infinite norm is only a square that overflowed.
+            true if x.is_nan() => f64::NAN,
+            true => 0.0,
+            false => -x * x / (2.0 * noise),
+        };
+        let row_terms = norms.iter().zip(&refine).map(row_term).collect();
         let half = at.alpha * at.alpha / (2.0 * noise);
         let point_terms = Zip::from(&law.log_weights).and(&law.square_norms).map_collect(|w, y| w - half * y);
         Self { x: x.as_standard_layout().into_owned(), own, at: *at, noise, refine, gram_error, row_terms, point_terms }
@@ -704,5 +708,99 @@ mod tests {
         assert!(law.denoise_leaving_one_out(&[2], x.view(), &at, out.view_mut()).is_err());
         assert!(law.denoise_leaving_one_out(&[], x.view(), &at, out.view_mut()).is_err());
         assert!(Empirical::new(array![[1.0]]).unwrap().denoise_leaving_one_out(&[0], x.view(), &at, out.view_mut()).is_err());
+    }
+
+    /// More than one block in each part of the data, the last one shorter; and more than one block of states, each without its own point.
+    #[test]
+    fn uneven_blocks_do_not_show() {
+        let m = PARTS * (POINTS + 1);
+        let points = random(3, 0, m, 2) * 0.5;
+        let law = Empirical::new(points.clone()).unwrap();
+        let x = random(3, 1, 3, 2);
+        for sigma in [0.3, 1e-3] {
+            let at = PathPoint::still(0.8, sigma);
+            let (got, log_density) = (denoise(&law, &x, &at), law.log_density(x.view(), &at));
+            for i in 0..3 {
+                let exponents: Vec<f64> = points
+                    .rows()
+                    .into_iter()
+                    .map(|y| -(&x.row(i) - &(&y * 0.8)).mapv(|z| z * z).sum() / (2.0 * sigma * sigma))
+                    .collect();
+                let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let p: Array1<f64> = exponents.iter().map(|e| (e - largest).exp()).collect();
+                let tol = 4e-12 + 64.0 * EPS * largest.abs() + 64.0 * EPS * 5.0 * largest.abs().sqrt() / sigma;
+                assert!((&got.row(i) - &(p.dot(&points) / p.sum())).iter().all(|e| e.abs() <= 5.0 * tol), "{sigma}");
+                let want = largest + p.sum().ln() - (m as f64).ln() - (TAU * sigma * sigma).ln();
+                assert!((log_density[i] - want).abs() <= tol, "{sigma}");
+            }
+        }
+        let n = 2 * ROWS + 3;
+        let at = PathPoint::still(1.0, 0.05);
+        let own: Vec<usize> = (0..n).map(|i| (i * 31) % m).collect();
+        let x = points.select(Axis(0), &own) + random(3, 2, n, 2) * 0.05;
+        let mut all = Array2::zeros((n, 2));
+        law.denoise_leaving_one_out(&own, x.view(), &at, all.view_mut()).unwrap();
+        for i in (0..n).step_by(61) {
+            let mut one = Array2::zeros((1, 2));
+            law.denoise_leaving_one_out(&own[i..=i], x.slice(s![i..=i, ..]), &at, one.view_mut()).unwrap();
+            assert!((&all.row(i) - &one.row(0)).iter().all(|e| e.abs() <= 1e-11), "row {i}");
+        }
+    }
+
+    #[test]
+    fn far_from_the_origin_the_spread_keeps_its_digits() {
+        // Weights are those of the two points around 0; E[y^2] - E[y]^2 would be off by 2.
+        let law = Empirical::new(array![[1e8 - 1.0], [1e8 + 1.0]]).unwrap();
+        let at = PathPoint::still(1.0, 1.5);
+        let x = array![[1e8 + 0.5]];
+        let mean = (0.5f64 / 2.25).tanh();
+        let var = 1.0 - mean * mean;
+        assert!((law.posterior_var(x.view(), &at)[[0, 0]] - var).abs() <= 1e-6);
+        assert!((law.jacobian(x.row(0), &at)[[0, 0]] - var / 2.25).abs() <= 1e-6);
+    }
+
+    #[test]
+    fn points_in_equal_shares() {
+        // Four points on a circle around the state, another one far away.
+        let law = Empirical::new(array![[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [50.0, 0.0]]).unwrap();
+        let (x, at) = (array![[0.0, 0.0], [50.0, 0.0]], PathPoint::still(1.0, 0.5));
+        let effective = law.effective_points(x.view(), &at);
+        assert!(effective.len() == 2 && (effective[0] - 4.0).abs() <= 1e-12 && (effective[1] - 1.0).abs() <= 1e-12, "{effective}");
+        // Of several nearest points the first.
+        assert_eq!(law.nearest(x.view(), 1.0), [0, 4]);
+    }
+
+    #[test]
+    fn what_is_left_out_weighs_nothing() {
+        // So far from the origin that the distances are taken from the differences; the second point weighs e^-39.9 of the first.
+        let law = Empirical::new(array![[1000.0], [1001.0]]).unwrap();
+        let p = law.responsibilities(array![[1000.0]].view(), &PathPoint::still(1.0, (0.5f64 / 39.9).sqrt()));
+        assert!((p[[0, 1]] / (-39.9f64).exp() - 1.0).abs() <= 1e-12, "{p}");
+    }
+
+    #[test]
+    fn densities_at_tiny_sigma_and_far_away() {
+        // At sigma = 1e-9 the product's exponents are off by hundreds: the nearest point is found, and weighs what it does.
+        let points = random(7, 0, 50, 40);
+        let law = Empirical::new(points.clone()).unwrap();
+        let offset = Array1::from_elem(40, 2f64.powi(-30));
+        for j in [0, 17, 49] {
+            let x = (&points.row(j) + &offset).insert_axis(Axis(0));
+            let z = &x.row(0) - &points.row(j);
+            let want = -z.dot(&z) / 2e-18 - 50f64.ln() - 20.0 * (TAU * 1e-18).ln();
+            assert!((law.log_density(x.view(), &PathPoint::still(1.0, 1e-9))[0] - want).abs() <= 1e-12 * want.abs());
+        }
+        // A state that is nearer to 0 than to any point: all exponents of the product are negative.
+        let law = Empirical::new(array![[1.0], [-1.0], [3.0]]).unwrap();
+        let (x, at) = (array![[1e-9]], PathPoint::still(1.0, 1e-4));
+        let want = -(1.0 - 1e-9) * (1.0 - 1e-9) / 2e-8 - 3f64.ln() - 0.5 * (TAU * 1e-8).ln() + (-2e-9f64 / 1e-8).exp().ln_1p();
+        assert!((law.log_density(x.view(), &at)[0] / want - 1.0).abs() <= 1e-14);
+        // So far away that the square of the distance overflows, the density is 0.
+        assert_eq!(law.log_density(array![[1e160]].view(), &at)[0], f64::NEG_INFINITY);
+        let still = PathPoint::still(0.5, 0.0);
+        assert_eq!(
+            law.log_density(array![[0.5], [1.0], [2.0]].view(), &still).to_vec(),
+            [f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY]
+        );
     }
 }

@@ -647,4 +647,61 @@ mod tests {
         assert!(Gaussian::diagonal(array![0.0], array![1.0, 1.0]).is_err());
         assert!(Gaussian::from_data(Array2::zeros((0, 2)).view()).is_err());
     }
+
+    proptest! {
+        /// One formula over any scalar, another by matrix products: full and truncated laws.
+        #[test]
+        fn both_densities_agree(d in 1usize..6, stored in 1usize..6, seed: u64, alpha in 0.1..1.2f64, sigma in 0.1..2.0f64) {
+            let law = random_law(d, d, seed).truncated(stored.min(d));
+            let x = random_states(2, d, seed);
+            let want = law.log_density(x.view(), &PathPoint::still(alpha, sigma));
+            for (x, want) in x.rows().into_iter().zip(want) {
+                let got = law.log_density_of(&x.to_vec(), alpha, sigma);
+                // Squares of states of size 10 over a variance of 0.01 at least.
+                prop_assert!((got - want).abs() <= 64.0 * EPS * d as f64 * (100.0 + want.abs()) / (sigma * sigma), "{got} {want}");
+            }
+            // Of full rank also without noise, where what the modes leave over is 0/0.
+            let (law, x) = (Gaussian::diagonal(x.row(0).to_owned(), x.row(0).mapv(|v| 0.1 + v * v)).unwrap(), x.row(1));
+            let want = law.log_density(x.insert_axis(Axis(0)), &PathPoint::still(alpha, 0.0))[0];
+            let got = law.log_density_of(&x.to_vec(), alpha, 0.0);
+            prop_assert!((got - want).abs() <= 64.0 * EPS * d as f64 * (100.0 + want.abs()) / (alpha * alpha), "{got} {want}");
+        }
+    }
+
+    #[test]
+    fn negative_variances_are_judged_against_the_largest() {
+        for scale in [1e-8, 1.0, 1e8] {
+            let law = |lowest: f64| Gaussian::from_modes(Array1::zeros(2), array![scale, scale * lowest], Array2::eye(2));
+            assert_eq!(law(-1e-12).unwrap().variances()[1], 0.0);
+            assert!(law(-1e-8).is_err());
+        }
+    }
+
+    /// Without noise a singular law has infinite density on its support, to the rounding of the states' own size, and none off it.
+    #[test]
+    fn the_support_is_met_to_rounding_at_any_scale() {
+        let angle = 0.7f64;
+        let modes = array![[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]];
+        let (along, across) = (modes.column(0).to_owned(), modes.column(1).to_owned());
+        let stored = |mean: Array1<f64>| Gaussian::from_modes(mean, array![2.0, 0.0], modes.clone()).unwrap();
+        for truncate in [false, true] {
+            let density = |mean: &Array1<f64>, x: &Array1<f64>, alpha: f64| {
+                let law = if truncate { stored(mean.clone()).truncated(1) } else { stored(mean.clone()) };
+                law.log_density(x.view().insert_axis(Axis(0)), &PathPoint::still(alpha, 0.0))[0]
+            };
+            let zero = Array1::zeros(2);
+            assert_eq!(density(&zero, &zero, 1.0), f64::INFINITY);
+            for scale in [1e-6, 1.0, 1e6] {
+                // A state on the line; a state at 0 of a law whose mean lies far along the line.
+                assert_eq!(density(&zero, &(&along * scale), 1.0), f64::INFINITY);
+                assert_eq!(density(&(&along * scale), &zero, 1.0), f64::INFINITY);
+                assert_eq!(density(&(&along * scale), &(&along * 3.0), 0.5), f64::INFINITY);
+                for off in [1e-13, 1e-3] {
+                    assert_eq!(density(&zero, &((&along + &(&across * off)) * scale), 1.0), f64::NEG_INFINITY);
+                }
+                // The mean counts as much as alpha lets through.
+                assert_eq!(density(&(&along * scale), &(&across * (1e-10 * scale)), 1e-6), f64::NEG_INFINITY);
+            }
+        }
+    }
 }

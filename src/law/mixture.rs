@@ -482,4 +482,28 @@ mod tests {
         assert!(Mixture::new(array![0.0, 0.0], vec![g(1), g(1)]).is_err());
         assert!(Mixture::new(array![f64::NAN, 0.0], vec![g(1), g(1)]).is_err());
     }
+
+    #[test]
+    fn infinities_in_a_log_sum() {
+        let inf = f64::INFINITY;
+        assert_eq!(log_sum_exp(array![-inf, -inf].view()), -inf);
+        assert_eq!(log_sum_exp(array![inf, 0.0].view()), inf);
+        assert_eq!(log_sum_exp(array![-inf, 3.0].view()), 3.0);
+        assert!(log_sum_exp(array![f64::NAN, inf].view()).is_nan() && log_sum_exp(array![-inf, f64::NAN].view()).is_nan());
+    }
+
+    #[test]
+    fn components_draw_from_sources_of_their_own() {
+        // Two components of one law: were their sources the same, their k-th draws would be too.
+        let part = || Gaussian::isotropic(array![0.0], 1.0).unwrap();
+        let law = Mixture::new(array![0.5, 0.5], vec![part(), part()]).unwrap();
+        for seed in 0..4 {
+            let mut draws = law.sample(200, &Noise::new(seed)).into_raw_vec_and_offset().0;
+            draws.sort_by(f64::total_cmp);
+            assert!(draws.windows(2).all(|w| w[0] != w[1]), "seed {seed}");
+        }
+        // And they depend on the seed.
+        let [a, b] = [1, 2].map(|seed| law.sample(200, &Noise::new(seed)));
+        assert!(a.iter().all(|a| b.iter().all(|b| a != b)));
+    }
 }

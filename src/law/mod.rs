@@ -1,4 +1,4 @@
-//! Data laws whose noised marginals are known exactly; each is an exact [`Denoiser`]. Layer L3.
+//! Data laws whose noised marginals are known exactly; each is an exact [`Denoiser`].
 
 pub mod conditional;
 pub mod empirical;
@@ -79,5 +79,77 @@ impl<L: Law + ?Sized> Law for Box<L> {
     }
     fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
         (**self).score(x, at, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    /// A law that states no more than it has to.
+    struct Plain(Gaussian);
+
+    impl Denoiser for Plain {
+        fn dim(&self) -> usize {
+            self.0.dim()
+        }
+        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+            self.0.denoise(x, at, out);
+        }
+    }
+
+    impl Law for Plain {
+        fn mean(&self) -> Array1<f64> {
+            Law::mean(&self.0)
+        }
+        fn cov(&self) -> Array2<f64> {
+            self.0.cov()
+        }
+        fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
+            self.0.log_density(x, at)
+        }
+        fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+            self.0.posterior_cov(x, at)
+        }
+        fn sample(&self, n: usize, noise: &Noise) -> Array2<f64> {
+            self.0.sample(n, noise)
+        }
+    }
+
+    fn jacobian_and_score(law: &dyn Law, x: &Array2<f64>, at: &PathPoint) -> (Array2<f64>, Array2<f64>) {
+        let mut score = Array2::zeros(x.raw_dim());
+        law.score(x.view(), at, score.view_mut());
+        (law.jacobian(x.row(0), at), score)
+    }
+
+    #[test]
+    fn what_follows_from_the_posterior_is_what_a_law_states_itself() {
+        let law = Gaussian::new(array![1.0, -2.0], array![[2.0, 0.5], [0.5, 1.0]].view()).unwrap();
+        let (x, at) = (array![[0.3, 0.7], [-1.0, 2.0]], PathPoint::still(0.6, 0.7));
+        let (jacobian, score) = jacobian_and_score(&law, &x, &at);
+        let (general_jacobian, general_score) = jacobian_and_score(&Plain(law.clone()), &x, &at);
+        assert!((jacobian - general_jacobian).iter().all(|e| e.abs() <= 1e-14));
+        assert!((score - general_score).iter().all(|e| e.abs() <= 1e-14));
+    }
+
+    #[test]
+    fn a_boxed_law_is_the_law() {
+        let law = Gaussian::new(array![1.0, -2.0], array![[2.0, 0.5], [0.5, 1.0]].view()).unwrap();
+        let boxed: Box<dyn Law> = Box::new(law.clone());
+        let (x, at) = (array![[0.3, 0.7], [-1.0, 2.0]], PathPoint::still(0.6, 0.7));
+        let denoise = |law: &dyn Denoiser| {
+            let mut out = Array2::zeros(x.raw_dim());
+            law.denoise(x.view(), &at, out.view_mut());
+            out
+        };
+        // A box of the box, so that it is the box's own methods that are called.
+        let boxed = &Box::new(boxed);
+        assert_eq!((boxed.dim(), denoise(boxed)), (2, denoise(&law)));
+        assert_eq!((Law::mean(boxed), Law::cov(boxed)), (Law::mean(&law), Law::cov(&law)));
+        assert_eq!(Law::log_density(boxed, x.view(), &at), law.log_density(x.view(), &at));
+        assert_eq!(Law::posterior_cov(boxed, x.row(0), &at), law.posterior_cov(x.row(0), &at));
+        assert_eq!(Law::sample(boxed, 3, &Noise::new(1)), law.sample(3, &Noise::new(1)));
+        assert_eq!(jacobian_and_score(boxed, &x, &at), jacobian_and_score(&law, &x, &at));
     }
 }

@@ -369,4 +369,44 @@ mod tests {
         assert!(RandomField::power_law(1, 1, 0.0, 2.0, 1.0, 1.0).is_err());
         assert!(RandomField::power_law(4, 4, 0.0, 2.0, -1.0, 1.0).is_err());
     }
+
+    #[test]
+    fn frequencies_are_cycles_a_pixel_on_any_grid() {
+        // Two rows of eight: the highest frequency down is 1/2, across too; the lowest across is 1/8.
+        let law = RandomField::power_law(2, 8, 0.0, 2.0, 1.0, 0.0).unwrap();
+        let spectrum = law.spectrum();
+        assert!((spectrum[[1, 0]] / spectrum[[0, 4]] - 1.0).abs() <= 8.0 * EPS);
+        assert!((spectrum[[0, 1]] / spectrum[[0, 4]] - 16.0).abs() <= 128.0 * EPS);
+    }
+
+    #[test]
+    fn large_grids_of_every_parity_denoise() {
+        for (h, w) in [(7, 6), (9, 10), (8, 15), (13, 12)] {
+            let law = RandomField::power_law(h, w, 0.4, 1.5, 1.0, 0.5).unwrap();
+            let x = law.sample(3, &Noise::new(2));
+            let mut out = Array2::zeros(x.raw_dim());
+            let at = PathPoint::still(0.8, 0.6);
+            law.denoise((&x * 0.8).view(), &at, out.view_mut());
+            let want = ((&x - 0.4) * 0.8).dot(&law.jacobian(x.row(0), &at)) + 0.4;
+            assert!((&out - &want).iter().all(|e| e.abs() <= 1e-13), "{h} x {w}");
+        }
+    }
+
+    /// Without noise a field has infinite density on its support, to the rounding of the states' own size, and none off it.
+    #[test]
+    fn the_support_is_met_to_rounding_at_any_scale() {
+        let field = |mean: f64| RandomField::power_law(5, 6, mean, 1.0, 1.0, 0.0).unwrap();
+        let density = |mean: f64, x: &Array2<f64>, alpha: f64| field(mean).log_density(x.view(), &PathPoint::still(alpha, 0.0))[0];
+        let x = field(0.0).sample(1, &Noise::new(4));
+        let zero = Array2::zeros((1, 30));
+        assert_eq!(density(0.0, &zero, 1.0), f64::INFINITY);
+        for scale in [1e-6, 1.0, 1e6] {
+            assert_eq!(density(0.0, &(&x * scale), 1.0), f64::INFINITY);
+            assert_eq!(density(scale, &(&x + 0.5 * scale), 0.5), f64::INFINITY);
+            // The constant mode is off the support.
+            for off in [1e-12, 1e-3] {
+                assert_eq!(density(0.0, &((&x + off) * scale), 1.0), f64::NEG_INFINITY);
+            }
+        }
+    }
 }

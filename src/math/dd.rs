@@ -106,6 +106,18 @@ impl Dd {
         sum * 2.0
     }
 
+    /// The spherical Bessel function of order n by its series, for |x| < 2, where the closed forms cancel.
+    fn sph_j_series(self, n: i32) -> Self {
+        let y = self * self * -0.5;
+        let mut term = (1..=n).fold(Self::one(), |term, k| term * self / (2 * k + 1) as f64);
+        let mut sum = term;
+        for k in 1..=16 {
+            term = term * y / (k * (2 * (n + k) + 1)) as f64;
+            sum += term;
+        }
+        sum
+    }
+
     /// Sine and cosine of |r| <= pi/4 by their series.
     fn sin_cos_reduced(r: Self) -> (Self, Self) {
         let r2 = r * r;
@@ -356,10 +368,10 @@ impl DualNum for Dd {
     }
     fn sqrt(&self) -> Dd {
         let root = self.hi.sqrt();
-        if !self.is_plain() || self.hi < 0.0 {
+        if !self.is_plain() {
             return root.into();
         }
-        // One Newton step from the correctly rounded root.
+        // One Newton step from the correctly rounded root; a NaN stays one.
         let r = *self - Dd::from(root) * Dd::from(root);
         Dd::normal(root, r.hi / (2.0 * root))
     }
@@ -384,7 +396,7 @@ impl DualNum for Dd {
         if self.hi.abs() <= 0.34 { self.exp_m1_reduced() } else { self.exp() - 1.0 }
     }
     fn ln(&self) -> Dd {
-        if !self.is_plain() || self.hi < 0.0 {
+        if !self.is_plain() {
             return self.hi.ln().into();
         }
         if (0.8..1.25).contains(&self.hi) {
@@ -448,7 +460,8 @@ impl DualNum for Dd {
     }
     fn atan2(&self, x: Dd) -> Dd {
         let y = Dd::from(self.hi.atan2(x.hi));
-        if !self.is_plain() || !x.is_plain() {
+        // On the axes, at pi/2 and pi, the step below finds the low part too: acos(0) is as good as its neighbours.
+        if !(self.hi.is_finite() && x.hi.is_finite()) || (self.hi, x.hi) == (0.0, 0.0) {
             return y;
         }
         let (s, c) = y.sin_cos();
@@ -485,22 +498,17 @@ impl DualNum for Dd {
         (*self * 2.0 / (Dd::one() - *self)).ln_1p() * 0.5
     }
     fn sph_j0(&self) -> Dd {
-        if self.hi.abs() < 1e-16 { Dd::one() - *self * *self / 6.0 } else { self.sin() / *self }
+        if self.hi.abs() < 2.0 { self.sph_j_series(0) } else { self.sin() / *self }
     }
     fn sph_j1(&self) -> Dd {
-        if self.hi.abs() < 1e-16 {
-            return *self / 3.0;
+        if self.hi.abs() < 2.0 {
+            return self.sph_j_series(1);
         }
         let (s, c) = self.sin_cos();
         (s / *self - c) / *self
     }
     fn sph_j2(&self) -> Dd {
-        if self.hi.abs() < 1e-16 {
-            return *self * *self / 15.0;
-        }
-        let (s, c) = self.sin_cos();
-        let x2 = *self * *self;
-        ((Dd::from(3.0) - x2) * s - *self * c * 3.0) / (*self * x2)
+        if self.hi.abs() < 2.0 { self.sph_j_series(2) } else { self.sph_j1() * 3.0 / *self - self.sph_j0() }
     }
 }
 
@@ -619,5 +627,99 @@ mod tests {
         assert_eq!(Dd::from(1e4).exp().hi, f64::INFINITY);
         assert_eq!((Dd::one() / Dd::from(f64::INFINITY)).hi, 0.0);
         assert_eq!((Dd::from(f64::INFINITY) + 1.0).hi, f64::INFINITY);
+    }
+
+    proptest! {
+        /// Where the high parts cancel the sum of the low ones is all that is left, and exact.
+        #[test]
+        fn cancelling_sums_are_exact(hi in -1.0..1.0f64, a in -1.0..1.0f64, b in -1e-3..1e-3f64) {
+            let (a, b) = (a * 2f64.powi(-55), b * 2f64.powi(-55));
+            prop_assert_eq!(Dd { hi, lo: a } + Dd { hi: -hi, lo: b }, Dd::sum_of(a, b));
+        }
+
+        #[test]
+        fn other_functions_have_100_bits(x in 0.01..30.0f64, y in -30.0..30.0f64) {
+            let mut cc = Consts::new().unwrap();
+            let wide = 4 * P;
+            let (a, b) = (Dd::from(x), BigFloat::from_f64(x, P));
+            let ln = |x: &BigFloat, cc: &mut Consts| x.ln(wide, RM, cc);
+            let (log, two, ten) = (ln(&b, &mut cc), ln(&BigFloat::from_f64(2.0, P), &mut cc), ln(&BigFloat::from_f64(10.0, P), &mut cc));
+            // A logarithm near 1 keeps its relative accuracy, a power multiplies its error by the exponent y ln x up to 100.
+            prop_assert!(error(a.log2(), &log.div(&two, wide, RM)) <= 128.0);
+            prop_assert!(error(a.log10(), &log.div(&ten, wide, RM)) <= 128.0);
+            let power = log.mul(&BigFloat::from_f64(y, P), wide, RM).exp(wide, RM, &mut cc);
+            prop_assert!(error(a.powf(y), &power) <= 128.0 * (1.0 + (y * x.ln()).abs()), "{x} ^ {y}");
+            let power = two.mul(&BigFloat::from_f64(y, P), wide, RM).exp(wide, RM, &mut cc);
+            prop_assert!(error(Dd::from(y).exp2(), &power) <= 128.0 * (1.0 + y.abs()), "2 ^ {y}");
+            let (sin, cos) = (b.sin(wide, RM, &mut cc), b.cos(wide, RM, &mut cc));
+            prop_assert!(error(a.tan(), &sin.div(&cos, wide, RM)) <= 256.0, "tan {x}");
+            // j_n vanishes at places that only the reduced argument knows: absolute accuracy there, against 1/x.
+            let q = sin.div(&b, wide, RM);
+            let j1 = q.sub(&cos, wide, RM).div(&b, wide, RM);
+            let j2 = j1.mul(&BigFloat::from_f64(3.0, P), wide, RM).div(&b, wide, RM).sub(&q, wide, RM);
+            for (n, got, want) in [(0, a.sph_j0(), q), (1, a.sph_j1(), j1), (2, a.sph_j2(), j2)] {
+                let gap = big(got).sub(&want, wide, RM).to_string().parse::<f64>().unwrap().abs();
+                let size = if x < 2.0 { got.hi.abs() } else { 1.0 / x };
+                prop_assert!(gap <= 256.0 * 2f64.powi(-104) * size, "j{n}({x}): {gap:e}");
+            }
+        }
+
+        /// On a circle of any radius, all the way round, the axes among them.
+        #[test]
+        fn the_angle_of_a_point(angle in -3.1..3.1f64, quarter in prop::option::of(-1i32..=2), radius in 0.1..10.0f64) {
+            let exact = quarter.map_or(Dd::from(angle), |q| Dd::HALF_PI * f64::from(q));
+            let (s, c) = match quarter {
+                Some(q) => ([-1.0, 0.0, 1.0, 0.0][(q + 1) as usize].into(), [0.0, 1.0, 0.0, -1.0][(q + 1) as usize].into()),
+                None => exact.sin_cos(),
+            };
+            prop_assert!((Dd::atan2(&(s * radius), c * radius) - exact).abs().hi <= 64.0 * 2f64.powi(-104));
+        }
+    }
+
+    #[test]
+    fn small_pieces() {
+        let x = Dd::sum_of(7.0, 2f64.powi(-60));
+        assert_eq!((x % Dd::from(2.0), -x % 2.0), (Dd::sum_of(1.0, 2f64.powi(-60)), Dd::sum_of(-1.0, -2f64.powi(-60))));
+        assert!(x != 7.0 && Dd::from(7.0) == 7.0 && x > 7.0 && Dd::from(7.0) < 7.5 && x < 7.5);
+        assert_eq!(Dd::from(-1.5).to_string(), "-1.5e0+0e0");
+        assert!(Dd::zero().is_zero() && !x.is_zero());
+        assert!(x.is_positive() && !Dd::zero().is_positive() && !(-x).is_positive());
+        assert!((-x).is_negative() && !Dd::zero().is_negative() && !x.is_negative());
+        assert_eq!((x.abs_sub(&Dd::one()), Dd::one().abs_sub(&x), x.abs_sub(&x)), (x - 1.0, Dd::zero(), Dd::zero()));
+        assert_eq!(x.scale(&Dd::from(4.0)), Dd::sum_of(28.0, 2f64.powi(-58)));
+        // j_n(x) = x^n / (2n + 1)!! (1 - x^2 / (4n + 6) + ...), where sine and cosine would cancel.
+        let y = Dd::from(1e-8);
+        let (y2, one) = (y * y, Dd::one());
+        for (got, want) in
+            [(y.sph_j0(), one - y2 / 6.0), (y.sph_j1(), y / 3.0 * (one - y2 / 10.0)), (y.sph_j2(), y2 / 15.0 * (one - y2 / 14.0))]
+        {
+            assert!((got / want - 1.0).abs().hi <= 1e-30);
+        }
+        assert_eq!([Dd::zero().sph_j0(), Dd::zero().sph_j1(), Dd::zero().sph_j2()], [one, Dd::zero(), Dd::zero()]);
+        // Integers beyond 53 bits are exact.
+        assert_eq!(Dd::from_i64(i64::MIN + 1), Some(Dd::sum_of(i64::MIN as f64, 1.0)));
+        assert_eq!(Dd::from_u64(u64::MAX), Some(Dd::sum_of(u64::MAX as f64, -1.0)));
+        assert_eq!(Dd::from_f64(0.1), Some(Dd::from(0.1)));
+        // In base 10 all digits are read, in another one what fits a double.
+        assert_eq!(Dd::from_str_radix("0.1", 10).unwrap(), "0.1".parse::<Dd>().unwrap());
+        assert_eq!(Dd::from_str_radix("11", 2).unwrap(), Dd::from(3.0));
+        // Leading zeros: neither half of 10^-251 may come near the ends of the range.
+        let text = format!("0.{}1e-50", "0".repeat(200));
+        assert!((text.parse::<Dd>().unwrap().hi / 1e-251 - 1.0).abs() <= 4.0 * f64::EPSILON);
+    }
+
+    #[test]
+    fn powers_and_inverses_keep_their_signs() {
+        let [two, three] = [2.0, 3.0].map(Dd::from);
+        assert_eq!(((-two).powf(3.0), (-two).powi(-1), two.powi(0)), (Dd::from(-8.0), Dd::from(-0.5), Dd::one()));
+        assert!((two.log(8.0) * 3.0 - 1.0).abs().hi <= 1e-30);
+        // cosh is even: which of its two inverses is returned shows in the sign.
+        assert!(((three.acosh() - (three * three - 1.0).sqrt().asinh()) / three).abs().hi <= 1e-30);
+        assert_eq!(Dd::from(1000.0).tanh(), Dd::one());
+        assert_eq!(Dd::from(745.0).exp(), Dd::from(f64::INFINITY));
+        assert!((-two).sqrt().hi.is_nan() && (-two).ln().hi.is_nan());
+        assert_eq!(Dd::from(f64::INFINITY).atan2(three).hi, std::f64::consts::FRAC_PI_2);
+        assert_eq!(three.atan2(f64::INFINITY.into()), Dd::zero());
+        assert_eq!(Dd::zero().atan2(Dd::zero()), Dd::zero());
     }
 }

@@ -648,4 +648,37 @@ mod tests {
         assert!(Normal::new(DVector::zeros(2), Covariance::Diagonal(DVector::zeros(3))).is_err());
         assert!(Normal::new(DVector::from_element(1, f64::NAN), Covariance::Isotropic(1.0)).is_err());
     }
+
+    #[test]
+    fn diagonal_laws_are_compared_coordinate_by_coordinate() {
+        // An ulp apart the divergence is eps^2/4 in each coordinate; no dense route has a digit of it.
+        let law = |var: f64| Normal::new(DVector::zeros(3), Covariance::Diagonal(DVector::from_element(3, var))).unwrap();
+        let (a, b) = (law(1.0 + EPS), law(1.0));
+        assert!((a.kl(&b).unwrap() / (0.75 * EPS * EPS) - 1.0).abs() <= 1e-12);
+        assert!((a.w2_squared(&b).unwrap() / (0.75 * EPS * EPS) - 1.0).abs() <= 1e-12);
+        let other = Normal::new(DVector::zeros(2), Covariance::Isotropic(1.0)).unwrap();
+        for result in [a.kl(&other), other.kl(&a), a.w2_squared(&other), full(&a).w2_squared(&other)] {
+            assert!(matches!(result, Err(Error::Shape { .. })));
+        }
+    }
+
+    #[test]
+    fn roots_forgive_rounding_at_any_scale_and_nothing_else() {
+        for scale in [1e-8, 1.0, 1e8] {
+            let root = |lowest: f64| sqrt_psd(&DMatrix::from_diagonal(&DVector::from_vec(vec![scale, scale * lowest])));
+            assert_eq!(root(-1e-12).unwrap()[(1, 1)], 0.0);
+            assert!(root(-1e-8).is_err());
+        }
+        assert_eq!(sqrt_psd(&DMatrix::zeros(2, 2)).unwrap(), DMatrix::zeros(2, 2));
+    }
+
+    #[test]
+    fn unequal_variances_are_good_to_3_ulp_at_moderate_ratios() {
+        let worst = (0..20_000).map(|i| 0.1 * 100f64.powf(f64::from(i) / 2e4)).map(|ratio| {
+            let exact = kl_normal_var(Dd::from(ratio), Dd::from(1.0));
+            ((Dd::from(kl_normal_var(ratio, 1.0)) - exact) / (exact.hi().next_up() - exact.hi())).hi().abs()
+        });
+        let worst = worst.fold(0.0, f64::max);
+        assert!(worst <= 3.0, "{worst} ulp");
+    }
 }

@@ -1,7 +1,12 @@
 //! Matrix products on ndarray views by the `gemm` crate.
 
 use gemm::Parallelism;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
+
+/// `f32` and `f64`: what a matrix product is fast for.
+pub trait Real: LinalgScalar + PartialEq + Send + Sync {}
+impl Real for f32 {}
+impl Real for f64 {}
 
 /// `out = scale * a b + keep * out` on all threads, any strides.
 ///
@@ -17,25 +22,25 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 /// tweedie::math::matmul::matmul(2.0, array![[1.0, 2.0]].view(), array![[3.0], [4.0]].view(), 0.0, out.view_mut());
 /// assert_eq!(out[[0, 0]], 22.0);
 /// ```
-pub fn matmul(scale: f64, a: ArrayView2<f64>, b: ArrayView2<f64>, keep: f64, out: ArrayViewMut2<f64>) {
+pub fn matmul<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, out: ArrayViewMut2<T>) {
     // Small products cost less than waking the pool.
     let threads = if a.nrows() * a.ncols() * b.ncols() < 32 * 32 * 32 { Parallelism::None } else { Parallelism::Rayon(0) };
     product(scale, a, b, keep, out, threads);
 }
 
 /// [`matmul`] on the calling thread alone, for callers that already run one block of rows a thread.
-pub fn matmul_serial(scale: f64, a: ArrayView2<f64>, b: ArrayView2<f64>, keep: f64, out: ArrayViewMut2<f64>) {
+pub fn matmul_serial<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, out: ArrayViewMut2<T>) {
     product(scale, a, b, keep, out, Parallelism::None);
 }
 
-fn product(scale: f64, a: ArrayView2<f64>, b: ArrayView2<f64>, keep: f64, mut out: ArrayViewMut2<f64>, threads: Parallelism) {
+fn product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>, threads: Parallelism) {
     let ((n, k), (kb, m)) = (a.dim(), b.dim());
     assert!(k == kb && out.dim() == (n, m), "matmul: ({n}, {k}) x ({kb}, {m}) into {:?}", out.dim());
     if n == 0 || m == 0 {
         return;
     }
     if k == 0 {
-        out.mapv_inplace(|x| if keep == 0.0 { 0.0 } else { keep * x });
+        out.mapv_inplace(|x| if keep == T::zero() { T::zero() } else { keep * x });
         return;
     }
     let (out_rs, out_cs) = (out.strides()[0], out.strides()[1]);
@@ -50,7 +55,7 @@ fn product(scale: f64, a: ArrayView2<f64>, b: ArrayView2<f64>, keep: f64, mut ou
             out.as_mut_ptr(),
             out_cs,
             out_rs,
-            keep != 0.0,
+            keep != T::zero(),
             a.as_ptr(),
             a_cs,
             a_rs,

@@ -1,4 +1,4 @@
-//! Mathematics that knows nothing of diffusion: numbers, linear algebra, Gaussians, quadrature, noise. Layer L1.
+//! Mathematics that knows nothing of diffusion: numbers, linear algebra, Gaussians, quadrature, noise.
 
 pub mod dd;
 pub mod eigen;
@@ -9,4 +9,5 @@ pub mod noise;
 pub mod normal;
 pub mod quadrature;
 pub mod scalar;
+pub mod simd;
 pub mod vector;

@@ -4,8 +4,9 @@ use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone,
 use super::page::{Block, Chapter, Figure, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
 use crate::error::{Error, Result};
+use crate::evidence::Evidence;
+use crate::experiment::Context;
 use crate::experiment::digits_theory::{Numbers, compute};
-use crate::experiment::{Context, Evidence};
 use ndarray::Array2;
 use serde_json::Value;
 

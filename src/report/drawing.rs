@@ -125,6 +125,8 @@ pub struct Plot {
     pub y: Axis,
     /// What is drawn, later ones on top.
     pub series: Vec<Series>,
+    /// Words beside a point (x, y), to its right.
+    notes: Vec<(f64, f64, String)>,
     /// Least distance of the frame from the upper edge, 0 for none: see [`Drawing::align`].
     top: f64,
 }
@@ -477,7 +479,13 @@ fn text_width(text: &str, size: f64) -> f64 {
 impl Plot {
     /// A plot; a title is for figures of several.
     pub fn new(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Self {
-        Self { title: title.into(), x, y, series, top: 0.0 }
+        Self { title: title.into(), x, y, series, notes: Vec::new(), top: 0.0 }
+    }
+
+    /// The same plot with words to the right of the point (x, y).
+    pub fn noted(mut self, x: f64, y: f64, words: impl ToString) -> Self {
+        self.notes.push((x, y, words.to_string()));
+        self
     }
 
     fn layout(&self) -> Layout {
@@ -568,6 +576,12 @@ impl Plot {
                 for (u, v) in mapped.into_iter().flatten().filter(|(u, v)| (0.0..=1.0).contains(u) && (0.0..=1.0).contains(v)) {
                     pen.disc(place(u, v), 6.0, s.colour)?;
                 }
+            }
+        }
+        for (a, b, words) in &self.notes {
+            if let Some((u, v)) = x.at(*a).zip(y.at(*b)) {
+                let (left, middle) = place(u, v);
+                pen.text(words, (left + 8.0, middle), TICK, INK, HPos::Left, VPos::Center)?;
             }
         }
         Ok(())

@@ -1,11 +1,16 @@
-//! The main job: runs experiments and writes one self-contained page of their figures. Layer L6.
+//! The main job: runs experiments and writes one self-contained page of their figures.
 //!
 //! This layer renders and computes nothing: numbers come from [`crate::experiment`], a chapter of the page is made of them here.
 
+mod claims;
 mod digits_theory;
 pub mod drawing;
 mod folder;
+pub mod ledger;
+pub mod number;
 pub mod page;
+mod prose;
+mod samplers;
 pub mod style;
 
 use crate::error::{Error, Result};
@@ -60,11 +65,23 @@ pub struct Experiment {
 }
 
 /// Every experiment, in the order of the page.
-pub const EXPERIMENTS: &[Experiment] = &[Experiment {
-    name: "digits-theory",
-    about: "the exact diffusion of 1,797 handwritten digits: spectrum, trajectories, emergence, Wiener against empirical, ELBO",
-    run: digits_theory::run,
-}];
+pub const EXPERIMENTS: &[Experiment] = &[
+    Experiment {
+        name: "digits-theory",
+        about: "the exact diffusion of 1,797 handwritten digits: spectrum, trajectories, emergence, Wiener against empirical, ELBO",
+        run: digits_theory::run,
+    },
+    Experiment {
+        name: "samplers",
+        about: "what few steps cost, exactly: DDPM, DDIM, DPM-Solver, Heun, students; measured orders; work against precision",
+        run: samplers::run,
+    },
+    Experiment {
+        name: "claims",
+        about: "151 statements of five lecture decks, each with the verdict that its check computes, slips and corrections first",
+        run: claims::run,
+    },
+];
 
 /// The experiments of these names, or all.
 ///
@@ -120,9 +137,10 @@ pub fn run(options: &Options) -> Result<Summary> {
         let (chapter, settings) =
             (experiment.run)(&experiment::Context { profile: options.profile, seed: options.seed, progress: &progress })?;
         bar.set_message("drawing");
-        write_figures(&staging, &chapter)?;
-        let evidence =
-            chapter.evidence().map(|e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "ok": e.holds()}));
+        write_files(&staging, &chapter)?;
+        let evidence = chapter
+            .evidence()
+            .map(|e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "why": e.why, "ok": e.holds()}));
         staging.write(&format!("{}/checks.json", chapter.name), pretty(&evidence.collect::<Vec<_>>().into()))?;
         records.push(json!({"name": experiment.name, "settings": settings, "seconds": begin.elapsed().as_secs_f64()}));
         chapters.push(chapter);
@@ -152,7 +170,10 @@ pub fn run(options: &Options) -> Result<Summary> {
     })
 }
 
-fn write_figures(staging: &Staging, chapter: &Chapter) -> Result<()> {
+fn write_files(staging: &Staging, chapter: &Chapter) -> Result<()> {
+    for file in chapter.files() {
+        staging.write(&format!("{}/{}", chapter.name, file.name), &file.content)?;
+    }
     for figure in chapter.figures() {
         for (k, drawing) in figure.drawings.iter().enumerate() {
             let stem = format!("{}/{}", chapter.name, figure.stem(k));
@@ -267,7 +288,8 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let wrong = Options { names: vec!["digit-theory".into()], ..options(&out.path().join("new")) };
         let message = run(&wrong).unwrap_err().to_string();
-        assert_eq!(message, "experiment: got digit-theory, allowed: digits-theory; did you mean digits-theory?");
+        let names: Vec<_> = EXPERIMENTS.iter().map(|e| e.name).collect();
+        assert_eq!(message, format!("experiment: got digit-theory, allowed: {}; did you mean digits-theory?", names.join(", ")));
         assert!(!out.path().join("new").exists());
     }
 

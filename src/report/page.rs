@@ -1,9 +1,10 @@
 //! What a report consists of, and the page it becomes.
 
 use super::drawing::Drawing;
+use super::prose::prose;
 use super::style;
 use crate::error::{Error, Result};
-use crate::experiment::Evidence;
+use crate::evidence::Evidence;
 use minijinja::{Environment, context};
 use pulldown_latex::config::{DisplayMode, RenderConfig};
 use pulldown_latex::{Parser, Storage, push_mathml};
@@ -49,6 +50,21 @@ pub enum Block {
     Table(Table),
     /// Numbers held to what they should be.
     Evidence(Vec<Evidence>),
+    /// HTML that another part of the report has made.
+    Markup(String),
+    /// Files beside the figures, listed with what they are.
+    Files(Vec<File>),
+}
+
+/// A file in the chapter's folder.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub about: String,
+    /// Its content.
+    pub content: Vec<u8>,
 }
 
 /// Drawings that share a caption.
@@ -94,6 +110,11 @@ impl Chapter {
         self.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| if let Block::Figure(f) = b { Some(f) } else { None })
     }
 
+    /// All files beside the figures.
+    pub fn files(&self) -> impl Iterator<Item = &File> {
+        self.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| if let Block::Files(f) = b { Some(f) } else { None }).flatten()
+    }
+
     /// All evidence, in order.
     pub fn evidence(&self) -> impl Iterator<Item = &Evidence> {
         self.sections
@@ -134,38 +155,45 @@ pub fn html(chapters: &[Chapter], colophon: &Colophon) -> Result<String> {
             checks => chapter.evidence().count(), failed,
         });
     }
+    let own_css = format!("{}{}", style::page_css(), include_str!("templates/ledger.css"));
+    render(
+        "page.html",
+        context! { own_css, chapters => parts, version => colophon.version, profile => colophon.profile, seed => colophon.seed },
+    )
+}
+
+/// A template of the folder, within the frame that all pages share.
+pub(super) fn render(template: &str, values: minijinja::Value) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
-    environment.add_template("page.html", include_str!("templates/page.html")).map_err(page_failed)?;
-    let template = environment.get_template("page.html").map_err(page_failed)?;
-    template
-        .render(context! {
-            css => include_str!("templates/page.css"), figure_css => style::page_css(), font_css => style::font_css(), chapters => parts,
-            version => colophon.version, profile => colophon.profile, seed => colophon.seed,
-        })
-        .map_err(page_failed)
+    let templates = [
+        ("base.html", include_str!("templates/base.html")),
+        ("page.html", include_str!("templates/page.html")),
+        ("ledger.html", include_str!("templates/ledger.html")),
+    ];
+    for (name, source) in templates {
+        environment.add_template(name, source).map_err(page_failed)?;
+    }
+    let shared = context! { css => include_str!("templates/page.css"), font_css => style::font_css(), ..values };
+    environment.get_template(template).and_then(|t| t.render(shared)).map_err(page_failed)
 }
 
 fn block(block: &Block, folder: &str, figures: &mut usize) -> Result<String> {
     Ok(match block {
         Block::Text(t) => format!("<p>{}</p>\n", text(t)?),
-        Block::Formula(latex) => {
-            // What `\qquad` separates may stand on lines of its own where the page is narrow.
-            let parts = latex.split("\\qquad").map(|part| formula(part, DisplayMode::Block));
-            // Inline, in display style: parts on one line then share the mathematical baseline.
-            let inline = parts
-                .collect::<Result<Vec<String>>>()?
-                .join(" ")
-                .replace("display=\"block\"", "display=\"inline\" displaystyle=\"true\"");
-            format!("<div class=\"formula\">{inline}</div>\n")
-        }
+        Block::Formula(latex) => format!("<div class=\"formula\">{}</div>\n", displayed(latex)?),
         Block::Figure(f) => {
             *figures += 1;
             figure(f, folder, *figures)?
         }
         Block::Table(t) => table(t)?,
-        Block::Evidence(e) => evidence(e),
+        Block::Evidence(e) => format!("<p class=\"caption\">Checks</p>\n{}", evidence(&[("", e)])),
+        Block::Markup(html) => html.clone(),
+        Block::Files(files) => {
+            let link = |f: &File| format!("<li><a href=\"{folder}/{}\">{}</a>: {}</li>\n", f.name, f.name, f.about);
+            format!("<ul class=\"beside\">\n{}</ul>\n", files.iter().map(link).collect::<String>())
+        }
     })
 }
 
@@ -211,29 +239,37 @@ fn table(t: &Table) -> Result<String> {
     ))
 }
 
-fn evidence(rows: &[Evidence]) -> String {
-    let body: String = rows
-        .iter()
-        .map(|e| {
-            let (class, word) = if e.holds() { ("holds", "holds") } else { ("fails", "fails") };
-            format!(
-                "<tr class=\"{class}\"><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{word}</td></tr>\n",
-                escaped(&e.what),
-                number(e.got),
-                number(e.want),
-                number((e.got - e.want).abs()),
-                number(e.tol)
-            )
-        })
-        .collect();
+/// Rows of evidence under their headings; an empty heading is left out.
+pub(super) fn evidence(groups: &[(&str, &[Evidence])]) -> String {
+    let row = |e: &Evidence| {
+        let (class, word) = if e.holds() { ("holds", "holds") } else { ("fails", "is off") };
+        let cases = if e.cases > 1 { format!("worst of {} random cases; ", e.cases) } else { String::new() };
+        let why =
+            if e.why.is_empty() { cases.trim_end_matches("; ").into() } else { format!("{cases}tolerance: {}", prose(&e.why)) };
+        let note = if why.is_empty() { String::new() } else { format!("<small>{why}</small>") };
+        format!(
+            "<tr class=\"{class}\"><td>{}{note}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{word}</td></tr>\n",
+            prose(&e.what),
+            number(e.got),
+            number(e.want),
+            number((e.got - e.want).abs()),
+            number(e.tol)
+        )
+    };
+    let group = |(heading, rows): &(&str, &[Evidence])| {
+        let heading =
+            if heading.is_empty() { String::new() } else { format!("<tr class=\"group\"><th colspan=\"6\">{heading}</th></tr>\n") };
+        format!("<tbody>{heading}{}</tbody>", rows.iter().map(row).collect::<String>())
+    };
     format!(
-        "<p class=\"caption\">Checks</p>\n<div class=\"table evidence\"><table>\
-         <thead><tr><th>what</th><th>got</th><th>want</th><th>off by</th><th>tolerance</th><th></th></tr></thead><tbody>{body}</tbody></table></div>\n"
+        "<div class=\"table evidence\"><table>\
+         <thead><tr><th>what</th><th>got</th><th>want</th><th>off by</th><th>tolerance</th><th></th></tr></thead>{}</table></div>\n",
+        groups.iter().map(group).collect::<String>()
     )
 }
 
 /// A number for a table: short where it is round, otherwise five digits.
-fn number(v: f64) -> String {
+pub(super) fn number(v: f64) -> String {
     let magnitude = v.abs();
     let short = if v == 0.0 {
         "0".into()
@@ -260,6 +296,55 @@ fn text(source: &str) -> Result<String> {
         .collect()
 }
 
+/// A displayed formula. On a narrow page it breaks before its relations, between the terms of a long sum, and where `\quad` or `\qquad`
+/// separates parts.
+pub(super) fn displayed(latex: &str) -> Result<String> {
+    let mut out = String::new();
+    for (gap, part) in breakable(latex) {
+        out += if gap { " <span class=\"gap\"></span>" } else { "<wbr>" };
+        // An empty group before it makes the sign one between terms.
+        let sum = !gap && !out.is_empty() && part.starts_with(['+', '-']);
+        out += &formula(&if sum { format!("{{}}{part}") } else { part.to_owned() }, DisplayMode::Block)?;
+    }
+    // Inline, in display style: parts on one line then share the mathematical baseline.
+    let inline = out.trim_start_matches("<wbr>").replace("display=\"block\"", "display=\"inline\" displaystyle=\"true\"");
+    Ok(inline)
+}
+
+/// The parts of a formula between which a line may break, outside of all braces and brackets; each with whether a gap precedes it.
+fn breakable(latex: &str) -> Vec<(bool, &str)> {
+    // Characters of LaTeX before a sign at which a sum may break; a sign that is no sum's follows a relation, so closer.
+    const LONG: usize = 32;
+    let (mut depth, mut at, mut start, mut gap) = (0, 0, 0, false);
+    let mut parts = Vec::new();
+    while let Some(first) = latex[at..].chars().next() {
+        let rest = &latex[at..];
+        let name = || rest[1..].bytes().take_while(u8::is_ascii_alphabetic).count().max(1);
+        let token = &rest[..if first == '\\' { 1 + name() } else { first.len_utf8() }];
+        at += token.len();
+        match token {
+            "{" | "(" | "[" | "\\begin" => depth += 1,
+            "}" | ")" | "]" | "\\end" => depth -= 1,
+            // Their brackets are part of them: one of a pair may be round and the other square, or a point.
+            "\\left" => (depth, at) = (depth + 1, at + 1),
+            "\\right" => (depth, at) = (depth - 1, at + 1),
+            "\\quad" | "\\qquad" | "=" | "\\approx" | "\\le" | "\\ge" | "\\Rightarrow" | "\\iff" if depth == 0 => {
+                let separates = token.ends_with("quad");
+                parts.push((gap, &latex[start..at - token.len()]));
+                (start, gap) = (if separates { at } else { at - token.len() }, separates);
+            }
+            "+" | "-" if depth == 0 && at - start > LONG => {
+                parts.push((gap, &latex[start..at - 1]));
+                (start, gap) = (at - 1, false);
+            }
+            _ => {}
+        }
+    }
+    parts.push((gap, &latex[start..]));
+    parts.retain(|p| !p.1.trim().is_empty());
+    parts
+}
+
 /// A formula as MathML.
 fn formula(latex: &str, display_mode: DisplayMode) -> Result<String> {
     let storage = Storage::new();
@@ -269,11 +354,16 @@ fn formula(latex: &str, display_mode: DisplayMode) -> Result<String> {
     let mut out = String::new();
     let config = RenderConfig { display_mode, ..RenderConfig::default() };
     push_mathml(&mut out, events.into_iter().map(Ok::<_, std::convert::Infallible>), config).map_err(page_failed)?;
-    // The micro sign has no italic in mathematical fonts; the letter mu has.
-    Ok(out.replace('\u{B5}', "\u{1D707}"))
+    // The micro sign has no italic in mathematical fonts, the letter mu has.
+    out = out.replace('\u{B5}', "\u{1D707}").replace("<mover>", "<mover accent=\"true\">");
+    // Marks over a letter, which come as identifiers: those of ASCII are large, and few fonts have an overline.
+    for (mark, accent) in [('^', 'ˆ'), ('~', '˜'), ('\u{203E}', '¯'), ('˙', '˙')] {
+        out = out.replace(&format!("<mi>{mark}</mi></mover>"), &format!("<mo stretchy=\"false\">{accent}</mo></mover>"));
+    }
+    Ok(out)
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -291,6 +381,19 @@ mod tests {
         assert!(inline.starts_with("mean <math") && inline.contains('\u{1D707}') && inline.ends_with("</math> & all"), "{inline}");
         let message = text("$\\frac{1}$").unwrap_err().to_string();
         assert!(message.contains("formula of the report"), "{message}");
+    }
+
+    #[test]
+    fn formulas_break_between_brackets_only() {
+        let parts = breakable(r"a = \left[f(x = 1)\right) + \frac{b = c}{2} \le d, \quad \text{if} \quad e = [0, 1]");
+        let want =
+            [(false, "a "), (false, r"= \left[f(x = 1)\right) + \frac{b = c}{2} "), (false, r"\le d, "), (true, r" \text{if} ")];
+        assert_eq!(parts[..4], want);
+        assert_eq!(parts[4..], [(true, " e "), (false, "= [0, 1]")]);
+        assert_eq!(breakable(r"\left\{x\right\} = y").len(), 2);
+        let sum = r"-a = -\operatorname{KL}\left(q \,\|\, p\right) - \text{const} + c";
+        let want = [(false, "-a "), (false, r"= -\operatorname{KL}\left(q \,\|\, p\right) "), (false, r"- \text{const} + c")];
+        assert_eq!(breakable(sum), want);
     }
 
     #[test]

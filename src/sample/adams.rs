@@ -55,7 +55,7 @@ impl Sampler for Lms {
 /// `x/alpha += (s_to - s) (55 e0 - 59 e1 + 37 e2 - 9 e3) / 24`
 ///
 /// # Source
-/// Liu et al. 2022, "Pseudo numerical methods for diffusion models on manifolds", equations 9 and 12.
+/// Liu et al. 2022, "Pseudo numerical methods for diffusion models on manifolds" (the linear multistep method).
 pub struct Plms;
 
 /// Adams-Bashforth weights of order 2 to 4 on an even grid.
@@ -98,7 +98,7 @@ impl Sampler for Plms {
 /// Its first step is DDIM's, which caps it at order two.
 ///
 /// # Source
-/// Zhang and Chen 2023, "Fast sampling of diffusion models with exponential integrator", equation 14, extrapolating in
+/// Zhang and Chen 2023, "Fast sampling of diffusion models with exponential integrator", extrapolating in
 /// `ln(sigma / alpha)` as diffusers does.
 pub struct Deis {
     /// Evaluations remembered, 1 to 3.

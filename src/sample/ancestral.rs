@@ -37,6 +37,10 @@ impl Sampler for Ddpm<'_> {
         true
     }
 
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        matches!(self.variance, Variance::Posterior)
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         let (s, t) = run.levels();
         let q = Posterior::between(s, t)?;
@@ -47,9 +51,8 @@ impl Sampler for Ddpm<'_> {
             Variance::Optimal(spread) => q.var + q.coef_x0 * q.coef_x0 * spread(&run.from()),
         };
         let x0_hat = run.x0_hat();
-        run.advance(q.coef_xt, &[(q.coef_x0, &x0_hat)]);
+        run.advance_noisy(q.coef_xt, &[(q.coef_x0, &x0_hat)], var.sqrt());
         run.recycle([x0_hat]);
-        run.add_noise(var.sqrt());
         Ok(())
     }
 }
@@ -82,9 +85,8 @@ impl Sampler for Ddim {
         let (s, t) = run.levels();
         let q = Posterior::ddim(s, t, self.eta)?;
         let x0_hat = run.x0_hat();
-        run.advance(q.coef_xt, &[(q.coef_x0, &x0_hat)]);
+        run.advance_noisy(q.coef_xt, &[(q.coef_x0, &x0_hat)], q.var.sqrt());
         run.recycle([x0_hat]);
-        run.add_noise(q.var.sqrt());
         Ok(())
     }
 }

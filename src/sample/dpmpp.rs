@@ -7,7 +7,8 @@ use super::run::{Stretch, level_of};
 use super::weights::{interpolation_weights, signal_moments};
 use super::{Run, Sampler, intervals, noisy_intervals};
 use crate::diffusion::PathPoint;
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::error::Result;
 
 /// `dpmpp-2s`: singlestep of order two, `x0_hat` taken in the middle of the stretch.
@@ -115,18 +116,37 @@ impl Sampler for Dpmpp3m {
 
 /// Where the newest `n` evaluations lie in lambda, seen from the newest: 0, then negative.
 pub(super) fn nodes(run: &Run, n: usize) -> Result<Vec<f64>> {
+    nodes_of(run.grid(), run.index(), n)
+}
+
+/// Where points `k`, `k - 1`, ... lie in lambda, seen from point `k`.
+pub(super) fn nodes_of(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64>> {
     let mut nodes = vec![0.0];
     for back in 1..n {
-        let newer = if back == 1 { run.from() } else { run.before(back - 1) };
-        nodes.push(nodes[back - 1] - Stretch::between(&run.before(back), &newer)?.h);
+        nodes.push(nodes[back - 1] - Stretch::between(&grid[k - back], &grid[k - back + 1])?.h);
     }
     Ok(nodes)
+}
+
+/// Weights of the last three `x0_hat` in the published third-order update.
+///
+/// # Formula
+/// `D1_0 = (m0 - m1) / r0`, `D1_1 = (m1 - m2) / r1` with `r = gap / h`; `D1 = D1_0 + r0 / (r0 + r1) (D1_0 - D1_1)`,
+/// `D2 = (D1_0 - D1_1) / (r0 + r1)`; the update is `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2`.
+pub(super) fn published_weights(stretch: Stretch, nodes: &[f64]) -> [f64; 3] {
+    let h = stretch.h;
+    let (r0, r1) = (-nodes[1] / h, (nodes[1] - nodes[2]) / h);
+    let moments = signal_moments(h, 3);
+    let (of_d1, of_d2) = (moments[1] / h, moments[2] / (h * h));
+    let newer = of_d1 * (1.0 + r0 / (r0 + r1)) + of_d2 / (r0 + r1);
+    let older = -of_d1 * r0 / (r0 + r1) - of_d2 / (r0 + r1);
+    [stretch.share + newer / r0, older / r1 - newer / r0, -older / r1]
 }
 
 /// `dpmpp-3m-published`: the third-order multistep update as several public codes print it, which converges at order two.
 ///
 /// # Formula
-/// `psi_1 m0 + psi_2 D1 / h - psi_3' D2` where `D2` is the *divided* difference of second order in units of h. The parabola's second
+/// `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2` where `D2` is the *divided* difference of second order in units of h. The parabola's second
 /// derivative is twice that: the term should read `2 psi_3 D2 / h^2`. Both the missing 2 and the DDIM start leave order two.
 ///
 /// # Source
@@ -138,7 +158,8 @@ pub struct Dpmpp3mPublished {
 
 impl Sampler for Dpmpp3mPublished {
     fn order(&self) -> Option<u32> {
-        Some(2)
+        // As its sources declare it; two is what it has.
+        Some(3)
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
@@ -149,16 +170,9 @@ impl Sampler for Dpmpp3mPublished {
         let order = past.len().min(most).min(if stretch.h.is_infinite() { 1 } else { 3 });
         let (nodes, h) = (nodes(run, order)?, stretch.h);
         match (&past[..order], &nodes[..]) {
-            ([m0, m1, m2], [_, t1, t2]) => {
-                // D1_0 = (m0 - m1) / r0, D1_1 = (m1 - m2) / r1 with r = gap / h.
-                let (r0, r1) = (-t1 / h, (t1 - t2) / h);
-                let moments = signal_moments(h, 3);
-                let (of_d1, of_d2) = (moments[1] / h, moments[2] / (h * h));
-                // D1 = D1_0 + c (D1_0 - D1_1), D2 = (D1_0 - D1_1) / (r0 + r1).
-                let c = r0 / (r0 + r1);
-                let newer = of_d1 * (1.0 + c) + of_d2 / (r0 + r1);
-                let older = of_d1 * c + of_d2 / (r0 + r1);
-                run.settle(&[(stretch.share + newer / r0, m0), (-newer / r0 - older / r1, m1), (older / r1, m2)]);
+            ([m0, m1, m2], _) => {
+                let [w0, w1, w2] = published_weights(stretch, &nodes);
+                run.settle(&[(w0, m0), (w1, m1), (w2, m2)]);
             }
             ([m0, m1], [_, t1]) => {
                 let slope = -0.5 * h / t1;
@@ -179,7 +193,7 @@ pub struct Dpmpp2mSde;
 
 impl Sampler for Dpmpp2mSde {
     fn order(&self) -> Option<u32> {
-        Some(1)
+        Some(2)
     }
 
     fn is_stochastic(&self) -> bool {
@@ -216,7 +230,7 @@ pub struct DpmppSde;
 
 impl Sampler for DpmppSde {
     fn order(&self) -> Option<u32> {
-        Some(1)
+        Some(2)
     }
 
     fn nfe(&self, grid: &[PathPoint]) -> usize {

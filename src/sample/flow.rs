@@ -19,6 +19,10 @@ impl Sampler for FmEuler {
         Some(1)
     }
 
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        false
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         let from = run.from();
         let dt = duration(run)?;
@@ -43,6 +47,10 @@ impl Sampler for FmHeun {
 
     fn nfe(&self, grid: &[PathPoint]) -> usize {
         intervals(grid) + noisy_intervals(grid)
+    }
+
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        false
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {

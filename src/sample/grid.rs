@@ -40,22 +40,43 @@ pub struct Grid {
     pub s_max: f64,
     /// Lowest noise level, cut likewise.
     pub s_min: f64,
+    /// Time shift of [`Spacing::Uniform`] and [`Spacing::Beta`], 1 for none: see [`shifted`]. It moves the ends of the range too.
+    pub shift: f64,
+    /// Rows by which [`Spacing::Leading`] starts above the first, as some tables were trained with (`steps_offset`).
+    pub offset: usize,
     /// Whether the last step goes to `sigma = 0`; if not, the last point is the lowest level.
     pub clean: bool,
+}
+
+/// Time moved towards the noise, `shift t / (1 + (shift - 1) t)`: on flow matching's path it multiplies `sigma / alpha` by `shift`.
+///
+/// A shift of a shift is the shift by the product, so that one applied twice is one of `shift^2`.
+///
+/// # Source
+/// Esser et al. 2024, "Scaling rectified flow transformers", equation 23.
+///
+/// # Example
+/// ```
+/// use tweedie::sample::grid::shifted;
+/// assert_eq!(shifted(0.5, 3.0), 0.75);
+/// assert!((shifted(shifted(0.3, 3.0), 2.0) - shifted(0.3, 6.0)).abs() < 1e-15);
+/// ```
+pub fn shifted(t: f64, shift: f64) -> f64 {
+    shift * t / (1.0 + (shift - 1.0) * t)
 }
 
 impl Grid {
     /// EDM's range, 80 to 0.002, `rho` 7, ending in the data.
     pub fn new(spacing: Spacing, steps: usize) -> Self {
-        Self { spacing, steps, rho: 7.0, s_max: 80.0, s_min: 0.002, clean: true }
+        Self { spacing, steps, rho: 7.0, s_max: 80.0, s_min: 0.002, shift: 1.0, offset: 0, clean: true }
     }
 
     /// The points on a path, from noise to data.
     ///
     /// # Formula
-    /// With u from 0 to 1 over the noisy points: uniform `t_max + u (t_min - t_max)`; Karras
+    /// With u from 0 to 1 over the noisy points: uniform `shifted(t_max + u (t_min - t_max))`; Karras
     /// `s = (s_max^(1/rho) + u (s_min^(1/rho) - s_max^(1/rho)))^rho`; log-SNR `s_max (s_min / s_max)^u`; exponential the same in sigma;
-    /// beta `t_min + quantile(1 - u) (t_max - t_min)`. On a table of T steps (counted from 1): leading `1 + k floor(T/N)`, trailing
+    /// beta the same as uniform with the quantile of u. On a table of T steps (counted from 1): leading `1 + offset + k floor(T/N)`, trailing
     /// `round(T - k T/N)`, linspace `1 + round(k (T-1)/(N-1))`.
     ///
     /// # Errors
@@ -115,7 +136,7 @@ impl Grid {
             .map(|k| {
                 let back = (n - 1 - k) as f64;
                 let row = match self.spacing {
-                    Spacing::Leading => 1 + (n - 1 - k) * (total / n),
+                    Spacing::Leading => 1 + self.offset + (n - 1 - k) * (total / n),
                     Spacing::Trailing => (all - k as f64 * all / few).round_ties_even() as usize,
                     _ if n == 1 => 1,
                     _ => 1 + (back * (all - 1.0) / (few - 1.0)).round_ties_even() as usize,
@@ -134,25 +155,19 @@ impl Grid {
         (0..n)
             .map(|k| {
                 let u = share(k);
-                // The ends to the bit: a root raised to its power is not.
-                if k == 0 {
-                    return path.at(t_max);
-                }
-                if k == n - 1 {
-                    return path.at(t_min);
-                }
+                let time = |u: f64| shifted(t_max + u * (t_min - t_max), self.shift);
                 match self.spacing {
+                    // The ends to the bit: a root raised to its power is not what it was.
+                    _ if k == 0 => path.at(shifted(t_max, self.shift)),
+                    _ if k == n - 1 => path.at(shifted(t_min, self.shift)),
                     Spacing::Karras => {
                         let (a, b) = (s_max.powf(1.0 / self.rho), s_min.powf(1.0 / self.rho));
                         path.at(path.t_from_edm_sigma((a + u * (b - a)).powf(self.rho))?)
                     }
                     Spacing::LogSnr => path.at(path.t_from_edm_sigma(s_max * (s_min / s_max).powf(u))?),
                     Spacing::Exponential => path.at(t_from_sigma(path, hi * (lo / hi).powf(u), (t_min, t_max))?),
-                    Spacing::Beta => {
-                        let beta = Beta::new(0.6, 0.6).expect("positive shapes");
-                        path.at(t_min + beta.inverse_cdf(1.0 - u) * (t_max - t_min))
-                    }
-                    _ => path.at(t_max + u * (t_min - t_max)),
+                    Spacing::Beta => path.at(time(Beta::new(0.6, 0.6).expect("positive shapes").inverse_cdf(u))),
+                    _ => path.at(time(u)),
                 }
             })
             .collect()
@@ -162,11 +177,19 @@ impl Grid {
     fn range(&self, path: &Path) -> Result<(f64, f64)> {
         let end = |t: f64| path.still_at(t).map(|p| p.edm_sigma());
         let (s_max, s_min) = (self.s_max.min(end(1.0)?), self.s_min.max(end(0.0)?));
-        if s_min > 0.0 && s_min < s_max && self.rho > 0.0 {
+        if self.shift != 1.0 && !matches!(self.spacing, Spacing::Uniform | Spacing::Beta) {
+            return Err(Error::domain(
+                "shift",
+                self.shift,
+                "1, except on the uniform and beta grids",
+                "the others are not spaced in time",
+            ));
+        }
+        if s_min > 0.0 && s_min < s_max && self.rho > 0.0 && self.shift > 0.0 {
             return Ok((s_max, s_min));
         }
-        let got = format!("s_min {}, s_max {}, rho {}", self.s_min, self.s_max, self.rho);
-        let allowed = format!("0 < s_min < s_max within [{}, {}], rho > 0", end(0.0)?, end(1.0)?);
+        let got = format!("s_min {}, s_max {}, rho {}, shift {}", self.s_min, self.s_max, self.rho, self.shift);
+        let allowed = format!("0 < s_min < s_max within [{}, {}], rho > 0, shift > 0", end(0.0)?, end(1.0)?);
         Err(Error::domain("range of a grid", got, allowed, "choose noise levels that the path has"))
     }
 }

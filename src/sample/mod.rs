@@ -1,4 +1,4 @@
-//! Samplers: one short file a family, declared order, injected noise. Layer L5.
+//! Samplers: one short file a family, declared order, injected noise.
 //!
 //! Every method here is *affine* in the denoiser's output: a step is a table of weights on the state, on the `x0_hat` or `eps_hat` of this
 //! and earlier evaluations, and on fresh noise. A step is therefore written in one of two frames, both free of singular
@@ -26,11 +26,13 @@
 pub mod adams;
 pub mod ancestral;
 pub mod certify;
+pub mod check;
 mod combine;
 pub mod dpm_solver;
 pub mod dpmpp;
 pub mod flow;
 pub mod grid;
+pub mod model;
 pub mod noise_source;
 pub mod order;
 pub mod propagate;
@@ -60,6 +62,11 @@ pub trait Sampler: Sync {
         intervals(grid)
     }
 
+    /// Whether it carries a point mass along its exact trajectory (its exact law, if stochastic), on any grid of any path.
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        true
+    }
+
     /// Whether it draws noise after the start.
     fn is_stochastic(&self) -> bool {
         false
@@ -78,6 +85,9 @@ impl<S: Sampler + ?Sized> Sampler for Box<S> {
     }
     fn nfe(&self, grid: &[PathPoint]) -> usize {
         (**self).nfe(grid)
+    }
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        (**self).is_exact_for_a_point_mass()
     }
     fn is_stochastic(&self) -> bool {
         (**self).is_stochastic()

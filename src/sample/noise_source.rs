@@ -24,6 +24,22 @@ impl NoiseSource for Noise {
     }
 }
 
+/// A part of a larger batch: rows `first_row..` of what the whole would draw, so that a run can be split without changing a bit.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows {
+    /// The source of the whole.
+    pub noise: Noise,
+    /// Row of the whole at which the part begins.
+    pub first_row: usize,
+}
+
+impl NoiseSource for Rows {
+    fn fill(&mut self, draw: usize, out: &mut Array2<f64>) {
+        let first = (self.first_row * out.ncols()) as u64;
+        self.noise.fill_normal_from(draw as u64, first, out.as_slice_mut().expect("standard layout"));
+    }
+}
+
 /// `n` standard normal starts of dimension `d` from a source, apart from every draw of a run.
 pub fn standard_start(noise: &Noise, n: usize, d: usize) -> Array2<f64> {
     let mut z = Array2::zeros((n, d));

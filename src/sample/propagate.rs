@@ -5,10 +5,10 @@
 //! of mean 0; and one more row, from 0, on data of mean 1. No sampling error, no second implementation.
 
 use super::noise_source::{Impulses, Silence};
-use super::{Sampler, sample};
+use super::{NoiseSource, Run, Sampler, sample};
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::Result;
-use crate::exact::gains::Level;
 use crate::law::Gaussian;
 use crate::math::gaussian::{kl_normal, w2_squared_normal};
 use ndarray::{Array1, Array2, Axis, s};
@@ -28,6 +28,16 @@ pub struct Response {
     pub nfe: usize,
     from: Level,
     to: Level,
+}
+
+/// A sampler that may know the law: [`Teleport`](super::shortcut::Teleport), [`Exact`](super::shortcut::Exact), DDPM with the optimal
+/// variance.
+pub trait Method {
+    /// The sampler for this law.
+    ///
+    /// # Errors
+    /// A law that it cannot be made for.
+    fn on<'l>(&'l self, law: &'l Gaussian) -> Result<Box<dyn Sampler + 'l>>;
 }
 
 /// The law from which a run starts.
@@ -69,8 +79,7 @@ impl ModeError {
 }
 
 impl Response {
-    /// Of an affine sampler to modes of these variances. A sampler that itself knows the law ([`Teleport`](super::shortcut::Teleport),
-    /// [`Exact`](super::shortcut::Exact)) must know the diagonal one, [`modes`].
+    /// Of an affine sampler to modes of these variances; one that itself knows the law goes through [`of_method`](Self::of_method).
     ///
     /// # Errors
     /// As [`sample`].
@@ -87,12 +96,24 @@ impl Response {
     /// assert_eq!((mode.mean_err, mode.var, mode.w2_squared()), (0.0, 0.0, 4.0));
     /// ```
     pub fn of(sampler: &dyn Sampler, grid: &[PathPoint], lambdas: Array1<f64>) -> Result<Self> {
+        Self::of_method(&Borrowed(sampler), grid, lambdas)
+    }
+
+    /// Of a method that is made for a law: it is made for the laws of the impulses.
+    ///
+    /// # Errors
+    /// As [`sample`], and what [`Method::on`] says.
+    pub fn of_method(method: &dyn Method, grid: &[PathPoint], lambdas: Array1<f64>) -> Result<Self> {
         let d = lambdas.len();
-        let law = |mean: f64| Gaussian::diagonal(Array1::from_elem(d, mean), lambdas.clone());
-        let offset = sample(sampler, &law(1.0)?, grid, Array2::zeros((1, d)), &mut Silence)?;
+        let run = |mean: f64, rows: Array2<f64>, noise: &mut dyn NoiseSource| {
+            let law = Gaussian::diagonal(Array1::from_elem(d, mean), lambdas.clone())?;
+            let sampler = method.on(&law)?;
+            sample(&sampler, &law, grid, rows, noise)
+        };
+        let offset = run(1.0, Array2::zeros((1, d)), &mut Silence)?;
         let mut rows = Array2::zeros((1 + offset.draws, d));
         rows.row_mut(0).fill(1.0);
-        let gains = sample(sampler, &law(0.0)?, grid, rows, &mut Impulses { first: 1 })?.x;
+        let gains = run(0.0, rows, &mut Impulses { first: 1 })?.x;
         Ok(Self {
             state: gains.row(0).to_owned(),
             mean: offset.x.row(0).to_owned(),
@@ -129,6 +150,24 @@ impl Response {
     /// 2-Wasserstein distance of the produced law to the true one.
     pub fn w2(&self, mean: &Array1<f64>, start: Start) -> f64 {
         self.errors(mean, start).iter().map(ModeError::w2_squared).sum::<f64>().sqrt()
+    }
+}
+
+/// A sampler behind a reference.
+struct Borrowed<'a>(&'a dyn Sampler);
+
+impl Method for Borrowed<'_> {
+    fn on<'l>(&'l self, _: &'l Gaussian) -> Result<Box<dyn Sampler + 'l>> {
+        Ok(Box::new(Borrowed(self.0)))
+    }
+}
+
+impl Sampler for Borrowed<'_> {
+    fn order(&self) -> Option<u32> {
+        self.0.order()
+    }
+    fn step(&self, run: &mut Run) -> Result<()> {
+        self.0.step(run)
     }
 }
 

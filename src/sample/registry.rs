@@ -6,6 +6,7 @@ use super::ancestral::{Ddim, Ddpm, Variance};
 use super::dpm_solver::{DpmSolver2, DpmSolver3};
 use super::dpmpp::{Dpmpp2m, Dpmpp2mSde, Dpmpp2s, Dpmpp3m, Dpmpp3mPublished, DpmppSde};
 use super::flow::{FmEuler, FmHeun};
+use super::propagate::Method;
 use super::runge_kutta::{Dpm2Ancestral, Heun, Rk4};
 use super::sde::{EulerMaruyama, Langevin, PredictorCorrector};
 use super::shortcut::{Exact, Known, Teleport};
@@ -61,7 +62,34 @@ pub struct Options<'a> {
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { law: None, variance: VarianceName::Posterior, eta: 0.0, g: 1.0, churn: 0.0, corrections: 1, skipped: 1 }
+        Self::DEFAULT
+    }
+}
+
+impl Options<'_> {
+    /// No law, no churn, `eta` 0, `g` 1.
+    pub const DEFAULT: Self =
+        Self { law: None, variance: VarianceName::Posterior, eta: 0.0, g: 1.0, churn: 0.0, corrections: 1, skipped: 1 };
+
+    /// The same options on another law.
+    pub fn on<'b>(&self, law: Known<'b>) -> Options<'b> {
+        let Self { law: _, variance, eta, g, churn, corrections, skipped } = *self;
+        Options { law: Some(law), variance, eta, g, churn, corrections, skipped }
+    }
+}
+
+/// A method by name with its options, for whatever law it meets.
+#[derive(Clone, Copy)]
+pub struct Named<'a> {
+    /// As in [`SAMPLERS`], or `teleport+NAME`.
+    pub name: &'a str,
+    /// All options but the law.
+    pub options: Options<'a>,
+}
+
+impl Method for Named<'_> {
+    fn on<'l>(&'l self, law: &'l Gaussian) -> Result<Box<dyn Sampler + 'l>> {
+        sampler(self.name, &self.options.on(Known::Gaussian(law)))
     }
 }
 
@@ -108,6 +136,9 @@ pub const SAMPLERS: &[Entry] = &[
     entry!("fm-heun", "Heun in the path's time", |_: &Options| FmHeun),
     Entry { name: "exact", about: "the exact flow of the law", make: |o| Ok(Box::new(Exact(known(o, "exact")?))) },
 ];
+
+/// Methods on record as of lower order than they declare, because their sources declare it: what their certificates must say.
+pub const BELOW_DECLARED: &[&str] = &["dpmpp-3m-published"];
 
 /// The sampler of this name.
 ///

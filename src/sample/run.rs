@@ -2,7 +2,8 @@
 
 use super::combine::combine;
 use super::{NoiseSource, Sampled};
-use crate::diffusion::kernel::{Level, snr_loss};
+use crate::diffusion::kernel::snr_loss;
+use crate::diffusion::level::Level;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result};
 use ndarray::Array2;
@@ -54,6 +55,11 @@ impl<'a> Run<'a> {
     /// The point `back` steps before [`from`](Self::from).
     pub fn before(&self, back: usize) -> PathPoint {
         self.grid[self.k - back]
+    }
+
+    /// All points of the run.
+    pub fn grid(&self) -> &'a [PathPoint] {
+        self.grid
     }
 
     /// Number of the step, from 0.
@@ -193,6 +199,16 @@ impl<'a> Run<'a> {
             combine(&mut self.x, 1.0, &[(std, &z)]);
             self.recycle([z]);
         }
+    }
+
+    /// `x = keep x + sum_j w_j y_j + std z` in one pass; no draw at `std = 0`.
+    pub fn advance_noisy(&mut self, keep: f64, terms: &[(f64, &Array2<f64>)], std: f64) {
+        if std == 0.0 {
+            return self.advance(keep, terms);
+        }
+        let z = self.normals();
+        combine(&mut self.x, keep, &[terms, &[(std, &z)]].concat());
+        self.recycle([z]);
     }
 
     /// What [`remember`](Self::remember) kept, newest first; hand it back after use.

@@ -45,6 +45,10 @@ impl Sampler for Heun {
         self.churn > 0.0
     }
 
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        self.churn == 0.0 || self.s_noise == 1.0
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         let s = run.edm_sigma()?;
         if self.churn > 0.0 && (self.s_min..=self.s_max).contains(&s) {
@@ -121,6 +125,10 @@ impl Sampler for Rk4 {
 
     fn nfe(&self, grid: &[PathPoint]) -> usize {
         intervals(grid) + 3 * noisy_intervals(grid)
+    }
+
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        false
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {

@@ -30,6 +30,10 @@ impl Sampler for EulerMaruyama {
         self.g > 0.0
     }
 
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        false
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         let (from, to) = (run.from(), run.to());
         let (sde, dt) = (Sde::at(&Frame::from(&from))?, super::flow::duration(run)?);
@@ -87,6 +91,10 @@ impl Sampler for Langevin {
         true
     }
 
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        false
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         let (from, to) = (run.from(), run.to());
         if to.sigma == 0.0 {
@@ -126,6 +134,10 @@ impl Sampler for PredictorCorrector {
 
     fn is_stochastic(&self) -> bool {
         true
+    }
+
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        false
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {

@@ -65,6 +65,10 @@ impl<S: Sampler> Sampler for Teleport<S> {
         self.then.is_stochastic()
     }
 
+    fn is_exact_for_a_point_mass(&self) -> bool {
+        self.then.is_exact_for_a_point_mass()
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         if run.index() >= self.skipped {
             return self.then.step(run);

@@ -1,19 +1,23 @@
 //! Few-step students, flow matching and rectified flow.
 
 use crate::claims::{Claim, Probe, Role, Trial};
+use crate::diffusion::level::Level;
 use crate::diffusion::path::Path;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::consistency::{consistency_map, consistency_solve};
 use crate::exact::distance::w2_squared;
 use crate::exact::flow::{gaussian_velocity, monge_map};
-use crate::exact::gains::{Level, psi};
+use crate::exact::gains::psi;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::exact::reflow::{reflow_coupling, reflowed_velocity, straightness, straightness_on};
 use crate::exact::student::{ddim_gain, ddim_law, distillation_target, distilled_denoiser_gain};
 use crate::law::gaussian::wiener_gain;
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
-use ndarray::{Array1, Array2, Zip, array};
+use crate::sample::ancestral::Ddim;
+use crate::sample::noise_source::Silence;
+use crate::sample::sample;
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, array};
 use std::f64::consts::FRAC_PI_2;
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -23,6 +27,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "A student can mimic a T-step teacher in T/2 steps.",
         reading: "",
         assumes: "A deterministic teacher (DDIM), as the method has it, and a student that fits its target exactly.",
+        printed: "",
         formula: r"\tilde{x} = \frac{\sigma_t\, x_{t''} - \sigma_{t''}\, x_t}{\alpha_{t''}\, \sigma_t - \sigma_{t''}\, \alpha_t}, \qquad \alpha_{t''} \tilde{x} + \sigma_{t''} \frac{x_t - \alpha_t \tilde{x}}{\sigma_t} = x_{t''}",
         finding: "One DDIM step with this target as its x0 lands where two teacher steps end, for every state and every law, so halving can be repeated down to a single step. \
                   The student has the teacher's law to rounding, and so the teacher's error against the data too; its target is not the denoiser E[x0|x_t], but goes to the exact flow's as the teacher's steps grow.",
@@ -35,6 +40,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Consistency models generate in one step.",
         reading: "",
         assumes: "The exact consistency map, from a state to the clean end of its probability-flow trajectory.",
+        printed: "",
         formula: r"f(x_t, t) = f(x_s, s)\ \text{along a trajectory}, \qquad f(x, 0) = x, \qquad x_T \sim p_T \Rightarrow f(x_T, T) \sim p_{\text{data}}",
         finding: "The exact map gives the same point from everywhere on a trajectory, is the identity at clean data, and turns pure noise into the data law in one evaluation. \
                   One step of a denoiser does not: for Gaussian data its variance falls short by the factor alpha^2 lambda / (alpha^2 lambda + sigma^2), to 0 at pure noise.",
@@ -47,6 +53,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Flow matching is an alternative to diffusion with optimal transport.",
         reading: "",
         assumes: "The path x_t = (1 - t) x0 + t eps with independent x0 and eps.",
+        printed: "",
         formula: r"W_2\left(q(x_s|x_0), q(x_t|x_0)\right) = |t-s|\, W_2\left(\delta_{x_0}, N(0,I)\right), \qquad \int_0^1 \mathbb{E}\lVert v_t(x_t)\rVert^2 dt = W_2^2 + \left(2-\tfrac{\pi}{2}\right) \sum_k \sqrt{\lambda_k}",
         finding: "True of the conditional paths: given x0 the laws move at constant speed along the transport geodesic from noise to the point, which variance-preserving diffusion does not. The marginal flow that is learned and sampled is \
                   not optimal: for Gaussian data its energy exceeds the squared Wasserstein distance by (2 - pi/2) sqrt(lambda) a mode. \
@@ -60,6 +67,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Rectified flow straightens the paths from noise to data.",
         reading: "",
         assumes: "Gaussian data, exact velocities; straightness is the mean squared distance of the velocity from its trajectory's chord.",
+        printed: "",
         formula: r"S = \int_0^1 \mathbb{E}\lVert (x_1 - x_0) - v_t(x_t) \rVert^2 dt: \qquad S_1 = \left(2-\tfrac{\pi}{2}\right)\sum_k \sqrt{\lambda_k}, \qquad S_2 = 0",
         finding: "True once the flow has been fitted again to its own pairs of noise and data (one reflow): for Gaussian data the paths are then exactly straight and one Euler step is exact. \
                   The first flow, fitted to independent pairs, is bent by (2 - pi/2) sqrt(lambda) in each mode, and one Euler step from noise gives the mean of the data.",
@@ -74,11 +82,22 @@ fn denoised(law: &dyn Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> 
     out
 }
 
-/// One DDIM step with a given x0.
-fn ddim(x: &Array2<f64>, x0_hat: &Array2<f64>, from: &PathPoint, to: &PathPoint) -> Array2<f64> {
-    let mut out = x.clone();
-    Zip::from(&mut out).and(x0_hat).for_each(|x, x0| *x = to.alpha * x0 + to.sigma * ((*x - from.alpha * x0) / from.sigma));
-    out
+/// DDIM along a grid.
+fn ddim(model: &dyn Denoiser, x: &Array2<f64>, grid: &[PathPoint]) -> Array2<f64> {
+    sample(&Ddim { eta: 0.0 }, model, grid, x.clone(), &mut Silence).expect("a falling grid").x
+}
+
+/// A network that has learned these outputs for these states.
+struct Learned(Array2<f64>);
+
+impl Denoiser for Learned {
+    fn dim(&self) -> usize {
+        self.0.ncols()
+    }
+
+    fn denoise(&self, _: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>) {
+        out.assign(&self.0);
+    }
 }
 
 /// A falling sequence of times from near noise to `last`.
@@ -104,15 +123,15 @@ fn distillation(p: &mut Probe) {
             let points: Vec<PathPoint> = times(t, 2, 0.05).iter().map(|&t| path.still_at(t).expect("on the path")).collect();
             let [from, middle, to] = [points[0], points[1], points[2]];
             let x = t.normal_rows(4, 2) * from.alpha.hypot(from.sigma);
-            let halfway = ddim(&x, &denoised(&law, &x, &from), &from, &middle);
-            let end = ddim(&halfway, &denoised(&law, &halfway, &middle), &middle, &to);
+            let halfway = ddim(&law, &x, &[from, middle]);
+            let end = ddim(&law, &halfway, &[middle, to]);
             let target = match (single, posterior_mean, swapped) {
                 (true, ..) => distillation_target(x.view(), halfway.view(), &from, &middle),
                 (_, true, _) => Ok(denoised(&law, &x, &from)),
                 (.., true) => distillation_target(end.view(), x.view(), &from, &to),
                 _ => distillation_target(x.view(), end.view(), &from, &to),
             };
-            let got = ddim(&x, &target.expect("two noise levels"), &from, &to);
+            let got = ddim(&Learned(target.expect("two noise levels")), &x, &[from, to]);
             let size = x.iter().chain(&end).fold(1.0, |m: f64, v| m.max(v.abs()));
             let weight = (to.alpha * from.sigma - to.sigma * from.alpha) / from.sigma;
             t.compare_all(&got, &end, 1e-12 * size / weight.min(1.0));
@@ -184,7 +203,7 @@ fn consistency(p: &mut Probe) {
     );
     let map = move |law: &Gaussian, x: &Array2<f64>, at: &PathPoint| match (denoiser, short, boundary) {
         (true, ..) => denoised(law, x, at),
-        (_, true, _) => ddim(x, &denoised(law, x, at), at, &PathPoint::still(1.0, 1e-3)),
+        (_, true, _) if at.sigma > 0.0 => ddim(law, x, &[*at, PathPoint::still(1.0, 1e-3)]),
         (.., true) => pf_ode_map(law, x.view(), at, &PathPoint::still(1.0, 0.05)).expect("a level"),
         _ => consistency_map(law, x.view(), at).expect("a level"),
     };

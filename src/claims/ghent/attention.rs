@@ -9,6 +9,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     statement: "Self-attention costs O(n^2) in the number n of positions.",
     reading: "",
     assumes: "One head of width d over n positions; multiplications are counted while softmax(Q K^T / sqrt(d)) V is computed from given Q, K, V.",
+    printed: "",
     formula: r"\underbrace{n^2 d}_{Q K^T} + \underbrace{n^2 d}_{A V} = 2 n^2 d, \qquad \text{projections: } 4 n d^2",
     finding: "Counted: 2 n^2 d multiplications and n^2 exponentials, so twice the side of an image costs 16 times as much. The projections to Q, K, V and back add 4 n d^2, which is linear in n \
               and the larger part up to n = 2d: at 16 x 16 positions with d = 512 it is four fifths of the layer.",

@@ -3,7 +3,8 @@
 use crate::claims::chain::{Step, joint};
 use crate::claims::{Claim, Probe, Role};
 use crate::diffusion::elbo::prior;
-use crate::diffusion::kernel::{Level, Transition};
+use crate::diffusion::kernel::Transition;
+use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Row, Schedule, Table};
 
 const EPS: f64 = f64::EPSILON;
@@ -15,6 +16,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "q(x_t|x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, (1 - alpha_t) I).",
         reading: "",
         assumes: "alpha_t = 1 - beta_t; DDPM tables of four kinds.",
+        printed: "",
         formula: r"q(x_t \mid x_{t-1}) = \mathcal{N}\left(\sqrt{\alpha_t}\,x_{t-1},\; (1-\alpha_t)\,I\right), \qquad \alpha_t = 1 - \beta_t",
         finding: "It is the kernel between two neighbouring marginals, and t of them compose to the marginal sqrt(abar_t) x0, 1 - abar_t; data of unit variance keep it.",
         mutants: &["abar_t for alpha_t", "mean without the root", "deviation 1 - alpha_t", "t off by one"],
@@ -26,7 +28,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "With beta from 0.0001 to 0.02 over T = 1000 steps x_T is pure Gaussian noise.",
         reading: "The card says that x_t ~ N(0, I) is pure Gaussian noise; the slide's last line has the sign for approximately.",
         assumes: "The linear schedule of the deck; x0 scaled to [-1, 1].",
-        formula: r"x_{1000} = 0.0063528\,x_0 + 0.9999798\,\epsilon, \qquad KL\left(q(x_T \mid x_0) \,\|\, \mathcal{N}(0, I)\right) \approx \frac{\bar\alpha_T}{2}\,\|x_0\|^2, \quad \bar\alpha_T = 4.0358 \cdot 10^{-5}",
+        printed: r"x_{1000} \sim \mathcal{N}(0, I)",
+        formula: r"x_{1000} = 0.0063528\,x_0 + 0.9999798\,\varepsilon, \qquad KL\left(q(x_T \mid x_0) \,\|\, \mathcal{N}(0, I)\right) \approx \frac{\bar\alpha_T}{2}\,\|x_0\|^2, \quad \bar\alpha_T = 4.0358 \cdot 10^{-5}",
         finding: "Very nearly: 0.64 % of the signal is left, worth 2.0e-5 nats for each coordinate of square 1. In many dimensions that adds up: an all-white image of 512 x 512 x 3 is 15.9 nats away from pure noise, so its mean brightness can be read off x_T. Pure noise needs the table rescaled to zero terminal SNR, which then ends with beta = 1.",
         mutants: &["root of abar left out", "100 steps", "betas linear in the root"],
         check: schedule_end,

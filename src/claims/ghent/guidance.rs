@@ -1,7 +1,7 @@
 //! Guidance by a classifier and without one.
 
 use crate::claims::{Claim, Probe, Role, Trial};
-use crate::diffusion::kernel::Level;
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::sde::tweedie_score;
 use crate::diffusion::{Denoiser, PathPoint};
@@ -20,6 +20,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The modified score is the base score plus w times the gradient of the classifier; for (0.5, -0.3, 0.2) and (0.1, 0.4, -0.2) with w = 2 the example adds them up.",
         reading: "The scan lost the formula and the result of the example; both are reconstructed from their labels. The classifier's gradient is that of ln p(c|x_t).",
         assumes: "An exact classifier of noisy states.",
+        printed: "",
         formula: r"\nabla \log p(x_t) + w\, \nabla_{x_t} \log p(c|x_t) = \nabla_{x_t} \log \left[ p(x_t)\, p(c|x_t)^w \right]",
         finding: "At every level it is the score of the density p(x_t) p(c|x_t)^w up to its normalisation, and for w = 1 that of the class. The example gives (0.7, 0.5, -0.2). \
                   In a denoiser the gradient comes in with the factor w sigma^2/alpha.",
@@ -32,7 +33,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "eps(null) + w (eps(c) - eps(null)) is classifier guidance with the implicit classifier p(c|x_t).",
         reading: "",
         assumes: "Both predictions are exact for the same joint law of data and class; two trained networks have errors of their own, and their difference need not be the gradient of any classifier.",
-        formula: r"\tilde\epsilon = \epsilon(x_t,\varnothing) + w\left(\epsilon(x_t,c) - \epsilon(x_t,\varnothing)\right) = \epsilon(x_t,\varnothing) - w\,\sigma_t \nabla_{x_t} \log p(c|x_t)",
+        printed: "",
+        formula: r"\tilde\varepsilon = \varepsilon(x_t,\varnothing) + w\left(\varepsilon(x_t,c) - \varepsilon(x_t,\varnothing)\right) = \varepsilon(x_t,\varnothing) - w\,\sigma_t \nabla_{x_t} \log p(c|x_t)",
         finding: "By Bayes' rule eps(c) - eps(null) = -sigma_t grad log p(c|x_t), whatever the weight of the class. Here w = 1 is the conditional model itself; \
                   Ho and Salimans' own w is this one less 1.",
         mutants: &["w counted from the conditional prediction", "condition and null swapped", "gradient without sigma"],
@@ -45,6 +47,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "Gaussian data N(0, u) and a Gaussian class N(m, c) in each direction, guided along the exact probability-flow ODE from pure noise. \
                   Alignment is E[ln p(c|x)] under the produced law up to a constant, diversity its standard deviation.",
+        printed: "",
         formula: r"\operatorname{Var}_w = u^{1-w} c^{w}, \qquad \frac{\operatorname{Var}_{w'}}{\operatorname{Var}_{w}} = \left(\frac{c}{u}\right)^{w'-w}",
         finding: "True in the directions in which the class is narrower than the data, c < u, and of alignment in comparison with w = 1: there the deviation falls by the factor sqrt(c/u) for each unit of w. \
                   Where the class is as wide as the data guidance moves the mean and takes no diversity away, and where it is wider guidance adds some (the deviation grows by 183% from w = 1 to 4 for c = 2u). \

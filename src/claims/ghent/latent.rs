@@ -9,6 +9,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "A 512 x 512 x 3 image has 786,432 numbers and its 64 x 64 x 4 latent 16,384: about 3 MB against 65 KB a step in single precision, 150 MB against 3.2 MB over 50 steps, 48 times less.",
         reading: "",
         assumes: "Four bytes a number; the states alone, not the network's activations.",
+        printed: "",
         formula: r"512 \cdot 512 \cdot 3 = 786{,}432, \qquad 64 \cdot 64 \cdot 4 = 16{,}384, \qquad \frac{786{,}432}{16{,}384} = 48",
         finding: "All numbers are right to the two digits printed (the slide takes 2^20 bytes for the image's megabyte and 1000 for the latent's kilobyte, which differ by 5%). \
                   The totals over 50 steps are those of a stored trajectory; a sampler keeps one state at a time, and its memory is mostly activations.",
@@ -21,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The same compression makes a step 64 times faster.",
         reading: "",
         assumes: "The same network on both grids, costs counted in multiplications; the autoencoder, which runs once, is left out.",
+        printed: "",
         formula: r"\frac{\text{cost}(512 \times 512)}{\text{cost}(64 \times 64)} = 8^2 = 64 \quad \text{for a cost proportional to the number of positions}",
         finding: "True where cost is proportional to the number of positions, as in convolutions between layers of fixed width. It is not the ratio of the sizes, which is 48, \
                   nor that of self-attention over all positions, whose products between pairs become 4096 times fewer.",

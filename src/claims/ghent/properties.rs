@@ -5,7 +5,8 @@ use crate::claims::chain::{Model, Step, joint, kernels, steps_of};
 use crate::claims::{Claim, Probe, Role};
 use crate::diffusion::PathPoint;
 use crate::diffusion::elbo::Part;
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::exact::likelihood::{log_det, log_likelihood_solve};
 use crate::exact::pf_ode::pf_ode_map;
@@ -22,7 +23,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps jumps from x0 to any t.",
         reading: "",
         assumes: "DDPM tables of four kinds; abar_t the product of 1 - beta up to t.",
-        formula: r"x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\epsilon, \qquad \bar\alpha_t = \prod_{i=1}^{t} \alpha_i",
+        printed: "",
+        formula: r"x_t = \sqrt{\bar\alpha_t}\,x_0 + \sqrt{1-\bar\alpha_t}\,\varepsilon, \qquad \bar\alpha_t = \prod_{i=1}^{t} \alpha_i",
         finding: "Same law as t steps of the chain, and the same state for the eps that gathers the steps' noises, which is standard normal. A jump has the law of one x_t; jumps to two times with fresh noise are not a path of the chain.",
         mutants: &["alpha_t for abar_t", "root of abar_t left out", "product one step short"],
         check: direct_sampling,
@@ -33,6 +35,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Mean preservation: E[x_t] = sqrt(abar_t) x0.",
         reading: "The card's heading is part of the statement.",
         assumes: "DDPM tables of four kinds; data with a mean.",
+        printed: "",
         formula: r"\mathbb{E}[x_t \mid x_0] = \sqrt{\bar\alpha_t}\,x_0, \qquad \mathbb{E}[x_t] = \sqrt{\bar\alpha_t}\,\mathbb{E}[x_0]",
         finding: "The formula holds if x0 is given; over the data it is E[x0] that shrinks by the same factor. The mean is preserved, as the heading says, only if it is 0: otherwise it decays, to 0.64 % at the end of the linear schedule.",
         mutants: &["root of abar_t left out", "alpha_t for abar_t", "sqrt(1 - abar_t) for sqrt(abar_t)"],
@@ -44,6 +47,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Variance growth: Var[x_t] = (1 - abar_t) I.",
         reading: "",
         assumes: "DDPM tables of four kinds; Gaussian data.",
+        printed: "",
         formula: r"\mathrm{Var}[x_t \mid x_0] = (1-\bar\alpha_t)\,I, \qquad \mathrm{Var}[x_t] = \bar\alpha_t\,\mathrm{Var}[x_0] + (1-\bar\alpha_t)\,I",
         finding: "It holds if x0 is given: it is the variance of q(x_t|x0), and grows with t. The law of x_t over all data keeps a share of theirs: its variance stays 1 for data of variance 1, and falls for data of variance 4, from 4 to 1.",
         mutants: &["deviation for variance", "alpha_t for abar_t", "abar_t for 1 - abar_t"],
@@ -55,6 +59,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "log p(x0) is at least the ELBO, and the exact log-likelihood can be computed.",
         reading: "",
         assumes: "For the bound: any linear-Gaussian reverse chain. For the exact value: the exact score, Gaussian and mixture data.",
+        printed: "",
         formula: r"\log p(x_0) = ELBO + KL\left(q(x_{1:T} \mid x_0) \,\|\, p(x_{1:T} \mid x_0)\right), \qquad \log p(x_0) = \log p_T(x_T) + \log\left|\det \frac{\partial x_T}{\partial x_0}\right|",
         finding: "The inequality always holds, and the gap is a divergence of the latents that the ELBO does not know. An exact value can be computed if it is taken from the probability-flow ODE by change of variables, which is the likelihood of that ODE's model. From the chain's bound it cannot: with the exact denoiser, posterior variances and 20 cosine steps the bound misses 0.79 nats at a datum one deviation from the mean.",
         mutants: &["log-determinant left out", "N(0, I) for the marginal at the end", "prior term left out"],

@@ -1,7 +1,8 @@
 //! Ancestral sampling and DDIM: what they cost, what a step is, what lies between them.
 
 use crate::claims::{Claim, Probe, Role, Trial};
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::student::{ddim_gain, ddim_law};
@@ -21,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Ancestral sampling takes O(T) forward passes of the network, typically T = 1000.",
         reading: "",
         assumes: "One noise prediction a step; passes are counted by a denoiser that counts its calls.",
+        printed: "",
         formula: r"\text{passes}(T) = T",
         finding: "Exactly T passes, one after the other, since each needs the state that the last one left; the whole batch goes through each of them together.",
         mutants: &["guided, two predictions a step", "second-order step", "every second step"],
@@ -32,7 +34,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The DDIM step is x_{t-1} = sqrt(alpha_bar_{t-1}) x0_hat + sqrt(1 - alpha_bar_{t-1}) eps_hat.",
         reading: "On a subset of the steps t - 1 is the step of the subset that comes next.",
         assumes: "x0_hat and eps_hat belong together, x_t = sqrt(alpha_bar_t) x0_hat + sqrt(1 - alpha_bar_t) eps_hat.",
-        formula: r"x_s = \sqrt{\bar\alpha_s}\, \hat{x}_0 + \sqrt{1-\bar\alpha_s}\, \hat\epsilon, \qquad \hat\epsilon = \frac{x_t - \sqrt{\bar\alpha_t}\,\hat{x}_0}{\sqrt{1-\bar\alpha_t}}",
+        printed: "",
+        formula: r"x_s = \sqrt{\bar\alpha_s}\, \hat{x}_0 + \sqrt{1-\bar\alpha_s}\, \hat\varepsilon, \qquad \hat\varepsilon = \frac{x_t - \sqrt{\bar\alpha_t}\,\hat{x}_0}{\sqrt{1-\bar\alpha_t}}",
         finding: "It is the noise-free member of the DDIM family between any two steps, and keeps a point mass on its line exactly at every listed step of any subset. \
                   If x0_hat is changed, by clipping say, eps_hat has to be formed anew from it.",
         mutants: &[
@@ -50,6 +53,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The subset (1, 20, 40, ..., 1000) of 1000 steps has 50 steps and makes sampling 20 times faster at comparable quality.",
         reading: "",
         assumes: "The linear schedule of 1000 steps; Gaussian data with the exact denoiser; quality is the standard deviation that a mode comes out with, over the data's.",
+        printed: r"\left|\{1, 20, 40, \dots, 1000\}\right| = 50, \qquad \frac{1000}{50} = 20",
         formula: r"\left|\{1, 20, 40, \dots, 1000\}\right| = 51, \qquad \frac{1000}{51} = 19.6; \qquad \left|\{20, 40, \dots, 1000\}\right| = 50",
         finding: "The subset as listed has 51 members, and the network is evaluated at each: 51 passes, 19.6 times fewer. Without the 1 it is 50 and 20. \
                   Quality: a mode of unit variance comes out of DDIM in 50 steps with 96.4% of its deviation, of ancestral sampling in 1000 with 99.6% and in 50 with 92.6%; \
@@ -63,6 +67,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "One can interpolate between DDPM and DDIM.",
         reading: "The slide names no parameter; the paper's is eta, with eta = 1 for DDPM (posterior variance) and eta = 0 for DDIM.",
         assumes: "0 <= eta <= 1; between any two steps.",
+        printed: "",
         formula: r"q_\eta(x_s|x_t,x_0) = N\left(\alpha_s x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\beta}\;\frac{x_t - \alpha_t x_0}{\sigma_t},\; \eta^2 \tilde\beta\, I\right), \qquad \tilde\beta = \sigma_s^2 \left(1 - \frac{\operatorname{SNR}_t}{\operatorname{SNR}_s}\right)",
         finding: "For every eta the step carries q(x_t|x0) to q(x_s|x0): the fresh noise is taken out of the old. At eta = 1 it is DDPM's posterior, mean and variance, at eta = 0 it draws nothing, \
                   and the sampler at eta = 1 reproduces the ancestral trajectory from the same noise. On a subset the variance is that of the stride.",
@@ -203,8 +208,8 @@ fn ddim_update(p: &mut Probe) {
             let (from, to) = (level(&table, now), level(&table, t.int(0, now - 1)));
             let (lambda, x) = (t.log_uniform(1e-2, 10.0), t.normal());
             let x0_hat = wiener_gain(lambda, from.alpha, from.sigma) * x;
-            let lift = |l: Level<f64>| crate::exact::gains::Level { alpha: l.alpha, sigma: l.sigma };
-            let want = ddim_gain(lambda, lift(from), lift(to)) * x;
+
+            let want = ddim_gain(lambda, from, to) * x;
             t.compare(
                 update(x0_hat, (x - from.alpha * x0_hat) / from.sigma, from, to),
                 want,

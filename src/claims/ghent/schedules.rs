@@ -20,7 +20,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The signal-to-noise ratio at step t is alpha_bar_t / (1 - alpha_bar_t).",
         reading: "",
         assumes: "Data of unit second moment; in general the ratio of the powers is that second moment times SNR(t).",
-        formula: r"\operatorname{SNR}(t) = \frac{\bar\alpha_t}{1-\bar\alpha_t} = \frac{\mathbb{E}\lVert\sqrt{\bar\alpha_t}\,x_0\rVert^2}{\mathbb{E}\lVert\sqrt{1-\bar\alpha_t}\,\epsilon\rVert^2}",
+        printed: "",
+        formula: r"\operatorname{SNR}(t) = \frac{\bar\alpha_t}{1-\bar\alpha_t} = \frac{\mathbb{E}\lVert\sqrt{\bar\alpha_t}\,x_0\rVert^2}{\mathbb{E}\lVert\sqrt{1-\bar\alpha_t}\,\varepsilon\rVert^2}",
         finding: "It is the ratio of the powers of signal and noise after t kernels, and falls with every step. Early in the schedule 1 - alpha_bar cancels: \
                   a table in single precision has the first SNR of the linear schedule wrong by 1.7e-4 of itself.",
         mutants: &[
@@ -37,6 +38,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The cosine schedule makes a smoother transition from data to noise than the linear one.",
         reading: "",
         assumes: "1000 steps; linear betas from 1e-4 to 0.02; cosine with offset 0.008 and betas capped at 0.999.",
+        printed: "",
         formula: r"\max_t\, (\bar\alpha_{t-1} - \bar\alpha_t), \qquad \max_t\, \left(\log \operatorname{SNR}(t-1) - \log \operatorname{SNR}(t)\right)",
         finding: "True if one looks at alpha_bar, or at log-SNR in the middle half of the schedule: cosine's largest fall of alpha_bar in one step is 0.0016 against 0.0027, \
                   its steepest log-SNR per step there 0.0089 against 0.0152, and it spends 880 of 1000 steps between SNR 100 and 1/100, linear 647. \
@@ -50,7 +52,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "A network can learn the optimal schedule during training.",
         reading: "",
         assumes: "The objective is the variational bound with the exact denoiser of Gaussian data, fixed (posterior) reverse variances, and fixed ends of the schedule.",
-        formula: r"\frac{1}{2}\int_0^1 \left(-\frac{d \log \operatorname{SNR}}{dt}\right) \mathbb{E}\lVert\epsilon - \hat\epsilon\rVert^2\, dt = \frac{1}{2} \sum_k \log \frac{1 + \lambda_k \operatorname{SNR}_{\max}}{1 + \lambda_k \operatorname{SNR}_{\min}}",
+        printed: "",
+        formula: r"\frac{1}{2}\int_0^1 \left(-\frac{d \log \operatorname{SNR}}{dt}\right) \mathbb{E}\lVert\varepsilon - \hat\varepsilon\rVert^2\, dt = \frac{1}{2} \sum_k \log \frac{1 + \lambda_k \operatorname{SNR}_{\max}}{1 + \lambda_k \operatorname{SNR}_{\min}}",
         finding: "True in discrete time: with T steps between fixed ends the bound depends on where they are, and a search over the log-SNRs lowers it. In the limit of many steps only the SNRs at the two ends are left in \
                   the bound, and there is nothing between them to learn but the variance of its Monte-Carlo estimate.",
         mutants: &["rate of log-SNR left out", "error at the cleaner end of a step", "no search"],
@@ -62,9 +65,10 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The v-parameterisation predicts the velocity v = alpha eps - sigma x0 instead of the noise.",
         reading: "The slide has no formula; v is Salimans and Ho's.",
         assumes: "A variance-preserving path, alpha = cos(phi) and sigma = sin(phi).",
-        formula: r"v = \alpha\,\epsilon - \sigma\,x_0 = \frac{d x_\phi}{d\phi}, \qquad x_0 = \alpha\,x_\phi - \sigma\,v, \qquad \epsilon = \sigma\,x_\phi + \alpha\,v",
+        printed: "",
+        formula: r"v = \alpha\,\varepsilon - \sigma\,x_0 = \frac{d x_\phi}{d\phi}, \qquad x_0 = \alpha\,x_\phi - \sigma\,v, \qquad \varepsilon = \sigma\,x_\phi + \alpha\,v",
         finding: "It is the rate of change of the state per unit of the angle phi, gives x0 and eps by a rotation at every noise level, and still tells x0 at pure noise, where the predicted noise no longer does. \
-                  On paths that do not preserve variance the rate of change is another combination, d_alpha x0 + d_sigma eps.",
+                  On paths that do not preserve variance the rate of change is another combination, alpha' x0 + sigma' eps.",
         mutants: &["sign", "alpha and sigma swapped", "eps - x0"],
         check: velocity,
     },

@@ -3,12 +3,12 @@
 use super::forward::level;
 use crate::claims::chain::{Step, joint};
 use crate::claims::{Claim, Probe, Role};
-use crate::diffusion::kernel::{Level, Posterior, Transition};
+use crate::diffusion::kernel::{Posterior, Transition};
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::Frame;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::sde::{Sde, tweedie_var, tweedie_x0_hat};
 use crate::diffusion::{Denoiser, Path, PathPoint};
-use crate::exact::gains;
 use crate::exact::langevin::{stationary_law, stationary_var, var_after};
 use crate::exact::reverse_sde::{self, Churn};
 use crate::exact::student::ddim_gain;
@@ -29,7 +29,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "eps_theta(x_t, t) is approximately -sqrt(1 - abar_t) grad log p(x_t).",
         reading: "",
         assumes: "p is the law of x_t (the noised data), and eps_theta the best prediction E[eps|x_t]. Checked on Gaussian mixtures.",
-        formula: r"\mathbb{E}[\epsilon \mid x_t] = -\sqrt{1-\bar\alpha_t}\;\nabla_{x_t} \log p(x_t)",
+        printed: "",
+        formula: r"\mathbb{E}[\varepsilon \mid x_t] = -\sqrt{1-\bar\alpha_t}\;\nabla_{x_t} \log p(x_t)",
         finding: "An identity for the best eps-prediction; a network is as near to it as its training went. The score is that of the noised law: with the data's own score in its place it is off.",
         mutants: &["bar left out", "root left out", "sign", "score of the data"],
         check: eps_score,
@@ -40,6 +41,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Tweedie's formula relates the score to the optimal denoiser.",
         reading: "The slide gives no formula; it is taken from Efron (2011).",
         assumes: "x_t = alpha x0 + sigma eps on any path with alpha, sigma > 0; optimal in mean square. Checked on Gaussian mixtures.",
+        printed: "",
         formula: r"\mathbb{E}[x_0 \mid x_t] = \frac{x_t + \sigma^2\,\nabla \log p(x_t)}{\alpha}, \qquad \mathrm{Var}[x_0 \mid x_t] = \frac{\sigma^2}{\alpha^2}\left(1 + \sigma^2\,\nabla^2 \log p(x_t)\right)",
         finding: "The posterior mean by integration over x0 agrees with the score's formula, and the posterior variance, the least error, with that of second order.",
         mutants: &["sigma for its square", "alpha left out", "sign"],
@@ -51,6 +53,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The reverse process can be seen as Langevin sampling from the score.",
         reading: "",
         assumes: "The exact score of Gaussian data; the chain x' = x + h score(x) + sqrt(2h) z.",
+        printed: "",
         formula: r"dx = \underbrace{\left(f x - \frac{g^2}{2} \nabla \log p_t\right) dt}_{\text{PF-ODE}} \underbrace{- \frac{g^2}{2} \nabla \log p_t\,dt + g\,dW}_{\text{Langevin}}, \qquad V_\infty = \frac{\lambda}{1 - h/(2\lambda)}",
         finding: "It holds if the Langevin step h = beta_t/2 is small and goes with a step of the probability-flow ODE, which lowers the noise level: the reverse SDE is the sum of the two. Langevin steps alone leave the law of their level as it is: from N(0, 1) they end the linear schedule with variance 0.14 for data of variance 0.04. And at a finite step the chain samples a wrong law: its stationary variance is too large by h/(2 lambda - h), a third at h = lambda/2, and from h = 2 lambda on there is none.",
         mutants: &["noise sqrt(h)", "half the drift", "whole score in the PF-ODE"],
@@ -62,6 +65,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "As T grows the chain becomes a score-based SDE.",
         reading: "",
         assumes: "The linear schedule against the VP SDE with beta(t) from 0.1 to 20; for the law of the reverse chain, Gaussian data with the exact score.",
+        printed: "",
         formula: r"\beta_i = \frac{\beta(i/T)}{T}: \qquad \log \bar\alpha_T = -\int_0^1 \beta\,dt - \frac{1}{2T} \int_0^1 \beta^2\,dt + O(T^{-2})",
         finding: "It holds if the betas shrink like 1/T. Then abar_T tends to e^-10.05 at first order, with 67/T left in its logarithm (abar_1000 is 6.5 % below the limit), and the samples' variance tends to that of the reverse SDE at first order too (0.9 % is missing at T = 1000 for data of variance 1). With the betas kept, more steps only add noise: at T = 10000 log abar_T is -101 and there is no limit.",
         mutants: &["betas not scaled", "root of abar_T", "half the score"],
@@ -182,7 +186,7 @@ fn langevin(p: &mut Probe) {
     let lambda = 0.04;
     let end = |with_ode: bool| {
         (1..=1000).rev().fold(1.0, |v, t| {
-            let [from, to] = [level(&table, t), level(&table, t - 1)].map(|l| gains::Level { alpha: l.alpha, sigma: l.sigma });
+            let [from, to] = [level(&table, t), level(&table, t - 1)];
             let moved = if with_ode { v * ddim_gain(lambda, from, to).powi(2) } else { v };
             let target = if with_ode { to } else { from }.var(lambda);
             let h = 0.5 * table.rows()[t - 1].beta;
@@ -290,8 +294,8 @@ fn continuous_limit(p: &mut Probe) {
         why,
         |t| {
             let lambda = t.log_uniform(0.05, 5.0);
-            let from = gains::Level { alpha: end.alpha, sigma: end.sigma };
-            let limit = reverse_sde::variance(lambda, 1.0, from, gains::Level { alpha: 1.0, sigma: 0.0 }, Churn::Constant(1.0));
+            let from = Level::from(&end);
+            let limit = reverse_sde::variance(lambda, 1.0, from, Level::clean(), Churn::Constant(1.0));
             let [coarse, fine] = [1, 2].map(|k| samples(&tables[k], lambda) - limit);
             t.compare((coarse / fine).log2(), 1.0, 0.15);
         },

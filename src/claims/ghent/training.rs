@@ -3,7 +3,8 @@
 use crate::claims::{Claim, Probe, Role};
 use crate::diffusion::PathPoint;
 use crate::diffusion::elbo::{self, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
-use crate::diffusion::kernel::{Level, Posterior, Transition};
+use crate::diffusion::kernel::{Posterior, Transition};
+use crate::diffusion::level::Level;
 use crate::diffusion::loss::squared_errors;
 use crate::diffusion::prediction::{Frame, Prediction};
 use crate::diffusion::schedule::{Schedule, Table};
@@ -21,7 +22,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The simplified loss, the plain squared error of the predicted noise, is the variational bound with its terms reweighted.",
         reading: "",
         assumes: "Fixed reverse variances, here beta_t, so that what the variances cost is a constant; any noise prediction, right or wrong.",
-        formula: r"-\mathrm{ELBO} = C + \sum_t w_t\, \mathbb{E}\left[\lVert \epsilon - \epsilon_\theta(x_t, t)\rVert^2\right], \quad w_t = \frac{\beta_t}{2\alpha_t(1-\bar\alpha_t)}, \qquad L_{\text{simple}}:\ w_t = 1",
+        printed: "",
+        formula: r"-\mathrm{ELBO} = C + \sum_t w_t\, \mathbb{E}\left[\lVert \varepsilon - \varepsilon_\theta(x_t, t)\rVert^2\right], \quad w_t = \frac{\beta_t}{2\alpha_t(1-\bar\alpha_t)}, \qquad L_{\text{simple}}:\ w_t = 1",
         finding: "Every term of the bound, the reconstruction with its t = 1 included, is a positive weight times the squared error of the noise, plus a constant. \
                   On the linear schedule the weights fall from 0.50 at t = 1 to 0.010 at t = T; setting them to 1 keeps the best prediction at every t, \
                   but the value is then no bound any more.",
@@ -34,6 +36,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The variational bound is the sum over t of the KL from the forward posterior to the reverse step.",
         reading: "",
         assumes: "Gaussian data and any linear reverse model, so that the bound is also a difference of entropies of two joint Gaussians.",
+        printed: r"L_{\text{vlb}} = \sum_t D_{KL}\left(q(x_{t-1}|x_t,x_0) \,\Vert\, p_\theta(x_{t-1}|x_t)\right)",
         formula: r"L_{\text{vlb}} = -\mathbb{E}_q \log p_\theta(x_0|x_1) + \sum_{t=2}^{T} \mathbb{E}_q\, D_{KL}\left(q(x_{t-1}|x_t,x_0) \,\Vert\, p_\theta(x_{t-1}|x_t)\right) + D_{KL}\left(q(x_T|x_0) \,\Vert\, p(x_T)\right)",
         finding: "The sum is the middle of the bound. It runs from t = 2: at t = 1 the posterior q(x0|x1,x0) is a point, whose KL to a density is infinite, and its place is taken by \
                   the reconstruction term. The prior term KL(q(x_T|x0) || p(x_T)) is missing too; it has nothing to learn, but it belongs to the bound's value.",
@@ -51,7 +54,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "For training, draw t and noise x0 to level t by x_t = sqrt(alpha_t) x0 + sqrt(1 - alpha_t) eps.",
         reading: "The scan shows alpha_t without a bar, where the deck's own definition is alpha_t = 1 - beta_t; the worked example on the next page has the bar. It is judged as it is printed.",
         assumes: "The deck's definitions: alpha_t = 1 - beta_t, alpha_bar_t its product up to t.",
-        formula: r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\, \epsilon",
+        printed: r"x_t = \sqrt{\alpha_t}\, x_0 + \sqrt{1-\alpha_t}\, \varepsilon",
+        formula: r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\, \varepsilon",
         finding: "Both bars are missing: as printed the sample has the noise of one step, the same few per cent at every t. At the last step of the linear schedule the signal would be multiplied by \
                   0.990 where the chain multiplies it by 0.0064, and no network would ever see pure noise.",
         mutants: &["bars left out", "product up to t - 1", "root left out", "signal and noise swapped"],
@@ -63,6 +67,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "x0 = (0.8, -0.5, 0.3, 1.2) at alpha_bar = 0.64 with eps = (0.2, -0.7, 1.1, -0.4) gives x_t = (0.76, -0.82, 0.90, 0.72).",
         reading: "",
         assumes: "Nothing but the numbers of the slide.",
+        printed: "",
         formula: r"x_t = 0.8\,(0.8, -0.5, 0.3, 1.2) + 0.6\,(0.2, -0.7, 1.1, -0.4)",
         finding: "All four coordinates are right to the digits printed, and the noise is got back from them.",
         mutants: &["root left out", "signal and noise swapped", "noise subtracted"],
@@ -74,7 +79,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "With the prediction (0.3, -0.5, 0.9, -0.3) the mean squared error is 0.10.",
         reading: "The slide calls the number MSE and computes the squared norm.",
         assumes: "Nothing but the numbers of the slide.",
-        formula: r"\lVert \epsilon - \epsilon_\theta \rVert^2 = 0.01 + 0.04 + 0.04 + 0.01 = 0.10, \qquad \frac{1}{4} \lVert \epsilon - \epsilon_\theta \rVert^2 = 0.025",
+        printed: "",
+        formula: r"\lVert \varepsilon - \varepsilon_\theta \rVert^2 = 0.01 + 0.04 + 0.04 + 0.01 = 0.10, \qquad \frac{1}{4} \lVert \varepsilon - \varepsilon_\theta \rVert^2 = 0.025",
         finding: "True if the loss is the sum of squares over the coordinates, as the formula beside it says. Their mean, which the name MSE and most libraries' default stand for, is 0.025: \
                   a factor of the dimension, which a learning rate has to know.",
         mutants: &["square left out", "root of the sum", "target x0 for eps"],

@@ -11,6 +11,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     statement: "A block with AdaLN-zero is the identity when it is initialised with shift, scale and gate of zero.",
     reading: "The scan puts an x behind the bracket of the MLP; it is read as MLP(LN(x) (1 + scale) + shift).",
     assumes: "A block with random weights in its MLP, the only weights that are not zero.",
+    printed: "",
     formula: r"x \leftarrow x + \text{gate} \cdot \operatorname{MLP}\left(\operatorname{LN}(x) \odot (1 + \text{scale}) + \text{shift}\right)",
     finding: "The identity to the last bit, for any weights of the MLP, and so is a stack of blocks. The gate alone does it: with a gate of 1, shift and scale of zero leave a change. \
               The block is not dead: the gate has a gradient at once, the MLP, shift and scale once the gate has moved.",

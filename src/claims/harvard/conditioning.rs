@@ -2,7 +2,7 @@
 
 use super::objectives::{Points, WHY, denoised, level, wave};
 use crate::claims::{Claim, Probe, Role, Trial};
-use crate::diffusion::kernel::Level;
+use crate::diffusion::level::Level;
 use crate::diffusion::sde::tweedie_score;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::guidance::{guided_law, tilted_law};
@@ -20,6 +20,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The conditional denoising loss has the conditional score as its optimum.",
         reading: "",
         assumes: "Pairs (x0, c) from their joint law; where c is dropped at random the network is told so.",
+        printed: "",
         formula: r"D^*(x;c,\sigma) = \mathbb{E}[x_0|x_\sigma = x, c], \qquad \frac{D^*(x;c,\sigma) - x}{\sigma^2} = \nabla_x \log p(x|c,\sigma)",
         finding: "The loss falls apart into one loss for each c, and the optimum of each is the denoiser of that class. With c dropped independently of x0, the null token's optimum is the \
                   unconditional denoiser.",
@@ -32,6 +33,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "At one noise level the guided score is the gradient of log(p(x) p(c|x)^w).",
         reading: "",
         assumes: "p(x) and p(c|x) are those of the noised states of that level, both exact.",
+        printed: "",
         formula: r"\nabla \log p(x) + w\left(\nabla \log p(x|c) - \nabla \log p(x)\right) = \nabla \log \left(p(x)\, p(c|x)^w\right)",
         finding: "True for every w, also negative ones: p(c) does not depend on x and drops out. The difference of log(p p(c|x)^w) between any two states is the integral of the guided score between them.",
         mutants: &["w counted from the condition", "condition and null swapped", "p(c|x) without its power"],
@@ -43,7 +45,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Sampling with the guided score as with a normal score therefore samples the clean data's p(x) p(c|x)^w.",
         reading: "The slides give the interpretation of the score and the advice to treat it as a normal score; this is the conclusion that they suggest, checked as a statement.",
         assumes: "Gaussian data N(0, u) and a Gaussian class N(m, c), the exact probability-flow ODE from pure noise.",
-        formula: r"\operatorname{Var}_{\text{guided}} = u^{1-w} c^{w}, \qquad \operatorname{Var}_{\text{tilted}} = \left(\frac{1-w}{u} + \frac{w}{c}\right)^{-1}",
+        printed: r"\operatorname{Var}_{\text{guided}} = \operatorname{Var}_{\text{tilted}} = \left(\frac{1-w}{u} + \frac{w}{c}\right)^{-1}",
+        formula: r"\operatorname{Var}_{\text{guided}} = u^{1-w} c^{w}",
         finding: "Not in general: the tilted laws of the noised levels are not noised versions of one law, so no trajectory follows them. The variance comes out as the geometric mean of weights 1-w and w, \
                   not the harmonic one: 1/16 and not 1/7 for u = 1, c = 1/4, w = 2. The two agree for w = 0 and 1, and for a class as wide as the data.",
         mutants: &["guidance counted from the condition", "harmonic mean", "roles of data and class swapped"],

@@ -1,7 +1,7 @@
 //! What the equivalence of the objectives means for sampling.
 
 use crate::claims::{Claim, Probe, Role};
-use crate::diffusion::kernel::Level;
+use crate::diffusion::level::Level;
 use crate::diffusion::path::Path;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::sde::tweedie_score;
@@ -22,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The optimal networks of all losses are affine functions of the score and of the denoiser.",
         reading: "",
         assumes: "sigma > 0; for the score also alpha > 0, since at alpha = 0 it holds nothing of the data. Affine in the score (or denoiser) and x_t together, with coefficients of the path.",
+        printed: "",
         formula: r"\mathbb{E}[a x_0 + b z|x_t] = \frac{b}{\sigma} x_t + \left(a - \frac{b\,\alpha}{\sigma}\right) \mathbb{E}[x_0|x_t]",
         finding: "Every target is a x0 + b z, and x_t fixes z once x0 is known. x0, eps, v, velocity, score and EDM's F are all of this form.",
         mutants: &["x_t left out", "alpha left out", "x0 taken for eps"],
@@ -33,7 +34,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Training and sampling are separate choices: a network of any parametrisation drives any sampler along the same trajectory.",
         reading: "",
         assumes: "Exact optima. Trained networks err differently under different losses, and a conversion magnifies an error of eps by sigma/alpha.",
-        formula: r"\hat x_0 = c_x x_t + c_f f_\theta(x_t) \text{ with } c_x, c_f \text{ of the path and of the parametrisation only}",
+        printed: "",
+        formula: r"\hat x_0 = c_x x_t + c_f f_\theta(x_t) \qquad c_x, c_f: \text{ path and parametrisation}",
         finding: "True wherever alpha > 0: six parametrisations give one trajectory, to rounding, for DDIM, DDPM, Heun and DPM-Solver++. At pure noise, alpha = 0, where flow matching and \
                   zero-terminal-SNR schedules start, eps and the score say nothing of x0: there x0-, v-, velocity- or F-prediction is needed.",
         mutants: &["x0 used as eps", "v of another level", "sigma^2 for sigma in the score"],

@@ -3,7 +3,8 @@
 use super::objectives::denoised;
 use crate::claims::{Claim, Probe, Role, Trial};
 use crate::diffusion::PathPoint;
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::diffusion::path::Path;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::sde::Sde;
@@ -21,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "DDPM's sampling step is the Euler-Maruyama step of the reverse VP-SDE.",
         reading: "",
         assumes: "The reverse SDE with drift -beta/2 x - beta score over one unit of time, and eps = -sigma score.",
+        printed: "",
         formula: r"\frac{1}{\sqrt{1-\beta}}\left(x + \beta\, s\right) - \left(x + \tfrac{\beta}{2} x + \beta s\right) = \beta^2\left(\tfrac{3}{8} x + \tfrac{1}{2} s\right) + O(\beta^3)",
         finding: "True to first order in beta: the means differ by beta^2 (3x/8 + score/2), the variances by beta^2 bar alpha_{t-1}/(1 - bar alpha_t), and the laws after a whole run by O(1/T). \
                   At beta = 0.02 the coefficients of x differ by 1.5e-4; at beta = 0.999, the cosine schedule's last, they are 31.6 and 1.5. \
@@ -34,7 +36,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "DDIM is the Euler step of the probability-flow ODE.",
         reading: "",
         assumes: "eta = 0.",
-        formula: r"\frac{x_s}{\alpha_s} = \frac{x_t}{\alpha_t} + \left(\frac{\sigma_s}{\alpha_s} - \frac{\sigma_t}{\alpha_t}\right)\epsilon_\theta(x_t)",
+        printed: "",
+        formula: r"\frac{x_s}{\alpha_s} = \frac{x_t}{\alpha_t} + \left(\frac{\sigma_s}{\alpha_s} - \frac{\sigma_t}{\alpha_t}\right)\varepsilon_\theta(x_t)",
         finding: "Exactly so for the state x/alpha in the time sigma/alpha, on every path, and equally for x/sigma in the time alpha/sigma; in t itself only on flow matching's straight path. \
                   On the VP path Euler's step in t is another step, which agrees to first order: from t = 0.2 to 0.1 its gain on data of variance 0.01 is 0.62 where DDIM's is 0.56.",
         mutants: &["x not divided by alpha", "sigma for sigma/alpha", "slope at the step's end"],
@@ -196,7 +199,7 @@ fn ddim(p: &mut Probe) {
     let (at, s) = (Path::VP.at(0.2).expect("inside"), Path::VP.at(0.1).expect("inside"));
     let lambda = 0.01;
     let velocity = (at.alpha * at.d_alpha * lambda + at.sigma * at.d_sigma) / (at.alpha * at.alpha * lambda + at.sigma * at.sigma);
-    let gain = ddim_gain(lambda, crate::exact::gains::Level::from(&at), crate::exact::gains::Level::from(&s));
+    let gain = ddim_gain(lambda, Level::from(&at), Level::from(&s));
     p.number(
         Role::WithoutCondition,
         "in the time t on the VP path, from 0.2 to 0.1 with data of variance 0.01: gain of Euler's step, against DDIM's",

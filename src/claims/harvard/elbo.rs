@@ -3,7 +3,8 @@
 use crate::claims::{Claim, Probe, Role, Trial};
 use crate::diffusion::PathPoint;
 use crate::diffusion::elbo::{GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::schedule::Table;
 use crate::diffusion::weighting::vlb_discrete;
@@ -21,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "log p(x) is the ELBO plus KL(q(z) || p(z|x)), for any q.",
         reading: "",
         assumes: "A linear decoder with normal noise and any normal q, where every term is known; the identity itself needs no more than q > 0 where p(z|x) > 0.",
+        printed: "",
         formula: r"\log p(x) = \underbrace{\mathbb{E}_q \log p(x|z) - D_{KL}(q(z)\|p(z))}_{ELBO} + D_{KL}(q(z)\|p(z|x))",
         finding: "Both sides agree for random decoders and random q. The gap vanishes for q = p(z|x) alone, and is never negative.",
         mutants: &["KL the other way round", "posterior without the prior", "spread of q left out of the reconstruction"],
@@ -33,6 +35,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The fourth line has the product of q(x_{t-1}|x_0,x_t) in its denominator without the factor q(x_T|x_0), which the fifth line has. It is taken as printed: \
                   with the factor the two lines would be the same. In the last line but one the conditional q is read as part of the expectation's subscript.",
         assumes: "Gaussian data on a line, a random schedule of two to four steps, a random linear denoiser and random reverse variances: every expectation is exact.",
+        printed: r"\mathbb{E}_q \log \frac{\prod_{t=1}^T p_\theta(x_{t-1}|x_t)\, p(x_T)}{\prod_{t=2}^T q(x_{t-1}|x_0,x_t)}",
         formula: r"\mathbb{E}_q \log \frac{\prod_{t=1}^T p_\theta(x_{t-1}|x_t)\, p(x_T)}{\prod_{t=2}^T q(x_{t-1}|x_0,x_t)\, q(x_T|x_0)} = \log p_\theta(x_0) - D_{KL}\left(q(x_{1:T}|x_0) \,\|\, p_\theta(x_{1:T}|x_0)\right)",
         finding: "All lines agree but the fourth, which lacks q(x_T|x_0) and is off by its entropy, d/2 ln(2 pi e sigma_T^2), or 1.42 nats a dimension at sigma_T = 1; the fifth line has it. \
                   What the third line drops is exactly KL(q(x_{1:T}|x_0) || p(x_{1:T}|x_0)), the VAE's gap.",
@@ -45,7 +48,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The training loss of the bound is the eps-prediction loss with some weighting.",
         reading: "",
         assumes: "Reverse variances that are fixed and not learned, and a mean built from eps as DDPM builds it. What the variances alone cost is a constant of the training.",
-        formula: r"D_{KL}(q(x_{t-1}|x_t,x_0)\|p_\theta(x_{t-1}|x_t)) = \frac{\beta_t^2}{2 \sigma_t^2 \alpha_t (1-\bar\alpha_t)} \left\|\epsilon - \epsilon_\theta\right\|^2 + \text{const}",
+        printed: "",
+        formula: r"D_{KL}(q(x_{t-1}|x_t,x_0)\|p_\theta(x_{t-1}|x_t)) = \frac{\beta_t^2}{2 \sigma_t^2 \alpha_t (1-\bar\alpha_t)} \left\|\varepsilon - \varepsilon_\theta\right\|^2 + \text{const}",
         finding: "Equal term by term for any prediction. The weight is beta_t/(2 alpha_t (1 - bar alpha_t)) for the reverse variance beta_t: on Ho's schedule it falls from 0.5 to 0.01, \
                   so that L_simple, with weight 1, counts the noisy steps up to 49 times more than the bound does.",
         mutants: &["bar left out", "square of beta dropped", "index t-1 for t"],

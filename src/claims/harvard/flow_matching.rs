@@ -3,12 +3,13 @@
 use super::objectives::{Points, WHY, denoised, wave};
 use crate::claims::{Claim, Probe, Role};
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::path::Path;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::sde::pf_ode_velocity;
 use crate::exact::flow::marginal_velocity;
-use crate::exact::gains::{Level, psi};
+use crate::exact::gains::psi;
 use crate::exact::pf_ode::pf_ode_solve;
 use crate::law::mixture::Mixture;
 use ndarray::{Array1, array};
@@ -22,6 +23,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "On x_t = (1-t) x0 + t z the optimum of flow matching is (x_t - E[x0|x_t]) / t.",
         reading: "",
         assumes: "0 < t <= 1; t = 0 is data and t = 1 noise, as on the slide.",
+        printed: "",
         formula: r"u^*(x_t) = \mathbb{E}[z - x_0|x_t] = \frac{x_t - \mathbb{E}[x_0|x_t]}{t}",
         finding: "x_t - x0 = t (z - x0), so the target is (x_t - x0)/t and only x0 has to be averaged. At t = 1 it is z - E[x0].",
         mutants: &["sign", "1 - t for t", "x0 with the factor 1 - t"],
@@ -33,6 +35,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "dx/dt = u*(x; t), run from t = 1 to t = 0, carries N(0, I) to the law of the data.",
         reading: "",
         assumes: "The exact u*, and an exact integration in time.",
+        printed: "",
         formula: r"F_{\text{data}}(x_{t=0}) = \Phi(x_{t=1}) \text{ in one dimension}, \qquad \frac{dx}{dt} = u^*(x;t)",
         finding: "In one dimension the flow keeps the order of the states, so each must end at the quantile at which it started: it does, for random mixtures. \
                   In d dimensions the exact Gaussian trajectory has the velocity u* at every t.",
@@ -45,6 +48,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Flow matching is the velocity objective alpha' x0 + sigma' z with alpha = 1 - t and sigma = t.",
         reading: "The slide calls this objective v-prediction; its formula has the rates of alpha and sigma, which is what is checked.",
         assumes: "Every data law: the targets agree term by term.",
+        printed: "",
         formula: r"\dot\alpha_t x_0 + \dot\sigma_t z = z - x_0, \qquad \left\|u_\theta - u\right\|^2 = \frac{\left\|v_\theta - v\right\|^2}{(\alpha_t^2 + \sigma_t^2)^2}",
         finding: "The rates are -1 and 1 at every t. It is not the v = alpha z - sigma x0 of the slide before, which on this path is (1-t) z - t x0; but each is an affine function of the other, \
                   and the two losses differ by the weight 1/((1-t)^2 + t^2)^2, between 1 and 4.",

@@ -25,6 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Brownian motion dx = dW turns the density p0 into its convolution with N(0, t I), which solves dp/dt = 1/2 Laplacian p.",
         reading: "",
         assumes: "Random Gaussian mixtures in one to four dimensions; a density of any other law is a limit of such.",
+        printed: "",
         formula: r"p(x; t) = p_0 * \mathcal{N}(0, t I), \quad \partial_t p = \frac{1}{2} \nabla^2 p",
         finding: "Both halves hold: the noised marginals compose like Brownian increments (variance t - s, not its square), and they solve the equation with \
                   the factor 1/2 at every point.",
@@ -62,6 +63,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "If every point moves by dx = f(x; t) dt, the density moves by dp/dt = -div(f p).",
         reading: "",
         assumes: "f is smooth, so that the flow is invertible.",
+        printed: "",
         formula: r"\partial_t p = -\nabla \cdot (f p) = -p \nabla \cdot f - f \cdot \nabla p",
         finding: "It holds for a nonlinear flow solved in closed form and for the marginal velocity of random mixtures on random paths.",
         mutants: &["advection only: div f dropped", "sign", "f for its own score-free part"],
@@ -107,6 +109,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Moving every point by f = 1/2 grad log p makes the density obey dp/dt = -1/2 Laplacian p: the diffusion run backwards.",
         reading: "The time of the moving points runs against that of the noising process, as the slide's arrow t to -t says.",
         assumes: "p is the density of the noising process at the matching time; random Gaussian mixtures.",
+        printed: "",
         formula: r"f = \frac{1}{2} \nabla \log p \Rightarrow -\nabla \cdot (f p) = -\frac{1}{2} \nabla^2 p",
         finding: "It holds: f p is half the gradient of p, so the divergence is half the Laplacian. It is the probability-flow ODE of dx = dW with time \
                   reversed, and it returns a Gaussian's noised law to any earlier one exactly.",
@@ -151,6 +154,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "If every point moves by dx = f(x; t) dt + g(t) dW, the density moves by dp/dt = -div(f p) + 1/2 g^2 Laplacian p.",
         reading: "The slide writes dW ~ N(0, dt I), which is the increment of standard Brownian motion.",
         assumes: "f is smooth and g depends on time alone, as on the slide; a g that depends on x would add terms.",
+        printed: "",
         formula: r"\partial_t p = -\nabla \cdot (f p) + \frac{1}{2} g^2 \nabla^2 p",
         finding: "It holds for the linear SDE of every path, whose marginals are known independently, and for one small step of a nonlinear drift computed by \
                   quadrature.",
@@ -201,6 +205,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "For every g, the drift f = 1/2 (1 + g^2) grad log p with noise g dW reverses the noising process.",
         reading: "As for the ODE, the time of the moving points runs against that of the noising process.",
         assumes: "The process starts from the noised law itself; the score is exact. g may change with time.",
+        printed: "",
         formula: r"-\nabla \cdot \left( \frac{1 + g^2}{2} p \nabla \log p \right) + \frac{g^2}{2} \nabla^2 p = -\frac{1}{2} \nabla^2 p",
         finding: "It holds: what the noise spreads, g^2 / 2 times the Laplacian, the extra drift undoes exactly. The exact laws of Gaussian data agree for \
                   constant and for changing g.",
@@ -266,6 +271,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The reverse processes are dx = -1/2 grad log p dt and dx = -1/2 (1 + g^2) grad log p dt + g dW.",
         reading: "The two earlier slides write the same processes with +1/2 and with time reversed; this one has a minus sign and does not say which way t runs.",
         assumes: "The exact score; dW has variance |dt|. Random Gaussian mixtures and random g.",
+        printed: "",
         formula: r"dx = -\frac{1}{2} (1 + g^2) \nabla \log p(x; t) \, dt + g \, dW, \quad dt < 0",
         finding: "The minus signs are right in the clock of the noising process, t running from T down to 0 (dt < 0). Read with dt > 0 the ODE diffuses forward \
                   once more, and the SDE spreads the density at the rate 1/2 + g^2 instead of -1/2.",

@@ -3,7 +3,8 @@
 use super::tools::{EPS, Slopes, by_sigma, denoised, level, noised};
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::exact::distance::w2_squared;
 use crate::exact::emergence::emerged_fraction;
 use crate::exact::flow::marginal_velocity;
@@ -21,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The ODE dx/dsigma = -sigma grad log p = -(D - x)/sigma carries the noised law, for Gaussian data N(mu, Sigma + sigma_T^2 I), to the data law.",
         reading: "",
         assumes: "The exact denoiser, and a start from the noised law itself.",
+        printed: "",
         formula: r"\frac{dx}{d\sigma} = -\sigma \nabla \log p(x; \sigma) = -\frac{D(x, \sigma) - x}{\sigma}",
         finding: "It holds: Gaussians arrive with the data's mean and covariance, and on a line every quantile of a mixture arrives at the data's quantile.",
         mutants: &["sigma dropped before the score", "sign", "half the score"],
@@ -85,6 +87,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Starting from N(0, sigma_T^2 I) with sigma_T much larger than 1 is good enough.",
         reading: "Good enough: the law reached is within 1 % of the data's deviation in Wasserstein distance.",
         assumes: "Gaussian data, for which the law reached is exact; the ODE is solved exactly.",
+        printed: "",
         formula: r"W_2^2 = \sum_k \frac{\lambda_k m_k^2}{\lambda_k + \sigma_T^2} + \lambda_k \left( 1 - \frac{\sigma_T}{\sqrt{\lambda_k + \sigma_T^2}} \right)^2, \quad m_k = u_k^T \mu",
         finding: "It is true where sigma_T is large against the data's largest deviation and against its mean, not against 1: the neglected mean costs \
                   |mu| sqrt(lambda)/sigma_T, first order in 1/sigma_T, the neglected covariance sqrt(lambda) lambda/(2 sigma_T^2). With sigma_T of 100 deviations, and \
@@ -158,6 +161,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The denoiser at a noised state is a one-step look-ahead of the final sample.",
         reading: "Look-ahead: the end that a single step of the sampler from sigma to 0 would reach.",
         assumes: "The unscaled ODE with sigma as its clock. How near that is to the final sample is computed for Gaussian data.",
+        printed: "",
         formula: r"x + (0 - \sigma) \frac{x - D(x, \sigma)}{\sigma} = D(x, \sigma)",
         finding: "It holds to the letter: one Euler (or DDIM) step from sigma to 0 ends in D, for any law. It is not the final sample yet: in a mode of variance \
                   lambda it has gone the fraction 1/sqrt(1 + sigma^2/lambda) of the way from the mean to it.",

@@ -16,6 +16,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The denoiser becomes the identity as sigma goes to 0.",
         reading: "",
         assumes: "alpha = 1, a fixed state x.",
+        printed: "",
         formula: r"D(x;\sigma) - x = \sigma^2 \nabla \log p(x;\sigma) \to 0 \quad \text{where } p(x;0) > 0 \text{ is smooth}",
         finding: "True where the data have a smooth density: the difference is sigma^2 times the score. Data on points or on a surface pull a state off them the whole way, D becoming the projection \
                   (a state at distance 1 from the nearest datum moves by 1, at any small sigma). On the states that noise of that level makes, the mean squared difference is at most sigma^2 a dimension for any data.",
@@ -28,6 +29,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "EDM's c_skip, c_out, c_in and c_noise give the network input and target of variance 1, with the smallest c_out.",
         reading: "",
         assumes: "Data of mean 0 and of the one variance sigma_data^2 in every direction. Where the data's variance is another, so are those of the input and the target.",
+        printed: "",
         formula: r"c_{skip} = \frac{\sigma_d^2}{\sigma^2+\sigma_d^2},\quad c_{out} = \frac{\sigma\sigma_d}{\sqrt{\sigma^2+\sigma_d^2}},\quad c_{in} = \frac{1}{\sqrt{\sigma^2+\sigma_d^2}},\quad c_{noise} = \tfrac14 \ln \sigma",
         finding: "Unit variances fix c_in, and c_out as a function of c_skip; the slide's c_skip is where c_out is least. c_out stays below both sigma and sigma_data, so that an error of the network is never magnified beyond either.",
         mutants: &["root left out of c_out", "sigma and sigma_data swapped in c_skip", "c_in of the data alone", "log of sigma^2"],

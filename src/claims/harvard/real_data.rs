@@ -17,6 +17,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The linear score of the data's mean and covariance approximates the real data's score in the high-noise phase, and predicts the final sample.",
         reading: "",
         assumes: "No trained network yet: the exact denoiser of 599 handwritten digits (every third of 1,797) stands in for it. Their largest component has deviation 1.7.",
+        printed: "",
         formula: r"\frac{\mathbb{E} \|s_{\text{gauss}} - s\|^2}{\mathbb{E} \|s\|^2} \ll 1 \quad \text{for } \sigma \gg \sqrt{\lambda_1}",
         finding: "True at high noise: from sigma = 4, twice the largest deviation, the scores agree within 2 %, and the states on a trajectory with them. At sigma = 0.5 \
                   they are half apart. Of the final sample the Gaussian predicts what is settled early: it tells most starts' ends from one another, but explains only \
@@ -100,6 +101,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "No trained network yet: both denoisers are fitted to 599 handwritten digits and tried on 150 others. The loss on unseen digits ranks them by their distance \
                   from the population's score, whatever that is.",
+        printed: "",
         formula: r"\mathbb{E} \|D_{\text{gauss}} - x_0\|^2 < \mathbb{E} \|D_\delta - x_0\|^2 \text{ on held-out } x_0",
         finding: "True at low noise, sigma up to 0.5 here: the delta mixture falls onto a wrong training digit, with a loss of 6 where the Gaussian's goes to 0. Above it the \
                   order turns: at sigma = 1 the Gaussian's loss is a quarter larger, at sigma = 4 still half a percent, as the points know more than two moments. Early in a trajectory \

@@ -16,6 +16,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The receptive field of the linear denoiser, its gradient in x, is Sigma (sigma^2 I + Sigma)^{-1}; a pixel's field is a row of it.",
         reading: "",
         assumes: "The linear (Wiener) denoiser; sigma > 0.",
+        printed: "",
         formula: r"\nabla_x D^*(x; \sigma) = \Sigma (\sigma^2 I + \Sigma)^{-1}, \quad \operatorname{RF}_{ij} = e_{ij}^T \Sigma (\sigma^2 I + \Sigma)^{-1}",
         finding: "It holds: differences of the denoiser between neighbouring states, a Cholesky solve and the library's fields agree. The matrix is symmetric, so its \
                   rows are its columns.",
@@ -63,6 +64,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "As sigma goes to 0 a pixel's receptive field becomes the pixel itself.",
         reading: "",
         assumes: "The linear denoiser.",
+        printed: "",
         formula: r"\lim_{\sigma \to 0} \Sigma (\sigma^2 I + \Sigma)^{-1} = P_{\operatorname{range} \Sigma}, \text{ which is } I \text{ if } \Sigma \text{ is invertible}",
         finding: "It is true if Sigma is invertible and sigma^2 is small against its least eigenvalue. For singular Sigma, as of any data in a subspace, the limit is \
                   the projector on that subspace: still non-local. On the digits three pixels never vary, and their own limit is 0, not 1.",
@@ -143,6 +145,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "As sigma goes to infinity a pixel's receptive field becomes its row of Sigma/sigma^2: all correlated pixels.",
         reading: "",
         assumes: "The linear denoiser.",
+        printed: "",
         formula: r"\lim_{\sigma \to \infty} \sigma^2 \Sigma (\sigma^2 I + \Sigma)^{-1} = \Sigma",
         finding: "It holds to first order in 1/sigma^2: the relative error is lambda_max / (lambda_max + sigma^2) at most, and the next term is -Sigma^2 / sigma^4.",
         mutants: &["Sigma / sigma", "correlations for covariances", "variances alone"],
@@ -199,6 +202,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "No trained network yet: the exact denoiser of 599 handwritten digits stands in for it (what a network that fits its data set perfectly has learnt). \
                   Fields are averaged over noised digits, as the slide's pictures are.",
+        printed: "",
         formula: r"\mathbb{E}_x[\nabla_x D(x; \sigma)] \approx \Sigma (\sigma^2 I + \Sigma)^{-1}",
         finding: "True well above the data's largest deviation, 1.7: from sigma = 20 the mean Jacobian is within a tenth of the prediction, in space and in size (at 10 it is about a tenth off). At sigma = 2 it \
                   is a third off. At low noise the denoiser of a finite set does not move with x any more, and its field goes to 0 where the prediction goes to the \

@@ -1,10 +1,11 @@
 //! Solvers of higher order, and the map that distillation learns.
 
 use crate::claims::{Claim, Probe, Role};
+use crate::diffusion::level::Level;
 use crate::diffusion::path::Path;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::consistency::{consistency_map, consistency_solve};
-use crate::exact::gains::{Level, psi};
+use crate::exact::gains::psi;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::exact::reverse_sde::{Churn, mean_gain, variance};
 use crate::law::Gaussian;
@@ -25,6 +26,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Heun, PLMS and the DPM-Solvers are solvers of higher order.",
         reading: "The slide's PLDM is read as PLMS, the pseudo linear multistep method. It lists DDIM among them, which is the Euler step and of order one. DPM-Solver-v3 needs statistics of a trained network; the third-order methods of its family stand for it.",
         assumes: "Gaussian data and the exact denoiser, so that the exact trajectory is known; a grid even in log-SNR that ends before sigma = 0; from 80 to 160 steps.",
+        printed: "",
         formula: r"\text{order} = \log_2 \frac{\text{error with } N \text{ steps}}{\text{error with } 2N \text{ steps}}",
         finding: "Measured: 1 for DDIM; 2 for Heun, PLMS, DPM-Solver-2, DPM-Solver++ 2S and 2M; 3 for DPM-Solver-3 and for the three-step multistep DPM-Solver++ with a second-order start. \
                   The three-step update as it is usually printed lacks a factor of 2 in its second difference and converges at order 2. PLMS has the weights of an even grid, and order 4 only there.",
@@ -37,6 +39,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The solution of the ODE is a deterministic map, which a consistency model can learn.",
         reading: "",
         assumes: "The exact probability-flow ODE.",
+        printed: "",
         formula: r"f(x_t, t) = f(x_s, s) = x_0 \text{ along each trajectory}, \qquad f(x, 0) = x",
         finding: "The end is one function of the state at any level, constant along trajectories and the identity at sigma = 0, so that regression on it leaves no error. \
                   It is not the denoiser, whose regression leaves the posterior variance, and a reverse SDE has no such map: its end keeps a variance given the state.",

@@ -22,13 +22,15 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     statement: "Jumping analytically from sigma_T to a lower sigma and integrating from there saves evaluations of the denoiser at the same accuracy.",
     reading: "Same accuracy: the error against the exact trajectory is at most 5 % larger than that of the whole run.",
     assumes: "Random mixtures on a plane with their exact denoiser; 24 DDIM steps in equal ratios of sigma from 60 deviations down to a hundredth of one.",
+    printed: "",
     formula: r"x(\sigma) \approx \mu + \sum_k \sqrt{\frac{\sigma^2 + \lambda_k}{\sigma_T^2 + \lambda_k}} u_k u_k^T (x_T - \mu)",
-    finding: "It is true if the jump ends well above the data's deviation, where any law looks Gaussian: down to five deviations it saves 7 of 24 evaluations and \
-              loses nothing. Down to a fifth of the deviation, inside the mixture's structure, it lands on the wrong trajectory and the error is several times larger.",
+    finding: "It is true if the jump ends well above the data's deviation, where any law looks Gaussian: down to ten deviations it saves 5 of 24 evaluations and \
+              loses nothing (at five, one mixture in a hundred is skewed enough to lose up to a fifth). Down to a fifth of the deviation, inside the mixture's structure, it lands on the wrong trajectory and the error is several times larger.",
     mutants: &["jump by the ratio of noise levels", "no mean", "jump into the structure"],
     check: |p| {
         let (ratio, meanless) = (p.mutant("jump by the ratio of noise levels"), p.mutant("no mean"));
-        let high = p.pick(5.0, "jump into the structure", 0.2);
+        // What a jump leaves out, the third cumulant, weighs as the squared ratio of deviation and sigma: a hundredth.
+        let high = p.pick(10.0, "jump into the structure", 0.2);
         let jump = move |law: &dyn Law, x: &Array2<f64>, from: &PathPoint, to: &PathPoint| {
             let fitted = gaussian_with_moments_of(law).expect("moments");
             let fitted =
@@ -40,7 +42,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             }
         };
         for (role, stop, what) in [
-            (WithCondition, high, "Jump to 5 deviations: error of the shorter run over that of the whole run"),
+            (WithCondition, high, "Jump to 10 deviations: error of the shorter run over that of the whole run"),
             (WithoutCondition, 0.2, "Jump to a fifth of the deviation: error of the shorter run over that of the whole run"),
         ] {
             p.property(role, what, 3, "the same accuracy within 5 %", |t| {
@@ -59,7 +61,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
         }
         let sigmas = grid(1.0);
         let saved = sigmas.iter().filter(|s| **s > high).count();
-        p.number(WithCondition, "Evaluations saved of 24 by the jump to 5 deviations", saved as f64, 7.0, 0.0, "a count");
+        p.number(WithCondition, "Evaluations saved of 24 by the jump to 10 deviations", saved as f64, 5.0, 0.0, "a count");
         p.property(
             WithCondition,
             "Gaussian data: error of the jump itself, to any level",

@@ -1,11 +1,13 @@
 //! What the first half of the deck's checks share.
 
 use crate::claims::Trial;
-use crate::diffusion::kernel::{Level, Posterior};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
 use crate::math::gaussian::{Covariance, Normal};
+use crate::sample::ancestral::Ddim;
+use crate::sample::noise_source::Silence;
+use crate::sample::sample;
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, ArrayView2};
 use num_dual::{first_derivative, second_derivative};
@@ -121,12 +123,7 @@ pub(super) fn dense(law: &Gaussian) -> Normal {
 }
 
 /// DDIM through these noise levels and from the last of them to `end`: one evaluation of the denoiser each.
-pub(super) fn ddim(law: &dyn Denoiser, mut x: Array2<f64>, sigmas: &[f64], end: f64) -> Array2<f64> {
-    for (k, sigma) in sigmas.iter().enumerate() {
-        let next = Level::new(1.0, sigmas.get(k + 1).copied().unwrap_or(end));
-        let step = Posterior::ddim(next, Level::new(1.0, *sigma), 0.0).expect("noise falls");
-        let x0_hat = denoised(law, x.view(), &level(*sigma));
-        x.zip_mut_with(&x0_hat, |x, d| *x = step.mean(*d, *x));
-    }
-    x
+pub(super) fn ddim(law: &dyn Denoiser, x: Array2<f64>, sigmas: &[f64], end: f64) -> Array2<f64> {
+    let grid: Vec<PathPoint> = sigmas.iter().chain([&end]).map(|sigma| level(*sigma)).collect();
+    sample(&Ddim { eta: 0.0 }, law, &grid, x, &mut Silence).expect("noise falls").x
 }

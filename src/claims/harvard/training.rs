@@ -13,10 +13,16 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The type of the loss is an implicit weighting over noise levels.",
         reading: "",
         assumes: "One network read under several losses, at sigma > 0 and alpha > 0. The density from which levels are drawn weighs them too, by the same product.",
-        formula: r"\|\epsilon-\hat\epsilon\|^2 = \frac{\alpha^2}{\sigma^2}\|x_0-\hat x_0\|^2,\quad \|v-\hat v\|^2 = \left(\frac{\alpha^2+\sigma^2}{\sigma}\right)^2\|x_0-\hat x_0\|^2,\quad \|u-\hat u\|^2 = \left(\frac{\alpha\dot\sigma-\sigma\dot\alpha}{\sigma}\right)^2\|x_0-\hat x_0\|^2",
+        printed: "",
+        formula: r"\|\varepsilon-\hat\varepsilon\|^2 = \frac{\alpha^2}{\sigma^2}\|x_0-\hat x_0\|^2,\quad \|v-\hat v\|^2 = \left(\frac{\alpha^2+\sigma^2}{\sigma}\right)^2\|x_0-\hat x_0\|^2,\quad \|u-\hat u\|^2 = \left(\frac{\alpha\dot\sigma-\sigma\dot\alpha}{\sigma}\right)^2\|x_0-\hat x_0\|^2",
         finding: "The factor is a function of the level alone, for any network and any data: SNR for eps, SNR + 1 for v on the variance-preserving circle, 1/t^2 for flow matching. \
                   A level drawn uniformly in t under the eps-loss is worth -d(log SNR)/dt /2 in the bound, so that the schedule is a weighting as well.",
-        mutants: &["factor without its square", "SNR upside down", "factor of v off the circle"],
+        mutants: &[
+            "factor without its square",
+            "SNR upside down",
+            "factor of v off the circle",
+            "min-SNR weight divided by an SNR of 0",
+        ],
         check: implicit_weighting,
     },
     Claim {
@@ -24,7 +30,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         slide: "Training Details",
         statement: "An exponential moving average smooths the weights along the training trajectory.",
         reading: "",
-        assumes: "One weight of a linear model near its optimum under constant SGD steps with independent noise: w' = a w + noise with a = 1 - learning rate x curvature in (-1, 1). The average is m' = g m + (1-g) w'.",
+        assumes: "One weight of a linear model near its optimum under constant SGD steps with independent noise: w' = a w + noise with a = 1 - (learning rate)(curvature) in (-1, 1). The average is m' = g m + (1-g) w'.",
+        printed: "",
         formula: r"\frac{\operatorname{Var} m}{\operatorname{Var} w} = \frac{1-g}{1+g} \cdot \frac{1+a g}{1-a g}, \qquad \text{window} = \frac{1+g}{1-g}, \qquad \text{lag} = \frac{g}{1-g}",
         finding: "For g in (0, 1) the variance falls for every stable step, by the window of independent weights times how strongly successive ones are correlated: g = 0.9999 averages over 20 000 steps, \
                   but over weights that themselves move on a scale of 1000 steps (a = 0.999) it leaves 9% of the variance. The price is a lag of g/(1-g) steps behind a weight that drifts.",
@@ -36,6 +43,7 @@ pub(super) const CLAIMS: &[Claim] = &[
 fn implicit_weighting(p: &mut Probe) {
     let (linear, upside, circle) =
         (p.mutant("factor without its square"), p.mutant("SNR upside down"), p.mutant("factor of v off the circle"));
+    let divided = p.mutant("min-SNR weight divided by an SNR of 0");
     let factor = move |kind: Prediction, at: &Frame<f64>| {
         let factor = match kind {
             Prediction::Eps if upside => at.sigma / at.alpha,
@@ -93,12 +101,27 @@ fn implicit_weighting(p: &mut Probe) {
         Role::Printed,
         "weight 1 on the eps-loss, read on the losses of x0 and v: SNR, and alpha^2",
         96,
-        "1e-13 relative",
+        "1e-12 relative",
         |t| {
             let l = t.uniform(-8.0, 8.0);
             let (w, frame) = (Weighting::Simple.weights(l), Frame::variance_preserving(l));
             t.compare(w.x0, factor(Prediction::Eps, &frame), 1e-12 * w.x0);
             t.compare(w.v, factor(Prediction::Eps, &frame) / factor(Prediction::V, &frame), 1e-12 * w.v);
+        },
+    );
+    p.property(
+        Role::Printed,
+        "weight min(SNR, 5) on the loss of x0, read on that of eps: min(1, 5/SNR), at pure noise too",
+        96,
+        "256 ulp: the exponential of a log-SNR up to 30",
+        |t| {
+            for l in [t.uniform(-30.0, 30.0), f64::NEG_INFINITY] {
+                let snr = l.exp();
+                let weight = Weighting::MinSnr { gamma: 5.0 }.weights(l);
+                let got = if divided { snr.min(5.0) / snr } else { weight.eps };
+                t.compare_rel(got, if snr <= 5.0 { 1.0 } else { 5.0 / snr }, 256.0);
+                t.compare_rel(weight.x0, snr.min(5.0), 256.0);
+            }
         },
     );
 }

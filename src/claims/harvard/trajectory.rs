@@ -5,9 +5,10 @@ use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
 use crate::claims::Trial;
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::exact::emergence::{emerged_fraction, emergence_sigmas};
 use crate::exact::flow::{gaussian_velocity, marginal_velocity};
-use crate::exact::gains::{Level, psi, xi};
+use crate::exact::gains::{psi, xi};
 use crate::exact::pf_ode::{denoiser_along, off_manifold, pf_ode_map, pf_ode_solve};
 use crate::law::Gaussian;
 use ndarray::{Array1, Array2};
@@ -23,6 +24,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "For Gaussian data the ODE is dx/dsigma = -(1/sigma) sum over k of sigma^2/(lambda_k + sigma^2) u_k u_k^T (mu - x).",
         reading: ALL,
         assumes: "Gaussian data, sigma > 0.",
+        printed: "",
         formula: r"\frac{dx}{d\sigma} = -\frac{1}{\sigma} \sum_k \frac{\sigma^2}{\lambda_k + \sigma^2} u_k u_k^T (\mu - x)",
         finding: "It holds. The components of variance 0 must be in the sum: the state shrinks towards mu along them at the rate (x - mu)/sigma, and a sum over \
                   the data's own components would leave that noise in the picture.",
@@ -62,6 +64,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Its solution is x(sigma_t) = mu + sum over k of sqrt((sigma_t^2 + lambda_k)/(sigma_T^2 + lambda_k)) u_k u_k^T (x_T - mu).",
         reading: ALL,
         assumes: "Gaussian data.",
+        printed: "",
         formula: r"x(\sigma_t) = \mu + \sum_k \sqrt{\frac{\sigma_t^2 + \lambda_k}{\sigma_T^2 + \lambda_k}} u_k u_k^T (x_T - \mu)",
         finding: "It holds: it satisfies the ODE at every level, it is the library's map, and an adaptive integrator of the denoiser ends in it.",
         mutants: &["ratio without the root", "sum over components with variance only", "deviations for variances"],
@@ -128,6 +131,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Along it the denoiser is mu + sum over k of xi_k u_k u_k^T (x_T - mu) with xi = lambda/sqrt((sigma_t^2 + lambda)(sigma_T^2 + lambda)).",
         reading: "",
         assumes: "Gaussian data; the sum over the r components with variance suffices, as the slide has it.",
+        printed: "",
         formula: r"\xi(t, \lambda) = \frac{\lambda}{\sqrt{(\sigma_t^2 + \lambda)(\sigma_T^2 + \lambda)}}",
         finding: "It holds: the Wiener gain at sigma_t times the state's gain. Without variance xi is 0, so here the sum may stop at the data's own components.",
         mutants: &["root dropped", "the state's gain", "sigma_T left out"],
@@ -172,6 +176,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "In sampling, features (principal components) of higher variance emerge earlier.",
         reading: "A feature has emerged when its coefficient in the denoised picture has reached a given fraction of its final value.",
         assumes: "Gaussian data, or a linear denoiser.",
+        printed: "",
         formula: r"\frac{\xi(t, \lambda)}{\xi(0, \lambda)} = \frac{1}{\sqrt{1 + \sigma_t^2 / \lambda}} \Rightarrow \sigma^*(\lambda) \propto \sqrt{\lambda}",
         finding: "It holds: a component emerges at a noise level proportional to its deviation, sigma* = sqrt(3 lambda) for one half, whatever sigma_T. In the noisy \
                   state itself there is no such order: its coefficient starts out large and shrinks.",
@@ -231,6 +236,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "On a scaled (VP) path x_t is a_t mu + psi(t, 0) times the off-manifold part + the sum of psi(t, lambda_k) c_k u_k, with psi a ratio of deviations.",
         reading: "The off-manifold part is what the projection on the components leaves; the slide's formula for it is a claim of its own.",
         assumes: "Gaussian data, on any path x_t = a_t x0 + s_t eps: VP, VE, EDM, cosine and flow matching.",
+        printed: "",
         formula: r"x_t = a_t \mu + \psi(t, 0) x_T^\perp + \sum_k \psi(t, \lambda_k) c_k u_k, \quad \psi = \sqrt{\frac{s_t^2 + \lambda a_t^2}{s_T^2 + \lambda a_T^2}}",
         finding: "It holds on every path, not on variance-preserving ones alone: only the two levels count. Off the manifold psi is s_t / s_T.",
         mutants: &["off-manifold part kept as it is", "a for a^2 in psi", "mean not scaled in c_k"],
@@ -292,6 +298,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The off-manifold part of the state is x_T^perp = (I - U^T U)(x_T - a_T mu).",
         reading: "The layout of U is not defined on the slide; elsewhere the deck writes components as columns u_k, with projectors u_k u_k^T.",
         assumes: "r < d orthonormal components in d dimensions.",
+        printed: "",
         formula: r"x_T^\perp = (I - U U^T)(x_T - a_T \mu), \quad U = (u_1, \dots, u_r) \in \mathbb{R}^{d \times r}",
         finding: "It is right if the components are the rows of U. With components as columns, as u_k u_k^T suggests, the projector is I - U U^T: U^T U is then the \
                   r x r identity, which does not act on states, and I - U^T U is zero.",

@@ -3,7 +3,8 @@
 use super::tools::{EPS, Slopes, denoised, dense, level, noised, vector, wide_mixture};
 use crate::claims::Claim;
 use crate::claims::Role::{Corrected, Printed};
-use crate::diffusion::kernel::{Level, Transition};
+use crate::diffusion::kernel::Transition;
+use crate::diffusion::level::Level;
 use crate::diffusion::sde::{tweedie_score, tweedie_x0_hat};
 use crate::law::empirical::Empirical;
 use crate::math::gaussian::{Covariance, Normal};
@@ -19,6 +20,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The mean of the clean sample given the noised one is the noised one plus sigma^2 times the score of the noised density.",
         reading: "",
         assumes: "x_sigma = x0 + sigma z with standard normal z; the data may have any law.",
+        printed: "",
         formula: r"\mathbb{E}[x_0 | x_\sigma] = x_\sigma + \sigma^2 \nabla \log p(x_\sigma; \sigma)",
         finding: "It holds: for Gaussians against conditioning of the joint law, for mixtures against the exact posterior mean, with the score by dual numbers.",
         mutants: &["sigma for sigma^2", "minus sign", "score of the clean density"],
@@ -79,6 +81,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The gradient of the noise kernel N(x_sigma; x0, sigma^2 I) in x_sigma is -(x_sigma - x0)/sigma^2 times the kernel.",
         reading: "",
         assumes: "sigma > 0; the gradient is taken in x_sigma at fixed x0.",
+        printed: "",
         formula: r"\nabla_{x_\sigma} \mathcal{N}(x_\sigma; x_0, \sigma^2 I) = -\frac{x_\sigma - x_0}{\sigma^2} \mathcal{N}(x_\sigma; x_0, \sigma^2 I)",
         finding: "It holds in every dimension; averaged over the posterior it gives the score of the noised density.",
         mutants: &["sigma for sigma^2", "sign", "gradient of the logarithm"],
@@ -114,6 +117,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The function f that minimises E|f(X) - Y|^2 is f*(X) = E[X | Y].",
         reading: "The scan prints E[X | Y]. Read as the map that puts the input x in Y's place, x to E[X | Y = x]: as it stands the right side is no function of X.",
         assumes: "Square-integrable X and Y.",
+        printed: r"\operatorname{argmin}_f \mathbb{E} \|f(X) - Y\|^2 = \mathbb{E}[X | Y]",
         formula: r"\operatorname{argmin}_f \mathbb{E} \|f(X) - Y\|^2 = \mathbb{E}[Y | X]",
         finding: "The two letters are swapped: the minimiser is E[Y | X], the target's mean given the input. The deck uses it that way two lines below, \
                   D* = E[x0 | x_sigma], with the noised sample as input.",
@@ -172,6 +176,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The denoiser that minimises the denoising loss is the conditional mean D* = E[x0 | x_sigma].",
         reading: "",
         assumes: "No restriction on the denoiser: it may be any function of x_sigma.",
+        printed: "",
         formula: r"\operatorname{argmin}_D \mathbb{E} \|D(x_0 + \sigma z; \sigma) - x_0\|^2 = \mathbb{E}[x_0 | x_\sigma]",
         finding: "It holds: the error of D* is orthogonal to every test function of x_sigma, so any other denoiser D* + h costs E h^2 more, no less.",
         mutants: &["nearest data point", "score step of sigma for sigma^2", "the noised sample itself"],
@@ -263,6 +268,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The score of the noised density is (D* - x)/sigma^2.",
         reading: "",
         assumes: "x_sigma = x0 + sigma z, unscaled; with a signal coefficient alpha it is (alpha D* - x)/sigma^2.",
+        printed: "",
         formula: r"\nabla \log p(x; \sigma) = \frac{D^*(x; \sigma) - x}{\sigma^2}",
         finding: "It holds at every noise level. The division multiplies rounding of D* - x by 1/sigma^2, which at sigma = 0.002 leaves ten of sixteen digits.",
         mutants: &["sigma for sigma^2", "sign", "sigma^2 of another level"],

@@ -2,9 +2,10 @@
 
 use crate::claims::{Claim, Probe, Role, Trial};
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::diffusion::sde::{scaled_ode_velocity, vp_ode_velocity};
 use crate::exact::flow::marginal_velocity;
-use crate::exact::gains::{Level, psi};
+use crate::exact::gains::psi;
 use crate::law::mixture::Mixture;
 use ndarray::{Array1, Axis};
 use num_dual::Dual64;
@@ -16,6 +17,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Scaling space by alpha_t turns the probability-flow ODE into one with the drift (alpha'/alpha) x~ and the score term alpha^2 sigma' sigma.",
         reading: "sigma is the noise level before the scaling, and p(x~/alpha; sigma) the density of the unscaled state, differentiated in x~.",
         assumes: "alpha and sigma are any differentiable functions of time with alpha > 0; nothing else is asked of them.",
+        printed: "",
         formula: r"\frac{d\tilde x}{dt} = \frac{\dot\alpha}{\alpha}\tilde x - \alpha^2 \dot\sigma \sigma\, \nabla_{\tilde x} \log p\left(\frac{\tilde x}{\alpha};\sigma\right)",
         finding: "It is the conditional expectation of alpha' x0 + (alpha sigma)' z, for any data. One alpha comes from x~' = alpha x' and the other from the gradient, \
                   which is taken in x~ and not in x.",
@@ -28,6 +30,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "In the scaled noise level s = alpha sigma the factor of the score is s' s - s^2 alpha'/alpha.",
         reading: "The slide writes s as sigma with a tilde.",
         assumes: "alpha and s are any differentiable functions of time with alpha > 0.",
+        printed: "",
         formula: r"\frac{d\tilde x}{dt} = \frac{\dot\alpha}{\alpha}\tilde x - \left(\dot s s - s^2 \frac{\dot\alpha}{\alpha}\right) \nabla_{\tilde x} \log p\left(\frac{\tilde x}{\alpha};\frac{s}{\alpha}\right)",
         finding: "It is the first form with sigma = s/alpha put in, and half of the squared diffusion coefficient of the forward SDE. With alpha^2 + s^2 = 1 it becomes -alpha'/alpha, \
                   so that the whole drift is (alpha'/alpha)(x~ + score).",

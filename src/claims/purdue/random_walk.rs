@@ -2,7 +2,8 @@
 
 use crate::claims::chain::{Step, joint};
 use crate::claims::{Claim, Probe, Role};
-use crate::diffusion::kernel::{Level, Posterior, Transition, random_walk, random_walk_posterior};
+use crate::diffusion::kernel::{Posterior, Transition, random_walk, random_walk_posterior};
+use crate::diffusion::level::Level;
 
 const EPS: f64 = f64::EPSILON;
 
@@ -13,6 +14,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Adding standard normal noise t times gives q(x_t|x0) = N(x0, t I).",
         reading: "",
         assumes: "x_t = x_{t-1} + eps with independent eps ~ N(0, I) in every step (the deck's simplified w_mu(t) = 0 and w_sigma(t) = 1).",
+        printed: "",
         formula: r"q(x_t \mid x_0) = \mathcal{N}(x_0,\; t\,I)",
         finding: "Variances of independent steps add: the variance, not the deviation, is t. The marginal agrees with the joint law of the whole walk, built step by step.",
         mutants: &["t as a deviation", "one step short", "steps averaged"],
@@ -24,6 +26,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "q(x_{t-1}|x_t,x0) = N((1 - 1/t) x_t + (1/t) x0, (1 - 1/t) I).",
         reading: "",
         assumes: "The random walk with unit steps, t >= 1.",
+        printed: "",
         formula: r"q(x_{t-1} \mid x_t, x_0) = \mathcal{N}\left(\left(1-\frac{1}{t}\right) x_t + \frac{1}{t}\,x_0,\; \left(1-\frac{1}{t}\right) I\right)",
         finding: "It is a Brownian bridge seen one step before its end; at t = 1 it is the point x0. The general posterior kernel with alpha = 1 and sigma = sqrt(t) gives the same numbers.",
         mutants: &["weights of x_t and x0 swapped", "unit variance", "t off by one"],
@@ -35,6 +38,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "q(x_{t-1}|x_t,x0) = q(x_t|x_{t-1}) q(x_{t-1}|x0) / q(x_t|x0).",
         reading: "The scan of the derivation is garbled; its third line replaces q(x_t|x_{t-1},x0) by q(x_t|x_{t-1}), as the remark on the Markov property beside it says.",
         assumes: "Any Gaussian forward chain, any two times s < t: the deck's walk, and DDPM tables of four kinds.",
+        printed: "",
         formula: r"q(x_{t-1} \mid x_t, x_0) = \frac{q(x_t \mid x_{t-1})\, q(x_{t-1} \mid x_0)}{q(x_t \mid x_0)}",
         finding: "Bayes' rule, with x0 dropped from q(x_t|x_{t-1},x0) by the Markov property. All four densities are known in closed form, and the two sides agree pointwise.",
         mutants: &["denominator left out", "q(x_t|x0) in the numerator", "forward variance for the posterior's"],

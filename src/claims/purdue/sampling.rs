@@ -1,7 +1,8 @@
 //! The two samplers of the deck, on its unscaled chain.
 
 use crate::claims::{Claim, Probe, Role};
-use crate::diffusion::kernel::{Level, Posterior, random_walk};
+use crate::diffusion::kernel::{Posterior, random_walk};
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::gaussian::wiener_gain;
@@ -18,6 +19,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The ancestral step from x_t has the mean x_t - (1/t) eps_theta(x_t, t).",
         reading: "The first line of the slide reads x_t minus a fraction of eps_theta; the update below it has 1/t.",
         assumes: "The random walk with unit steps and the exact prediction.",
+        printed: "",
         formula: r"\mathbb{E}[x_{t-1} \mid x_t] = x_t - \frac{1}{t}\,\mathbb{E}[x_t - x_0 \mid x_t]",
         finding: "It holds if eps is the whole noise x_t - x0 of variance t, as on the slide Training(1). For noise of unit variance, x_t = x0 + sqrt(t) eps, the mean is x_t - eps_theta/sqrt(t): with 1/t the step at t = 100 is a tenth of the right one.",
         mutants: &["plus sign", "1/(t-1)", "1/t dropped"],
@@ -29,6 +31,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "x0 is approximated by x_t - sqrt(t) eps_theta(x_t, t).",
         reading: "",
         assumes: "The random walk with unit steps and the exact prediction.",
+        printed: "",
         formula: r"\mathbb{E}[x_0 \mid x_t] = x_t - \sqrt{t}\;\mathbb{E}\left[\frac{x_t - x_0}{\sqrt{t}} \mid x_t\right]",
         finding: "It holds if eps has unit variance, x_t = x0 + sqrt(t) eps. The slide before, with its x_t - (1/t) eps_theta, needs the whole noise of variance t: no one network serves both slides but at t = 1. With the whole noise this formula removes sqrt(t) times too much, ten times at t = 100.",
         mutants: &["t for its root", "plus sign", "root left out"],
@@ -40,6 +43,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "q_sigma(x_{t-1}|x_t,x0), with x0 replaced by its prediction, defines samplers with marginals q_sigma(x_t|x0) that do not depend on sigma; a special case is deterministic, and a subset of the training times serves.",
         reading: "The two cases of the generative model are garbled in the scan; read as N(f_theta(x_1), sigma_1^2 I) at t = 1 and q_sigma(x_{t-1}|x_t, f_theta(x_t, t)) otherwise, as in Song et al. (2021).",
         assumes: "Any two times s < t; sigma^2 at most the variance of q(x_s|x0).",
+        printed: "",
         formula: r"q_\sigma(x_s \mid x_t, x_0) = \mathcal{N}\left(x_0 + \sqrt{s - \sigma^2}\;\frac{x_t - x_0}{\sqrt{t}},\; \sigma^2 I\right) \;\Rightarrow\; q_\sigma(x_s \mid x_0) = \mathcal{N}(x_0,\, s\,I)",
         finding: "It holds while x0 is the datum itself: every sigma and every subset of times keeps N(x0, s I), and sigma = 0 is deterministic. It is lost where the prediction takes the place of x0, as in the sampler, unless the steps are fine: on Gaussian data of variance 1 with the exact prediction, ten steps from t = 100 (even in sqrt(t)) end with variance 0.44 at sigma = 0 and 0.37 with the posterior's sigma, where 1 is right.",
         mutants: &["noise added, direction kept", "previous time off by one", "x0 used as eps"],

@@ -6,7 +6,8 @@ use crate::claims::sjtu::chain::Chain;
 use crate::claims::sjtu::level;
 use crate::diffusion::decoder::gaussian_nats;
 use crate::diffusion::elbo::{GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
-use crate::diffusion::kernel::{Level, Posterior, Transition};
+use crate::diffusion::kernel::{Posterior, Transition};
+use crate::diffusion::level::Level;
 use crate::math::gaussian::{Covariance, Normal, kl_normal, log_density_normal};
 use crate::math::quadrature::NormalRule;
 use nalgebra::{DMatrix, DVector, dvector};
@@ -24,6 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         mean of the logarithm.",
         assumes: "Checked exactly for Gaussian data and linear Gaussian reverse models of up to 5 steps, for which both sides are \
         closed forms.",
+        printed: "",
         formula: r"\mathbb{E}_{q(x_0)} \log p_\theta(x_0) \ge \mathbb{E}_{q(x_{0:T})} \log \frac{p_\theta(x_{0:T})}{q(x_{1:T} |
         x_0)}",
         finding: "It holds, and the difference is the mean divergence of q(x_{1:T}|x0) from the model's own posterior of the \
@@ -89,6 +91,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The scan scatters the fractions; the product over t and the sum from t = 2 follow from the lines before and \
         after.",
         assumes: "The forward process is a Markov chain, so that q(x_t|x_{t-1}) = q(x_t|x_{t-1}, x0).",
+        printed: "",
         formula: r"\log \frac{p_\theta(x_{0:T})}{q(x_{1:T} | x_0)} = \log \frac{p_\theta(x_T)}{q(x_T | x_0)} + \sum_{t=2}^T \log
         \frac{p_\theta(x_{t-1} | x_t)}{q(x_{t-1} | x_t, x_0)} + \log p_\theta(x_0 | x_1)",
         finding: "It holds at every single trajectory, not only on average: Bayes' rule turns each forward kernel around, and the \
@@ -155,7 +158,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "For unit variance the first term, E[log p_theta(x0|x_1)], equals -1/2 E||x0 - mu_theta(x_1)||^2.",
         reading: "The scan shows -E 1/2 ||X_0 - mu_{theta,1}(X_1)||^2 on the right and no further term.",
         assumes: "p_theta(x0|x_1) = N(x0; mu_theta(x_1), I) in d dimensions.",
-        formula: r"\log \mathcal{N}(x_0; \mu_\theta, I) = -\frac{1}{2}\|x_0 - \mu_\theta\|^2 - \frac{d}{2} \ln 2\pi",
+        printed: r"\mathbb{E} \log p_\theta(x_0 | x_1) = -\frac{1}{2}\, \mathbb{E}\|x_0 - \mu_\theta(x_1)\|^2",
+        formula: r"\mathbb{E} \log p_\theta(x_0 | x_1) = -\frac{1}{2}\, \mathbb{E}\|x_0 - \mu_\theta(x_1)\|^2 - \frac{d}{2} \ln 2\pi",
         finding: "As an equation it lacks the constant -(d/2) ln(2 pi), 0.919 nats for each dimension. The constant does not \
         depend on the model, so that the squared loss has the same gradient and the same minimiser; but a likelihood computed \
         without it is too high by that much.",
@@ -211,6 +215,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The second term, the divergence of q(x_T|x0) from p(x_T), has no learnable parameter.",
         reading: "",
         assumes: "The schedule and the prior are fixed, as on the slides; a learned schedule would enter it.",
+        printed: "",
         formula: r"\operatorname{KL}\left(\mathcal{N}(\sqrt{\bar\alpha_T}\, x_0, (1 - \bar\alpha_T) I) \,\|\, \mathcal{N}(0,
         I)\right)",
         finding: "It holds: whatever the model's means and variances, the prior term of the bound is the same number, which the \

@@ -12,6 +12,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     reading: "The scan shows the scaling factors with a root over alpha and over 1 - alpha, and in brackets that they preserve the \
     l2 norm.",
     assumes: "eps is standard normal and independent of x.",
+    printed: "",
     formula: r"\mathbb{E}\|\sqrt{\alpha}\, x + \sqrt{1 - \alpha}\, \varepsilon\|^2 = \alpha\, \mathbb{E}\|x\|^2 + (1 - \alpha)\, d
     = \mathbb{E}\|x\|^2 \quad \text{if} \quad \mathbb{E}\|x\|^2 = d",
     finding: "It holds for the expected square of the norm, if x has mean square 1 in each coordinate. Other norms move toward \

@@ -27,6 +27,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The scan keeps only the fraction; the logarithm and the -1/2 are those of the formula in one dimension, as the \
         list of statements has it.",
         assumes: "s1, s2 > 0.",
+        printed: "",
         formula: r"\operatorname{KL} = d \ln\frac{\sigma_2}{\sigma_1} + \frac{d\, \sigma_1^2 + \|\mu_1 - \mu_2\|^2}{2 \sigma_2^2}
         - \frac{d}{2}",
         finding: "It holds if d = 1. In d dimensions the logarithm, sigma_1^2 and 1/2 each come d times, only the distance of the \
@@ -88,6 +89,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The sum of the last line starts at t = 1, where mu_1(x_1, x0) = x0 takes up the first term; the common factor \
         1/2 is dropped there.",
         assumes: "The model's variances are fixed, not learned.",
+        printed: "",
         formula: r"\sum_t \operatorname{KL}_t = \sum_t \frac{1}{2 \sigma_t^2} \|\mu_\theta(x_t) - \tilde\mu_t(x_t, x_0)\|^2 +
         \text{const}",
         finding: "It holds, up to a factor and a constant, if all steps have one and the same model variance (the slides take \
@@ -155,6 +157,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Mean matching is, reparametrised, the prediction of noise.",
         reading: "The slide says so in words and shows the unweighted noise loss of Ho et al. 2020, algorithm 1.",
         assumes: "mu_theta is written with eps_theta as in algorithm 2.",
+        printed: "",
         formula: r"\|\mu_\theta - \tilde\mu_t\|^2 = \frac{(1 - \alpha_t)^2}{\alpha_t (1 - \bar\alpha_t)} \|\varepsilon -
         \varepsilon_\theta\|^2",
         finding: "It holds up to the weight (1 - alpha_t)^2 / (alpha_t (1 - abar_t)) at each t, and has the same minimiser at each \
@@ -223,6 +226,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         sigma_t z, for t = T..1, without noise at t = 1.",
         reading: "The scan has \"for t = 1, ..., 1\"; the first 1 is T.",
         assumes: "eps_theta is the best prediction E[eps|x_t].",
+        printed: "",
         formula: r"\mathbb{E}[x_{t-1} | x_t] = \frac{1}{\sqrt{\alpha_t}} \left(x_t - \frac{1 - \alpha_t}{\sqrt{1 -
         \bar\alpha_t}}\, \mathbb{E}[\varepsilon | x_t]\right)",
         finding: "It holds: the deterministic part is the exact mean of q(x_{t-1}|x_t) for any data, and the library's ancestral \

@@ -3,7 +3,8 @@
 use crate::claims::Claim;
 use crate::claims::Role::{Corrected, Printed};
 use crate::claims::sjtu::level;
-use crate::diffusion::kernel::{Level, Posterior};
+use crate::diffusion::kernel::Posterior;
+use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Row, Schedule, Table};
 use crate::math::gaussian::{Covariance, Normal};
 use nalgebra::{DMatrix, DVector};
@@ -19,6 +20,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "Bars and indices are lost in the scan; they follow from the loss two slides later, where the same two fractions \
         stand, and from Bayes' rule.",
         assumes: "t >= 1; at t = 1 the mean is x0.",
+        printed: "",
         formula: r"\frac{\sqrt{\alpha_t} (1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t} x_t + \frac{\sqrt{\bar\alpha_{t-1}} (1 -
         \alpha_t)}{1 - \bar\alpha_t} x_0",
         finding: "It holds, against conditioning of the joint Gaussian of (x_{t-1}, x_t) given x0.",
@@ -73,8 +75,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The root is on the slide: the scan gives the same mark for it as for the roots in the mean's coefficients, and \
         none in the factor 1 - abar_{t-1} of the mean next to it.",
         assumes: "t >= 2; at t = 1 both forms are 0.",
-        formula: r"\tilde\beta_t = \frac{(1 - \alpha_t)(1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}, \quad \text{printed with } 1 -
-        \sqrt{\bar\alpha_{t-1}}",
+        printed: r"\tilde\beta_t = \frac{(1 - \alpha_t)\left(1 - \sqrt{\bar\alpha_{t-1}}\right)}{1 - \bar\alpha_t}",
+        formula: r"\tilde\beta_t = \frac{(1 - \alpha_t)(1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}",
         finding: "The root over abar_{t-1} is one too many: without it the formula is right. As printed the variance is too small \
         by the factor 1/(1 + sqrt(abar_{t-1})), which is 0.50001 at t = 2 of DDPM's schedule, so that a sampler would add 0.71 of \
         the deviation that it should, and comes right only at the noisy end.",

@@ -22,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     assumes: "Gaussian data on a random subspace of dimension r in R^d; affine predictors of x0, of eps and of v from x_t whose \
     matrix has rank at most k, each the exact optimum of its own loss (reduced-rank regression). No skip connection adds x_t to \
     the output.",
+    printed: "",
     formula: r"\min_{\operatorname{rank} W \le k} \mathbb{E}\|y - W x_t\|^2 = \min_W \mathbb{E}\|y - W x_t\|^2 + \sum_{i > k}
     c_i^2, \quad c_i = \frac{a \alpha \lambda_i + b \sigma}{\sqrt{\alpha^2 \lambda_i + \sigma^2}}, \quad y = a x_0 + b
     \varepsilon",

@@ -22,9 +22,10 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The bracket that opens after E_q closes at the end of the formula: the KL terms are averaged over q as well.",
         assumes: "Checked exactly, averaged over the data, for Gaussian data and reverse models that are linear and Gaussian with \
         any gains and variances.",
-        formula: r"\log p_\theta(x_0) \ge \mathbb{E}_q\left[\log p_\theta(x_0|x_1) - \sum_{t=2}^T
-        \operatorname{KL}\left(q(x_{t-1}|x_t,x_0) \| p_\theta(x_{t-1}|x_t)\right) - \operatorname{KL}\left(q(x_T|x_0) \|
-        p(x_T)\right)\right]",
+        printed: "",
+        formula: r"\log p_\theta(x_0) \ge \mathbb{E}_q \log p_\theta(x_0|x_1) - \sum_{t=2}^T \mathbb{E}_q
+        \operatorname{KL}\left(q(x_{t-1}|x_t,x_0) \,\|\, p_\theta(x_{t-1}|x_t)\right) - \operatorname{KL}\left(q(x_T|x_0) \,\|\,
+        p(x_T)\right)",
         finding: "It holds. The terms add up to the divergence of the two processes as laws of (x_0, ..., x_T), which is never \
         less than that of their marginals at x_0, and equal to it for the exact reversal.",
         mutants: &["prior term dropped", "sum starts at t = 3", "reconstruction with the wrong sign", "KL counted as a gain"],
@@ -86,6 +87,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "The model's reverse kernels are Gaussian and t >= 2: at t = 1 the posterior is a point, which is why that term \
         is a likelihood and not a divergence.",
+        printed: "",
         formula: r"\operatorname{KL} = \frac{d}{2}\left(\frac{\tilde\beta_t}{\sigma_t^2} - 1 -
         \ln\frac{\tilde\beta_t}{\sigma_t^2}\right) + \frac{\|\tilde\mu_t - \mu_\theta\|^2}{2 \sigma_t^2}",
         finding: "It holds: the closed form equals the integral of q ln(q/p), and in d dimensions the divergence of the dense \
@@ -170,6 +172,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Each KL term equals E[w_t ||eps - eps_theta(x_t, t)||^2].",
         reading: "The expectation over x0 and eps stands on the right side only; it is read on both.",
         assumes: "The model's mean is written with eps_theta, its variance is isotropic.",
+        printed: "",
         formula: r"\operatorname{KL}_t = w_t \|\varepsilon - \varepsilon_\theta\|^2, \quad w_t = \frac{\beta_t^2}{2 \sigma_t^2
         \alpha_t (1 - \bar\alpha_t)} = \frac{\beta_t}{2 \alpha_t (1 - \bar\alpha_{t-1})} \quad \text{if} \quad \sigma_t^2 =
         \tilde\beta_t",
@@ -240,8 +243,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "w_t is the weight of ||eps - eps_theta||^2 in the bound with the posterior's variance; with variance beta_t it \
         is that times beta~_t/beta_t.",
-        formula: r"w_t = \frac{1}{2}\left(\frac{\operatorname{SNR}(t-1)}{\operatorname{SNR}(t)} - 1\right), \quad \text{not} \quad
-        \frac{c}{\operatorname{SNR}(t)}",
+        printed: r"w_t \propto \frac{1}{\operatorname{SNR}(t)}",
+        formula: r"w_t = \frac{1}{2}\left(\frac{\operatorname{SNR}(t-1)}{\operatorname{SNR}(t)} - 1\right)",
         finding: "The bound's weight is half of the relative drop of the SNR in the step, and it is largest where the noise is \
         small: with DDPM's schedule 0.60 at t = 2 and 0.010 at t = 1000, where 1/SNR would rise by a factor of 1e8. The conclusion \
         on the slide is right, for the opposite reason: the bound weights small-noise steps up, so w_t = 1 moves training toward \

@@ -4,7 +4,8 @@ use super::level;
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
 use crate::diffusion::elbo::prior;
-use crate::diffusion::kernel::{Level, Transition};
+use crate::diffusion::kernel::Transition;
+use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::math::gaussian::{Covariance, Normal};
 use crate::math::quadrature::NormalRule;
@@ -21,6 +22,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         of x_t.",
         reading: "",
         assumes: "The step's noise is independent of x_{t-1}; the coordinates of x_{t-1} may be correlated.",
+        printed: "",
         formula: r"\operatorname{Var}[x_t] = (1 - \beta_t) \operatorname{Var}[x_{t-1}] + \beta_t = 1",
         finding: "It holds for any beta_t and any correlations, because the squares of the two coefficients add up to 1. A \
         variance other than 1 comes closer: its distance from 1 shrinks by the factor 1 - beta_t in each step.",
@@ -90,6 +92,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "Composing the first t kernels gives a Gaussian with mean sqrt(alpha_bar_t) x0 and variance 1 - alpha_bar_t.",
         reading: "",
         assumes: "alpha_bar_t is the product of 1 - beta_s over s = 1..t.",
+        printed: "",
         formula: r"q(x_t | x_0) = \mathcal{N}\left(x_t; \sqrt{\bar\alpha_t}\, x_0, (1 - \bar\alpha_t) I\right)",
         finding: "It holds for every schedule: the steps composed one after the other give the tabulated coefficients, and the \
         integral over the state in between gives the density.",
@@ -156,6 +159,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         x_t, at a cost that does not grow with t.",
         reading: "",
         assumes: "The noises of the steps are independent standard normals.",
+        printed: "",
         formula: r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1 - \bar\alpha_t}\, \varepsilon, \quad \varepsilon = \sum_{s=1}^t
         \frac{c_s}{\sqrt{1 - \bar\alpha_t}} z_s, \quad \sum_{s=1}^t c_s^2 = 1 - \bar\alpha_t",
         finding: "It holds, and not only in law: the noises of a simulated chain add up to one eps of unit variance with which the \
@@ -202,6 +206,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "Closeness is measured by KL(q(x_T|x0) || N(0, I)), which is zero only for equal laws; 1e-9 nats cannot be told \
         from 0 by fewer than some 1e9 samples.",
+        printed: "",
         formula: r"\operatorname{KL} = \frac{1}{2}\left(\bar\alpha_T \left(\|x_0\|^2 - d\right) - d \ln(1 - \bar\alpha_T)\right)
         \to 0 \quad \text{if} \quad \bar\alpha_T \to 0",
         finding: "It holds in the limit alpha_bar_T to 0, that is if the betas add up to infinity, or exactly with a schedule of \

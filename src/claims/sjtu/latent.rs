@@ -18,6 +18,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The slide prints 512^2 = 786,432, without the factor 3 for the colours; it writes 512 x 512 x 3 one line \
         below.",
         assumes: "One dimension for each number of an image.",
+        printed: "",
         formula: r"3 \cdot 512^2 = 786432, \quad 512^2 = 262144",
         finding: "It holds if the images have three colour channels: 512^2 alone is 262,144, a third of the number on the slide.",
         mutants: &["one channel", "pixels of a 256 x 256 image", "bytes of half-precision numbers"],
@@ -51,6 +52,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "Cost is counted in multiply-adds of a layer with the same width (number of inner channels) at either \
         resolution.",
+        printed: r"\frac{512 \cdot 512 \cdot 3}{64 \cdot 64 \cdot 4} = 64",
         formula: r"\frac{512 \cdot 512 \cdot 3}{64 \cdot 64 \cdot 4} = 48, \quad \frac{512^2}{64^2} = 64",
         finding: "There are 48 times fewer dimensions, because the latent has 4 channels where the image has 3; 64 is the ratio of \
         spatial positions. The cost of a convolution between equally wide layers does fall by 64, that of full self-attention by \

@@ -2,7 +2,7 @@
 
 use crate::claims::Claim;
 use crate::diffusion::PathPoint;
-use crate::diffusion::kernel::Level;
+use crate::diffusion::level::Level;
 use crate::diffusion::schedule::Table;
 
 pub(in crate::claims) mod chain;

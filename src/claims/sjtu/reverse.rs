@@ -3,7 +3,8 @@
 use super::level;
 use crate::claims::Role::Printed;
 use crate::claims::{Claim, Trial};
-use crate::diffusion::kernel::{Level, Posterior, Transition};
+use crate::diffusion::kernel::{Posterior, Transition};
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::mixture::Mixture;
@@ -23,6 +24,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "Distance from Gaussian is the KL divergence to the Gaussian of the same mean and variance; the data are mixtures \
         of two Gaussians in one dimension.",
+        printed: "",
         formula: r"\operatorname{KL}\left(q(x_{t-1}|x_t) \,\|\, \mathcal{N}\right) = \frac{1}{12} \beta_t^3
         \left(\frac{\partial^3}{\partial x^3} \ln q(x_{t-1})\right)^2 + O(\beta_t^4)",
         finding: "It holds, and the distance falls like the third power of beta: halving the step divides it by 8. Small means \
@@ -110,6 +112,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The slide names the mean mu~_t and the variance beta~_t without their formulas; checked are those of Ho et al. \
         2020, equation 7.",
         assumes: "t > 1; at t = 1 the kernel is the point x0.",
+        printed: "",
         formula: r"\tilde\mu_t = \frac{\sqrt{\bar\alpha_{t-1}} \beta_t}{1 - \bar\alpha_t} x_0 + \frac{\sqrt{\alpha_t} (1 -
         \bar\alpha_{t-1})}{1 - \bar\alpha_t} x_t, \quad \tilde\beta_t = \frac{1 - \bar\alpha_{t-1}}{1 - \bar\alpha_t} \beta_t",
         finding: "It holds: conditioning the joint Gaussian of (x_{t-1}, x_t) on x_t by linear algebra gives the same mean and \
@@ -180,6 +183,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         eps_theta implies.",
         reading: "",
         assumes: "The implied x0 is (x_t - sqrt(1 - alpha_bar_t) eps_theta) / sqrt(alpha_bar_t), so alpha_bar_t > 0.",
+        printed: "",
         formula: r"\frac{1}{\sqrt{\alpha_t}} \left(x_t - \frac{\beta_t}{\sqrt{1 - \bar\alpha_t}} \varepsilon_\theta\right) =
         \tilde\mu_t\left(x_t, \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \varepsilon_\theta}{\sqrt{\bar\alpha_t}}\right)",
         finding: "It holds at every step, t = 1 included, for any output eps_theta, right or wrong.",

@@ -3,7 +3,7 @@
 use super::{level, still};
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
-use crate::diffusion::elbo::mmse;
+use crate::diffusion::elbo::{GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
 use crate::diffusion::kernel::Transition;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Denoiser, PathPoint};
@@ -26,6 +26,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The sampler adds noise of deviation sigma_t = sqrt(beta_t) for t > 1, and none at t = 1.",
         reading: "The slide states a choice; checked is for which data it is the exact deviation of q(x_{t-1}|x_t).",
         assumes: "Single steps of the full schedule; Gaussian data, for which the reverse kernel is exactly Gaussian.",
+        printed: "",
         formula: r"\operatorname{Var}[x_{t-1} | x_t] = \tilde\beta_t + \frac{\bar\alpha_{t-1} \beta_t^2}{(1 - \bar\alpha_t)^2}
         \frac{\lambda (1 - \bar\alpha_t)}{\bar\alpha_t \lambda + 1 - \bar\alpha_t} = \beta_t \quad \text{for} \quad \lambda = 1",
         finding: "beta_t is the exact reverse variance if the data are white with unit variance and t > 1; the posterior's beta~_t \
@@ -33,10 +34,19 @@ pub(super) const CLAIMS: &[Claim] = &[
         times too much at t = 2 of DDPM's schedule; for data of variance 4 it is too little, by 0.33 percent at t = 300. At t = 1 \
         no noise is right for a point only: unit variance would need beta_1. A sampler that skips steps needs the variance of its \
         own stride.",
-        mutants: &["beta~ for beta", "beta of the step before", "beta as the deviation", "beta of one step for a longer stride"],
+        mutants: &[
+            "beta~ for beta",
+            "beta of the step before",
+            "beta as the deviation",
+            "root of ln beta as the deviation",
+            "beta of one step for a longer stride",
+            "learned range interpolated without the logarithm",
+        ],
         check: |p| {
             let (tilde, early) = (p.mutant("beta~ for beta"), p.mutant("beta of the step before"));
             let (deviation, stride) = (p.mutant("beta as the deviation"), p.mutant("beta of one step for a longer stride"));
+            let (logarithm, linear) =
+                (p.mutant("root of ln beta as the deviation"), p.mutant("learned range interpolated without the logarithm"));
             p.property(
                 WithCondition,
                 "sigma_t^2 against the exact reverse variance, data of unit variance, t > 1",
@@ -52,6 +62,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                         table.rows()[step - 2].beta.sqrt()
                     } else if deviation {
                         row.beta
+                    } else if logarithm {
+                        row.beta.ln().sqrt()
                     } else {
                         row.beta.sqrt()
                     };
@@ -86,6 +98,32 @@ pub(super) const CLAIMS: &[Claim] = &[
                     t.compare(got, reverse_var(lambda, &table, step - 1, step), 64.0 * EPS * (1.0 + lambda));
                 },
             );
+            p.property(
+                WithCondition,
+                "Learned range beta^v beta~^(1 - v), data of variance between 0 and 1: the v of the exact variance, and the bound with it",
+                96,
+                "rounding of the two logarithms; v lies in 0..1",
+                |t| {
+                    let table = t.table(t.int(3, 100));
+                    let step = t.int(2, table.steps());
+                    let (row, lambda) = (&table.rows()[step - 1], t.uniform(0.05, 0.95));
+                    let exact = reverse_var(lambda, &table, step - 1, step);
+                    let v = if linear {
+                        (exact - row.posterior_var) / (row.beta - row.posterior_var)
+                    } else {
+                        (exact / row.posterior_var).ln() / (row.beta / row.posterior_var).ln()
+                    };
+                    let points = [still(&table, step - 1), still(&table, step)];
+                    let bound = |var: ReverseVar| {
+                        let data = GaussianData { variances: &[lambda], mean_square: 0.0 };
+                        let reverse = Reverse { var, reconstruction: Reconstruction::Gaussian(1.0), prior_var: 1.0 };
+                        let best = |at: &PathPoint, lambda: f64| mmse(lambda, (at.alpha, at.sigma));
+                        gaussian_bound(&points, data, best, &reverse).expect("two points").nats()
+                    };
+                    t.compare(v, 0.5, 0.5 + 1e-6);
+                    t.compare(bound(ReverseVar::Interpolated(v)), bound(ReverseVar::Given(vec![exact])), 1e-13);
+                },
+            );
             let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
             for (lambda, data, step) in [(0.0, "data that are one point", 2), (4.0, "data of variance 4", 300)] {
                 let ratio = table.rows()[step - 1].beta / reverse_var(lambda, &table, step - 1, step);
@@ -108,6 +146,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "T = 1000 means 1000 network evaluations for each sample.",
         reading: "",
         assumes: "The ancestral sampler of the slide, which visits every step; one evaluation serves a whole batch.",
+        printed: "",
         formula: r"\operatorname{NFE} = T",
         finding: "It holds: the sampler calls the denoiser once a step, the last one included. Classifier-free guidance doubles \
         the number, second-order methods spend two calls a step.",

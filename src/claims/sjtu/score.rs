@@ -2,7 +2,8 @@
 
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
-use crate::diffusion::kernel::{Level, Transition};
+use crate::diffusion::kernel::Transition;
+use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::{Gaussian, Law};
@@ -18,6 +19,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The gradient of log q(x_t|x0) in x_t is -eps / sqrt(1 - alpha_bar_t), where eps is the noise that made x_t.",
         reading: "",
         assumes: "t >= 1, so that there is noise.",
+        printed: "",
         formula: r"\nabla_{x_t} \log q(x_t|x_0) = -\frac{x_t - \sqrt{\bar\alpha_t}\, x_0}{1 - \bar\alpha_t} =
         -\frac{\varepsilon}{\sqrt{1 - \bar\alpha_t}}",
         finding: "It holds on every path, against the derivative of the log density by dual numbers.",
@@ -60,6 +62,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "The slide derives the conditional score; that the best prediction is then the score of the marginal is Vincent's \
         identity, which is checked.",
         assumes: "eps_theta is the best prediction, E[eps|x_t].",
+        printed: "",
         formula: r"\nabla_x \log q_t(x) = -\frac{\mathbb{E}[\varepsilon | x_t = x]}{\sigma_t}",
         finding: "It holds for any data law; the scalar is -1/sigma_t. Checked on Gaussian mixtures, against the gradient of the \
         log density by dual numbers.",
@@ -105,6 +108,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         statement: "The score is the direction of fastest increase of the density and points toward the modes.",
         reading: "",
         assumes: "Toward a mode means along the straight line to it.",
+        printed: "",
         formula: r"\max_{\|u\| = 1} \partial_u \log p(x) = \|\nabla \log p(x)\|, \quad \nabla \log p(x) = \frac{m - x}{\lambda}
         \quad \text{for} \quad p = \mathcal{N}(m, \lambda I)",
         finding: "The first half holds always. The second holds if the law is an isotropic Gaussian, where the score is a positive \

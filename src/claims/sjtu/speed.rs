@@ -3,11 +3,12 @@
 use super::still;
 use crate::claims::Claim;
 use crate::claims::Role::{WithCondition, WithoutCondition};
+use crate::diffusion::level::Level;
 use crate::diffusion::path::Path;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::consistency::{consistency_map, consistency_solve};
-use crate::exact::gains::{Level, psi};
+use crate::exact::gains::psi;
 use crate::exact::student::{ddim_chain_gain, distilled_denoiser_gain};
 use crate::law::gaussian::wiener_gain;
 use crate::law::mixture::Mixture;
@@ -30,6 +31,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "Comparable means: the produced law is no farther from the data law, in W2, than that of 1000 ancestral steps \
         with the posterior's variance. Exact for Gaussian data, here with the covariance of the handwritten digits (64 modes) or \
         with power-law spectra, the exact denoiser, DDPM's schedule and a start in N(0, I).",
+        printed: "",
         formula: r"W_2^2 = \sum_k \left(\sqrt{v_k} - \sqrt{\lambda_k}\right)^2",
         finding: "It holds if the solver is of second or third order and its steps are even in log-SNR. For the digits W2, as a \
         share of the data's total deviation, is 0.7 percent after 1000 ancestral steps; DPM-Solver-3 needs 28 evaluations for 0.3 \
@@ -107,6 +109,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "",
         assumes: "The start has the law of x_t at the noisiest point. Gaussian data for the students of k steps, Gaussian mixtures \
         in one dimension for the consistency map.",
+        printed: "",
         formula: r"f(x, t) = m + \sum_k \sqrt{\frac{\lambda_k}{\alpha_t^2 \lambda_k + \sigma_t^2}}\, u_k u_k^T (x - \alpha_t m)",
         finding: "It holds if the student has learned the teacher's flow map exactly: then 1, 2, 3 or 4 evaluations give exactly \
         the data law, and one evaluation of the consistency map carries the noise to a mixture. It is the learned map and not the \

@@ -21,6 +21,7 @@ pub(super) const LOSS: &[Claim] = &[Claim {
     statement: "The minimiser of E||eps - eps_theta(x_t, t)||^2 is the conditional expectation E[eps|x_t].",
     reading: "",
     assumes: "eps_theta may be any function of (x_t, t); checked at one t at a time, on Gaussian mixtures in one dimension.",
+    printed: "",
     formula: r"\mathbb{E}\|\varepsilon - f(x_t)\|^2 = \mathbb{E}\|\varepsilon - \mathbb{E}[\varepsilon | x_t]\|^2 +
     \mathbb{E}\|f(x_t) - \mathbb{E}[\varepsilon | x_t]\|^2",
     finding: "It holds: any departure from the conditional expectation adds exactly its own mean square to the loss. A perfect \
@@ -85,6 +86,7 @@ pub(super) const TARGETS: &[Claim] = &[
         statement: "Predicting x0 and predicting eps are mathematically equivalent.",
         reading: "",
         assumes: "x_t is known to the sampler, as it always is.",
+        printed: "",
         formula: r"\hat x_0 = \frac{x_t - \sigma_t \hat\varepsilon}{\alpha_t}, \quad \|\varepsilon - \hat\varepsilon\|^2 =
         \operatorname{SNR}(t)\, \|x_0 - \hat x_0\|^2",
         finding: "It holds if 0 < SNR(t) < infinity and the losses are weighted accordingly: each prediction then determines the \
@@ -160,6 +162,7 @@ pub(super) const TARGETS: &[Claim] = &[
         each t.",
         assumes: "Difficulty is the least mean squared error that any predictor can reach; computed for Gaussian data, mode by \
         mode.",
+        printed: "",
         formula: r"\frac{\operatorname{mmse}_{x_0}}{\lambda} = \frac{\sigma_t^2}{\alpha_t^2 \lambda + \sigma_t^2}, \quad
         \operatorname{mmse}_\varepsilon = \frac{\alpha_t^2 \lambda}{\alpha_t^2 \lambda + \sigma_t^2}, \quad \text{sum} = 1",
         finding: "It holds. But the scale of x0 does not depend on t either; what moves is how much of each target can be known. \

@@ -1,4 +1,6 @@
-//! What a check computes, and the one rule that turns it into a verdict.
+//! What a piece of evidence is about, and the one rule that turns evidence into a verdict.
+
+use crate::evidence::Evidence;
 
 /// What a piece of evidence is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -14,20 +16,16 @@ pub enum Role {
     Corrected,
 }
 
-/// One comparison: what was compared, got, want and the tolerance with its reason.
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct Evidence {
-    pub role: Role,
-    pub what: String,
-    pub got: f64,
-    pub want: f64,
-    pub tol: f64,
-    /// Why that tolerance.
-    pub why: String,
-    /// Number of random cases of which this is the worst; 1 for a single number.
-    pub cases: usize,
-    /// `|got - want| <= tol`, false for NaN.
-    pub ok: bool,
+impl Role {
+    /// `printed`, `with-condition`, `without-condition` or `corrected`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Printed => "printed",
+            Role::WithCondition => "with-condition",
+            Role::WithoutCondition => "without-condition",
+            Role::Corrected => "corrected",
+        }
+    }
 }
 
 /// What the evidence says of the statement.
@@ -50,8 +48,8 @@ impl Verdict {
     ///   printed evidence, if any, agrees.
     /// - `fails`: evidence on the printed and on the corrected form; something printed is off, everything corrected agrees.
     /// - otherwise `None`: the check does not decide, which counts as a failure of the check.
-    pub fn of(evidence: &[Evidence]) -> Option<Verdict> {
-        let of_role = |role: Role| evidence.iter().filter(move |e| e.role == role).map(|e| e.ok).collect::<Vec<_>>();
+    pub fn of(evidence: &[(Role, Evidence)]) -> Option<Verdict> {
+        let of_role = |role: Role| evidence.iter().filter(|e| e.0 == role).map(|e| e.1.holds()).collect::<Vec<_>>();
         let agrees = |oks: &[bool]| !oks.is_empty() && oks.iter().all(|ok| *ok);
         let is_off = |oks: &[bool]| oks.iter().any(|ok| !ok);
         let printed = of_role(Role::Printed);
@@ -78,14 +76,14 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn evidence(role: Role, ok: bool) -> Evidence {
-        Evidence { role, what: String::new(), got: 0.0, want: 0.0, tol: 0.0, why: String::new(), cases: 1, ok }
-    }
-
     #[test]
     fn the_rule() {
         use Role::*;
-        let of = |roles: &[(Role, bool)]| Verdict::of(&roles.iter().map(|(r, ok)| evidence(*r, *ok)).collect::<Vec<_>>());
+        let of = |roles: &[(Role, bool)]| {
+            Verdict::of(
+                &roles.iter().map(|(r, ok)| (*r, Evidence::new("", f64::from(u8::from(*ok)), 1.0, 0.0))).collect::<Vec<_>>(),
+            )
+        };
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[(Printed, true), (Printed, true)]), Some(Verdict::Holds));
         assert_eq!(of(&[(Printed, true), (Printed, false)]), None);

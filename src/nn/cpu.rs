@@ -1,0 +1,429 @@
+//! The executor on the CPU, in f32 to be fast or in f64 to be exact.
+
+use super::element::Element;
+use super::gather::{self, Epilogue, Table};
+use super::op::{attention, embedding, norm, pointwise};
+use super::program::{Op, ParamId, Program, TensorId};
+use crate::error::{Error, Result};
+use std::mem::take;
+
+/// A program with the memory that it needs for a batch of a fixed size: nothing is allocated for a tensor while it runs.
+pub struct Cpu<T> {
+    program: Program,
+    batch: usize,
+    /// Tables read backwards.
+    transposed: Vec<Table>,
+    /// By tensor.
+    values: Vec<Vec<T>>,
+    gradients: Vec<Vec<T>>,
+    /// By operation: statistics of a norm, probabilities of an attention.
+    kept: Vec<Vec<T>>,
+    /// By operation: a dense layer's matrices, packed for each direction.
+    forward_weights: Vec<Vec<T>>,
+    backward_weights: Vec<Vec<T>>,
+    params: Vec<T>,
+    times: Vec<f64>,
+    labels: Vec<usize>,
+}
+
+impl<T: Element> Cpu<T> {
+    /// Memory for `batch` images.
+    pub fn new(program: Program, batch: usize) -> Self {
+        let transposed = program.tables.iter().map(Table::transposed).collect();
+        let values = program.tensors.iter().map(|t| vec![T::zero(); batch * t.size()]).collect();
+        let kept = program
+            .ops
+            .iter()
+            .map(|op| match *op {
+                Op::Norm { groups, .. } => vec![T::zero(); batch * groups * 2],
+                Op::Attention { q, heads, .. } => vec![T::zero(); batch * heads * program.tensors[q].rows().pow(2)],
+                _ => vec![],
+            })
+            .collect();
+        let packed = |backward: bool| {
+            program
+                .ops
+                .iter()
+                .map(|op| match *op {
+                    Op::Dense { table, x, out, .. } => {
+                        let (a, b) = (program.tensors[x].channels, program.tensors[out].channels);
+                        let (depth, columns) = if backward { (b, a) } else { (a, b) };
+                        vec![T::zero(); gather::packed_len(program.tables[table].matrices, depth, columns)]
+                    }
+                    _ => vec![],
+                })
+                .collect()
+        };
+        Self {
+            transposed,
+            values,
+            gradients: vec![vec![]; program.tensors.len()],
+            kept,
+            forward_weights: packed(false),
+            backward_weights: packed(true),
+            params: vec![],
+            times: vec![0.0; batch],
+            labels: vec![0; batch],
+            batch,
+            program,
+        }
+    }
+
+    /// The program that it runs.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The value of a tensor after [`Cpu::forward`], (batch, rows, channels).
+    pub fn value(&self, tensor: TensorId) -> &[T] {
+        &self.values[tensor]
+    }
+
+    /// The gradient by a tensor after [`Cpu::backward`], (batch, rows, channels).
+    pub fn gradient(&self, tensor: TensorId) -> &[T] {
+        &self.gradients[tensor]
+    }
+
+    /// Takes the parameters, all in one vector in the program's order.
+    pub fn load(&mut self, params: &[T]) {
+        assert_eq!(params.len(), self.program.param_count(), "parameters");
+        self.params.clear();
+        self.params.extend_from_slice(params);
+        for (i, op) in self.program.ops.iter().enumerate() {
+            let Op::Dense { table, x, weight, out, .. } = *op else { continue };
+            let (matrices, a, b) =
+                (self.program.tables[table].matrices, self.program.tensors[x].channels, self.program.tensors[out].channels);
+            let w = &params[self.program.params[weight].at.clone()];
+            gather::pack(&mut self.forward_weights[i], matrices, a, b, w);
+            gather::pack_transposed(&mut self.backward_weights[i], matrices, b, a, w);
+        }
+    }
+
+    fn param(&self, id: ParamId) -> &[T] {
+        &self.params[self.program.params[id].at.clone()]
+    }
+
+    /// The network's output for a batch, (batch, rows, channels).
+    ///
+    /// # Shapes
+    /// `x` (batch, rows, channels), channels last; `times` and `labels` (batch), labels empty for a network without classes.
+    ///
+    /// # Errors
+    /// A time that is not finite, or that the embedding has no place for; a label that is missing or beyond the table.
+    pub fn forward(&mut self, x: &[T], times: &[f64], labels: &[usize]) -> Result<&[T]> {
+        self.forward_observed(x, times, labels, &mut |_| {})
+    }
+
+    /// [`Cpu::forward`], calling `after` with the index of each operation when it is done: to time it, or to look at its output.
+    ///
+    /// # Errors
+    /// As [`Cpu::forward`].
+    pub fn forward_observed(&mut self, x: &[T], times: &[f64], labels: &[usize], after: &mut dyn FnMut(usize)) -> Result<&[T]> {
+        assert_eq!(times.len(), self.batch, "times");
+        self.validate(times, labels)?;
+        self.times.copy_from_slice(times);
+        self.labels.clear();
+        self.labels.extend_from_slice(labels);
+        let input = &mut self.values[self.program.input];
+        assert_eq!(x.len(), input.len(), "input");
+        input.copy_from_slice(x);
+        if self.program.center_input {
+            input.iter_mut().for_each(|x| *x = *x + *x - T::one());
+        }
+        for i in 0..self.program.ops.len() {
+            self.forward_op(i);
+            after(i);
+        }
+        if self.program.divide_by_time {
+            let size = self.program.tensors[self.program.output].size();
+            for (out, t) in self.values[self.program.output].chunks_exact_mut(size).zip(times) {
+                let inverse = T::of(1.0 / t);
+                out.iter_mut().for_each(|y| *y *= inverse);
+            }
+        }
+        Ok(&self.values[self.program.output])
+    }
+
+    fn validate(&self, times: &[f64], labels: &[usize]) -> Result<()> {
+        let refuse = |what: &str, got: String, allowed: String| {
+            Err(Error::domain(what, got, allowed, "pass the times that the network was trained on"))
+        };
+        if let Some(t) = times.iter().find(|t| !t.is_finite()) {
+            return refuse("time", t.to_string(), "finite numbers".into());
+        }
+        for op in &self.program.ops {
+            match *op {
+                Op::Fourier { .. } => {
+                    if let Some(t) = times.iter().find(|t| !(**t > 0.0)) {
+                        return refuse(
+                            "time of a Fourier embedding",
+                            t.to_string(),
+                            "positive numbers, whose logarithm is embedded".into(),
+                        );
+                    }
+                }
+                Op::Lookup { weight, by_class, .. } => {
+                    let rows = self.program.params[weight].shape[0];
+                    if by_class {
+                        if labels.len() != self.batch || labels.iter().any(|&l| l >= rows) {
+                            return refuse(
+                                "class labels",
+                                format!("{labels:?}"),
+                                format!("{} labels from 0 to {}", self.batch, rows - 1),
+                            );
+                        }
+                    } else if let Some(t) = times.iter().find(|t| t.fract() != 0.0 || **t < 0.0 || **t >= rows as f64) {
+                        return refuse(
+                            "time of a learned embedding",
+                            t.to_string(),
+                            format!("whole numbers from 0 to {}", rows - 1),
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn forward_op(&mut self, i: usize) {
+        let op = self.program.ops[i].clone();
+        // Taken out while it is written; nothing is allocated.
+        let mut out = take(&mut self.values[op.out()]);
+        let mut kept = take(&mut self.kept[i]);
+        let p = &self.program;
+        let channels = |t: TensorId| p.tensors[t].channels;
+        let value = |t: TensorId| self.values[t].as_slice();
+        let optional = |t: Option<TensorId>| t.map_or(&[][..], value);
+        match op {
+            Op::Sinusoid { flip, shift, out: o } => embedding::sinusoid(flip, shift, &self.times, channels(o), &mut out),
+            Op::Fourier { weight, flip, .. } => embedding::fourier(flip, self.param(weight), &self.times, &mut out),
+            Op::Lookup { weight, by_class, out: o } => {
+                embedding::lookup(self.param(weight), &self.rows_of(by_class), channels(o), &mut out)
+            }
+            Op::Silu { x, .. } => pointwise::silu(value(x), &mut out),
+            Op::Dense { table, x, bias, image_bias, skip, scale, out: o, .. } => gather::rows(
+                &p.tables[table],
+                value(x),
+                channels(x),
+                &self.forward_weights[i],
+                channels(o),
+                Epilogue {
+                    bias: bias.map_or(&[], |b| self.param(b)),
+                    image_bias: optional(image_bias),
+                    skip: optional(skip),
+                    scale: T::of(scale),
+                    keep: false,
+                },
+                &mut out,
+            ),
+            Op::Norm { x, gamma, beta, groups, eps, modulation, silu, .. } => norm::forward(
+                norm::Norm { channels: channels(x), groups, eps, silu },
+                value(x),
+                self.param(gamma),
+                self.param(beta),
+                optional(modulation),
+                &mut kept,
+                &mut out,
+            ),
+            Op::Concat { a, b, .. } => pointwise::concat(value(a), channels(a), value(b), channels(b), &mut out),
+            Op::Attention { q, k, v, heads, .. } => attention::forward(
+                attention::Attention { rows: p.tensors[q].rows(), channels: channels(q), heads },
+                value(q),
+                value(k),
+                value(v),
+                &mut kept,
+                &mut out,
+            ),
+            Op::Halve { x, out: o } => {
+                pointwise::halve((p.tensors[o].height, p.tensors[o].width), channels(x), T::of(0.25), value(x), &mut out, false)
+            }
+            Op::Double { x, .. } => {
+                pointwise::double((p.tensors[x].height, p.tensors[x].width), channels(x), T::one(), value(x), &mut out, false)
+            }
+            Op::Add { a, b, .. } => pointwise::add(value(a), value(b), &mut out),
+        }
+        self.values[op.out()] = out;
+        self.kept[i] = kept;
+    }
+
+    fn rows_of(&self, by_class: bool) -> Vec<usize> {
+        if by_class { self.labels.clone() } else { self.times.iter().map(|&t| t as usize).collect() }
+    }
+
+    /// Gradients of a loss by all parameters, given its gradient by the output; the gradient by the input is then
+    /// `gradient(program.input)`.
+    ///
+    /// # Shapes
+    /// `dout` (batch, rows, channels); `grads` as the parameters, written.
+    pub fn backward(&mut self, dout: &[T], grads: &mut [T]) {
+        self.backward_observed(dout, grads, &mut |_| {});
+    }
+
+    /// [`Cpu::backward`], calling `after` with the index of each operation when its gradient is done.
+    pub fn backward_observed(&mut self, dout: &[T], grads: &mut [T], after: &mut dyn FnMut(usize)) {
+        assert_eq!(grads.len(), self.program.param_count(), "gradients");
+        if self.gradients[self.program.input].is_empty() {
+            self.gradients = self.program.tensors.iter().map(|t| vec![T::zero(); self.batch * t.size()]).collect();
+        }
+        let output = self.program.output;
+        self.gradients[output].copy_from_slice(dout);
+        if self.program.divide_by_time {
+            let size = self.program.tensors[output].size();
+            for (d, t) in self.gradients[output].chunks_exact_mut(size).zip(&self.times) {
+                let inverse = T::of(1.0 / t);
+                d.iter_mut().for_each(|y| *y *= inverse);
+            }
+        }
+        // Whether a tensor's gradient already holds something that the next one is added to.
+        let mut begun = vec![false; self.program.tensors.len()];
+        begun[output] = true;
+        for i in (0..self.program.ops.len()).rev() {
+            self.backward_op(i, &mut begun, grads);
+            after(i);
+        }
+        if self.program.center_input {
+            self.gradients[self.program.input].iter_mut().for_each(|g| *g += *g);
+        }
+    }
+
+    fn backward_op(&mut self, i: usize, begun: &mut [bool], grads: &mut [T]) {
+        let op = self.program.ops[i].clone();
+        let mut dout = take(&mut self.gradients[op.out()]);
+        let p = &self.program;
+        let (params, values) = (&self.params, &self.values);
+        let tensors = &p.tensors;
+        let channels = |t: TensorId| tensors[t].channels;
+        let value = |t: TensorId| values[t].as_slice();
+        let optional = |t: Option<TensorId>| t.map_or(&[][..], value);
+        let range = |id: ParamId| p.params[id].at.clone();
+        let gradients = &mut self.gradients;
+        // A gradient to be written or added to, taken out of its place.
+        let mut begin = |t: TensorId| std::mem::replace(&mut begun[t], true);
+        match op {
+            Op::Sinusoid { .. } | Op::Fourier { .. } => {}
+            Op::Lookup { weight, by_class, out } => {
+                let index = self.rows_of(by_class);
+                embedding::lookup_backward(&index, channels(out), &dout, &mut grads[range(weight)]);
+            }
+            Op::Silu { x, .. } => pointwise::silu_backward(value(x), &dout, &mut gradients[x], begin(x)),
+            Op::Dense { table, x, weight, bias, image_bias, skip, scale, out } => {
+                let (a, b) = (channels(x), channels(out));
+                if scale != 1.0 {
+                    let scale = T::of(scale);
+                    dout.iter_mut().for_each(|d| *d *= scale);
+                }
+                if let Some(skip) = skip {
+                    let keep = begin(skip);
+                    pointwise::copy(T::one(), &dout, &mut gradients[skip], keep);
+                }
+                if bias.is_some() || image_bias.is_some() {
+                    let sums = column_sums(&dout, tensors[out].rows(), b);
+                    if let Some(t) = image_bias {
+                        let keep = begin(t);
+                        pointwise::copy(T::one(), &sums, &mut gradients[t], keep);
+                    }
+                    if let Some(bias) = bias {
+                        let grad = &mut grads[range(bias)];
+                        grad.fill(T::zero());
+                        for sums in sums.chunks_exact(b) {
+                            grad.iter_mut().zip(sums).for_each(|(g, s)| *g += *s);
+                        }
+                    }
+                }
+                gather::outer(&p.tables[table], value(x), a, &dout, b, &mut grads[range(weight)]);
+                let keep = begin(x);
+                gather::rows(
+                    &self.transposed[table],
+                    &dout,
+                    b,
+                    &self.backward_weights[i],
+                    a,
+                    Epilogue::plain(keep),
+                    &mut gradients[x],
+                );
+            }
+            Op::Norm { x, gamma, beta, groups, eps, modulation, silu, .. } => {
+                let c = channels(x);
+                let mut dx = take(&mut gradients[x]);
+                let mut dmodulation = modulation.map_or(vec![], |t| take(&mut gradients[t]));
+                let (mut dgamma, mut dbeta) = (vec![T::zero(); c], vec![T::zero(); c]);
+                norm::backward(
+                    norm::Norm { channels: c, groups, eps, silu },
+                    value(x),
+                    &params[range(gamma)],
+                    &params[range(beta)],
+                    optional(modulation),
+                    &self.kept[i],
+                    &mut dout,
+                    (&mut dx, begin(x)),
+                    &mut dgamma,
+                    &mut dbeta,
+                    (&mut dmodulation, modulation.is_some_and(&mut begin)),
+                );
+                grads[range(gamma)].copy_from_slice(&dgamma);
+                grads[range(beta)].copy_from_slice(&dbeta);
+                gradients[x] = dx;
+                if let Some(t) = modulation {
+                    gradients[t] = dmodulation;
+                }
+            }
+            Op::Concat { a, b, .. } => {
+                let (ca, cb) = (channels(a), channels(b));
+                let keep = begin(a);
+                pointwise::slice(&dout, ca + cb, 0, &mut gradients[a], ca, keep);
+                let keep = begin(b);
+                pointwise::slice(&dout, ca + cb, ca, &mut gradients[b], cb, keep);
+            }
+            Op::Attention { q, k, v, heads, .. } => {
+                let (mut dq, mut dk, mut dv) = (take(&mut gradients[q]), take(&mut gradients[k]), take(&mut gradients[v]));
+                attention::backward(
+                    attention::Attention { rows: tensors[q].rows(), channels: channels(q), heads },
+                    value(q),
+                    value(k),
+                    value(v),
+                    &self.kept[i],
+                    &dout,
+                    (&mut dq, begin(q)),
+                    (&mut dk, begin(k)),
+                    (&mut dv, begin(v)),
+                );
+                (gradients[q], gradients[k], gradients[v]) = (dq, dk, dv);
+            }
+            Op::Halve { x, out } => {
+                let keep = begin(x);
+                pointwise::double(
+                    (tensors[out].height, tensors[out].width),
+                    channels(x),
+                    T::of(0.25),
+                    &dout,
+                    &mut gradients[x],
+                    keep,
+                );
+            }
+            Op::Double { x, .. } => {
+                let keep = begin(x);
+                pointwise::halve((tensors[x].height, tensors[x].width), channels(x), T::one(), &dout, &mut gradients[x], keep);
+            }
+            Op::Add { a, b, .. } => {
+                for t in [a, b] {
+                    let keep = begin(t);
+                    pointwise::copy(T::one(), &dout, &mut gradients[t], keep);
+                }
+            }
+        }
+        self.gradients[op.out()] = dout;
+    }
+}
+
+/// The sum over the rows of each image, (images, columns).
+fn column_sums<T: Element>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
+    use rayon::prelude::*;
+    let mut sums = vec![T::zero(); x.len() / rows];
+    sums.par_chunks_exact_mut(columns).zip(x.par_chunks_exact(rows * columns)).for_each(|(sums, x)| {
+        for x in x.chunks_exact(columns) {
+            sums.iter_mut().zip(x).for_each(|(s, x)| *s += *x);
+        }
+    });
+    sums
+}

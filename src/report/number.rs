@@ -1,0 +1,67 @@
+//! Numbers as the crate's files carry them. Layer L8.
+
+use serde::{Serialize, Serializer};
+use std::io::{self, Write};
+
+/// A number as JSON and CSV carry it: 17 significant digits; `inf`, `-inf` and `nan`, which JSON's numbers lack, as strings.
+#[derive(Clone, Copy, Debug)]
+pub struct Number(pub f64);
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.is_finite() {
+            true => write!(f, "{:.16e}", self.0),
+            // Python, NumPy and pandas read these three.
+            false => f.write_str(if self.0.is_nan() {
+                "nan"
+            } else if self.0 > 0.0 {
+                "inf"
+            } else {
+                "-inf"
+            }),
+        }
+    }
+}
+
+impl Serialize for Number {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.serialize_str(&self.to_string()) }
+    }
+}
+
+/// JSON on one line, numbers with 17 significant digits.
+pub fn json(value: &impl Serialize) -> Vec<u8> {
+    struct Digits17;
+    impl serde_json::ser::Formatter for Digits17 {
+        fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
+            write!(writer, "{value:.16e}")
+        }
+    }
+    let mut bytes = Vec::new();
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Digits17)).expect("plain data is JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_without_a_json_form_are_strings() {
+        let text = String::from_utf8(json(&[0.1, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0].map(Number))).unwrap();
+        assert_eq!(text, "[1.0000000000000001e-1,\"inf\",\"-inf\",\"nan\",0.0000000000000000e0]\n");
+    }
+
+    proptest! {
+        #[test]
+        fn every_number_reads_back_to_the_bit(bits in any::<u64>()) {
+            let x = f64::from_bits(bits);
+            prop_assume!(x.is_finite());
+            prop_assert_eq!(Number(x).to_string().parse::<f64>().unwrap().to_bits(), bits);
+            let text = String::from_utf8(json(&Number(x))).unwrap();
+            prop_assert_eq!(text.trim().parse::<f64>().unwrap().to_bits(), bits);
+        }
+    }
+}

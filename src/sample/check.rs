@@ -1,0 +1,718 @@
+//! Foreign trajectories and samples held to the exact answer, with what is wrong in words where it can be told.
+//!
+//! A deterministic trajectory is compared with the exact flow from its own start. Being inaccurate is no fault, so each step is also *read*: a
+//! step of any affine method is `x_to = sum_j (a_j x_j + b_j x0_hat_j)` over the last few points, and least squares over the recorded
+//! states gives the weights. Two things must then hold, or a point mass would not be reproduced: `sum_j a_j sigma_j = sigma_to` and
+//! `sum_j (a_j alpha_j + b_j) = alpha_to`. Where they do not, they say at which level the step really lands. Data of few modes fit too many
+//! weights: a reading counts only where the exact flow's own state is no such combination. Where the law does not vary at all in some
+//! direction, that direction is a point mass and every step is held to it, read or not.
+//!
+//! Stochastic trajectories and plain samples are compared by their law, with exact tests in the modes of the true covariance; where the law is
+//! off, the first state that shows it is named, and the noise that each step added is estimated.
+
+use super::ancestral::Ddim;
+use super::dpmpp::{nodes_of, published_weights};
+use super::model::denoised;
+use super::noise_source::Silence;
+use super::order::{Order, order};
+use super::propagate::{Response, Start, modes};
+use super::run::Stretch;
+use super::shortcut::Known;
+use super::{grid, sample};
+use crate::diffusion::PathPoint;
+use crate::diffusion::kernel::{Posterior, Transition};
+use crate::diffusion::level::Level;
+use crate::error::{Error, Result};
+use crate::exact::distance::w2_squared;
+use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
+use crate::exact::teleport::gaussian_with_moments_of;
+use crate::law::{Gaussian, Law};
+use crate::math::gaussian::w2_squared_normal;
+use crate::math::moments::{Normalisation, mean_and_cov};
+use crate::math::noise::Noise;
+use nalgebra::{DMatrix, DVector};
+use ndarray::{Array1, Array2, Axis, Zip};
+use serde::Serialize;
+use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
+
+/// What was recorded of a foreign sampler.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    /// States in sampling order, each (n, d).
+    pub x: Vec<Array2<f64>>,
+    /// The coordinates of each state.
+    pub points: Vec<PathPoint>,
+    /// Whether the states were `f32`.
+    pub single: bool,
+}
+
+/// How good a recording is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The exact answer: to rounding for a flow, within the sampling error for a law.
+    Exact,
+    /// A method at work: no more than a discretisation's error.
+    Converging,
+    /// Something else.
+    Off,
+}
+
+/// One point of a trajectory.
+#[derive(Clone, Copy, Debug)]
+pub struct StepReport {
+    /// Index of the state; 0 is the start.
+    pub k: usize,
+    /// Its signal coefficient.
+    pub alpha: f64,
+    /// Its noise coefficient.
+    pub sigma: f64,
+    /// Root mean square error over root mean square of the exact states; for stochastic kinds the W2 of moments over it.
+    pub rel_err: f64,
+}
+
+/// How far the law of the last states is from the true one.
+#[derive(Clone, Copy, Debug)]
+pub struct LawReport {
+    /// Distance of the means.
+    pub mean_err: f64,
+    /// Frobenius norm of the difference of the covariances.
+    pub cov_err: f64,
+    /// W2 between the Gaussians with these moments.
+    pub w2: f64,
+    /// Its standard error, by leaving out a tenth at a time.
+    pub w2_stderr: f64,
+    /// Probability that draws of the true law look as unlikely, over all modes (Bonferroni).
+    pub p_value: f64,
+}
+
+/// The outcome for one recording.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Steps recorded; 0 for plain samples.
+    pub steps: usize,
+    /// States in the batch.
+    pub rows: usize,
+    /// How good it is.
+    pub verdict: Verdict,
+    /// Largest relative error.
+    pub max_rel_err: f64,
+    /// Relative error of the last states.
+    pub final_rel_err: f64,
+    /// All of them.
+    pub per_step: Vec<StepReport>,
+    /// For stochastic kinds.
+    pub law: Option<LawReport>,
+    /// What is wrong, or worth knowing, in words.
+    pub findings: Vec<String>,
+}
+
+fn model<'a>(law: Known<'a>) -> &'a dyn Law {
+    match law {
+        Known::Gaussian(law) => law,
+        Known::Any(law) => law,
+    }
+}
+
+/// Holds a deterministic trajectory to the exact flow from its own start.
+///
+/// # Errors
+/// Shapes that do not fit the law or each other; coefficients that are no levels; a law whose flow cannot be followed.
+pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
+    fits(recording, model(law).dim())?;
+    let Recording { x, points, .. } = recording;
+    let steps = x.len() - 1;
+    if let Some(report) = unusable(recording) {
+        return Ok(report);
+    }
+    let exact = match law {
+        Known::Gaussian(law) => points.iter().map(|to| pf_ode_map(law, x[0].view(), &points[0], to)).collect::<Result<Vec<_>>>()?,
+        Known::Any(law) => pf_ode_solve(law, x[0].view(), points)?,
+    };
+    let errors: Vec<f64> = x.iter().zip(&exact).map(|(x, exact)| rms(&(x - exact)) / rms(exact).max(f64::MIN_POSITIVE)).collect();
+    let mut report = report(recording, &errors);
+    // Rounding of a few hundred steps, or of storing the states.
+    let rounding = if recording.single { 1e-5 } else { 1e-10 };
+    if report.max_rel_err <= rounding {
+        report.verdict = Verdict::Exact;
+        return Ok(report);
+    }
+    let reading = read_steps(recording, model(law), &exact);
+    let all_read = reading.iter().all(|r| matches!(r, Reading::Consistent(_) | Reading::Tangent));
+    report.findings.extend(words(&reading, recording));
+    if let (Known::Gaussian(law), true) = (law, report.findings.is_empty()) {
+        report.findings.extend(off_the_point_mass(recording, law, &reading));
+    }
+    let faulty = reading.iter().any(|r| matches!(r, Reading::Lands { .. } | Reading::Neighbour { .. } | Reading::StaleEps));
+    // A method that cannot be read is held to the simplest one: DDIM over the same points.
+    let ddim = sample(&Ddim { eta: 0.0 }, model(law), points, x[0].clone(), &mut Silence)?;
+    let yardstick = rms(&(&ddim.x - &exact[steps])) / rms(&exact[steps]).max(f64::MIN_POSITIVE);
+    let slack = 2.0 * yardstick + rounding;
+    let close = report.final_rel_err <= slack;
+    if !faulty && !all_read && !close {
+        report.findings.push(format!(
+            "the final error {:.2e} is more than twice DDIM's over the same points, {yardstick:.2e}",
+            report.final_rel_err
+        ));
+        // A last step to sigma = 0 draws nothing.
+        if (reading.iter().zip(&points[1..])).all(|(r, to)| matches!(r, Reading::Unread) || to.sigma == 0.0) {
+            report.findings.push("no step is a combination of states and x0: if the sampler draws noise, pass --kind sde".into());
+        }
+    }
+    report.verdict = if !faulty && (all_read || close) { Verdict::Converging } else { Verdict::Off };
+    Ok(report)
+}
+
+/// The order that several recordings of growing numbers of steps show, where all of them differ in it.
+pub fn order_of(reports: &[Report]) -> Option<Order> {
+    let steps: Vec<usize> = reports.iter().map(|r| r.steps).collect();
+    let mut distinct = steps.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let errors: Vec<f64> = reports.iter().map(|r| r.final_rel_err).collect();
+    if distinct.len() == steps.len() { order(&steps, &errors, 1e-12).ok() } else { None }
+}
+
+/// Holds the states at the last point (or each, for the table) of a stochastic trajectory to the true marginals.
+///
+/// # Errors
+/// As [`check_ode`]; fewer than two states.
+pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
+    fits(recording, model(law).dim())?;
+    if let Some(report) = unusable(recording) {
+        return Ok(report);
+    }
+    let truth = moments_of(law)?;
+    let errors =
+        (recording.x.iter().zip(&recording.points)).map(|(x, at)| mode_distance(x, &truth, at)).collect::<Result<Vec<_>>>()?;
+    let mut report = report(recording, &errors);
+    let last = recording.points.len() - 1;
+    let found = law_report(&recording.x[last], law, &recording.points[last])?;
+    report.verdict = if found.p_value > LEVEL {
+        Verdict::Exact
+    } else {
+        // DDPM over the same points is a correct method: what it is off by is discretisation.
+        let truth = modes(&truth)?;
+        let ddpm = Response::of(&Ddim { eta: 1.0 }, &recording.points, Law::cov(&truth).diag().to_owned())?;
+        let yardstick = ddpm.w2(&truth.mean().to_owned(), Start::Marginal);
+        let slack = 2.0 * yardstick + 4.0 * found.w2_stderr;
+        report.findings.push(format!("W2 {:.2e}; DDPM's exact W2 over the same points is {yardstick:.2e}", found.w2));
+        if found.w2 <= slack {
+            Verdict::Converging
+        } else {
+            report.findings.extend(first_state_off(recording, law)?);
+            report.findings.extend(noise_off(recording, model(law)));
+            Verdict::Off
+        }
+    };
+    report.law = Some(found);
+    Ok(report)
+}
+
+/// Holds plain samples (n, d) to the law.
+///
+/// # Errors
+/// A dimension that is not the law's; fewer than two samples.
+pub fn check_samples(x: &Array2<f64>, law: Known) -> Result<Report> {
+    let clean = PathPoint::still(1.0, 0.0);
+    let recording = Recording { x: vec![x.clone()], points: vec![clean], single: false };
+    fits(&recording, model(law).dim())?;
+    if let Some(report) = not_finite(&recording) {
+        return Ok(report);
+    }
+    let mut report = report(&recording, &[mode_distance(x, &moments_of(law)?, &clean)?]);
+    let found = law_report(x, law, &clean)?;
+    report.verdict = if found.p_value > LEVEL { Verdict::Exact } else { Verdict::Off };
+    if report.verdict == Verdict::Off {
+        report.findings.push(format!("draws of the law itself would look like this with probability {:.1e} only", found.p_value));
+        report.findings.extend(worst_moment(&moment_tests(x, law, &moments_of(law)?, &clean)).map(|t| t.words()));
+    }
+    report.law = Some(found);
+    Ok(report)
+}
+
+/// Chance at which a correct sampler is refused, at most.
+pub const LEVEL: f64 = 1e-3;
+
+fn fits(recording: &Recording, d: usize) -> Result<()> {
+    let Recording { x, points, .. } = recording;
+    if x.is_empty() || x.len() != points.len() {
+        let got = [x.len(), points.len()];
+        return Err(Error::shape(
+            "states, points",
+            &got,
+            "equal and not 0",
+            "record alpha and sigma of every state, the start included",
+        ));
+    }
+    match x.iter().find(|x| x.ncols() != d || x.nrows() != recording.x[0].nrows() || x.nrows() == 0) {
+        None => Ok(()),
+        Some(x) => Err(Error::shape("states", x.shape(), format!("(n, {d}), the law's dimension"), "record the batch as rows")),
+    }
+}
+
+fn report(recording: &Recording, errors: &[f64]) -> Report {
+    let line = |(k, (p, &rel_err)): (usize, (&PathPoint, &f64))| StepReport { k, alpha: p.alpha, sigma: p.sigma, rel_err };
+    Report {
+        steps: recording.points.len() - 1,
+        rows: recording.x[0].nrows(),
+        verdict: Verdict::Off,
+        max_rel_err: errors.iter().fold(0.0, |m: f64, e| if m.is_nan() || *e <= m { m } else { *e }),
+        final_rel_err: errors[errors.len() - 1],
+        per_step: recording.points.iter().zip(errors).enumerate().map(line).collect(),
+        law: None,
+        findings: Vec::new(),
+    }
+}
+
+/// A recording in which nothing more can be read.
+fn unusable(recording: &Recording) -> Option<Report> {
+    if let Some(report) = not_finite(recording) {
+        return Some(report);
+    }
+    let fault = grid::checked(&recording.points).err()?;
+    let mut report = report(recording, &vec![f64::NAN; recording.points.len()]);
+    report.findings.push(format!("the grid: {fault}"));
+    Some(report)
+}
+
+fn not_finite(recording: &Recording) -> Option<Report> {
+    let k = recording.x.iter().position(|x| x.iter().any(|v| !v.is_finite()))?;
+    let mut report = report(recording, &vec![f64::NAN; recording.points.len()]);
+    let p = recording.points[k];
+    report
+        .findings
+        .push(format!("state {k} (alpha = {}, sigma = {}) holds NaN or infinity: look at the step before it", p.alpha, p.sigma));
+    Some(report)
+}
+
+fn rms(x: &Array2<f64>) -> f64 {
+    (x.iter().map(|v| v * v).sum::<f64>() / x.len() as f64).sqrt()
+}
+
+/// What a step turned out to be.
+#[derive(Clone, Debug)]
+enum Reading {
+    /// Weights that reproduce a point mass; true where they are the published third-order ones.
+    Consistent(bool),
+    /// Weights that land on the tangent of a variance-preserving path: Euler's step in its time.
+    Tangent,
+    /// Weights that land at another level than the file says.
+    Lands { alpha: f64, sigma: f64, x0_as_eps: bool },
+    /// The model was evaluated at the level of a neighbouring point.
+    Neighbour { ahead: bool },
+    /// x0 was clipped, the eps of before kept.
+    StaleEps,
+    /// x0 was clipped.
+    Clipped,
+    /// No such combination.
+    Unread,
+}
+
+/// Evaluations before the last that a multistep method may use.
+const PAST: usize = 3;
+
+fn read_steps(recording: &Recording, law: &dyn Law, exact: &[Array2<f64>]) -> Vec<Reading> {
+    let Recording { x, points, single } = recording;
+    let at = |k: usize, level: &PathPoint| denoised(law, &x[k], level);
+    let x0_hats: Vec<Array2<f64>> = (0..x.len() - 1).map(|k| at(k, &points[k])).collect();
+    // States are off by rounding, steps by a few times that; and so much a landing may be off at most.
+    let (tol, allowed) = if *single { (5e-6, 1e-3) } else { (1e-11, 1e-6) };
+    (0..x.len() - 1)
+        .map(|k| {
+            let (from, to) = (points[k], points[k + 1]);
+            let fit = |columns: &[&Array2<f64>]| least_squares(columns, &x[k + 1], &exact[k + 1], tol);
+            // x0_hat's of the last steps, then eps_hat's, which bring their states along.
+            let mut least = f64::INFINITY;
+            'reading: for back in 0..=PAST.min(k) {
+                for states in if back == 0 { 1..=1 } else { 1..=2 } {
+                    let old = if states == 2 { back } else { 0 };
+                    let mut columns: Vec<&Array2<f64>> = (0..=old).map(|j| &x[k - j]).collect();
+                    columns.extend((0..=back).map(|j| &x0_hats[k - j]));
+                    let (w, error) = match fit(&columns) {
+                        Fit::Weights(w, error) => (w, error),
+                        Fit::No(residual) => {
+                            least = least.min(residual);
+                            continue;
+                        }
+                        // More columns would tell less.
+                        Fit::Untold if back == 0 => return Reading::Unread,
+                        Fit::Untold => break 'reading,
+                    };
+                    let (a, b) = w.split_at(old + 1);
+                    let sigma: f64 = a.iter().enumerate().map(|(j, a)| a * points[k - j].sigma).sum();
+                    let alpha = a.iter().enumerate().map(|(j, a)| a * points[k - j].alpha).sum::<f64>() + b.iter().sum::<f64>();
+                    let size = from.sigma.hypot(from.alpha);
+                    // A sound method would do it, but where the landing itself is known to less than a thousandth, the weights do not say.
+                    if error * size > 1e-3 * to.sigma.hypot(to.alpha) {
+                        return Reading::Unread;
+                    }
+                    let near = (sigma - to.sigma).abs().max((alpha - to.alpha).abs()) <= (allowed + error) * size;
+                    if near {
+                        return Reading::Consistent(old == 0 && back == 2 && lacks_factor_two(points, k, b));
+                    }
+                    // Euler in the time of a variance-preserving path leaves the circle along its tangent.
+                    let on_circle = |p: &PathPoint| (p.alpha * p.alpha + p.sigma * p.sigma - 1.0).abs() <= 1e-6;
+                    let (step_alpha, step_sigma) = (to.alpha - from.alpha, to.sigma - from.sigma);
+                    let forward = (alpha - from.alpha) * step_alpha + (sigma - from.sigma) * step_sigma
+                        > 0.5 * (step_alpha * step_alpha + step_sigma * step_sigma);
+                    let along = from.alpha * (alpha - from.alpha) + from.sigma * (sigma - from.sigma);
+                    if on_circle(&from) && on_circle(&to) && forward && along.abs() <= allowed + error {
+                        return Reading::Tangent;
+                    }
+                    // x0 fed where eps belongs: x0_used = (x - sigma x0_hat) / alpha.
+                    let swapped = to.alpha / from.alpha;
+                    let x0_as_eps = back == 0
+                        && ((a[0] - swapped).abs() + (b[0] - (to.sigma - swapped * from.sigma)).abs()) <= allowed * (1.0 + swapped);
+                    return Reading::Lands { alpha, sigma, x0_as_eps };
+                }
+            }
+            // A sound reading that fails by little leaves no room for an unsound one.
+            if least <= 100.0 * tol {
+                return Reading::Unread;
+            }
+            for (ahead, level) in [(true, Some(to)), (false, k.checked_sub(1).map(|j| points[j]))] {
+                if level.is_some_and(|l| l.sigma > 0.0 && fit(&[&x[k], &at(k, &l)]).is_one()) {
+                    return Reading::Neighbour { ahead };
+                }
+            }
+            let clipped = x0_hats[k].mapv(|v| v.clamp(-1.0, 1.0));
+            if fit(&[&x[k], &clipped]).is_one() {
+                return Reading::Clipped;
+            }
+            if fit(&[&x[k], &x0_hats[k], &clipped]).is_one() { Reading::StaleEps } else { Reading::Unread }
+        })
+        .collect()
+}
+
+/// Whether three weights are those of the third-order update without its factor two.
+fn lacks_factor_two(points: &[PathPoint], k: usize, weights: &[f64]) -> bool {
+    let (Ok(stretch), Ok(nodes)) = (Stretch::between(&points[k], &points[k + 1]), nodes_of(points, k, 3)) else { return false };
+    if !stretch.h.is_finite() || !nodes.iter().all(|t| t.is_finite()) {
+        return false;
+    }
+    let published = published_weights(stretch, &nodes).map(|w| w * points[k + 1].alpha);
+    weights.iter().zip(published).all(|(w, p)| (w - p).abs() <= 1e-4 * p.abs())
+}
+
+/// Whether columns give a state.
+enum Fit {
+    /// They do, with these weights, a sum of which is known to the second number.
+    Weights(Vec<f64>, f64),
+    /// They do not, by so much of its size.
+    No(f64),
+    /// The data cannot tell: columns that are nearly dependent, or that give any such state.
+    Untold,
+}
+
+impl Fit {
+    fn is_one(&self) -> bool {
+        matches!(self, Self::Weights(..))
+    }
+}
+
+/// Whether columns give `y` to within `tol` of its size, and do not give `control`, a state of the same kind that they should not.
+fn least_squares(columns: &[&Array2<f64>], y: &Array2<f64>, control: &Array2<f64>, tol: f64) -> Fit {
+    let (rows, n) = (y.len(), columns.len());
+    let norms: Vec<f64> = columns.iter().map(|c| c.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
+    if rows < n + 3 || norms.contains(&0.0) {
+        return Fit::Untold;
+    }
+    let design = DMatrix::from_iterator(rows, n, columns.iter().zip(&norms).flat_map(|(c, s)| c.iter().map(move |v| v / s)));
+    let svd = design.clone().svd(true, true);
+    let (largest, smallest) = (svd.singular_values.max(), svd.singular_values.min());
+    if !(smallest > 1e-7 * largest) {
+        return Fit::Untold;
+    }
+    // Weights, the residual over the target's size, and that size.
+    let solved = |y: &Array2<f64>| {
+        let target = DVector::from_iterator(rows, y.iter().copied());
+        let w = svd.solve(&target, 0.0).expect("both factors were asked for");
+        let residual = (&design * &w - &target).amax() / target.amax();
+        (w, residual, target.norm())
+    };
+    let (w, residual, size) = solved(y);
+    if solved(control).1 <= 10.0 * tol {
+        return Fit::Untold;
+    }
+    if !(residual <= tol) {
+        return Fit::No(residual);
+    }
+    let narrowest = norms.iter().copied().fold(f64::INFINITY, f64::min);
+    Fit::Weights(w.iter().zip(&norms).map(|(w, s)| w / s).collect(), 10.0 * tol * size / (smallest * narrowest))
+}
+
+/// The first unread step that does not carry directions without variance as `alpha x0 + sigma eps`.
+fn off_the_point_mass(recording: &Recording, law: &Gaussian, readings: &[Reading]) -> Option<String> {
+    let Recording { x, points, single } = recording;
+    let largest = law.variances().iter().copied().fold(0.0, f64::max);
+    let still: Vec<Array2<f64>> = (x.iter().zip(points))
+        .map(|(x, at)| {
+            let mut out = Array2::zeros(x.raw_dim());
+            let gain = |l: f64| if l <= 1e-14 * largest { 1.0 } else { 0.0 };
+            law.map_modes(x.view(), at.alpha, 0.0, gain, out.view_mut());
+            out
+        })
+        .collect();
+    let gap = |k: usize| rms(&(&still[k + 1] - &(&still[k] * (points[k + 1].sigma / points[k].sigma)))) / rms(&x[k + 1]);
+    let tol = if *single { 1e-5 } else { 1e-10 };
+    let k = (0..readings.len()).find(|&k| matches!(readings[k], Reading::Unread) && gap(k) > tol)?;
+    Some(format!(
+        "step {k}: a direction in which the data do not vary is not carried as alpha x0 + sigma eps, off by {:.1e} of the state; a method \
+         in ln sigma or in time may do that, one in sigma or in x0 may not",
+        gap(k)
+    ))
+}
+
+fn words(readings: &[Reading], recording: &Recording) -> Vec<String> {
+    let points = &recording.points;
+    let mut findings = Vec::new();
+    let mut tell = |which: &dyn Fn(&Reading) -> bool, text: &dyn Fn(usize) -> String| {
+        let steps: Vec<usize> = (0..readings.len()).filter(|&k| which(&readings[k])).collect();
+        if let Some(&first) = steps.first() {
+            let more = if steps.len() > 1 { format!(" (and {} more steps like it)", steps.len() - 1) } else { String::new() };
+            findings.push(format!("step {first}: {}{more}", text(first)));
+        }
+    };
+    tell(&|r| matches!(r, Reading::Lands { x0_as_eps: true, .. }), &|_| "the model's x0 is used as if it were eps".into());
+    tell(&|r| matches!(r, Reading::Lands { x0_as_eps: false, .. }), &|k| {
+        let Reading::Lands { alpha, sigma, .. } = readings[k] else { unreachable!("selected above") };
+        let to = points[k + 1];
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs().max(1e-3);
+        let meant = match points.iter().position(|p| close(alpha, p.alpha) && close(sigma, p.sigma)) {
+            Some(j) => format!("which is point {j}: an index is off"),
+            None if close(alpha, to.sigma) && close(sigma, to.alpha) => "alpha and sigma are swapped".into(),
+            None => "which is no point of this file: the step's own next time is not the grid's".into(),
+        };
+        format!(
+            "its weights land at alpha = {alpha:.6}, sigma = {sigma:.6}, the file says {:.6}, {:.6}; {meant}",
+            to.alpha, to.sigma
+        )
+    });
+    tell(&|r| matches!(r, Reading::Neighbour { .. }), &|k| {
+        let ahead = matches!(readings[k], Reading::Neighbour { ahead: true });
+        format!(
+            "the model was evaluated at the level of the {} point: a time is off by one",
+            if ahead { "next" } else { "previous" }
+        )
+    });
+    tell(&|r| matches!(r, Reading::StaleEps), &|_| {
+        "x0 is clipped to [-1, 1] but eps is the one of before: x_t is no longer alpha x0 + sigma eps".into()
+    });
+    tell(&|r| matches!(r, Reading::Clipped), &|_| "x0 is clipped to [-1, 1]".into());
+    // Of steps that land elsewhere some may look like a tangent's.
+    let lands = readings.iter().any(|r| matches!(r, Reading::Lands { .. }));
+    tell(&|r| matches!(r, Reading::Tangent) && !lands, &|_| {
+        "Euler's step in the path's time: right in the limit, but a point mass is not reproduced".into()
+    });
+    tell(&|r| matches!(r, Reading::Consistent(true)), &|_| {
+        "the third-order update lacks the factor 2 of its second difference: the method converges at order 2".into()
+    });
+    findings
+}
+
+/// The Gaussian with the law's moments.
+fn moments_of(law: Known) -> Result<Gaussian> {
+    match law {
+        Known::Gaussian(law) => Ok(law.clone()),
+        Known::Any(law) => gaussian_with_moments_of(law),
+    }
+}
+
+/// Deviations from the true mean in mode coordinates, (n, modes), and the true variances.
+fn in_modes(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> (Array2<f64>, Array1<f64>) {
+    let centred = x - &(&truth.mean() * at.alpha);
+    let variances = truth.variances().mapv(|l| at.alpha * at.alpha * l + at.sigma * at.sigma);
+    (centred.dot(&truth.modes()), variances)
+}
+
+/// W2 of the moments, mode by mode, over the root mean square of the true law.
+fn mode_distance(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> Result<f64> {
+    let (y, variances) = in_modes(x, truth, at);
+    let n = y.nrows() as f64;
+    let mut sum = 0.0;
+    for (y, v) in y.columns().into_iter().zip(&variances) {
+        let mean = y.sum() / n;
+        let var = y.iter().map(|y| (y - mean) * (y - mean)).sum::<f64>() / (n - 1.0).max(1.0);
+        sum += w2_squared_normal(mean, var, 0.0, *v);
+    }
+    let size = variances.sum() + at.alpha * at.alpha * truth.mean().dot(&truth.mean());
+    Ok((sum / size).sqrt())
+}
+
+/// Distances and the test of the moments of `x` against the true law at a level.
+///
+/// # Formula
+/// In each mode the mean's `sqrt(n / v) mean` is standard normal and `(n - 1) var / v` chi-squared with n - 1 degrees of freedom,
+/// exactly for a Gaussian law; for others nearly so, from some ten rows on, with the degrees of freedom that the law's own fourth moment gives
+/// (from at most 65536 of its draws). The p-value is the smallest of all times their number: a correct sampler falls below a level no more often
+/// than that.
+///
+/// # Errors
+/// Fewer than two rows; moments that are no covariance.
+pub fn law_report(x: &Array2<f64>, law: Known, at: &PathPoint) -> Result<LawReport> {
+    let n = x.nrows();
+    if n < 2 {
+        return Err(Error::shape("samples", x.shape(), "(n, d) with n >= 2", "record more than one sample"));
+    }
+    let truth = moments_of(law)?;
+    let tests = moment_tests(x, law, &truth, at);
+    let p_value = worst_moment(&tests).map_or(1.0, |t| t.p);
+    let (mean, cov) = mean_and_cov(x.view(), Normalisation::Unbiased)?;
+    let marginal = marginal(&truth, at)?;
+    let cov_err = (&cov - &Law::cov(&marginal)).iter().map(|c| c * c).sum::<f64>().sqrt();
+    let mean_err = (&mean - &marginal.mean()).iter().map(|m| m * m).sum::<f64>().sqrt();
+    let distance = |x: &Array2<f64>| Ok::<f64, Error>(w2_squared(&Gaussian::from_data(x.view())?, &marginal)?.max(0.0).sqrt());
+    let w2 = distance(x)?;
+    // Jackknife over ten groups, fewer where there are fewer rows.
+    let groups = n.min(10);
+    let without = (0..groups)
+        .map(|g| {
+            let rows: Vec<usize> = (0..n).filter(|i| i % groups != g).collect();
+            distance(&x.select(Axis(0), &rows))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let average = without.iter().sum::<f64>() / groups as f64;
+    let spread: f64 = without.iter().map(|w| (w - average) * (w - average)).sum();
+    let w2_stderr = (spread * (groups - 1) as f64 / groups as f64).sqrt();
+    Ok(LawReport { mean_err, cov_err, w2, w2_stderr, p_value })
+}
+
+/// One moment of one mode beside the true one.
+struct MomentTest {
+    /// Variance of the mode at its level.
+    variance: f64,
+    /// Whether it is the mean or the variance that is tested.
+    of_mean: bool,
+    /// Deviation of the mean in standard deviations, or the ratio of the variances.
+    got: f64,
+    /// Two-sided, times the number of tests.
+    p: f64,
+}
+
+impl MomentTest {
+    fn words(&self) -> String {
+        let Self { variance, got, .. } = *self;
+        match self.of_mean {
+            _ if variance == 0.0 => "a direction in which the law does not vary is off its place".into(),
+            true => format!("in the direction of variance {variance:.3e} the mean is off by {got:.3} standard deviations"),
+            false => format!("in the direction of variance {variance:.3e} the variance is {got:.3} of the true one"),
+        }
+    }
+}
+
+fn worst_moment(tests: &[MomentTest]) -> Option<&MomentTest> {
+    tests.iter().min_by(|a, b| a.p.total_cmp(&b.p))
+}
+
+/// Mean and variance of every mode.
+fn moment_tests(x: &Array2<f64>, law: Known, truth: &Gaussian, at: &PathPoint) -> Vec<MomentTest> {
+    let (y, variances) = in_modes(x, truth, at);
+    let n = x.nrows() as f64;
+    let spread = match law {
+        Known::Gaussian(_) => None,
+        Known::Any(law) => Some(spread_of_squares(law, truth, at)),
+    };
+    let count = (2 * variances.len()) as f64;
+    // Below this a mode's variance is a covariance's rounding: it has one place only, met to the rounding of f32 at worst.
+    let floor = 1e-12 * variances.iter().copied().fold(0.0, f64::max);
+    let near = 1e-5 * (1.0 + x.iter().fold(0.0, |m: f64, v| m.max(v.abs())));
+    let mut tests = Vec::with_capacity(2 * variances.len());
+    for (k, (y, &variance)) in y.columns().into_iter().zip(&variances).enumerate() {
+        let mean = y.sum() / n;
+        if variance <= floor {
+            let p = if y.iter().all(|y| y.abs() <= near) { 1.0 } else { 0.0 };
+            tests.push(MomentTest { variance: 0.0, of_mean: true, got: mean, p });
+            continue;
+        }
+        let off = mean / variance.sqrt();
+        let p = 2.0 * Normal::standard().sf(n.sqrt() * off.abs());
+        tests.push(MomentTest { variance, of_mean: true, got: off, p: (p * count).min(1.0) });
+        let ratio = y.iter().map(|y| (y - mean) * (y - mean)).sum::<f64>() / ((n - 1.0) * variance);
+        let freedom = match &spread {
+            None => n - 1.0,
+            Some(spread) => 2.0 * (n - 1.0) * (variance / spread[k]).powi(2),
+        };
+        let chi = ChiSquared::new(freedom).expect("positive");
+        let p = 2.0 * chi.cdf(freedom * ratio).min(chi.sf(freedom * ratio));
+        tests.push(MomentTest { variance, of_mean: false, got: ratio, p: (p * count).min(1.0) });
+    }
+    tests
+}
+
+/// The first state of a stochastic trajectory whose law is off, and in what.
+fn first_state_off(recording: &Recording, law: Known) -> Result<Option<String>> {
+    let truth = moments_of(law)?;
+    let states = recording.x.len() as f64;
+    for (k, (x, at)) in recording.x.iter().zip(&recording.points).enumerate() {
+        let tests = moment_tests(x, law, &truth, at);
+        if let Some(test) = worst_moment(&tests).filter(|t| t.p * states <= LEVEL) {
+            return Ok(Some(format!(
+                "state {k} (alpha = {:.6}, sigma = {:.6}) is the first that is off: {}",
+                at.alpha,
+                at.sigma,
+                test.words()
+            )));
+        }
+    }
+    Ok(None)
+}
+
+/// The first step whose noise is not the posterior's, `sigma_to^2 (1 - snr_from / snr_to)`.
+///
+/// The noise is what states and `x0_hat` of this step and the one before do not explain. Its variance is known to `sqrt(2 / rows)`: only more
+/// than five of these count.
+fn noise_off(recording: &Recording, law: &dyn Law) -> Option<String> {
+    let Recording { x, points, .. } = recording;
+    let x0_hats: Vec<Array2<f64>> = (0..x.len() - 1).map(|k| denoised(law, &x[k], &points[k])).collect();
+    (0..x.len() - 1).find_map(|k| {
+        let (from, to) = (points[k], points[k + 1]);
+        if to.sigma == 0.0 || from.alpha == 0.0 {
+            return None;
+        }
+        let mut columns = vec![&x[k], &x0_hats[k]];
+        columns.extend(k.checked_sub(1).map(|j| &x0_hats[j]));
+        let rows = x[k].len();
+        if rows < 100 {
+            return None;
+        }
+        let design = DMatrix::from_iterator(rows, columns.len(), columns.iter().flat_map(|c| c.iter().copied()));
+        let target = DVector::from_iterator(rows, x[k + 1].iter().copied());
+        let w = design.clone().svd(true, true).solve(&target, 0.0).ok()?;
+        let freedom = (rows - columns.len()) as f64;
+        let got = (&design * w - target).norm_squared() / freedom;
+        let posterior = Posterior::between(Level::from(&to), Level::from(&from)).ok()?.var;
+        let forward = Transition::between(Level::from(&to), Level::from(&from)).ok()?.var;
+        let is = |var: f64| (got / var - 1.0).abs() <= 5.0 * (2.0 / freedom).sqrt();
+        if is(posterior) {
+            return None;
+        }
+        let known = if is(forward) { "; it is the forward step's, an upper bound" } else { "" };
+        Some(format!(
+            "step {k}: it adds noise of variance {got:.4e}, {:.4} of the posterior's {posterior:.4e}{known}",
+            got / posterior
+        ))
+    })
+}
+
+/// Law of `x_t` for Gaussian data.
+fn marginal(law: &Gaussian, at: &PathPoint) -> Result<Gaussian> {
+    let noise = at.sigma * at.sigma;
+    let cov = law.matrix(|l| at.alpha * at.alpha * l + noise);
+    let cov = (&cov + &cov.t()) * 0.5;
+    Gaussian::new(&law.mean() * at.alpha, cov.view())
+}
+
+/// Deviation of the squared deviation in each mode, from draws of the law.
+fn spread_of_squares(law: &dyn Law, truth: &Gaussian, at: &PathPoint) -> Array1<f64> {
+    // In high dimension fewer, or they would take gigabytes.
+    let draws = ((1 << 22) / law.dim()).clamp(1 << 12, 1 << 16);
+    let noise = Noise::new(0).child(1);
+    let mut x = law.sample(draws, &noise);
+    let mut eps = Array2::zeros(x.raw_dim());
+    noise.fill_normal(0, eps.as_slice_mut().expect("standard layout"));
+    Zip::from(&mut x).and(&eps).for_each(|x, e| *x = at.alpha * *x + at.sigma * e);
+    let (y, _) = in_modes(&x, truth, at);
+    let squares = y.mapv(|y| y * y);
+    squares.std_axis(Axis(0), 0.0)
+}
