@@ -6,6 +6,7 @@ use tweedie::diffusion::kernel::Posterior;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::{Path, PathPoint};
 use tweedie::exact::pf_ode::pf_ode_map;
+use tweedie::experiment::samplers::Cold;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
 use tweedie::sample::check::{Recording, Report, Verdict, check_ode, check_sde};
@@ -210,16 +211,7 @@ const MUTANTS: &[Mutant] = &[
     of("dpmpp-3m", "the second difference without its 2 (several public codes)", By::Order, |run| {
         dpmpp::Dpmpp3mPublished { lower_final: false }.step(run)
     }),
-    of("dpmpp-3m", "a first step of order one", By::Order, |run| {
-        if run.index() > 0 {
-            return dpmpp::Dpmpp3m.step(run);
-        }
-        let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
-        let kept = to.sigma / from.sigma;
-        run.advance(kept, &[(to.alpha - from.alpha * kept, &x0_hat)]);
-        run.remember(vec![x0_hat], 2);
-        Ok(())
-    }),
+    of("dpmpp-3m", "a first step of order one", By::Order, |run| Cold.step(run)),
     noisy("dpmpp-sde", "the half step's noise alone", By::PointMass, |run| {
         let (s, s_to) = (run.edm_sigma()?, run.to().edm_sigma());
         let middle = level((s * s_to).sqrt());

@@ -5,6 +5,7 @@ use tweedie::diffusion::prediction::Prediction;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
 use tweedie::exact::student::ddim_law;
+use tweedie::experiment::samplers::Cold;
 use tweedie::law::mixture::Mixture;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
@@ -330,23 +331,6 @@ fn the_missing_factor_and_the_warm_up_each_cost_an_order() {
         |method: &dyn Sampler| study(method, Known::Any(&law), &CERTIFIED_STEPS[2..], study_grid).unwrap().order.unwrap().slope;
     assert!((slope(&dpmpp::Dpmpp3m) - 3.0).abs() <= 0.1);
     assert!((slope(&dpmpp::Dpmpp3mPublished { lower_final: false }) - 2.0).abs() <= 0.1);
-    /// The right update after a DDIM start.
-    struct Cold;
-    impl Sampler for Cold {
-        fn order(&self) -> Option<u32> {
-            Some(3)
-        }
-        fn step(&self, run: &mut Run) -> Result<()> {
-            if run.index() > 0 {
-                return dpmpp::Dpmpp3m.step(run);
-            }
-            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
-            let kept = to.sigma / from.sigma;
-            run.advance(kept, &[(to.alpha - from.alpha * kept, &x0_hat)]);
-            run.remember(vec![x0_hat], 2);
-            Ok(())
-        }
-    }
     let cold = slope(&Cold);
     assert!((cold - 2.0).abs() <= 0.1, "{cold}");
 }

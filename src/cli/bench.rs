@@ -148,13 +148,20 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
     drop(exact);
 
     let of = |x: &[f64]| x.iter().map(|x| T::of(*x)).collect::<Vec<T>>();
-    let (mut params, x) = (of(&params), of(&x));
     let flops = 3 * batch * program.ops.iter().map(|op| program.flops(op)).sum::<usize>();
-    let mut cpu = Cpu::new(program, batch);
-    let mut grads = vec![T::zero(); params.len()];
-    let (adamw, mut state) = (AdamW::default(), State::new(params.len()));
-    cpu.load(&params);
-    let got = cpu.forward(&x, &times, &labels)?;
+    let n = params.len();
+    let mut run = Run {
+        cpu: Cpu::new(program, batch),
+        x: of(&x),
+        times,
+        labels,
+        params: of(&params),
+        grads: vec![T::zero(); n],
+        adamw: AdamW::default(),
+        state: State::new(n),
+    };
+    run.cpu.load(&run.params);
+    let got = run.forward()?;
     let largest = want.iter().fold(0.0, |m: f64, y| m.max(y.abs()));
     let error =
         got.iter().zip(&want).map(|(g, w)| (g.wide() - w).abs()).fold(0.0, |m: f64, e| if e <= m { m } else { e }) / largest;
@@ -164,15 +171,10 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
     let (mut forward, mut step) = (Vec::new(), Vec::new());
     for rep in 0..=args.reps {
         let start = Instant::now();
-        cpu.forward(&x, &times, &labels)?;
+        run.forward()?;
         let forward_time = start.elapsed();
         let start = Instant::now();
-        cpu.load(&params);
-        let y = cpu.forward(&x, &times, &labels)?;
-        let scale = T::of(2.0 / y.len() as f64);
-        let dy: Vec<T> = y.iter().map(|y| scale * *y).collect();
-        cpu.backward(&dy, &mut grads);
-        adamw.step(&mut state, &mut params, &grads);
+        run.step(&mut |_, _| {})?;
         if rep > 0 {
             forward.push(forward_time.as_secs_f64() * 1e3);
             step.push(start.elapsed().as_secs_f64() * 1e3);
@@ -181,13 +183,13 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
     forward.sort_by(f64::total_cmp);
     step.sort_by(f64::total_cmp);
     let median = |t: &[f64]| t[t.len() / 2];
-    let parts = parts(&mut cpu, &x, &times, &labels, &mut params, &mut grads, &adamw, &mut state)?;
+    let parts = run.parts()?;
     Ok(Figures {
         config: args.config.display().to_string(),
         batch,
         device,
         precision,
-        params: params.len(),
+        params: n,
         forward_ms: median(&forward),
         train_step_ms: median(&step),
         forward_fastest_ms: forward[0],
@@ -200,38 +202,62 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
     })
 }
 
-/// One more step, timed operation by operation.
-#[allow(clippy::too_many_arguments)]
-fn parts<T: Element>(
-    cpu: &mut Cpu<T>,
-    x: &[T],
-    times: &[f64],
-    labels: &[usize],
-    params: &mut [T],
-    grads: &mut [T],
-    adamw: &AdamW,
-    state: &mut State<T>,
-) -> Result<Vec<Part>> {
-    let kinds: Vec<&'static str> = cpu.program().ops.iter().map(|op| op.kind()).collect();
-    let mut parts: Vec<Part> = Vec::new();
-    let mut spent = |part: &'static str, forward: f64, backward: f64| match parts.iter_mut().find(|p| p.part == part) {
-        Some(p) => (p.forward_ms, p.backward_ms) = (p.forward_ms + forward, p.backward_ms + backward),
-        None => parts.push(Part { part, forward_ms: forward, backward_ms: backward }),
-    };
-    let mut last = Instant::now();
-    let mut lap = || {
-        let now = Instant::now();
-        1e3 * (now - std::mem::replace(&mut last, now)).as_secs_f64()
-    };
-    cpu.load(params);
-    spent("packing", lap(), 0.0);
-    let y = cpu.forward_observed(x, times, labels, &mut |i| spent(kinds[i], lap(), 0.0))?;
-    let scale = T::of(2.0 / y.len() as f64);
-    let dy: Vec<T> = y.iter().map(|y| scale * *y).collect();
-    lap();
-    cpu.backward_observed(&dy, grads, &mut |i| spent(kinds[i], 0.0, lap()));
-    adamw.step(state, params, grads);
-    spent("adamw", 0.0, lap());
-    parts.sort_by(|a, b| (b.forward_ms + b.backward_ms).total_cmp(&(a.forward_ms + a.backward_ms)));
-    Ok(parts)
+/// A network in training, on one batch.
+struct Run<T> {
+    cpu: Cpu<T>,
+    x: Vec<T>,
+    times: Vec<f64>,
+    labels: Vec<usize>,
+    params: Vec<T>,
+    grads: Vec<T>,
+    adamw: AdamW,
+    state: State<T>,
+}
+
+/// The way that a part of a step belongs to.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Forward,
+    Backward,
+}
+
+impl<T: Element> Run<T> {
+    fn forward(&mut self) -> Result<&[T]> {
+        self.cpu.forward(&self.x, &self.times, &self.labels)
+    }
+
+    /// A training step, calling `after` when a part of it is done.
+    fn step(&mut self, after: &mut dyn FnMut(&'static str, Way)) -> Result<()> {
+        let kinds: Vec<&'static str> = self.cpu.program().ops.iter().map(|op| op.kind()).collect();
+        self.cpu.load(&self.params);
+        after("packing", Way::Forward);
+        let y = self.cpu.forward_observed(&self.x, &self.times, &self.labels, &mut |i| after(kinds[i], Way::Forward))?;
+        let scale = T::of(2.0 / y.len() as f64);
+        let dy: Vec<T> = y.iter().map(|y| scale * *y).collect();
+        after("loss", Way::Backward);
+        self.cpu.backward_observed(&dy, &mut self.grads, &mut |i| after(kinds[i], Way::Backward));
+        self.adamw.step(&mut self.state, &mut self.params, &self.grads);
+        after("adamw", Way::Backward);
+        Ok(())
+    }
+
+    /// One more step, timed part by part, the dearest first.
+    fn parts(&mut self) -> Result<Vec<Part>> {
+        let mut parts: Vec<Part> = Vec::new();
+        let mut last = Instant::now();
+        self.step(&mut |part, way| {
+            let now = Instant::now();
+            let ms = 1e3 * (now - std::mem::replace(&mut last, now)).as_secs_f64();
+            let at = parts.iter().position(|p| p.part == part).unwrap_or_else(|| {
+                parts.push(Part { part, forward_ms: 0.0, backward_ms: 0.0 });
+                parts.len() - 1
+            });
+            match way {
+                Way::Forward => parts[at].forward_ms += ms,
+                Way::Backward => parts[at].backward_ms += ms,
+            }
+        })?;
+        parts.sort_by(|a, b| (b.forward_ms + b.backward_ms).total_cmp(&(a.forward_ms + a.backward_ms)));
+        Ok(parts)
+    }
 }

@@ -181,7 +181,7 @@ fn certified(certificates: &[Certificate]) -> Vec<Evidence> {
 }
 
 /// `dpmpp-3m` after a DDIM start: the right update, and a start whose local error is of order two.
-struct Cold;
+pub struct Cold;
 
 impl Sampler for Cold {
     fn order(&self) -> Option<u32> {

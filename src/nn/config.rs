@@ -160,13 +160,9 @@ impl UNetConfig {
         }
         // One key at a time, so that a wrong value is reported with its name.
         let mut merged = known;
-        for (key, value) in object
-            .iter()
-            .filter(|(key, _)| merged.get(key.as_str()).is_some())
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect::<Vec<_>>()
-        {
-            merged[&key] = value.clone();
+        for (key, value) in object {
+            let Some(place) = merged.get_mut(key) else { continue };
+            *place = value.clone();
             serde_json::from_value::<Self>(merged.clone()).map_err(|e| bad(format!("`{key}`: {value} ({e})")))?;
         }
         let config: Self = serde_json::from_value(merged).map_err(|e| bad(e.to_string()))?;

@@ -18,9 +18,10 @@ pub struct Cpu<T> {
     gradients: Vec<Vec<T>>,
     /// By operation: statistics of a norm, probabilities of an attention.
     kept: Vec<Vec<T>>,
-    /// By operation: a dense layer's matrices, packed for each direction.
+    /// By operation: a dense layer's matrices, packed.
     forward_weights: Vec<Vec<T>>,
-    backward_weights: Vec<Vec<T>>,
+    /// One dense layer's transposed matrices, packed when its gradient is computed: a pass forward alone has no use for them.
+    backward_weights: Vec<T>,
     params: Vec<T>,
     times: Vec<f64>,
     labels: Vec<usize>,
@@ -40,27 +41,24 @@ impl<T: Element> Cpu<T> {
                 _ => vec![],
             })
             .collect();
-        let packed = |backward: bool| {
-            program
-                .ops
-                .iter()
-                .map(|op| match *op {
-                    Op::Dense { table, x, out, .. } => {
-                        let (a, b) = (program.tensors[x].channels, program.tensors[out].channels);
-                        let (depth, columns) = if backward { (b, a) } else { (a, b) };
-                        vec![T::zero(); gather::packed_len(program.tables[table].matrices, depth, columns)]
-                    }
-                    _ => vec![],
-                })
-                .collect()
-        };
+        let forward_weights = program
+            .ops
+            .iter()
+            .map(|op| match *op {
+                Op::Dense { table, x, out, .. } => {
+                    let matrices = program.tables[table].matrices;
+                    vec![T::zero(); gather::packed_len(matrices, program.tensors[x].channels, program.tensors[out].channels)]
+                }
+                _ => vec![],
+            })
+            .collect();
         Self {
             transposed,
             values,
             gradients: vec![vec![]; program.tensors.len()],
             kept,
-            forward_weights: packed(false),
-            backward_weights: packed(true),
+            forward_weights,
+            backward_weights: vec![],
             params: vec![],
             times: vec![0.0; batch],
             labels: vec![0; batch],
@@ -95,7 +93,6 @@ impl<T: Element> Cpu<T> {
                 (self.program.tables[table].matrices, self.program.tensors[x].channels, self.program.tensors[out].channels);
             let w = &params[self.program.params[weight].at.clone()];
             gather::pack(&mut self.forward_weights[i], matrices, a, b, w);
-            gather::pack_transposed(&mut self.backward_weights[i], matrices, b, a, w);
         }
     }
 
@@ -135,11 +132,7 @@ impl<T: Element> Cpu<T> {
             after(i);
         }
         if self.program.divide_by_time {
-            let size = self.program.tensors[self.program.output].size();
-            for (out, t) in self.values[self.program.output].chunks_exact_mut(size).zip(times) {
-                let inverse = T::of(1.0 / t);
-                out.iter_mut().for_each(|y| *y *= inverse);
-            }
+            divide_by_time(&mut self.values[self.program.output], times);
         }
         Ok(&self.values[self.program.output])
     }
@@ -269,11 +262,7 @@ impl<T: Element> Cpu<T> {
         let output = self.program.output;
         self.gradients[output].copy_from_slice(dout);
         if self.program.divide_by_time {
-            let size = self.program.tensors[output].size();
-            for (d, t) in self.gradients[output].chunks_exact_mut(size).zip(&self.times) {
-                let inverse = T::of(1.0 / t);
-                d.iter_mut().for_each(|y| *y *= inverse);
-            }
+            divide_by_time(&mut self.gradients[output], &self.times);
         }
         // Whether a tensor's gradient already holds something that the next one is added to.
         let mut begun = vec![false; self.program.tensors.len()];
@@ -332,16 +321,15 @@ impl<T: Element> Cpu<T> {
                     }
                 }
                 gather::outer(&p.tables[table], value(x), a, &dout, b, &mut grads[range(weight)]);
+                let matrices = p.tables[table].matrices;
+                let len = gather::packed_len(matrices, b, a);
+                if self.backward_weights.len() < len {
+                    self.backward_weights.resize(len, T::zero());
+                }
+                let packed = &mut self.backward_weights[..len];
+                gather::pack_transposed(packed, matrices, b, a, &params[range(weight)]);
                 let keep = begin(x);
-                gather::rows(
-                    &self.transposed[table],
-                    &dout,
-                    b,
-                    &self.backward_weights[i],
-                    a,
-                    Epilogue::plain(keep),
-                    &mut gradients[x],
-                );
+                gather::rows(&self.transposed[table], &dout, b, packed, a, Epilogue::plain(keep), &mut gradients[x]);
             }
             Op::Norm { x, gamma, beta, groups, eps, modulation, silu, .. } => {
                 let c = channels(x);
@@ -413,6 +401,15 @@ impl<T: Element> Cpu<T> {
             }
         }
         self.gradients[op.out()] = dout;
+    }
+}
+
+/// Each image over its time.
+fn divide_by_time<T: Element>(x: &mut [T], times: &[f64]) {
+    let size = x.len() / times.len();
+    for (x, t) in x.chunks_exact_mut(size).zip(times) {
+        let inverse = T::of(1.0 / t);
+        x.iter_mut().for_each(|x| *x *= inverse);
     }
 }
 

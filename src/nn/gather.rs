@@ -199,6 +199,32 @@ struct Shared<T>(*mut T, usize);
 unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 
+/// Runs a task with tiles of P rows by V registers, TILE columns: as many sums as the registers hold beside V weights and one broadcast.
+/// With 32 registers P is `$half` where two make a tile, `$quarter` where four do.
+macro_rules! in_tiles {
+    ($task:ident, $simd:ident, $half:literal, $quarter:literal) => {
+        match (S::REGISTER_COUNT >= 32, TILE / T::lanes::<S>()) {
+            (true, 2) => $task.run::<S, $half, 2>($simd),
+            (true, 4) => $task.run::<S, $quarter, 4>($simd),
+            (_, 4) => $task.run::<S, 2, 4>($simd),
+            (_, 8) => $task.run::<S, 1, 8>($simd),
+            (_, 16) => $task.run::<S, 1, 16>($simd),
+            (_, 32) => $task.run::<S, 1, 32>($simd),
+            (_, lanes) => unreachable!("no vectors of {TILE} / {lanes}"),
+        }
+    };
+}
+
+/// One row of a tile as numbers.
+#[inline(always)]
+fn unpacked<S: Simd, T: Element, const V: usize>(acc: [T::Vector<S>; V]) -> [T; TILE] {
+    assert_eq!(V * T::lanes::<S>(), TILE);
+    let mut sums = [T::zero(); TILE];
+    // SAFETY: V registers are TILE numbers, as asserted.
+    unsafe { sums.as_mut_ptr().cast::<[T::Vector<S>; V]>().write_unaligned(acc) };
+    sums
+}
+
 struct RowsTask<'a, T> {
     table: &'a Table,
     x: &'a [T],
@@ -218,16 +244,7 @@ impl<T: Element> WithSimd for RowsTask<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        // Registers: P x V sums, V weights and one broadcast.
-        match (S::REGISTER_COUNT >= 32, TILE / T::lanes::<S>()) {
-            (true, 2) => self.run::<S, 12, 2>(simd),
-            (true, 4) => self.run::<S, 6, 4>(simd),
-            (_, 4) => self.run::<S, 2, 4>(simd),
-            (_, 8) => self.run::<S, 1, 8>(simd),
-            (_, 16) => self.run::<S, 1, 16>(simd),
-            (_, 32) => self.run::<S, 1, 32>(simd),
-            (_, lanes) => unreachable!("no vectors of {TILE} / {lanes}"),
-        }
+        in_tiles!(self, simd, 12, 6);
     }
 }
 
@@ -261,25 +278,14 @@ impl<T: Element> RowsTask<'_, T> {
                         q => x[(place[i].0 * table.inputs + q as usize) * depth..][..depth].as_ptr(),
                     });
                     let w = &w[table.taps[tap] as usize * depth * TILE..][..depth * TILE];
-                    // SAFETY: each row has `depth` elements and `w` depth times TILE, as sliced above; V registers are TILE elements.
-                    unsafe {
-                        for k in 0..depth {
-                            let b: [T::Vector<S>; V] = std::array::from_fn(|v| {
-                                w.as_ptr().add(k * TILE + v * T::lanes::<S>()).cast::<T::Vector<S>>().read_unaligned()
-                            });
-                            for (acc, row) in acc.iter_mut().zip(&rows) {
-                                let a = T::splat(simd, *row.add(k));
-                                for (acc, b) in acc.iter_mut().zip(&b) {
-                                    *acc = T::mul_add_vector(simd, a, *b, *acc);
-                                }
-                            }
-                        }
+                    for (k, w) in w.chunks_exact(TILE).enumerate() {
+                        // SAFETY: each row has `depth` elements, as sliced above, and `w` has as many rows.
+                        let a: [T; P] = std::array::from_fn(|i| unsafe { *rows[i].add(k) });
+                        accumulate::<S, T, P, V>(simd, &mut acc, &a, w);
                     }
                 }
                 for (i, &(image, k)) in place.iter().enumerate().take(n) {
-                    let mut sums = [T::zero(); TILE];
-                    // SAFETY: V registers are TILE elements.
-                    unsafe { sums.as_mut_ptr().cast::<[T::Vector<S>; V]>().write_unaligned(acc[i]) };
+                    let mut sums = unpacked::<S, T, V>(acc[i]);
                     let at = (image * table.outputs + table.order[k] as usize) * columns + first;
                     assert!(at + width <= out.1);
                     // SAFETY: in bounds as asserted; this task alone writes this row.
@@ -358,15 +364,7 @@ impl<T: Element> WithSimd for OuterTask<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        match (S::REGISTER_COUNT >= 32, TILE / T::lanes::<S>()) {
-            (true, 2) => self.run::<S, 8, 2>(simd),
-            (true, 4) => self.run::<S, 4, 4>(simd),
-            (_, 4) => self.run::<S, 2, 4>(simd),
-            (_, 8) => self.run::<S, 1, 8>(simd),
-            (_, 16) => self.run::<S, 1, 16>(simd),
-            (_, 32) => self.run::<S, 1, 32>(simd),
-            (_, lanes) => unreachable!("no vectors of {TILE} / {lanes}"),
-        }
+        in_tiles!(self, simd, 8, 4);
     }
 }
 
@@ -416,9 +414,7 @@ impl<T: Element> OuterTask<'_, T> {
                             accumulate::<S, T, P, V>(simd, &mut acc, &a[k..k + P], b);
                         }
                         for (i, acc) in acc.iter().enumerate().take(depths.len() - k) {
-                            let mut sums = [T::zero(); TILE];
-                            // SAFETY: V registers are TILE elements.
-                            unsafe { sums.as_mut_ptr().cast::<[T::Vector<S>; V]>().write_unaligned(*acc) };
+                            let sums = unpacked::<S, T, V>(*acc);
                             let at = (matrix * depth + depths.start + k + i) * columns + first;
                             assert!(at + width <= out.1);
                             // SAFETY: in bounds as asserted; this task alone writes these rows of this matrix.

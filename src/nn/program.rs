@@ -38,8 +38,6 @@ pub struct Param {
     pub dense: bool,
     /// Where it lies in the flat vector of all parameters.
     pub at: Range<usize>,
-    /// Fixed: stored, but not trained.
-    pub frozen: bool,
 }
 
 /// Index of a [`Param`] in its program.
@@ -185,7 +183,7 @@ impl Program {
     pub fn param(&mut self, name: impl ToString, shape: &[usize]) -> ParamId {
         let start = self.param_count();
         let at = start..start + shape.iter().product::<usize>();
-        self.params.push(Param { name: name.to_string(), shape: shape.to_vec(), at, dense: false, frozen: false });
+        self.params.push(Param { name: name.to_string(), shape: shape.to_vec(), at, dense: false });
         self.params.len() - 1
     }
 

@@ -225,7 +225,6 @@ impl Builder<'_> {
             TimeEmbedding::Positional => sinusoid(self, "time_proj"),
             TimeEmbedding::Fourier => {
                 let weight = self.p.param("time_proj.weight", &[c0]);
-                self.p.params[weight].frozen = true;
                 let out = self.p.tensor("time_proj", 1, 1, 2 * c0);
                 self.p.ops.push(Op::Fourier { weight, flip: config.flip_sin_to_cos, out });
                 out

@@ -1,9 +1,10 @@
 //! The chapter on the catalogue: what it found, the slips first. The whole ledger is a page of its own, [`super::ledger`].
 
+use super::chapter::{origin, section};
 use super::ledger;
-use super::page::{Block, Chapter, Colophon, File, Section};
+use super::page::{Block, Chapter, Colophon, File};
 use crate::claims::Verdict;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::claims::{Numbers, compute};
 use serde_json::Value;
@@ -11,15 +12,9 @@ use serde_json::Value;
 /// Runs the catalogue and describes what it found.
 pub fn run(context: &Context) -> Result<(Chapter, Value)> {
     let numbers = compute(context)?;
-    let settings = serde_json::to_value(numbers.settings)
-        .map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))?;
+    let (command, settings) = origin("claims", context, &numbers.settings)?;
     let colophon = Colophon { version: env!("CARGO_PKG_VERSION").into(), profile: context.profile.to_string(), seed: context.seed };
-    let command = format!("cargo run --release -- report claims --profile {} --seed {}", context.profile, context.seed);
     Ok((chapter(&numbers, &colophon, command)?, settings))
-}
-
-fn section(id: &str, title: &str, blocks: Vec<Block>) -> Section {
-    Section { id: id.into(), title: title.into(), blocks }
 }
 
 fn chapter(n: &Numbers, colophon: &Colophon, command: String) -> Result<Chapter> {

@@ -1,9 +1,10 @@
 //! The chapter on the exact diffusion of the digits, made from the numbers of [`crate::experiment::digits_theory`].
 
-use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone, plain};
-use super::page::{Block, Chapter, Figure, Section, Table};
+use super::chapter::{along, f, figure, origin, p, plot, section};
+use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
+use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::digits_theory::{Numbers, compute};
@@ -13,9 +14,7 @@ use serde_json::Value;
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<(Chapter, Value)> {
     let numbers = compute(context)?;
-    let settings = serde_json::to_value(&numbers.settings)
-        .map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))?;
-    let command = format!("cargo run --release -- report digits-theory --profile {} --seed {}", context.profile, context.seed);
+    let (command, settings) = origin("digits-theory", context, &numbers.settings)?;
     Ok((chapter(&numbers, command), settings))
 }
 
@@ -32,28 +31,8 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
     }
 }
 
-fn p(text: &str) -> Block {
-    Block::Text(text.into())
-}
-
-fn f(latex: &str) -> Block {
-    Block::Formula(latex.into())
-}
-
-fn figure(id: &str, caption: &str, alt: &str, drawings: Vec<Drawing>) -> Block {
-    Block::Figure(Figure::new(id, caption, alt, drawings))
-}
-
-fn section(id: &str, title: &str, blocks: Vec<Block>) -> Section {
-    Section { id: id.into(), title: title.into(), blocks }
-}
-
 fn evidence(rows: &[Evidence]) -> Block {
     Block::Evidence(rows.to_vec())
-}
-
-fn plot(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Drawing {
-    Drawing::Plot(Plot::new(title, x, y, series))
 }
 
 fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Picture {
@@ -62,10 +41,6 @@ fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Pictur
 
 fn pictures(title: &str, heading: &str, columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>, tone: Tone) -> Drawing {
     Drawing::Pictures(Pictures { title: title.into(), heading: heading.into(), columns, rows, shape: (8, 8), tone })
-}
-
-fn along(values: &[f64]) -> impl Iterator<Item = f64> + '_ {
-    values.iter().copied()
 }
 
 fn data(n: &Numbers) -> Section {
@@ -104,7 +79,7 @@ fn data(n: &Numbers) -> Section {
             f(
                 "\\Sigma = \\frac{1}{n}\\sum_{i=1}^{n} (x_i-\\mu)(x_i-\\mu)^{\\mathsf T} = \\sum_{k=1}^{64} \\lambda_k\\, u_k u_k^{\\mathsf T}, \\qquad \\lambda_1 \\ge \\lambda_2 \\ge \\dots \\ge 0",
             ),
-            p(&format!(
+            p(format!(
                 "Every closed form of this chapter acts on one component at a time, as a number that depends on $\\lambda_k$ and the noise level alone. So the spectrum \
                  decides everything: {half} components hold half of the variance, {most} hold 95 %. {} of the 64 pixels are blank in all digits ({}), so the \
                  covariance has rank {rank} and no inverse. Formulas that divide by $\\lambda_k$ fail on these data; the ones used here do not.",
@@ -376,7 +351,7 @@ fn comparison(n: &Numbers) -> Section {
             f(
                 "R^2_{\\text{score}} = 1 - \\frac{\\mathbb E\\lVert \\hat s - s\\rVert^2}{\\mathbb E\\lVert s\\rVert^2}, \\qquad R^2_{\\text{denoiser}} = 1 - \\frac{\\mathbb E\\lVert \\hat D - D\\rVert^2}{\\mathbb E\\lVert D - \\mu\\rVert^2}, \\qquad s = \\frac{D - x}{\\sigma^2}",
             ),
-            p(&format!(
+            p(format!(
                 "Both errors are the same up to $\\sigma^4$; the denominators differ, and with them the impression. At high noise the score is nearly $-x/\\sigma^2$ whatever the data are, so even the mean alone \
                  ($\\hat D = \\mu$) explains it; the denoiser's fraction takes that credit away, and shows where the Gaussian is worst: at $\\sigma \\approx 1$, where the trajectories part too. The isotropic model has the mean and the average variance, $\\hat\\Sigma = \\bar\\lambda I$. Laws are made from {} digits; {} are held out. \
                  This is the comparison of Wang and Vastola (2024) with everything exact.",
@@ -524,7 +499,7 @@ fn elbo(n: &Numbers) -> Section {
             p("averaged over data and noise. With the Wiener filter as denoiser a transition splits into the components. With $\\Delta_t = \\mathrm{SNR}(t-1) - \\mathrm{SNR}(t)$, the component's error \
                $e_k = \\lambda_k / (1 + \\mathrm{SNR}(t) \\lambda_k)$, and $r$ the relative excess of the reverse variance over the posterior's, it is"),
             f("L_{t-1} = \\tfrac12 \\sum_k \\Big[ \\ln(1+r) - \\frac{r}{1+r} + \\frac{\\Delta_t\\, e_k}{1+r} \\Big] \\;\\ge\\; \\tfrac12 \\sum_k \\ln(1 + \\Delta_t\\, e_k)"),
-            p(&format!(
+            p(format!(
                 "The least value belongs to the variance $r = \\Delta_t e_k$, different for each component. With it the sum telescopes: the whole bound is the entropy of the data plus                  $\\mathrm{{KL}}(q(x_T)\\,\\|\\,N(0,I))$, for every schedule and every number of steps; nothing is lost. The digits have 17 levels a pixel; uniform dequantisation spreads each over its spacing of 1/8, which adds                  $\\tfrac1{{12}}\\cdot\\tfrac1{{64}}$ to every variance and gives the blank pixels a density. The entropy of this Gaussian is {} nats, {:.4} bits/dim of levels.",
                 nats(e.entropy[0]),
                 e.entropy[1]
@@ -538,7 +513,7 @@ fn elbo(n: &Numbers) -> Section {
                     plot("Running sum", time(), Axis::linear("bits_per_dim", "bits/dim"), running),
                 ],
             ),
-            p(&format!(
+            p(format!(
                 "Two variances are fixed in practice. The forward step's, $\\beta_t$, is the best one for a component of variance 1 (Ho et al. 2020), and close to it for every component that stands above the noise: on the cosine schedule it loses \
                  {:.2} nats of the whole digit at 1,000 steps, and half as much for twice as many. The posterior's is the best one for a datum that is known: it loses {:.1} nats, nearly all of them in the first steps, \
                  where the SNR changes by a factor however many steps there are; more steps hardly help.",

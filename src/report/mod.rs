@@ -2,6 +2,7 @@
 //!
 //! This layer renders and computes nothing: numbers come from [`crate::experiment`], a chapter of the page is made of them here.
 
+mod chapter;
 mod claims;
 mod digits_theory;
 pub mod drawing;

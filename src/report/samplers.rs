@@ -1,11 +1,12 @@
 //! The chapter on samplers, made from the numbers of [`crate::experiment::samplers`].
 
+use super::chapter::{along, f, figure, origin, p, plot, section};
 use super::drawing::{Axis, Drawing, Mark, Plot, Series, plain};
 use super::ledger::csv;
 use super::number::{Number, json};
-use super::page::{Block, Chapter, Figure, File, Section, Table};
+use super::page::{Block, Chapter, File, Section, Table};
 use super::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, VERMILION};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::samplers::{Comparison, Numbers, Produced, compute};
@@ -16,9 +17,7 @@ use std::collections::BTreeMap;
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<(Chapter, Value)> {
     let numbers = compute(context)?;
-    let settings = serde_json::to_value(&numbers.settings)
-        .map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))?;
-    let command = format!("cargo run --release -- report samplers --profile {} --seed {}", context.profile, context.seed);
+    let (command, settings) = origin("samplers", context, &numbers.settings)?;
     Ok((chapter(&numbers, command), settings))
 }
 
@@ -33,30 +32,6 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
         command,
         sections: vec![propagation(n), headline(n), few(n), precision(n), orders(n)],
     }
-}
-
-fn p(text: impl Into<String>) -> Block {
-    Block::Text(text.into())
-}
-
-fn f(latex: &str) -> Block {
-    Block::Formula(latex.into())
-}
-
-fn figure(id: &str, caption: &str, alt: &str, drawings: Vec<Drawing>) -> Block {
-    Block::Figure(Figure::new(id, caption, alt, drawings))
-}
-
-fn section(id: &str, title: &str, blocks: Vec<Block>) -> Section {
-    Section { id: id.into(), title: title.into(), blocks }
-}
-
-fn plot(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Drawing {
-    Drawing::Plot(Plot::new(title, x, y, series))
-}
-
-fn along(values: &[f64]) -> impl Iterator<Item = f64> + '_ {
-    values.iter().copied()
 }
 
 fn file(name: &str, about: &str, content: Vec<u8>) -> File {
