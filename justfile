@@ -9,6 +9,11 @@ default:
 report *args:
     cargo run --release -- report {{ args }}
 
+# The default training run: 8 x 8 digits to samples, about a minute on two cores
+[group('use')]
+train *args:
+    cargo run --release -- train experiments/train-digits.toml {{ args }}
+
 # Rewrite reports/gallery from a fresh run
 [group('use')]
 gallery:

@@ -56,3 +56,26 @@ pub fn finite<'a>(what: &str, values: impl IntoIterator<Item = &'a f64>) -> Resu
         Some((i, v)) => Err(Error::domain(format!("{what}[{i}]"), v, "finite numbers", "remove or replace it")),
     }
 }
+
+/// The known name nearest to a misspelt one, if any is near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let near = |k: &str| strsim::jaro_winkler(k, name);
+    known.into_iter().max_by(|a, b| near(a).total_cmp(&near(b))).filter(|k| near(k) > 0.75)
+}
+
+/// What serde says of a settings file that it refuses, with a suggestion where a key or a choice is misspelt.
+///
+/// # Example
+/// ```
+/// let said = "unknown field `sigma_dta`, expected one of `path`, `sigma_data`";
+/// assert!(tweedie::error::suggested(said).ends_with("; did you mean `sigma_data`?"));
+/// ```
+pub fn suggested(refusal: impl ToString) -> String {
+    let text = refusal.to_string();
+    let mut names = text.split('`').skip(1).step_by(2);
+    let unknown = text.contains("unknown field") || text.contains("unknown variant");
+    match names.next().filter(|_| unknown).and_then(|name| nearest(name, names)) {
+        Some(near) => format!("{text}; did you mean `{near}`?"),
+        None => text,
+    }
+}

@@ -11,6 +11,7 @@ pub mod math;
 
 pub mod data;
 pub mod device;
+pub mod file;
 
 pub mod diffusion;
 
@@ -21,6 +22,8 @@ pub mod exact;
 pub mod sample;
 
 pub mod nn;
+
+pub mod train;
 
 pub mod claims;
 

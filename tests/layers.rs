@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// Top-level modules from the bottom up; a module may name its own layer and those below.
-const LAYERS: [&[&str]; 12] = [
+const LAYERS: [&[&str]; 13] = [
     &["error", "evidence"],
     &["math"],
-    &["data", "device"],
+    &["data", "device", "file"],
     &["diffusion"],
     &["law"],
     &["exact"],
     &["sample"],
     &["nn"],
+    &["train"],
     &["claims"],
     &["experiment"],
     &["report"],
@@ -25,7 +26,11 @@ const ROOMS: [(&str, &[&str], &str); 7] = [
     ("println!", &["cli", "main"], "libraries do not print"),
     ("eprintln!", &["cli", "main", "report"], "libraries do not print"),
     ("std::time", &["cli", "report"], "mathematics does not read the clock"),
-    ("std::fs", &["cli", "data", "nn", "report", "device"], "files are touched by data sets, reports and the command line"),
+    (
+        "std::fs",
+        &["cli", "data", "nn", "train", "report", "device", "file"],
+        "files are touched by data sets, reports and the command line",
+    ),
     ("gemm::", &["math"], "matrix products go through math::matmul"),
 ];
 

@@ -5,12 +5,14 @@ use super::options::Precision;
 use super::output::{self, Target};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::math::matmul::matmul;
 use crate::math::noise::Noise;
 use crate::nn::adamw::{AdamW, State};
 use crate::nn::config::UNetConfig;
 use crate::nn::cpu::Cpu;
 use crate::nn::element::Element;
 use crate::nn::unet::unet;
+use ndarray::Array2;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -68,6 +70,9 @@ struct Figures {
     images_per_s: f64,
     flops_per_step: usize,
     reps: usize,
+    /// Floating-point operations a second of a product of two 1024 x 1024 matrices in this precision, in 1e9: the floor of the time is the
+    /// network's operations at this rate.
+    matrix_gflops: f64,
     /// Largest difference of the timed output from the f64 one, in units of its largest entry.
     error: f64,
     /// Where a step's time goes.
@@ -91,10 +96,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
         target.write(&output::json(&figures))?;
     }
     if args.json != Some(Target::Stdout) {
-        let gflops = |flops: usize, ms: f64| flops as f64 / ms * 1e-6;
+        let rate = |flops: usize, ms: f64| {
+            let gflops = flops as f64 / ms * 1e-6;
+            format!(
+                "{gflops:.0} GFLOP/s, {:.0} % of a matrix product's {:.0}",
+                100.0 * gflops / figures.matrix_gflops,
+                figures.matrix_gflops
+            )
+        };
         output::print(format!(
-            "{}, batch {}, {} on {}: {:.2} M parameters\nforward        {:9.2} ms  (fastest {:.2}, {:.0} GFLOP/s)\ntraining step  {:9.2} ms  \
-             (fastest {:.2}, {:.0} GFLOP/s), {:.1} images/s\nmedians of {}; off from f64 by {:.1e}\n",
+            "{}, batch {}, {} on {}: {:.2} M parameters\nforward        {:9.2} ms  (fastest {:.2}; {})\ntraining step  {:9.2} ms  \
+             (fastest {:.2}; {}), {:.1} images/s\nmedians of {}; off from f64 by {:.1e}\n",
             figures.config,
             figures.batch,
             figures.precision,
@@ -102,10 +114,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
             figures.params as f64 * 1e-6,
             figures.forward_ms,
             figures.forward_fastest_ms,
-            gflops(figures.flops_per_step / 3, figures.forward_ms),
+            rate(figures.flops_per_step / 3, figures.forward_ms),
             figures.train_step_ms,
             figures.train_step_fastest_ms,
-            gflops(figures.flops_per_step, figures.train_step_ms),
+            rate(figures.flops_per_step, figures.train_step_ms),
             figures.images_per_s,
             figures.reps,
             figures.error,
@@ -197,9 +209,26 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
         images_per_s: 1e3 * batch as f64 / median(&step),
         flops_per_step: flops,
         reps: args.reps.into(),
+        matrix_gflops: matrix_gflops::<T>(args.reps.into()),
         error,
         parts,
     })
+}
+
+/// Median rate of a square matrix product, in 1e9 operations a second.
+fn matrix_gflops<T: Element>(reps: usize) -> f64 {
+    const N: usize = 1024;
+    let a = Array2::from_shape_fn((N, N), |(i, j)| T::of(((i * 7 + j * 13) % 17) as f64 / 17.0));
+    let mut c = a.clone();
+    let mut times: Vec<f64> = (0..=2 * reps)
+        .map(|_| {
+            let start = Instant::now();
+            matmul(T::one(), a.view(), a.t(), T::zero(), c.view_mut());
+            start.elapsed().as_secs_f64()
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    2.0 * (N * N * N) as f64 / times[reps] * 1e-9
 }
 
 /// A network in training, on one batch.

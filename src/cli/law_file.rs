@@ -30,6 +30,15 @@ impl LawFile {
         }
     }
 
+    /// The law alone.
+    pub fn into_law(self) -> Box<dyn Law + Send> {
+        match self {
+            LawFile::Gaussian(law) => Box::new(law),
+            LawFile::Mixture(law) => Box::new(law),
+            LawFile::Empirical(law) => Box::new(law),
+        }
+    }
+
     /// The law as samplers and checks know it.
     pub fn known(&self) -> Known<'_> {
         match self {

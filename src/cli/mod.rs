@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Exit codes: 0 on success, 1 when a check did not hold, 2 on bad input or a broken environment, with one line `error: ...` on stderr.
+//! Exit codes: 0 on success, 1 when a check did not hold, 2 on bad input or a broken environment, with one line `error: ...` on stderr,
+//! 130 when training was interrupted and saved.
 
 mod bench;
 mod certify;
@@ -13,9 +14,9 @@ mod options;
 mod output;
 mod report;
 mod sample;
-mod scheduler_config;
 mod solve;
 mod tabulate;
+mod train;
 mod verify;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -48,6 +49,7 @@ enum Command {
     Sample(Box<sample::Args>),
     Certify(certify::Args),
     Check(check::Args),
+    Train(train::Args),
     Net(net::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
@@ -57,6 +59,8 @@ enum Command {
 enum Outcome {
     Success,
     CheckFailed,
+    /// By Ctrl-C, after what there was has been saved.
+    Interrupted,
 }
 
 /// Runs one command line, program name first, and gives the process's exit code.
@@ -75,6 +79,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sample(args) => sample::run(&args),
         Command::Certify(args) => certify::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Net(args) => net::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
@@ -82,6 +87,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match outcome {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::CheckFailed) => ExitCode::from(1),
+        Ok(Outcome::Interrupted) => ExitCode::from(train::INTERRUPTED),
         Err(e) => fail(&e.to_string()),
     }
 }

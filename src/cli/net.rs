@@ -10,7 +10,7 @@ use crate::nn::checkpoint;
 use crate::nn::cpu::Cpu;
 use crate::nn::element::Element;
 use crate::nn::layout::{channels_first, channels_last};
-use crate::nn::program::Program;
+use crate::nn::program::{Pass, Program};
 use crate::nn::unet::unet;
 use ndarray::ArrayD;
 use serde::Serialize;
@@ -190,8 +190,9 @@ struct Table {
     params: usize,
     flops_forward: usize,
     bytes_forward: usize,
-    /// Memory of the activations in f32: while sampling, slots being used again, and in training, where the gradients need them.
-    activation_bytes: usize,
+    /// Memory of the tensors in f32, slots being used again: forward alone, and in training, where the gradients need all values.
+    sampling_bytes: usize,
+    training_bytes: usize,
     ops: Vec<Row>,
 }
 
@@ -211,12 +212,14 @@ fn table(program: &Program, batch: usize) -> Table {
             }
         })
         .collect();
+    let bytes = |passes: &[Pass]| 4 * batch * passes.iter().map(|&pass| program.plan(pass).len()).sum::<usize>();
     Table {
         batch,
         params: program.param_count(),
         flops_forward: rows.iter().map(|r| r.flops).sum(),
         bytes_forward: rows.iter().map(|r| r.bytes).sum(),
-        activation_bytes: 4 * batch * program.tensors.iter().map(|t| t.size()).sum::<usize>(),
+        sampling_bytes: bytes(&[Pass::Forward]),
+        training_bytes: bytes(&[Pass::Recorded, Pass::Backward]),
         ops: rows,
     }
 }
@@ -246,12 +249,14 @@ fn ops(args: &OpsArgs) -> Result<Outcome> {
             );
         }
         text += &format!(
-            "\nbatch {}: {} parameters, forward {:.3} GFLOP and {:.1} MB, a training step three times the arithmetic; activations {:.1} MB in f32\n",
+            "\nbatch {}: {} parameters, forward {:.3} GFLOP and {:.1} MB, a training step three times the arithmetic; tensors in f32 take {:.1} MB \
+             forward alone, {:.1} MB in training\n",
             table.batch,
             table.params,
             table.flops_forward as f64 * 1e-9,
             table.bytes_forward as f64 * 1e-6,
-            table.activation_bytes as f64 * 1e-6
+            table.sampling_bytes as f64 * 1e-6,
+            table.training_bytes as f64 * 1e-6
         );
         output::print(text)?;
     }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 pub use crate::report::number::{Number, json};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// A file, or `-` for standard output.
@@ -31,7 +31,7 @@ impl Target {
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         match self {
             Target::Stdout => print(bytes),
-            Target::File(path) => write_file(path, bytes),
+            Target::File(path) => crate::file::write(path, bytes),
         }
     }
 }
@@ -45,36 +45,6 @@ pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Writes a file aside and renames it, so that the name holds all of it or what it held before.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    // tempfile adds the name of its temporary file, which would only confuse.
-    let cause = |e: &io::Error| e.to_string().split(" at path ").next().unwrap_or_default().to_owned();
-    let refused = |e: io::Error| {
-        Error::file(path, format!("cannot be written: {}", cause(&e)), "check that its folder exists, may be written and has room")
-    };
-    // A link is followed; a device or a pipe (/dev/stdout, /dev/null) is written, not replaced.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    if path.is_dir() {
-        return Err(Error::file(&path, "is a folder", "name a file in it"));
-    }
-    if path.exists() && !path.is_file() {
-        return std::fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(bytes)).map_err(refused);
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".tweedie-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // As any new file: the process's umask takes away from this.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder).map_err(refused)?;
-    file.write_all(bytes).map_err(refused)?;
-    file.persist(&path).map_err(|e| refused(e.error))?;
-    Ok(())
 }
 
 /// Lines of at most `width` characters (words longer than that apart), the first after `lead`, the others indented as far.
@@ -120,31 +90,6 @@ pub fn short(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_and_links_are_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("out.csv");
-        for content in ["first", "second"] {
-            Target::File(path.clone()).write(content.as_bytes()).unwrap();
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
-        }
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o600, 0o600);
-            let link = dir.path().join("link");
-            std::os::unix::fs::symlink(&path, &link).unwrap();
-            Target::File(link.clone()).write(b"third").unwrap();
-            assert!(link.is_symlink());
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), "third");
-            // A device stays a device.
-            Target::File("/dev/null".into()).write(b"x").unwrap();
-            assert!(!Path::new("/dev/null").is_file());
-        }
-        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert!(names.iter().all(|n| !n.to_string_lossy().starts_with(".tweedie")), "{names:?}");
-    }
 
     #[test]
     fn text_is_wrapped_between_words() {

@@ -1,10 +1,10 @@
-//! `tweedie sample`: run a sampler on a law.
+//! `tweedie sample`: run a sampler on a law or on a network.
 
 use super::Outcome;
 use super::law_file::{self, LawFile};
-use super::options::{Parameters, PathName, ScheduleName};
+use super::options::{Parameters, PathName, Precision, ScheduleName};
 use super::output::{self, Number, Target};
-use super::scheduler_config::{self, Setting};
+use crate::data::picture;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::schedule::Table;
 use crate::diffusion::{Denoiser, Path, PathPoint};
@@ -12,27 +12,33 @@ use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::law::conditional::Guided;
 use crate::math::noise::Noise;
+use crate::nn::element::Element;
+use crate::nn::pipeline::{Pipeline, Setup};
+use crate::nn::scheduler_config::{self, Setting};
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::model::{Clipped, Predicting};
 use crate::sample::noise_source::standard_start;
 use crate::sample::propagate::{Response, Start, modes};
 use crate::sample::registry::{Named, Options, SAMPLERS, VarianceName, sampler};
-use crate::sample::{sample, trajectory};
+use crate::sample::sample_watched;
+use crate::sample::shortcut::Known;
+use crate::train::checkpoint::newest_model;
+use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2, Axis};
 use ndarray_npy::NpzWriter;
 use serde::Serialize;
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 
-/// Run a sampler on a law whose denoiser is exact
-#[derive(clap::Args)]
+/// Run a sampler on a law, whose denoiser is exact, or on a network
+#[derive(clap::Args, Clone)]
 #[command(after_help = help())]
 pub struct Args {
     /// Law of the data
     #[arg(long, value_name = "LAW.json")]
     law: Option<PathBuf>,
-    /// Pipeline folder whose scheduler settings are taken (scheduler/scheduler_config.json); flags override them
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["schedule", "path"], required_unless_present = "law")]
+    /// Model folder: its network is sampled with its scheduler's settings; beside --law the law is, with these settings
+    #[arg(long, value_name = "DIR", required_unless_present = "law")]
     model: Option<PathBuf>,
     /// Method [default: the folder's]
     #[arg(long, value_name = "NAME", required_unless_present = "model")]
@@ -40,10 +46,10 @@ pub struct Args {
     /// Steps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     steps: u32,
-    /// Spacing of the steps [default: karras on a path, leading on a schedule]
+    /// Spacing of the steps [default: the folder's; karras on a path, leading on a schedule]
     #[arg(long, value_name = "G")]
     grid: Option<Spacing>,
-    /// Continuous path [default: edm]
+    /// Continuous path [default: the network's, edm for a law]
     #[arg(long, value_name = "P", conflicts_with = "schedule")]
     path: Option<PathName>,
     /// Discrete schedule
@@ -55,7 +61,7 @@ pub struct Args {
     /// Rescale a discrete schedule so that alpha ends at exactly 0
     #[arg(long)]
     zero_terminal_snr: bool,
-    /// What the model predicts [default: x0]
+    /// What the model predicts [default: the folder's, x0 for a law]
     #[arg(long, value_name = "P")]
     prediction: Option<Prediction>,
     /// Number of samples
@@ -76,22 +82,28 @@ pub struct Args {
     /// Exponent of the karras grid [default: 7]
     #[arg(long, value_name = "RHO")]
     rho: Option<f64>,
-    /// Highest sigma/alpha of the grid, cut to the path's [default: 80]
+    /// Highest sigma/alpha of the grid, cut to the path's [default: 80, the network's highest]
     #[arg(long, value_name = "S")]
     s_max: Option<f64>,
-    /// Lowest sigma/alpha before the last step, cut to the path's [default: 0.002]
+    /// Lowest sigma/alpha before the last step, cut to the path's [default: 0.002, the network's lowest]
     #[arg(long, value_name = "S")]
     s_min: Option<f64>,
     /// Time shift of the uniform and beta grids [default: 1]
     #[arg(long, value_name = "SHIFT")]
     shift: Option<f64>,
-    /// Component of a mixture to guide towards, from 0
+    /// Class of the network or component of the mixture, from 0
     #[arg(long, value_name = "C")]
     class: Option<usize>,
     /// Guidance weight: 0 unconditional, 1 the class itself, above 1 guided
     #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true, requires = "class")]
     guidance: f64,
-    /// Clip x0 to [-B, B], eps with it
+    /// Number format of a network [default: f32]
+    #[arg(long, value_name = "P", conflicts_with = "law")]
+    precision: Option<Precision>,
+    /// Write a network's samples as one picture to FILE, or '-' for standard output
+    #[arg(long, value_name = "FILE.png", conflicts_with = "law")]
+    png: Option<Target>,
+    /// Clip x0 to [-B, B], eps with it [default: the folder's, inf not to]
     #[arg(long, value_name = "B")]
     clip: Option<f64>,
     /// Noise of ddim: 0 none, 1 DDPM's
@@ -122,9 +134,12 @@ fn help() -> String {
         "Samplers:\n{samplers}  {:<20} a jump by the Gaussian with the data's moments, then NAME\n\n\
          Examples:\n  tweedie sample --law law.json --sampler dpmpp-2m --steps 20 -n 1000 -o samples.npz\n  \
          tweedie sample --law law.json --sampler ddim --schedule linear --grid leading --steps 50 --trajectory -o run.npz\n  \
+         tweedie sample --model ddpm-cifar10-32/ --sampler dpmpp-2m --steps 20 -o samples.npz --png samples.png\n  \
+         tweedie sample --model runs/train-digits/ --class 3 --guidance 2 --sampler heun --steps 18 -o threes.npz --png threes.png\n  \
          tweedie sample --law law.json --model stable-diffusion/ --steps 25 -o samples.npz\n  \
          tweedie sample --law mixture.json --class 2 --guidance 3 --sampler heun --steps 18 -o guided.npz\n\n\
-         OUT.npz holds x (n, d); with --trajectory x (K+1, n, d), alpha and sigma (K+1), the format of 'tweedie check'. For Gaussian data \
+         OUT.npz holds x (n, d), d = c h w for a network; with --trajectory x (K+1, n, d), alpha and sigma (K+1), the format of 'tweedie \
+         check'. A network can be sampled along another path than its own: it is then asked at the matching noise levels. For Gaussian data \
          the exact W2 distance of the sampler's law to the data's is printed too.",
         "teleport+NAME"
     )
@@ -139,26 +154,51 @@ struct Summary {
     samples: u32,
     dim: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    clip: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     exact_w2: Option<Number>,
 }
 
-/// The folder's setting or the default, with the flags put over it.
-fn setting(args: &Args) -> Result<Setting> {
-    let plain = |path, spacing| Setting {
-        sampler: "ddim",
-        path,
-        grid: Grid::new(spacing, 1),
-        prediction: Prediction::X0,
-        ends_noisy: false,
-        dynamic_shift: false,
-    };
-    let mut setting = match (&args.model, args.schedule) {
-        (Some(folder), _) => scheduler_config::read(folder)?,
-        (None, Some(name)) => {
-            let table = Table::new(args.parameters.schedule(name)?, args.train_steps as usize, args.zero_terminal_snr)?;
-            plain(Path::Discrete(table), Spacing::Leading)
+/// The folder's setting or the default, with the flags put over it; the network's path where there is a network.
+fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
+    let plain = |path: Path, prediction| {
+        let (sampler, spacing) = match path {
+            Path::Discrete(_) => ("ddim", Spacing::Leading),
+            Path::FlowMatching if network.is_some() => ("fm-euler", Spacing::Uniform),
+            _ => ("ddim", Spacing::Karras),
+        };
+        Setting {
+            sampler,
+            path,
+            grid: Grid::new(spacing, 1),
+            prediction,
+            one_more: false,
+            ends_noisy: false,
+            dynamic_shift: false,
+            clip: None,
         }
-        (None, None) => plain(args.parameters.path(args.path.unwrap_or(PathName::Edm))?, Spacing::Karras),
+    };
+    let prediction = network.map_or(Prediction::X0, |setup| setup.prediction);
+    let mut setting = match (&args.model, args.schedule, args.path) {
+        (Some(_), Some(_), _) | (Some(_), _, Some(_)) if args.law.is_some() => {
+            let (got, allowed) = ("--schedule or --path beside --law and --model", "one of them: the folder says the schedule");
+            return Err(Error::domain("schedule", got, allowed, "leave one out"));
+        }
+        (_, Some(name), _) => {
+            let table = Table::new(args.parameters.schedule(name)?, args.train_steps as usize, args.zero_terminal_snr)?;
+            plain(Path::Discrete(table), prediction)
+        }
+        (_, None, Some(name)) => plain(args.parameters.path(name)?, prediction),
+        (Some(folder), None, None) => match network {
+            None => scheduler_config::read(folder)?,
+            Some(setup) if !scheduler_config::is_in(folder) => plain(setup.path.clone(), prediction),
+            // The setup says exactly what the network is; the scheduler knows how to sample it, if it is of the same path.
+            Some(setup) => match scheduler_config::read(folder)? {
+                scheduler if scheduler.path == setup.path => Setting { prediction, ..scheduler },
+                _ => plain(setup.path.clone(), prediction),
+            },
+        },
+        (None, None, None) => plain(args.parameters.path(PathName::Edm)?, prediction),
     };
     if setting.dynamic_shift && args.shift.is_none() {
         let (what, allowed) =
@@ -166,6 +206,9 @@ fn setting(args: &Args) -> Result<Setting> {
         return Err(Error::domain(what, "none", allowed, "pass --shift, for example 3"));
     }
     let grid = &mut setting.grid;
+    if let Some((lowest, highest)) = network.map(Setup::range).transpose()? {
+        (grid.s_min, grid.s_max) = (grid.s_min.max(lowest), grid.s_max.min(highest));
+    }
     grid.steps = args.steps as usize;
     grid.spacing = args.grid.unwrap_or(grid.spacing);
     grid.rho = args.rho.unwrap_or(grid.rho);
@@ -173,70 +216,130 @@ fn setting(args: &Args) -> Result<Setting> {
     grid.s_min = args.s_min.unwrap_or(grid.s_min);
     grid.shift = args.shift.unwrap_or(grid.shift);
     setting.prediction = args.prediction.unwrap_or(setting.prediction);
+    // A law is not clipped because a folder's networks are.
+    setting.clip = args.clip.or(setting.clip.filter(|_| network.is_some()));
     Ok(setting)
 }
 
-/// The law that was given; the network that could stand in its place is not there yet.
-fn law(args: &Args) -> Result<LawFile> {
-    match &args.law {
-        Some(path) => law_file::read(path),
-        None => {
-            let allowed = "a law beside the folder: the folder's network comes with the U-Net";
-            Err(Error::domain(
-                "model",
-                "--model without --law",
-                allowed,
-                "pass --law LAW.json, which is then sampled with the folder's settings",
-            ))
+pub fn run(args: &Args) -> Result<Outcome> {
+    // A training run's folder stands for its newest model.
+    let newest = args.model.as_deref().map(newest_model).transpose()?.flatten();
+    let args = &Args { model: newest.or_else(|| args.model.clone()), ..args.clone() };
+    match (&args.law, &args.model) {
+        (None, Some(folder)) => {
+            if args.precision.unwrap_or(Precision::F32).double_on_cpu()? {
+                of_network::<f64>(args, folder)
+            } else {
+                of_network::<f32>(args, folder)
+            }
         }
+        (Some(path), _) => of_law(args, &law_file::read(path)?),
+        (None, None) => unreachable!("clap wants one of them"),
     }
 }
 
-pub fn run(args: &Args) -> Result<Outcome> {
-    let file = law(args)?;
-    let setting = setting(args)?;
+fn of_law(args: &Args, file: &LawFile) -> Result<Outcome> {
+    let setting = setting(args, None)?;
     let points = setting.points()?;
-    let guided = guided(args, &file)?;
+    let guided = guided(args, file)?;
     let mut model: &dyn Denoiser = file.law();
     if let Some(guided) = &guided {
         model = guided;
     }
     let predicting = Predicting { inner: model, kind: setting.prediction };
     predicting.defined(&points)?;
-    let clipped = Clipped { inner: &predicting, bound: args.clip.unwrap_or(f64::INFINITY) };
-    if !(clipped.bound > 0.0) {
-        return Err(Error::domain("clip", clipped.bound, "above 0", "leave it out to keep x0 as it is"));
-    }
     // Guided or clipped, the model's law is none of the known ones.
     let as_given = guided.is_none() && args.clip.is_none();
-    let options = Options {
-        law: as_given.then(|| file.known()),
+    let options = options(args, as_given.then(|| file.known()));
+    let (end, mut summary) = sampled(args, &setting, &points, &predicting, options)?;
+    if let (LawFile::Gaussian(law), true) = (file, as_given) {
+        let law = modes(law)?;
+        let name = &summary.sampler;
+        let response = Response::of_method(&Named { name, options }, &points, Law::cov(&law).diag().to_owned())?;
+        summary.exact_w2 = Some(Number(response.w2(&law.mean().to_owned(), Start::Normal(start_std(&points[0])))));
+    }
+    report(args, &points, &end, &summary)
+}
+
+/// Memory for the activations of one batch; larger batches are no faster.
+const ACTIVATIONS: usize = 1 << 29;
+
+fn of_network<T: Element>(args: &Args, folder: &FilePath) -> Result<Outcome> {
+    let mut pipeline = Pipeline::open(folder)?;
+    pipeline.setup.prediction = args.prediction.unwrap_or(pipeline.setup.prediction);
+    let setting = setting(args, Some(&pipeline.setup))?;
+    let points = setting.points()?;
+    let numbers = pipeline.program()?.tensors.iter().map(|t| t.size()).sum::<usize>();
+    let batch = (ACTIVATIONS / (numbers * size_of::<T>())).clamp(1, 64).min(args.n as usize);
+    let network = pipeline.network::<T>(batch)?;
+    let of_class = args.class.map(|c| network.with_label(c)).transpose()?;
+    let guided = match &of_class {
+        Some(of_class) if args.guidance != 1.0 => {
+            if network.setup().null_class.is_none() {
+                let allowed = "1, for a network that was not trained without labels too (null_class of tweedie.json)";
+                return Err(Error::domain("guidance", args.guidance, allowed, "leave --guidance out"));
+            }
+            Some(Guided::new(of_class, &network, args.guidance)?)
+        }
+        _ => None,
+    };
+    of_class.as_ref().unwrap_or(&network).defined(&points)?;
+    let model: &dyn Denoiser = match (&guided, &of_class) {
+        (Some(guided), _) => guided,
+        (None, Some(of_class)) => of_class,
+        (None, None) => &network,
+    };
+    let (end, summary) = sampled(args, &setting, &points, model, options(args, None))?;
+    network.failure()?;
+    if end.x.iter().any(|x| !x.is_finite()) {
+        let (got, allowed) = ("numbers that are not finite", "finite numbers");
+        return Err(Error::domain("samples", got, allowed, "the network's output overflows: try --precision f64, or --clip 1"));
+    }
+    if let Some(target) = &args.png {
+        target.write(&picture::grid(end.x.view(), network.setup().shape)?)?;
+    }
+    report(args, &points, &end, &summary)
+}
+
+fn options<'a>(args: &Args, law: Option<Known<'a>>) -> Options<'a> {
+    Options {
+        law,
         variance: args.variance,
         eta: args.eta,
         g: args.g,
         churn: args.churn,
         corrections: args.corrections,
         skipped: args.skip,
-    };
+    }
+}
+
+/// What a run leaves behind.
+struct Ran {
+    states: Vec<Array2<f64>>,
+    x: Array2<f64>,
+    nfe: usize,
+}
+
+fn sampled(args: &Args, setting: &Setting, points: &[PathPoint], model: &dyn Denoiser, options: Options) -> Result<(Ran, Summary)> {
+    let clipped = Clipped { inner: model, bound: setting.clip.unwrap_or(f64::INFINITY) };
+    if !(clipped.bound > 0.0) {
+        return Err(Error::domain("clip", clipped.bound, "above 0", "leave it out to keep x0 as it is"));
+    }
     let name = args.sampler.as_deref().unwrap_or(setting.sampler);
     let method = sampler(name, &options)?;
-    let std = start_std(&points[0]);
     let mut noise = Noise::new(args.seed);
-    let start = standard_start(&noise, args.n as usize, model.dim()) * std;
-    let (states, end) = if args.trajectory {
-        trajectory(&method, &clipped, &points, start, &mut noise)?
-    } else {
-        (Vec::new(), sample(&method, &clipped, &points, start, &mut noise)?)
-    };
-    args.output.write(&npz(&states, &end.x, &points, end.nfe))?;
-    let exact_w2 = match &file {
-        LawFile::Gaussian(law) if as_given => {
-            let law = modes(law)?;
-            let response = Response::of_method(&Named { name, options }, &points, Law::cov(&law).diag().to_owned())?;
-            Some(response.w2(&law.mean().to_owned(), Start::Normal(std)))
+    let start = standard_start(&noise, args.n as usize, model.dim()) * start_std(&points[0]);
+    let bar = ProgressBar::new(points.len() as u64 - 1);
+    let style = ProgressStyle::with_template("{spinner} steps [{bar:24}] {pos}/{len} {elapsed} (left {eta})");
+    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    let mut states = Vec::new();
+    let end = sample_watched(&method, &clipped, points, start, &mut noise, |k, x| {
+        bar.set_position(k as u64);
+        if args.trajectory {
+            states.push(x.clone());
         }
-        _ => None,
-    };
+    })?;
+    bar.finish_and_clear();
     let summary = Summary {
         sampler: name.to_owned(),
         prediction: setting.prediction,
@@ -244,15 +347,22 @@ pub fn run(args: &Args) -> Result<Outcome> {
         nfe: end.nfe,
         samples: args.n,
         dim: model.dim(),
-        exact_w2: exact_w2.map(Number),
+        clip: setting.clip.filter(|bound| bound.is_finite()),
+        exact_w2: None,
     };
+    Ok((Ran { states, x: end.x, nfe: end.nfe }, summary))
+}
+
+fn report(args: &Args, points: &[PathPoint], end: &Ran, summary: &Summary) -> Result<Outcome> {
+    args.output.write(&npz(&end.states, &end.x, points, end.nfe))?;
     if let Some(target) = &args.json {
-        target.write(&output::json(&summary))?;
+        target.write(&output::json(summary))?;
     }
-    if let (Target::File(path), false) = (&args.output, args.json == Some(Target::Stdout)) {
-        let w2 = exact_w2.map_or(String::new(), |w| format!(", exact W2 of its law to the data {w:.6e}"));
-        let (n, d, nfe) = (args.n, model.dim(), end.nfe);
-        output::print(format!("{}: {n} samples of dimension {d} by {name}, {nfe} evaluations{w2}\n", path.display()))?;
+    let to_stdout = [args.json.as_ref(), args.png.as_ref()].contains(&Some(&Target::Stdout));
+    if let (Target::File(path), false) = (&args.output, to_stdout) {
+        let w2 = summary.exact_w2.as_ref().map_or(String::new(), |w| format!(", exact W2 of its law to the data {:.6e}", w.0));
+        let Summary { sampler, samples, dim, nfe, .. } = summary;
+        output::print(format!("{}: {samples} samples of dimension {dim} by {sampler}, {nfe} evaluations{w2}\n", path.display()))?;
     }
     Ok(Outcome::Success)
 }

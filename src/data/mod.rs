@@ -10,6 +10,7 @@ pub mod idx;
 pub mod mnist;
 pub mod npy;
 pub mod photographs;
+pub mod picture;
 
 use crate::error::{Error, Result};
 use ndarray::Array2;

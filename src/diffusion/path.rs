@@ -3,12 +3,13 @@
 //! A path is one formula `t -> (alpha, sigma)`, generic over [`Scalar`]. It is evaluated in double-double with a dual part and
 //! rounded once, so values *and rates* are right to the last bit or two and no derivative is written by hand.
 
-use crate::diffusion::schedule::Table;
+use crate::diffusion::schedule::{Schedule, Table};
 use crate::error::{Error, Result};
 use crate::math::dd::Dd;
 use crate::math::scalar::Scalar;
 use num_dual::{Dual, DualNum};
 use num_traits::One;
+use serde::{Deserialize, Serialize};
 
 /// Everything a sampler, a law or a network needs to know of a noise path at one time.
 ///
@@ -50,7 +51,11 @@ impl PathPoint {
 }
 
 /// A noise path over t in [0, 1].
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Written down (JSON, TOML) as its settings, `{"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}`; a table as the schedule that made
+/// it or, where there was none, as its betas.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Settings", into = "Settings")]
 pub enum Path {
     /// Variance preserving with `beta(t)` linear: `alpha = exp(-B/2)`, `sigma^2 = 1 - exp(-B)`, `B = int_0^t beta`.
     /// Source: Song et al. 2021 (arXiv 2011.13456), eq. 33.
@@ -67,6 +72,70 @@ pub enum Path {
     /// A discrete table at `t = k / T`, with `alpha` linear between its rows (and from 1 at t = 0): exact at every row, and
     /// defined where alpha reaches 0.
     Discrete(Table),
+}
+
+/// A [`Path`] as it is written down.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+enum Settings {
+    Vp {
+        beta_min: f64,
+        beta_max: f64,
+    },
+    Ve {
+        sigma_min: f64,
+        sigma_max: f64,
+    },
+    Edm {
+        sigma_max: f64,
+    },
+    // With braces, because serde would let unknown keys through without.
+    Cosine {},
+    Fm {},
+    Discrete {
+        schedule: Schedule,
+        steps: usize,
+        #[serde(default)]
+        zero_terminal_snr: bool,
+    },
+    Betas {
+        betas: Vec<f64>,
+    },
+}
+
+impl From<Path> for Settings {
+    fn from(path: Path) -> Self {
+        match path {
+            Path::Vp { beta_min, beta_max } => Self::Vp { beta_min, beta_max },
+            Path::Ve { sigma_min, sigma_max } => Self::Ve { sigma_min, sigma_max },
+            Path::Edm { sigma_max } => Self::Edm { sigma_max },
+            Path::Cosine => Self::Cosine {},
+            Path::FlowMatching => Self::Fm {},
+            Path::Discrete(table) => match table.origin() {
+                Some((schedule, zero_terminal_snr)) => Self::Discrete { schedule, steps: table.steps(), zero_terminal_snr },
+                None => Self::Betas { betas: table.rows().iter().map(|row| row.beta).collect() },
+            },
+        }
+    }
+}
+
+impl TryFrom<Settings> for Path {
+    type Error = Error;
+
+    fn try_from(settings: Settings) -> Result<Self> {
+        match settings {
+            Settings::Vp { beta_min, beta_max } => Path::Vp { beta_min, beta_max },
+            Settings::Ve { sigma_min, sigma_max } => Path::Ve { sigma_min, sigma_max },
+            Settings::Edm { sigma_max } => Path::Edm { sigma_max },
+            Settings::Cosine {} => Path::Cosine,
+            Settings::Fm {} => Path::FlowMatching,
+            Settings::Discrete { schedule, steps, zero_terminal_snr } => {
+                Path::Discrete(Table::new(schedule, steps, zero_terminal_snr)?)
+            }
+            Settings::Betas { betas } => Path::Discrete(Table::from_betas(&betas)?),
+        }
+        .validated()
+    }
 }
 
 /// One row of a continuous path's table, each number rounded once from 106 bits.
@@ -297,7 +366,6 @@ fn in_unit_interval(t: f64) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::schedule::Schedule;
     use proptest::prelude::*;
 
     pub(crate) fn all_paths() -> Vec<Path> {

@@ -12,9 +12,11 @@ use crate::math::dd::Dd;
 use crate::math::scalar::Scalar;
 use num_dual::DualNum;
 use num_traits::{One, Zero};
+use serde::{Deserialize, Serialize};
 
 /// A rule for the betas of T steps.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Schedule {
     /// `beta` linear from `beta_start` at t = 1 to `beta_end` at t = T. Source: Ho et al. 2020 (arXiv 2006.11239), section 4.
     Linear { beta_start: f64, beta_end: f64 },
@@ -130,6 +132,8 @@ pub struct Row {
 /// A discrete schedule of T steps with everything that follows from its betas.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
+    /// The schedule that it was made from, and whether it was rescaled to zero terminal SNR.
+    origin: Option<(Schedule, bool)>,
     rows: Vec<Row>,
     /// `alpha` at t = 0..=T in 106 bits, for interpolation.
     alphas: Vec<Dd>,
@@ -161,7 +165,7 @@ impl Table {
         if zero_terminal_snr {
             betas = rescaled_to_zero_terminal_snr(&betas);
         }
-        Ok(Self::from_betas_dd(&betas))
+        Ok(Self { origin: Some((schedule, zero_terminal_snr)), ..Self::from_betas_dd(&betas) })
     }
 
     /// Tabulates given betas.
@@ -212,7 +216,12 @@ impl Table {
                 }
             })
             .collect();
-        Self { rows, alphas }
+        Self { origin: None, rows, alphas }
+    }
+
+    /// The schedule that it was made from, and whether it was rescaled to zero terminal SNR; none for given betas.
+    pub fn origin(&self) -> Option<(Schedule, bool)> {
+        self.origin
     }
 
     /// All rows, `rows()[t - 1]` for step t.

@@ -1,8 +1,8 @@
 //! The catalogue of claims, run with one seed or several.
 
-use super::{Context, Profile};
+use super::{Context, keeping, parsed};
 use crate::claims::{self, Outcome, Recorded};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evidence::Evidence;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -36,12 +36,9 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let bad = |problem: String| Error::file("experiments/claims.toml", problem, "compare it with the file in the repository");
-        let settings: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
-        if [settings.quick, settings.full].iter().any(|e| e.seeds == 0) {
-            return Err(bad("quick, full: seeds: at least 1".into()));
-        }
-        Ok(settings)
+        let settings: Self = parsed("claims.toml", text)?;
+        let some = [settings.quick, settings.full].iter().all(|e| e.seeds > 0);
+        keeping("claims.toml", settings, &[(some, "quick, full: seeds: at least 1")])
     }
 }
 
@@ -65,10 +62,7 @@ pub struct Numbers {
 /// Settings that are not valid.
 pub fn compute(context: &Context) -> Result<Numbers> {
     let settings = Settings::embedded()?;
-    let seeds = match context.profile {
-        Profile::Quick => settings.quick.seeds,
-        Profile::Full => settings.full.seeds,
-    };
+    let seeds = context.profile.of(settings.quick, settings.full).seeds;
     let (all, recorded) = (claims::all().collect::<Vec<_>>(), Recorded::built_in());
     let done = AtomicUsize::new(0);
     let mut runs = (0..seeds as u64).map(|k| {

@@ -1,11 +1,11 @@
 //! The exact diffusion of 1,797 handwritten digits, under their Gaussian law and under their empirical law.
 
-use super::{Context, Profile};
+use super::{Context, Profile, energy, geometric, keeping, level, parsed};
 use crate::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
 use crate::diffusion::elbo::{GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Denoiser, Path, PathPoint};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::exact::emergence::{emerged_fraction, emergence_sigma};
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
@@ -58,19 +58,21 @@ pub struct Effort {
     pub trajectories: usize,
 }
 
+/// The file of the settings, and what was in it when the program was built.
+const FILE: &str = "digits-theory.toml";
+const TEXT: &str = include_str!("../../experiments/digits-theory.toml");
+
 impl Settings {
     /// The settings the program was built with.
     ///
     /// # Errors
     /// An unknown or missing key, a value out of range.
     pub fn embedded() -> Result<Self> {
-        Self::parse(include_str!("../../experiments/digits-theory.toml"))
+        Self::parse(TEXT)
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let bad =
-            |problem: String| Error::file("experiments/digits-theory.toml", problem, "compare it with the file in the repository");
-        let s: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let s: Self = parsed(FILE, text)?;
         let descending = s.strip_sigmas.windows(2).all(|p| p[0] > p[1]) && s.strip_sigmas.last().is_some_and(|v| *v > 0.0);
         let rules = [
             (s.held_out_every >= 2, "held_out_every: at least 2"),
@@ -87,18 +89,12 @@ impl Settings {
                 "quick, full: levels >= 2, copies >= 1, trajectories >= pairs",
             ),
         ];
-        match rules.iter().find(|r| !r.0) {
-            None => Ok(s),
-            Some((_, rule)) => Err(bad((*rule).into())),
-        }
+        keeping(FILE, s, &rules)
     }
 
     /// Effort of a profile.
     pub fn effort(&self, profile: Profile) -> Effort {
-        match profile {
-            Profile::Quick => self.quick,
-            Profile::Full => self.full,
-        }
+        profile.of(self.quick, self.full)
     }
 }
 
@@ -154,25 +150,10 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     Ok(Numbers { settings, spectrum, snr, trajectories, emergence, comparison, receptive, elbo })
 }
 
-/// Point of the unscaled path: `alpha = 1`.
-fn level(sigma: f64) -> PathPoint {
-    PathPoint::still(1.0, sigma)
-}
-
-/// `n` noise levels in equal ratios, both ends included.
-fn geometric(from: f64, to: f64, n: usize) -> Vec<f64> {
-    (0..n).map(|k| from * (to / from).powf(k as f64 / (n - 1) as f64)).collect()
-}
-
 fn denoised(law: &dyn Denoiser, x: ArrayView2<f64>, sigma: f64) -> Array2<f64> {
     let mut out = Array2::zeros(x.raw_dim());
     law.denoise(x, &level(sigma), out.view_mut());
     out
-}
-
-/// Sum of squares.
-fn energy(x: &Array2<f64>) -> f64 {
-    x.iter().map(|v| v * v).sum()
 }
 
 /// Mean, principal components and spectrum of the digits.
@@ -706,23 +687,21 @@ impl Elbo {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const FILE: &str = include_str!("../../experiments/digits-theory.toml");
+    use crate::experiment::testing::assert_strict;
 
     #[test]
     fn settings_are_strict() {
-        assert!(Settings::parse(FILE).is_ok());
-        for (from, to, complaint) in [
-            ("pairs = 10", "pairs = 10\ncolour = 3", "unknown field `colour`"),
-            ("steps = 1000\n", "", "missing field `steps`"),
-            ("components = 16", "components = 65", "components: 1 to 64"),
-            ("strip_draw = 0", "strip_draw = 10", "pairs: more than strip_draw"),
-            ("4.0, 2.5", "2.5, 4.0", "strip_sigmas: positive, descending"),
-        ] {
-            assert!(FILE.contains(from), "{from}");
-            let message = Settings::parse(&FILE.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(message.contains(complaint), "{message}");
-        }
+        assert_strict(
+            Settings::parse,
+            TEXT,
+            &[
+                ("pairs = 10", "pairs = 10\ncolour = 3", "unknown field `colour`"),
+                ("steps = 1000\n", "", "missing field `steps`"),
+                ("components = 16", "components = 65", "components: 1 to 64"),
+                ("strip_draw = 0", "strip_draw = 10", "pairs: more than strip_draw"),
+                ("4.0, 2.5", "2.5, 4.0", "strip_sigmas: positive, descending"),
+            ],
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Work, precision and order of every sampler, and the comparisons that lectures open with, exact.
 
-use super::{Context, Profile};
+use super::{Context, Profile, keeping, parsed};
 use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Path, PathPoint};
@@ -54,18 +54,21 @@ pub struct Effort {
     pub evaluations: Vec<usize>,
 }
 
+/// The file of the settings, and what was in it when the program was built.
+const FILE: &str = "samplers.toml";
+const TEXT: &str = include_str!("../../experiments/samplers.toml");
+
 impl Settings {
     /// The settings the program was built with.
     ///
     /// # Errors
     /// An unknown or missing key, a value out of range.
     pub fn embedded() -> Result<Self> {
-        Self::parse(include_str!("../../experiments/samplers.toml"))
+        Self::parse(TEXT)
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let bad = |problem: String| Error::file("experiments/samplers.toml", problem, "compare it with the file in the repository");
-        let s: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let s: Self = parsed(FILE, text)?;
         let known = |names: &[String]| names.iter().all(|n| SAMPLERS.iter().any(|e| e.name == n));
         let rising = |v: &[usize]| !v.is_empty() && v[0] >= 1 && v.windows(2).all(|p| p[0] < p[1]);
         let rules = [
@@ -80,10 +83,7 @@ impl Settings {
                 "evaluations: rising, at most steps",
             ),
         ];
-        match rules.iter().find(|r| !r.0) {
-            None => Ok(s),
-            Some((_, rule)) => Err(bad((*rule).into())),
-        }
+        keeping(FILE, s, &rules)
     }
 }
 
@@ -484,23 +484,21 @@ fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<E
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const FILE: &str = include_str!("../../experiments/samplers.toml");
+    use crate::experiment::testing::assert_strict;
 
     #[test]
     fn settings_are_strict() {
-        assert!(Settings::parse(FILE).is_ok());
-        for (from, to, complaint) in [
-            ("patch = 16", "patch = 16\ncolour = 3", "unknown field `colour`"),
-            ("steps = 1000\n", "", "missing field `steps`"),
-            ("\"heun\"", "\"huen\"", "names of samplers"),
-            ("teacher_steps = 1024", "teacher_steps = 1000", "a power of two"),
-            ("few = [1, 2", "few = [2, 1", "few: rising"),
-        ] {
-            assert!(FILE.contains(from), "{from}");
-            let message = Settings::parse(&FILE.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(message.contains(complaint), "{message}");
-        }
+        assert_strict(
+            Settings::parse,
+            TEXT,
+            &[
+                ("patch = 16", "patch = 16\ncolour = 3", "unknown field `colour`"),
+                ("steps = 1000\n", "", "missing field `steps`"),
+                ("\"heun\"", "\"huen\"", "names of samplers"),
+                ("teacher_steps = 1024", "teacher_steps = 1000", "a power of two"),
+                ("few = [1, 2", "few = [2, 1", "few: rising"),
+            ],
+        );
     }
 
     /// All comparisons on a spectrum of four modes, one of them without variance: every check holds, and the headlines' order is as told.

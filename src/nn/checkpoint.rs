@@ -32,9 +32,21 @@ const OLD_NAMES: [(&str, &str); 4] =
 /// # Errors
 /// A file that is no safetensors file or ends early; a tensor that is missing, superfluous, of another shape or type, or not finite, by name.
 pub fn read<T: Element>(path: &Path, program: &Program) -> Result<Vec<T>> {
-    let bad = |problem: String| Error::file(path, problem, "pass the weights that belong to the config, as diffusers saves them");
-    let bytes = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| bad(format!("not a complete safetensors file ({e})")))?;
+    let bytes = std::fs::read(path).map_err(|e| foreign(path, e.to_string()))?;
+    from_bytes(&bytes, path, program)
+}
+
+fn foreign(path: &Path, problem: String) -> Error {
+    Error::file(path, problem, "pass the weights that belong to the config, as diffusers saves them")
+}
+
+/// [`read`] of the contents of a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn from_bytes<T: Element>(bytes: &[u8], path: &Path, program: &Program) -> Result<Vec<T>> {
+    let bad = |problem: String| foreign(path, problem);
+    let file = SafeTensors::deserialize(bytes).map_err(|e| bad(format!("not a complete safetensors file ({e})")))?;
     let mut params = vec![T::zero(); program.param_count()];
     let mut used = std::collections::HashSet::new();
     for param in &program.params {

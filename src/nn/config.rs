@@ -1,6 +1,6 @@
 //! The configuration of a U-Net: diffusers' `UNet2DModel`, read from its `config.json`.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -55,6 +55,12 @@ pub enum Size {
     Sides(usize, usize),
 }
 
+impl From<(usize, usize)> for Size {
+    fn from((height, width): (usize, usize)) -> Self {
+        if height == width { Self::Square(height) } else { Self::Sides(height, width) }
+    }
+}
+
 /// The keys of diffusers' `UNet2DModel`, with its defaults.
 ///
 /// # Source
@@ -84,7 +90,7 @@ pub struct UNetConfig {
     pub dropout: f64,
     pub act_fn: String,
     pub attention_head_dim: Option<usize>,
-    pub norm_num_groups: Option<usize>,
+    pub norm_num_groups: usize,
     pub attn_norm_num_groups: Option<usize>,
     pub norm_eps: f64,
     pub resnet_time_scale_shift: TimeScaleShift,
@@ -119,7 +125,7 @@ impl Default for UNetConfig {
             dropout: 0.0,
             act_fn: "silu".into(),
             attention_head_dim: Some(8),
-            norm_num_groups: Some(32),
+            norm_num_groups: 32,
             attn_norm_num_groups: None,
             norm_eps: 1e-5,
             resnet_time_scale_shift: TimeScaleShift::Default,
@@ -149,13 +155,20 @@ impl UNetConfig {
         let bad = |problem: String| {
             Error::domain("U-Net config", problem, "the keys of diffusers' UNet2DModel", "correct or remove the key")
         };
+        let refuse = |key: &str, got: String, allowed: &str| Err(unsupported(key, got, allowed));
         let value: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| bad("no JSON object".into()))?;
+        // First, because the keys of another network say nothing.
+        if let Some(other) = object.get("_class_name").filter(|name| *name != "UNet2DModel") {
+            return refuse("_class_name", other.to_string(), "UNet2DModel");
+        }
         let known = serde_json::to_value(Self::default()).map_err(|e| bad(e.to_string()))?;
         for key in object.keys() {
             // Keys with an underscore are notes of the library that wrote the file.
             if known.get(key).is_none() && !key.starts_with('_') {
-                return Err(bad(format!("unknown key `{key}`")));
+                let near = nearest(key, known.as_object().into_iter().flat_map(|k| k.keys()).map(String::as_str));
+                let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+                return Err(bad(format!("unknown key `{key}`{near}")));
             }
         }
         // One key at a time, so that a wrong value is reported with its name.
@@ -179,14 +192,7 @@ impl UNetConfig {
     }
 
     fn validate(&self) -> Result<()> {
-        let refuse = |key: &str, got: String, allowed: &str| {
-            Err(Error::domain(
-                format!("U-Net config `{key}`"),
-                got,
-                allowed,
-                "this option is not supported here: choose another or retrain",
-            ))
-        };
+        let refuse = |key: &str, got: String, allowed: &str| Err(unsupported(key, got, allowed));
         if self.class_name != "UNet2DModel" {
             return refuse("_class_name", self.class_name.clone(), "UNet2DModel");
         }
@@ -194,7 +200,8 @@ impl UNetConfig {
             return refuse("act_fn", self.act_fn.clone(), "silu, swish");
         }
         if self.dropout != 0.0 {
-            return refuse("dropout", self.dropout.to_string(), "0");
+            let mend = "a network that was trained with dropout is used with 0, which changes nothing but training";
+            return Err(Error::domain("U-Net config `dropout`", self.dropout, "0", mend));
         }
         let levels = self.block_out_channels.len();
         for (key, types, allowed) in [
@@ -217,7 +224,7 @@ impl UNetConfig {
             ("out_channels", self.out_channels == 0),
             ("layers_per_block", self.layers_per_block == 0),
             ("attention_head_dim", self.attention_head_dim == Some(0)),
-            ("norm_num_groups", self.norm_num_groups == Some(0)),
+            ("norm_num_groups", self.norm_num_groups == 0),
         ] {
             if bad {
                 return refuse(key, "0 or nothing".into(), "1 or more");
@@ -232,9 +239,18 @@ impl UNetConfig {
         if self.downsample_padding > 1 {
             return refuse("downsample_padding", self.downsample_padding.to_string(), "0, 1");
         }
+        if self.time_embedding_type == TimeEmbedding::Positional && self.freq_shift == (self.block_out_channels[0] / 2) as f64 {
+            let allowed = "not half of block_out_channels[0], where the frequencies are 0 / 0";
+            return refuse("freq_shift", self.freq_shift.to_string(), allowed);
+        }
         if self.time_embedding_type == TimeEmbedding::Learned && self.num_train_timesteps.is_none() {
             return refuse("num_train_timesteps", "null".into(), "the table's length, with a learned time embedding");
         }
         Ok(())
     }
+}
+
+fn unsupported(key: &str, got: String, allowed: &str) -> Error {
+    let mend = "this option is not supported here: choose another or retrain";
+    Error::domain(format!("U-Net config `{key}`"), got, allowed, mend)
 }

@@ -5,11 +5,15 @@
 //!
 //! `y[p] = sum_tap x[table[p][tap]] w[tap]`, rows that the table leaves out counting as zero.
 //!
+//! Taps may share a matrix, and a matrix may be a sum of stored ones: behind an upsampling the nine taps of a 3 x 3 kernel fall on four
+//! pixels only, so that each of the four kinds of output pixel is a 2 x 2 convolution with summed weights.
+//!
 //! Its transpose is the same thing with the table read backwards, so that two kernels do all the arithmetic of a training step: [`rows`]
 //! (forward, and the gradient of the input) and [`outer`] (the gradient of the weights). Rows are read where they lie: a register tile of
 //! P rows by two vectors of columns needs one broadcast load for two multiply-adds, so that nothing is copied into patches first.
 
 use super::element::Element;
+use super::tile::{Shared, TILE, accumulate, in_tiles, store, store_added, zeros};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -23,55 +27,108 @@ pub struct Table {
     pub inputs: usize,
     /// Rows of one image coming out.
     pub outputs: usize,
-    /// Matrices, each of which several taps may share.
-    pub matrices: usize,
+    /// For each matrix the stored ones that it is the sum of.
+    parts: Vec<Vec<usize>>,
     /// For each tap its matrix.
     taps: Vec<u32>,
     /// `index[k * taps + tap]`: the input row of the output row `order[k]`.
     index: Vec<u32>,
     /// Output rows in the order in which they are computed: rows with the same taps stand together.
     order: Vec<u32>,
+    /// Where [`outer`] finds its pairs.
+    stretches: Vec<Stretch>,
 }
+
+/// Output rows whose gradients are read together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stretch {
+    /// The first of them, in an image or in several small ones.
+    first: usize,
+    rows: usize,
+    /// For each tap the pairs (input row, output row behind `first`).
+    pairs: Vec<Vec<(u32, u32)>>,
+}
+
+/// Output rows of a [`Stretch`] at most: their columns of one tile fill a third of the first cache.
+const STRETCH: usize = 128;
 
 impl Table {
     /// A table from the input row of each (output row, tap).
-    fn new(inputs: usize, outputs: usize, taps: Vec<u32>, matrices: usize, at: impl Fn(usize, usize) -> Option<usize>) -> Self {
+    fn new(
+        inputs: usize,
+        outputs: usize,
+        parts: Vec<Vec<usize>>,
+        taps: Vec<u32>,
+        at: impl Fn(usize, usize) -> Option<usize>,
+    ) -> Self {
         let row = |p: usize| -> Vec<u32> { (0..taps.len()).map(|tap| at(p, tap).map_or(NONE, |q| q as u32)).collect() };
         let mut order: Vec<u32> = (0..outputs as u32).collect();
         order.sort_by_cached_key(|&p| row(p as usize).iter().map(|&q| q == NONE).collect::<Vec<_>>());
         let index = order.iter().flat_map(|&p| row(p as usize)).collect();
-        Self { inputs, outputs, matrices, taps, index, order }
+        let together = (STRETCH / outputs.max(1)).max(1);
+        let stretches = (0..together * outputs)
+            .step_by(STRETCH.min(together * outputs).max(1))
+            .map(|first| {
+                let rows = STRETCH.min(together * outputs - first);
+                let pair =
+                    |p: usize, tap: usize| at(p % outputs, tap).map(|q| ((p / outputs * inputs + q) as u32, (p - first) as u32));
+                let pairs = (0..taps.len()).map(|tap| (first..first + rows).filter_map(|p| pair(p, tap)).collect()).collect();
+                Stretch { first, rows, pairs }
+            })
+            .collect();
+        Self { inputs, outputs, parts, taps, index, order, stretches }
     }
 
     /// A linear layer: each row by itself.
     pub fn identity(rows: usize) -> Self {
-        Self::new(rows, rows, vec![0], 1, |p, _| Some(p))
+        Self::new(rows, rows, each(1), vec![0], |p, _| Some(p))
     }
 
     /// A `kernel` x `kernel` convolution of a `height` x `width` image, `before` and `after` rows and columns of zeros around it.
     pub fn convolution((height, width): (usize, usize), kernel: usize, stride: usize, before: usize, after: usize) -> Self {
         let out = |n: usize| (n + before + after - kernel) / stride + 1;
         let (out_height, out_width) = (out(height), out(width));
-        Self::new(height * width, out_height * out_width, (0..(kernel * kernel) as u32).collect(), kernel * kernel, |p, tap| {
-            let y = (p / out_width * stride + tap / kernel).checked_sub(before)?;
-            let x = (p % out_width * stride + tap % kernel).checked_sub(before)?;
-            (y < height && x < width).then_some(y * width + x)
-        })
+        Self::new(
+            height * width,
+            out_height * out_width,
+            each(kernel * kernel),
+            (0..(kernel * kernel) as u32).collect(),
+            |p, tap| {
+                let y = (p / out_width * stride + tap / kernel).checked_sub(before)?;
+                let x = (p % out_width * stride + tap % kernel).checked_sub(before)?;
+                (y < height && x < width).then_some(y * width + x)
+            },
+        )
     }
 
     /// A 3 x 3 convolution, padding 1, of the image with each pixel doubled in both directions.
+    ///
+    /// An output pixel in an even row reads the pixel above once and its own twice, one in an odd row its own twice and the one below once;
+    /// columns likewise. Matrix `4 kind + 2 a + b` belongs to the kind `2 (row % 2) + column % 2` and the pixel `(a, b)` of its 2 x 2.
     pub fn upsampling((height, width): (usize, usize)) -> Self {
-        let (out_height, out_width) = (2 * height, 2 * width);
-        Self::new(height * width, out_height * out_width, (0..9).collect(), 9, |p, tap| {
-            let y = (p / out_width + tap / 3).checked_sub(1)?;
-            let x = (p % out_width + tap % 3).checked_sub(1)?;
-            (y < out_height && x < out_width).then_some(y / 2 * width + x / 2)
+        // Rows of the kernel that fall on the first (a = 0) or second pixel, for outputs in even and odd rows.
+        const FALL: [[&[usize]; 2]; 2] = [[&[0], &[1, 2]], [&[0, 1], &[2]]];
+        let bits = |m: usize| (m >> 3 & 1, m >> 2 & 1, m >> 1 & 1, m & 1);
+        let parts = (0..16)
+            .map(|m| {
+                let (y, x, a, b) = bits(m);
+                FALL[y][a].iter().flat_map(|row| FALL[x][b].iter().map(move |column| 3 * row + column)).collect()
+            })
+            .collect();
+        Self::new(height * width, 4 * height * width, parts, (0..16).collect(), |p, tap| {
+            let (row, column) = (p / (2 * width), p % (2 * width));
+            let (y, x, a, b) = bits(tap);
+            let at = |place: usize, parity: usize, step: usize, size: usize| {
+                let i = (place / 2 + parity + step).checked_sub(1)?;
+                (place % 2 == parity && i < size).then_some(i)
+            };
+            Some(at(row, y, a, height)? * width + at(column, x, b, width)?)
         })
     }
 
     /// The table of the transposed map: for each input row the output rows it enters, matrix by matrix.
     pub fn transposed(&self) -> Self {
-        let mut lists = vec![vec![Vec::new(); self.matrices]; self.inputs];
+        let mut lists = vec![vec![Vec::new(); self.matrices()]; self.inputs];
         for (k, &p) in self.order.iter().enumerate() {
             for (tap, &m) in self.taps.iter().enumerate() {
                 let q = self.index[k * self.taps.len() + tap];
@@ -81,12 +138,23 @@ impl Table {
             }
         }
         // Each matrix needs as many taps as the row that uses it most.
-        let counts: Vec<usize> = (0..self.matrices).map(|m| lists.iter().map(|l| l[m].len()).max().unwrap_or(0)).collect();
-        let taps: Vec<(usize, usize)> = (0..self.matrices).flat_map(|m| (0..counts[m]).map(move |i| (m, i))).collect();
-        Self::new(self.outputs, self.inputs, taps.iter().map(|t| t.0 as u32).collect(), self.matrices, |q, tap| {
+        let counts: Vec<usize> = (0..self.matrices()).map(|m| lists.iter().map(|l| l[m].len()).max().unwrap_or(0)).collect();
+        let taps: Vec<(usize, usize)> = (0..self.matrices()).flat_map(|m| (0..counts[m]).map(move |i| (m, i))).collect();
+        let matrices = taps.iter().map(|t| t.0 as u32).collect();
+        Self::new(self.outputs, self.inputs, self.parts.clone(), matrices, |q, tap| {
             let (m, i) = taps[tap];
             lists[q][m].get(i).copied()
         })
+    }
+
+    /// Matrices that are multiplied with.
+    pub fn matrices(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Matrices of the stored weight.
+    pub fn stored(&self) -> usize {
+        self.parts.iter().flatten().max().map_or(0, |m| m + 1)
     }
 
     /// Pairs of an output row and a tap that has a row for it: products of one image.
@@ -95,39 +163,50 @@ impl Table {
     }
 }
 
-/// Columns of a tile: two registers of the widest vectors (AVX-512, f32), so that packed weights do not depend on the machine.
-pub const TILE: usize = 32;
-
-/// Length of a packed weight: `matrices` of (`depth`, `columns`), the columns rounded up to whole tiles.
-pub fn packed_len(matrices: usize, depth: usize, columns: usize) -> usize {
-    matrices * depth * columns.next_multiple_of(TILE)
+/// Each matrix a stored one.
+fn each(matrices: usize) -> Vec<Vec<usize>> {
+    (0..matrices).map(|m| vec![m]).collect()
 }
 
-/// Packs `w` (matrices, depth, columns) tile by tile: `out[((tile * matrices + matrix) * depth + k) * TILE + column]`, zeros behind the last
-/// column.
-pub fn pack<T: Element>(out: &mut [T], matrices: usize, depth: usize, columns: usize, w: &[T]) {
-    out.par_chunks_mut(matrices * depth * TILE).enumerate().for_each(|(tile, out)| {
+/// Length of a packed weight: the table's matrices of (`depth`, `columns`), the columns rounded up to whole tiles.
+pub fn packed_len(table: &Table, depth: usize, columns: usize) -> usize {
+    table.matrices() * depth * columns.next_multiple_of(TILE)
+}
+
+/// Packs `w` (stored matrices, depth, columns) tile by tile: `out[((tile * matrices + matrix) * depth + k) * TILE + column]`, zeros behind
+/// the last column.
+pub fn pack<T: Element>(table: &Table, out: &mut [T], depth: usize, columns: usize, w: &[T]) {
+    out.par_chunks_mut(table.matrices() * depth * TILE).enumerate().for_each(|(tile, out)| {
         let first = tile * TILE;
         let width = TILE.min(columns - first);
-        for (out, row) in out.chunks_exact_mut(TILE).zip(w.chunks_exact(columns)) {
-            out[..width].copy_from_slice(&row[first..first + width]);
-            out[width..].fill(T::zero());
+        for (out, parts) in out.chunks_exact_mut(depth * TILE).zip(&table.parts) {
+            for (i, part) in parts.iter().enumerate() {
+                let w = w[part * depth * columns..].chunks_exact(columns);
+                for (out, row) in out.chunks_exact_mut(TILE).zip(w) {
+                    if i == 0 {
+                        out[..width].copy_from_slice(&row[first..first + width]);
+                        out[width..].fill(T::zero());
+                    } else {
+                        add(&mut out[..width], row, first);
+                    }
+                }
+            }
         }
     });
 }
 
-/// [`pack`] for the transposed matrices: `w` (matrices, columns, depth).
-pub fn pack_transposed<T: Element>(out: &mut [T], matrices: usize, depth: usize, columns: usize, w: &[T]) {
-    // As many k at a time as keep what is written in the first cache.
-    const STRIP: usize = 64;
+/// The packed transposes (matrices, depth, columns) of packed matrices (matrices, columns, depth).
+pub fn turn<T: Element>(table: &Table, packed: &[T], depth: usize, columns: usize, out: &mut [T]) {
+    let matrices = table.matrices();
     out.par_chunks_mut(matrices * depth * TILE).enumerate().for_each(|(tile, out)| {
         let first = tile * TILE;
         let width = TILE.min(columns - first);
-        for (out, w) in out.chunks_exact_mut(depth * TILE).zip(w.chunks_exact(columns * depth)) {
-            for (strip, out) in out.chunks_mut(STRIP * TILE).enumerate() {
-                let from = strip * STRIP;
-                for (j, row) in w[first * depth..].chunks_exact(depth).take(width).enumerate() {
-                    for (out, x) in out.chunks_exact_mut(TILE).zip(&row[from..]) {
+        for (m, out) in out.chunks_exact_mut(depth * TILE).enumerate() {
+            // Squares of one tile, read along their rows.
+            for (square, out) in out.chunks_mut(TILE * TILE).enumerate() {
+                let rows = &packed[((square * matrices + m) * columns + first) * TILE..];
+                for (j, row) in rows.chunks_exact(TILE).enumerate().take(width) {
+                    for (out, x) in out.chunks_exact_mut(TILE).zip(row) {
                         out[j] = *x;
                     }
                 }
@@ -168,14 +247,14 @@ pub fn rows<T: Element>(table: &Table, x: &[T], depth: usize, w: &[T], columns: 
     let images = x.len() / (table.inputs * depth).max(1);
     assert_eq!(x.len(), images * table.inputs * depth, "gathered rows");
     assert_eq!(out.len(), images * table.outputs * columns, "output rows");
-    assert_eq!(w.len(), packed_len(table.matrices, depth, columns), "packed weights");
-    let zeros = vec![T::zero(); depth];
+    assert_eq!(w.len(), packed_len(table, depth, columns), "packed weights");
+    let missing = vec![T::zero(); depth];
     let arch = Arch::new();
     // A block is computed by one thread: enough rows that its share of the weights is read often, few enough that all threads have work.
     const BLOCK: usize = 192;
     let per_image = table.outputs.div_ceil(BLOCK);
     let block = table.outputs.div_ceil(per_image);
-    let out = Shared(out.as_mut_ptr(), out.len());
+    let out = Shared::new(out);
     // Small images stand together in one block, so that a linear layer on a batch is not one row at a time.
     let together = (BLOCK / table.outputs.max(1)).clamp(1, images.max(1));
     let blocks = images.div_ceil(together) * per_image;
@@ -188,41 +267,8 @@ pub fn rows<T: Element>(table: &Table, x: &[T], depth: usize, w: &[T], columns: 
         let first = task / per_image * together;
         let images = first..(first + together).min(images);
         let span = task % per_image * block..((task % per_image + 1) * block).min(table.outputs);
-        arch.dispatch(RowsTask { table, x, depth, w, columns, epilogue, out, images, span, tiles, zeros: &zeros });
+        arch.dispatch(RowsTask { table, x, depth, w, columns, epilogue, out, images, span, tiles, missing: &missing });
     });
-}
-
-/// An output that tasks write at disjoint places.
-#[derive(Clone, Copy)]
-struct Shared<T>(*mut T, usize);
-// SAFETY: every task writes rows (or matrix entries) that no other task touches.
-unsafe impl<T: Send> Send for Shared<T> {}
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-/// Runs a task with tiles of P rows by V registers, TILE columns: as many sums as the registers hold beside V weights and one broadcast.
-/// With 32 registers P is `$half` where two make a tile, `$quarter` where four do.
-macro_rules! in_tiles {
-    ($task:ident, $simd:ident, $half:literal, $quarter:literal) => {
-        match (S::REGISTER_COUNT >= 32, TILE / T::lanes::<S>()) {
-            (true, 2) => $task.run::<S, $half, 2>($simd),
-            (true, 4) => $task.run::<S, $quarter, 4>($simd),
-            (_, 4) => $task.run::<S, 2, 4>($simd),
-            (_, 8) => $task.run::<S, 1, 8>($simd),
-            (_, 16) => $task.run::<S, 1, 16>($simd),
-            (_, 32) => $task.run::<S, 1, 32>($simd),
-            (_, lanes) => unreachable!("no vectors of {TILE} / {lanes}"),
-        }
-    };
-}
-
-/// One row of a tile as numbers.
-#[inline(always)]
-fn unpacked<S: Simd, T: Element, const V: usize>(acc: [T::Vector<S>; V]) -> [T; TILE] {
-    assert_eq!(V * T::lanes::<S>(), TILE);
-    let mut sums = [T::zero(); TILE];
-    // SAFETY: V registers are TILE numbers, as asserted.
-    unsafe { sums.as_mut_ptr().cast::<[T::Vector<S>; V]>().write_unaligned(acc) };
-    sums
 }
 
 struct RowsTask<'a, T> {
@@ -236,7 +282,7 @@ struct RowsTask<'a, T> {
     images: std::ops::Range<usize>,
     span: std::ops::Range<usize>,
     tiles: std::ops::Range<usize>,
-    zeros: &'a [T],
+    missing: &'a [T],
 }
 
 impl<T: Element> WithSimd for RowsTask<'_, T> {
@@ -244,19 +290,20 @@ impl<T: Element> WithSimd for RowsTask<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        in_tiles!(self, simd, 12, 6);
+        let narrow = self.columns <= TILE / 2;
+        in_tiles!(self, simd, 12, 6, narrow: narrow);
     }
 }
 
 impl<T: Element> RowsTask<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const P: usize, const V: usize>(self, simd: S) {
-        let Self { table, x, depth, w, columns, epilogue, out, images, span, tiles, zeros } = self;
+        let Self { table, x, depth, w, columns, epilogue, out, images, span, tiles, missing } = self;
         let taps = table.taps.len();
         let spanned = span.len();
         let count = images.len() * spanned;
         for tile in tiles {
-            let w = &w[tile * table.matrices * depth * TILE..][..table.matrices * depth * TILE];
+            let w = &w[tile * table.matrices() * depth * TILE..][..table.matrices() * depth * TILE];
             let first = tile * TILE;
             let width = TILE.min(columns - first);
             let mut done = 0;
@@ -267,14 +314,14 @@ impl<T: Element> RowsTask<'_, T> {
                     let at = done + i.min(n - 1);
                     (images.start + at / spanned, span.start + at % spanned)
                 });
-                let mut acc = [[T::splat(simd, T::zero()); V]; P];
+                let mut acc = zeros::<S, T, P, V>(simd);
                 for tap in 0..taps {
                     let index: [u32; P] = std::array::from_fn(|i| table.index[place[i].1 * taps + tap]);
                     if index.iter().all(|&q| q == NONE) {
                         continue;
                     }
                     let rows: [*const T; P] = std::array::from_fn(|i| match index[i] {
-                        NONE => zeros.as_ptr(),
+                        NONE => missing.as_ptr(),
                         q => x[(place[i].0 * table.inputs + q as usize) * depth..][..depth].as_ptr(),
                     });
                     let w = &w[table.taps[tap] as usize * depth * TILE..][..depth * TILE];
@@ -285,11 +332,11 @@ impl<T: Element> RowsTask<'_, T> {
                     }
                 }
                 for (i, &(image, k)) in place.iter().enumerate().take(n) {
-                    let mut sums = unpacked::<S, T, V>(acc[i]);
+                    let mut sums = [T::zero(); TILE];
+                    store::<S, T, V>(acc[i], &mut sums);
                     let at = (image * table.outputs + table.order[k] as usize) * columns + first;
-                    assert!(at + width <= out.1);
-                    // SAFETY: in bounds as asserted; this task alone writes this row.
-                    let out = unsafe { std::slice::from_raw_parts_mut(out.0.add(at), width) };
+                    // SAFETY: `out` outlives the task, which alone writes these columns of this row.
+                    let out = unsafe { out.slice(at, width) };
                     let sums = &mut sums[..width];
                     add(sums, epilogue.bias, first);
                     add(sums, epilogue.image_bias, image * columns + first);
@@ -326,26 +373,26 @@ fn add<T: Element>(sums: &mut [T], more: &[T], at: usize) {
 /// Each entry is one thread's sum in a fixed order, so that the result does not depend on the number of threads.
 ///
 /// # Shapes
-/// `x` (images, inputs, depth), `dy` (images, outputs, columns), `out` (matrices, depth, columns).
+/// `x` (images, inputs, depth), `dy` (images, outputs, columns), `out` (stored matrices, depth, columns).
 pub fn outer<T: Element>(table: &Table, x: &[T], depth: usize, dy: &[T], columns: usize, out: &mut [T]) {
     let images = x.len() / (table.inputs * depth).max(1);
     assert_eq!(x.len(), images * table.inputs * depth, "gathered rows");
     assert_eq!(dy.len(), images * table.outputs * columns, "output rows");
-    assert_eq!(out.len(), table.matrices * depth * columns, "gradient of the weights");
+    assert_eq!(out.len(), table.stored() * depth * columns, "gradient of the weights");
     out.fill(T::zero());
     let arch = Arch::new();
-    // A task owns some rows k of one matrix.
-    let per_matrix = depth.div_ceil(DEPTHS);
-    let out = Shared(out.as_mut_ptr(), out.len());
-    (0..table.matrices * per_matrix).into_par_iter().for_each(|task| {
-        let (matrix, part) = (task / per_matrix, task % per_matrix);
-        let depths = part * DEPTHS..((part + 1) * DEPTHS).min(depth);
-        arch.dispatch(OuterTask { table, x, depth, dy, columns, out, matrix, depths, images });
+    // A task owns some rows k and one tile of columns of all matrices: many rows, so that a stretch of dy is copied seldom, but few enough
+    // that all threads have work.
+    let tiles = columns.div_ceil(TILE);
+    let shares = (4 * rayon::current_num_threads()).div_ceil(tiles);
+    let share = depth.div_ceil(shares).next_multiple_of(8).min(64);
+    let out = Shared::new(out);
+    (0..tiles * depth.div_ceil(share)).into_par_iter().for_each(|task| {
+        let (tile, part) = (task % tiles, task / tiles);
+        let depths = part * share..((part + 1) * share).min(depth);
+        arch.dispatch(OuterTask { table, x, depth, dy, columns, out, depths, first: tile * TILE, images });
     });
 }
-
-/// Rows of a matrix whose gradient one task sums; a multiple of every tile's height.
-const DEPTHS: usize = 64;
 
 struct OuterTask<'a, T> {
     table: &'a Table,
@@ -354,8 +401,8 @@ struct OuterTask<'a, T> {
     dy: &'a [T],
     columns: usize,
     out: Shared<T>,
-    matrix: usize,
     depths: std::ops::Range<usize>,
+    first: usize,
     images: usize,
 }
 
@@ -364,84 +411,64 @@ impl<T: Element> WithSimd for OuterTask<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        in_tiles!(self, simd, 8, 4);
+        let narrow = self.columns <= TILE / 2;
+        in_tiles!(self, simd, 8, 4, narrow: narrow);
     }
 }
 
 impl<T: Element> OuterTask<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const P: usize, const V: usize>(self, simd: S) {
-        let Self { table, x, depth, dy, columns, out, matrix, depths, images } = self;
-        let taps = table.taps.len();
-        // (row of x, row of dy) of one image, for this matrix.
-        let list: Vec<(usize, usize)> = (0..table.outputs)
-            .flat_map(|k| (0..taps).map(move |tap| (k, tap)))
-            .filter(|&(k, tap)| table.taps[tap] as usize == matrix && table.index[k * taps + tap] != NONE)
-            .map(|(k, tap)| (table.index[k * taps + tap] as usize, table.order[k] as usize))
-            .collect();
-        // A stretch of the batch's pairs is copied side by side, zeros where a tile is ragged, so that the tiles read it from the
-        // first cache.
-        const STRETCH: usize = 128;
-        let (mut a, mut b) = (vec![T::zero(); STRETCH * DEPTHS], vec![T::zero(); STRETCH * TILE]);
-        let mut pairs = Vec::new();
-        let mut image = 0;
-        while image < images && !list.is_empty() {
-            // Whole images: several small ones, or one.
-            pairs.clear();
-            while image < images && pairs.len() + list.len() <= STRETCH.max(list.len()) {
-                pairs.extend(list.iter().map(|&(q, p)| (image * table.inputs + q, image * table.outputs + p)));
-                image += 1;
-            }
-            for pairs in pairs.chunks(STRETCH) {
-                for (&(q, _), a) in pairs.iter().zip(a.chunks_exact_mut(DEPTHS)) {
-                    a[..depths.len()].copy_from_slice(&x[q * depth + depths.start..][..depths.len()]);
-                }
-                for first in (0..columns).step_by(TILE) {
-                    let width = TILE.min(columns - first);
-                    for (&(_, p), b) in pairs.iter().zip(b.chunks_exact_mut(TILE)) {
-                        let row = &dy[p * columns + first..][..width];
-                        match (<&mut [T; TILE]>::try_from(&mut *b), <&[T; TILE]>::try_from(row)) {
-                            (Ok(b), Ok(row)) => *b = *row,
-                            _ => {
-                                b[..width].copy_from_slice(row);
-                                b[width..].fill(T::zero());
-                            }
-                        }
+        let Self { table, x, depth, dy, columns, out, depths, first, images } = self;
+        let width = TILE.min(columns - first);
+        let padded = depths.len().next_multiple_of(P);
+        // (taps, rows k, TILE)
+        let mut sums = vec![T::zero(); table.taps.len() * padded * TILE];
+        // Columns of a stretch of dy side by side, zeros where the tile is ragged, for the tiles to read it from the first cache.
+        let mut b = [T::zero(); STRETCH * TILE];
+        let together = (STRETCH / table.outputs).max(1);
+        for image in (0..images).step_by(together) {
+            let x = &x[image * table.inputs * depth..];
+            let present = together.min(images - image) * table.outputs;
+            for stretch in &table.stretches {
+                let rows = stretch.rows.min(present - stretch.first);
+                let dy = &dy[(image * table.outputs + stretch.first) * columns + first..];
+                for (b, dy) in b.chunks_exact_mut(TILE).zip(dy.chunks(columns)).take(rows) {
+                    match (<&mut [T; TILE]>::try_from(&mut *b), dy.first_chunk::<TILE>()) {
+                        (Ok(b), Some(dy)) if width == TILE => *b = *dy,
+                        _ => b[..width].copy_from_slice(&dy[..width]),
                     }
-                    for k in (0..depths.len()).step_by(P) {
-                        let mut acc = [[T::splat(simd, T::zero()); V]; P];
-                        for (a, b) in a.chunks_exact(DEPTHS).zip(b.chunks_exact(TILE)).take(pairs.len()) {
-                            accumulate::<S, T, P, V>(simd, &mut acc, &a[k..k + P], b);
-                        }
-                        for (i, acc) in acc.iter().enumerate().take(depths.len() - k) {
-                            let sums = unpacked::<S, T, V>(*acc);
-                            let at = (matrix * depth + depths.start + k + i) * columns + first;
-                            assert!(at + width <= out.1);
-                            // SAFETY: in bounds as asserted; this task alone writes these rows of this matrix.
-                            let out = unsafe { std::slice::from_raw_parts_mut(out.0.add(at), width) };
-                            for (o, s) in out.iter_mut().zip(sums) {
-                                *o += s;
+                }
+                for (pairs, sums) in stretch.pairs.iter().zip(sums.chunks_exact_mut(padded * TILE)) {
+                    // Images that are not there any more come last.
+                    let pairs = &pairs[..pairs.partition_point(|pair| (pair.1 as usize) < rows)];
+                    for (k, sums) in depths.clone().step_by(P).zip(sums.chunks_exact_mut(P * TILE)) {
+                        let mut acc = zeros::<S, T, P, V>(simd);
+                        if k + P <= depth {
+                            for &(q, p) in pairs {
+                                accumulate(simd, &mut acc, &x[q as usize * depth + k..][..P], &b[p as usize * TILE..][..TILE]);
                             }
+                        } else {
+                            // Rows behind the last repeat it: computed, not used.
+                            for &(q, p) in pairs {
+                                let a: [T; P] = std::array::from_fn(|i| x[q as usize * depth + (k + i).min(depth - 1)]);
+                                accumulate(simd, &mut acc, &a, &b[p as usize * TILE..][..TILE]);
+                            }
+                        }
+                        for (acc, sums) in acc.into_iter().zip(sums.chunks_exact_mut(TILE)) {
+                            store_added::<S, T, V>(simd, acc, sums);
                         }
                     }
                 }
             }
         }
-    }
-}
-
-/// `acc[i] += a[i] b` for P scalars and V vectors.
-#[inline(always)]
-fn accumulate<S: Simd, T: Element, const P: usize, const V: usize>(simd: S, acc: &mut [[T::Vector<S>; V]; P], a: &[T], b: &[T]) {
-    assert!(a.len() >= P && b.len() >= TILE);
-    // SAFETY: lengths as asserted; V registers are TILE elements.
-    unsafe {
-        let b: [T::Vector<S>; V] =
-            std::array::from_fn(|v| b.as_ptr().add(v * T::lanes::<S>()).cast::<T::Vector<S>>().read_unaligned());
-        for (acc, a) in acc.iter_mut().zip(a) {
-            let a = T::splat(simd, *a);
-            for (acc, b) in acc.iter_mut().zip(&b) {
-                *acc = T::mul_add_vector(simd, a, *b, *acc);
+        for (tap, sums) in table.taps.iter().zip(sums.chunks_exact(padded * TILE)) {
+            for part in &table.parts[*tap as usize] {
+                for (k, sums) in depths.clone().zip(sums.chunks_exact(TILE)) {
+                    // SAFETY: `out` outlives the task, which alone writes these rows and columns of the matrices.
+                    let out = unsafe { out.slice((part * depth + k) * columns + first, width) };
+                    add(out, sums, 0);
+                }
             }
         }
     }
@@ -497,9 +524,9 @@ mod tests {
         y
     }
 
-    fn packed<T: Element>(w: &[T], matrices: usize, depth: usize, columns: usize) -> Vec<T> {
-        let mut out = vec![T::zero(); packed_len(matrices, depth, columns)];
-        pack(&mut out, matrices, depth, columns, w);
+    fn packed<T: Element>(table: &Table, w: &[T], depth: usize, columns: usize) -> Vec<T> {
+        let mut out = vec![T::nan(); packed_len(table, depth, columns)];
+        pack(table, &mut out, depth, columns, w);
         out
     }
 
@@ -515,20 +542,20 @@ mod tests {
 
     fn check<T: Element>(kind: usize, height: usize, width: usize, images: usize, depth: usize, columns: usize) {
         let t = table(kind, height, width);
-        let (x, w) = (random::<T>(images * t.inputs * depth, 1), random::<T>(t.matrices * depth * columns, 2));
+        let (x, w) = (random::<T>(images * t.inputs * depth, 1), random::<T>(t.stored() * depth * columns, 2));
         let widened = |x: &[T]| x.iter().map(|x| x.wide()).collect::<Vec<_>>();
         let product: Vec<T> =
             naive(kind, (height, width), &widened(&x), depth, &widened(&w), columns).into_iter().map(T::of).collect();
         let n = product.len();
         let terms = 9 * depth + 4;
         let mut y = vec![T::nan(); n];
-        rows(&t, &x, depth, &packed(&w, t.matrices, depth, columns), columns, Epilogue::plain(false), &mut y);
+        rows(&t, &x, depth, &packed(&t, &w, depth, columns), columns, Epilogue::plain(false), &mut y);
         assert_close(&y, &product, terms);
 
         let (bias, image_bias, skip) = (random::<T>(columns, 3), random::<T>(images * columns, 4), random::<T>(n, 5));
         let scale = T::of(0.75);
         let epilogue = Epilogue { bias: &bias, image_bias: &image_bias, skip: &skip, scale, keep: true };
-        rows(&t, &x, depth, &packed(&w, t.matrices, depth, columns), columns, epilogue, &mut y);
+        rows(&t, &x, depth, &packed(&t, &w, depth, columns), columns, epilogue, &mut y);
         let want: Vec<T> = (0..n)
             .map(|i| {
                 product[i]
@@ -542,8 +569,8 @@ mod tests {
         let z = random::<T>(n, 6);
         let back = t.transposed();
         assert_eq!(back.pairs(), t.pairs());
-        let mut turned = vec![T::nan(); packed_len(t.matrices, columns, depth)];
-        pack_transposed(&mut turned, t.matrices, columns, depth, &w);
+        let mut turned = vec![T::nan(); packed_len(&t, columns, depth)];
+        turn(&back, &packed(&t, &w, depth, columns), columns, depth, &mut turned);
         let mut dx = vec![T::nan(); x.len()];
         rows(&back, &z, columns, &turned, depth, Epilogue::plain(false), &mut dx);
         let dot = |a: &[T], b: &[T]| a.iter().zip(b).map(|(a, b)| a.wide() * b.wide()).sum::<f64>();
@@ -578,7 +605,7 @@ mod tests {
         let run = |threads| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
                 let (mut y, mut dw) = (vec![0.0f32; 5 * 63 * 40], vec![0.0f32; w.len()]);
-                rows(&t, &x, 20, &packed(&w, 9, 20, 40), 40, Epilogue::plain(false), &mut y);
+                rows(&t, &x, 20, &packed(&t, &w, 20, 40), 40, Epilogue::plain(false), &mut y);
                 outer(&t, &x, 20, &y, 40, &mut dw);
                 (y, dw)
             })

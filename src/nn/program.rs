@@ -172,7 +172,88 @@ pub enum TableKind {
     Upsampling { size: (usize, usize) },
 }
 
+/// Which tensors a pass has to keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Forward alone: a value is kept until its last use.
+    Forward,
+    /// Forward with a way back: every value is kept.
+    Recorded,
+    /// The way back: a gradient is kept from the first operation that adds to it to the one whose output it belongs to.
+    Backward,
+}
+
+/// Where the tensors of a pass lie in memory: those whose lives do not meet share a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// By tensor.
+    pub slots: Vec<usize>,
+    /// Numbers of one image in each slot.
+    pub sizes: Vec<usize>,
+}
+
+impl Plan {
+    /// Numbers of one image in all slots.
+    pub fn len(&self) -> usize {
+        self.sizes.iter().sum()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.sizes.is_empty()
+    }
+
+    /// Puts a tensor that has no slot yet into the smallest free one that is large enough, else into the largest, which grows.
+    fn place(&mut self, t: TensorId, size: usize, free: &mut Vec<usize>) {
+        if self.slots[t] != usize::MAX {
+            return;
+        }
+        let best = (0..free.len()).min_by_key(|&i| match self.sizes[free[i]] {
+            there if there >= size => (0, there - size),
+            there => (1, size - there),
+        });
+        let slot = best.map_or(self.sizes.len(), |i| free.swap_remove(i));
+        if slot == self.sizes.len() {
+            self.sizes.push(0);
+        }
+        self.sizes[slot] = self.sizes[slot].max(size);
+        self.slots[t] = slot;
+    }
+}
+
 impl Program {
+    /// The memory of a pass: operation by operation, each new tensor takes the free slot that fits it best.
+    pub fn plan(&self, pass: Pass) -> Plan {
+        let n = self.tensors.len();
+        if pass == Pass::Recorded {
+            return Plan { slots: (0..n).collect(), sizes: self.tensors.iter().map(Tensor::size).collect() };
+        }
+        // The input of a pass comes before its first operation, what it is run for outlives the last.
+        let (source, result) = if pass == Pass::Forward { (self.input, self.output) } else { (self.output, self.input) };
+        let steps: Vec<(Vec<TensorId>, Vec<TensorId>)> = match pass {
+            Pass::Backward => self.ops.iter().rev().map(|op| (vec![op.out()], op.inputs())).collect(),
+            _ => self.ops.iter().map(|op| (op.inputs(), vec![op.out()])).collect(),
+        };
+        let mut last = vec![0; n];
+        for (i, (read, written)) in steps.iter().enumerate() {
+            read.iter().chain(written).for_each(|&t| last[t] = i);
+        }
+        last[result] = steps.len();
+        let mut plan = Plan { slots: vec![usize::MAX; n], sizes: vec![] };
+        let mut free: Vec<usize> = vec![];
+        plan.place(source, self.tensors[source].size(), &mut free);
+        for (i, (read, written)) in steps.iter().enumerate() {
+            for &t in written {
+                plan.place(t, self.tensors[t].size(), &mut free);
+            }
+            let mut ended: Vec<TensorId> = read.iter().chain(written).copied().filter(|&t| last[t] == i).collect();
+            ended.sort_unstable();
+            ended.dedup();
+            free.extend(ended.into_iter().map(|t| plan.slots[t]));
+        }
+        plan
+    }
+
     /// A new tensor.
     pub fn tensor(&mut self, name: impl ToString, height: usize, width: usize, channels: usize) -> TensorId {
         self.tensors.push(Tensor { name: name.to_string(), height, width, channels });
@@ -235,5 +316,55 @@ impl Program {
     /// Numbers that one operation reads and writes on one image, forward, its parameters not counted.
     pub fn traffic(&self, op: &Op) -> usize {
         op.inputs().into_iter().chain([op.out()]).map(|t| self.tensors[t].size()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::config::UNetConfig;
+    use crate::nn::unet::unet;
+
+    /// Runs the lives of all tensors through their slots: at each operation everything that it touches is where it was put.
+    fn assert_sound(program: &Program, pass: Pass) {
+        let plan = program.plan(pass);
+        let mut holds: Vec<Option<TensorId>> = vec![None; plan.sizes.len()];
+        let (source, result) =
+            if pass == Pass::Backward { (program.output, program.input) } else { (program.input, program.output) };
+        holds[plan.slots[source]] = Some(source);
+        let mut begun = vec![false; program.tensors.len()];
+        begun[source] = true;
+        let ops: Vec<&Op> = if pass == Pass::Backward { program.ops.iter().rev().collect() } else { program.ops.iter().collect() };
+        for op in ops {
+            let (read, written) = match pass {
+                Pass::Backward => (vec![op.out()], op.inputs()),
+                _ => (op.inputs(), vec![op.out()]),
+            };
+            for t in written {
+                let slot = plan.slots[t];
+                assert!(plan.sizes[slot] >= program.tensors[t].size());
+                if std::mem::replace(&mut begun[t], true) {
+                    assert_eq!(holds[slot], Some(t), "{}", program.tensors[t].name);
+                }
+                holds[slot] = Some(t);
+            }
+            for t in read {
+                assert_eq!(holds[plan.slots[t]], Some(t), "{}", program.tensors[t].name);
+            }
+        }
+        assert_eq!(holds[plan.slots[result]], Some(result));
+    }
+
+    #[test]
+    fn no_tensor_lies_on_another() {
+        let config = r#"{"sample_size": 16, "in_channels": 2, "out_channels": 3, "layers_per_block": 2, "block_out_channels": [8, 16, 24],
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"], "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+            "attention_head_dim": 8, "norm_num_groups": 8, "num_class_embeds": 3}"#;
+        let program = unet(&UNetConfig::parse(config).unwrap(), 16, 16).unwrap();
+        for pass in [Pass::Forward, Pass::Recorded, Pass::Backward] {
+            assert_sound(&program, pass);
+        }
+        let all = program.plan(Pass::Recorded).len();
+        assert!(3 * program.plan(Pass::Forward).len() < all && 3 * program.plan(Pass::Backward).len() < all);
     }
 }

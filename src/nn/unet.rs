@@ -35,7 +35,7 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
         for j in 0..config.layers_per_block {
             h = b.resnet(&format!("{name}.resnets.{j}"), h, channels, None, 1.0)?;
             if kind == "AttnDownBlock2D" {
-                h = b.attention(&format!("{name}.attentions.{j}"), h, config.norm_num_groups, 1.0)?;
+                h = b.attention(&format!("{name}.attentions.{j}"), h, Some(config.norm_num_groups), 1.0)?;
             }
             skips.push(h);
         }
@@ -56,7 +56,7 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
         if config.add_attention {
             // As diffusers has it: under scale_shift the middle attention has a norm only where its groups are named.
             let groups = config.attn_norm_num_groups.or(match config.resnet_time_scale_shift {
-                TimeScaleShift::Default => config.norm_num_groups.or(Some((channels / 4).clamp(1, 32))),
+                TimeScaleShift::Default => Some(config.norm_num_groups),
                 TimeScaleShift::ScaleShift => None,
             });
             h = b.attention("mid_block.attentions.0", h, groups, scale)?;
@@ -71,7 +71,7 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
             h = b.concat(&format!("{name}.resnets.{j}.concat"), h, skip);
             h = b.resnet(&format!("{name}.resnets.{j}"), h, channels, None, 1.0)?;
             if kind == "AttnUpBlock2D" {
-                h = b.attention(&format!("{name}.attentions.{j}"), h, config.norm_num_groups, 1.0)?;
+                h = b.attention(&format!("{name}.attentions.{j}"), h, Some(config.norm_num_groups), 1.0)?;
             }
         }
         if !last {
@@ -83,8 +83,7 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
         }
     }
 
-    let groups = config.norm_num_groups.unwrap_or((c0 / 4).clamp(1, 32));
-    h = b.norm("conv_norm_out", h, groups, None, true)?;
+    h = b.norm("conv_norm_out", h, config.norm_num_groups, None, true)?;
     b.p.output = b.conv("conv_out", h, config.out_channels, Geometry::Same)?;
     b.p.divide_by_time = config.time_embedding_type == TimeEmbedding::Fourier;
     Ok(b.p)
@@ -226,7 +225,8 @@ impl Builder<'_> {
             TimeEmbedding::Fourier => {
                 let weight = self.p.param("time_proj.weight", &[c0]);
                 let out = self.p.tensor("time_proj", 1, 1, 2 * c0);
-                self.p.ops.push(Op::Fourier { weight, flip: config.flip_sin_to_cos, out });
+                // As diffusers has it: `flip_sin_to_cos` is for the positional embedding alone.
+                self.p.ops.push(Op::Fourier { weight, flip: false, out });
                 out
             }
             TimeEmbedding::Learned => {
@@ -246,11 +246,12 @@ impl Builder<'_> {
                 Some(out)
             }
             (Some(kind @ (ClassEmbedding::Timestep | ClassEmbedding::Identity)), _) => {
+                // Both embed something else than classes: a number like the time, or a vector that is an embedding already.
                 return Err(Error::domain(
                     "U-Net config `class_embed_type`",
                     format!("{kind:?}").to_lowercase(),
                     "null",
-                    "use num_class_embeds for a table of classes",
+                    "classes of images have a table, num_class_embeds long",
                 ));
             }
         };
@@ -271,8 +272,7 @@ impl Builder<'_> {
     /// `(shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))) / scale`.
     fn resnet(&mut self, name: &str, x: TensorId, channels: usize, resample: Option<Resample>, scale: f64) -> Result<TensorId> {
         let (config, from) = (self.config, self.p.tensors[x].channels);
-        let default_groups = (from / 4).clamp(1, 32);
-        let groups = config.norm_num_groups.unwrap_or(default_groups);
+        let groups = config.norm_num_groups;
         let mut skip = x;
         let mut h = self.norm(&format!("{name}.norm1"), x, groups, None, true)?;
         if let Some(by) = resample {

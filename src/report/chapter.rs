@@ -1,6 +1,6 @@
 //! Short names for what every chapter is made of.
 
-use super::drawing::{Axis, Drawing, Plot, Series};
+use super::drawing::{Axis, Drawing, Picture, Pictures, Plot, Series, Tone};
 use super::page::{Block, Figure, Section};
 use crate::error::{Error, Result};
 use crate::experiment::Context;
@@ -39,4 +39,21 @@ pub fn plot(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Drawing {
 /// A column of numbers for a series.
 pub fn along(values: &[f64]) -> impl Iterator<Item = f64> + '_ {
     values.iter().copied()
+}
+
+/// A whole number with its thousands apart.
+pub fn thousands(n: usize) -> String {
+    let digits = n.to_string();
+    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    groups.join(",")
+}
+
+/// One image of a row of them, with a note below.
+pub fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Picture {
+    Picture { values: values.into_iter().collect(), note: note.to_string() }
+}
+
+/// Rows of digits of 8 x 8 pixels.
+pub fn digits(title: &str, heading: &str, columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>, tone: Tone) -> Drawing {
+    Drawing::Pictures(Pictures { title: title.into(), heading: heading.into(), columns, rows, shape: (8, 8), tone })
 }

@@ -1,7 +1,7 @@
 //! The chapter on the exact diffusion of the digits, made from the numbers of [`crate::experiment::digits_theory`].
 
-use super::chapter::{along, f, figure, origin, p, plot, section};
-use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
+use super::chapter::{along, digits, f, figure, origin, p, picture, plot, section};
+use super::drawing::{Axis, Mark, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
 use crate::error::Result;
@@ -33,14 +33,6 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
 
 fn evidence(rows: &[Evidence]) -> Block {
     Block::Evidence(rows.to_vec())
-}
-
-fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Picture {
-    Picture { values: values.into_iter().collect(), note: note.to_string() }
-}
-
-fn pictures(title: &str, heading: &str, columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>, tone: Tone) -> Drawing {
-    Drawing::Pictures(Pictures { title: title.into(), heading: heading.into(), columns, rows, shape: (8, 8), tone })
 }
 
 fn data(n: &Numbers) -> Section {
@@ -90,14 +82,14 @@ fn data(n: &Numbers) -> Section {
                 "components",
                 "Leading principal components of the digits, red positive and blue negative, each scaled to its own largest value.",
                 "A grid of sixteen 8 by 8 images: smooth large strokes in the first components, finer and finer checkered patterns in the later ones.",
-                vec![pictures("", "", vec![], rows, Tone::Diverging)],
+                vec![digits("", "", vec![], rows, Tone::Diverging)],
             ),
             figure(
                 "walks",
                 "The mean digit (middle column) moved along the three leading components by −2 to 2 standard deviations $\\sqrt{\\lambda_k}$. A Gaussian thinks that all of these, and \
                  all their blends, are digits.",
                 "Three rows of five 8 by 8 images: the blurred mean digit in the middle turns into blurred shapes like a zero, a three or a seven towards the ends.",
-                vec![pictures(
+                vec![digits(
                     "",
                     "",
                     ["−2 √λ", "−√λ", "mean", "+√λ", "+2 √λ"].map(String::from).to_vec(),
@@ -227,7 +219,7 @@ fn trajectory(n: &Numbers) -> Section {
                 "strip",
                 "One draw of noise, taken to data by both laws. States are divided by $\\sqrt{1+\\sigma^2}$ for display.",
                 "Four rows of ten small images over falling noise. States turn from noise into a shape. Both denoisers start at the blurred mean digit; the empirical one ends at a crisp digit, the Gaussian one at a smeared shape.",
-                vec![pictures(
+                vec![digits(
                     "",
                     "noise level σ",
                     sigmas.iter().map(|s| plain(*s)).collect(),
@@ -244,7 +236,7 @@ fn trajectory(n: &Numbers) -> Section {
                 "ends",
                 "Ten draws of noise and where the two laws take each of them: the Gaussian's sample is a blurred version of the digit that the empirical law ends at, when the two agree.",
                 "Two rows of ten small images: Gaussian samples above, training digits below; several pairs resemble each other.",
-                vec![pictures(
+                vec![digits(
                     "",
                     "",
                     vec![],
@@ -424,7 +416,7 @@ fn receptive(n: &Numbers) -> Section {
                 "receptive",
                 "Rows of the Jacobian for three pixels over the noise level; red positive, blue negative, each scaled to its own largest absolute value, printed below it. First and last columns are the limits (the last one is $\\Sigma$'s row).",
                 "Three rows of seven 8 by 8 images: a single red pixel at low noise grows into a patch and then into a pattern over the whole image with red and blue regions.",
-                vec![pictures("", "noise level σ", columns, rows.collect(), Tone::Diverging)],
+                vec![digits("", "noise level σ", columns, rows.collect(), Tone::Diverging)],
             ),
             figure(
                 "receptive-size",

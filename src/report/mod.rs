@@ -5,8 +5,11 @@
 mod chapter;
 mod claims;
 mod digits_theory;
+mod digits_unet;
 pub mod drawing;
+mod equivalence;
 mod folder;
+mod grf;
 pub mod ledger;
 pub mod number;
 pub mod page;
@@ -76,6 +79,21 @@ pub const EXPERIMENTS: &[Experiment] = &[
         name: "samplers",
         about: "what few steps cost, exactly: DDPM, DDIM, DPM-Solver, Heun, students; measured orders; work against precision",
         run: samplers::run,
+    },
+    Experiment {
+        name: "digits-unet",
+        about: "a U-Net trained on the digits: its samples, its loss, trajectories and receptive fields beside the exact ones",
+        run: digits_unet::run,
+    },
+    Experiment {
+        name: "equivalence",
+        about: "x0-, eps-, v- and velocity-objectives: one minimiser, one path, and where a bottleneck or training parts them",
+        run: equivalence::run,
+    },
+    Experiment {
+        name: "grf",
+        about: "a U-Net trained on Gaussian random fields: its excess risk and its samples' spectrum, against the exact law",
+        run: grf::run,
     },
     Experiment {
         name: "claims",

@@ -28,6 +28,7 @@ def tensors(path):
             yield name, np.frombuffer(data[start:end], dtype="<f8")
 
 
-digests = {name: [float(np.abs(x).max())] + [float((x * signs(x.size, k)).sum()) for k in range(4)] for name, x in tensors(sys.argv[1])}
-with open(sys.argv[2], "w") as out:
-    out.write("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(d)}" for name, d in digests.items()) + "\n}\n")
+if __name__ == "__main__":
+    digests = {name: [float(np.abs(x).max())] + [float((x * signs(x.size, k)).sum()) for k in range(4)] for name, x in tensors(sys.argv[1])}
+    with open(sys.argv[2], "w") as out:
+        out.write("{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(d)}" for name, d in digests.items()) + "\n}\n")

@@ -1,0 +1,188 @@
+//! Do the x0-, eps-, v- and velocity-objectives train the same denoiser? Linear denoisers, bottlenecks and U-Nets.
+
+pub mod linear;
+pub mod network;
+pub mod rank;
+
+use super::{Context, Profile, keeping, parsed};
+use crate::diffusion::Path;
+use crate::diffusion::prediction::Prediction;
+use crate::error::Result;
+use crate::law::Gaussian;
+use crate::math::noise::Noise;
+use serde::{Deserialize, Serialize};
+
+/// The objectives compared, on the straight path, where no two are multiples of each other.
+pub const TARGETS: [Prediction; 4] = [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
+
+/// What `experiments/equivalence.toml` holds.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Ends of the noise levels `sigma / alpha` at which normal equations are solved.
+    pub sigma_range: [f64; 2],
+    /// Noise level at which the four filters are drawn.
+    pub shown_sigma: f64,
+    /// Time on the straight path of the descents.
+    pub descent_time: f64,
+    /// Step size of the exact descent, in units of the inverse largest curvature.
+    pub descent_rate: f64,
+    /// Its steps.
+    pub descent_steps: usize,
+    /// Components followed, from 1.
+    pub descent_modes: Vec<usize>,
+    /// Step size of the stochastic descent, in the same units.
+    pub stochastic_rate: f64,
+    /// Its samples a step.
+    pub stochastic_batch: usize,
+    /// Its steps.
+    pub stochastic_steps: usize,
+    /// Dimension of the subspace that holds the data of the bottleneck's comparison.
+    pub manifold_rank: usize,
+    /// Its noise levels.
+    pub manifold_sigmas: Vec<f64>,
+    /// Ranks of the maps that are trained.
+    pub trained_ranks: Vec<usize>,
+    /// Steps of their training.
+    pub trained_steps: usize,
+    /// Images of the batch that one network is measured on.
+    pub measured_batch: usize,
+    /// Noise levels at which gradients are compared one by one.
+    pub measured_levels: usize,
+    /// Noise levels at which trained networks are judged.
+    pub judged_range: [f64; 2],
+    /// How many.
+    pub judged_levels: usize,
+    /// The training of the U-Nets, but for their prediction, number of steps and seed.
+    pub train: crate::train::Settings,
+    /// Effort of the quick profile.
+    pub quick: Effort,
+    /// Effort of the full profile.
+    pub full: Effort,
+}
+
+/// How much is computed.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effort {
+    /// Noise levels of the normal equations.
+    pub levels: usize,
+    /// Independent runs of the stochastic descent.
+    pub runs: usize,
+    /// Steps of each U-Net.
+    pub train_steps: u64,
+    /// Training images, noised at each level, on which the U-Nets are judged.
+    pub judged: usize,
+}
+
+/// The file of the settings, and what was in it when the program was built.
+const FILE: &str = "equivalence.toml";
+const TEXT: &str = include_str!("../../../experiments/equivalence.toml");
+
+impl Settings {
+    /// The settings the program was built with.
+    ///
+    /// # Errors
+    /// An unknown or missing key, a value out of range.
+    pub fn embedded() -> Result<Self> {
+        Self::parse(TEXT)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut s: Self = parsed(FILE, text)?;
+        s.train = s.train.validated()?;
+        let inside = |t: f64| t > 0.0 && t < 1.0;
+        let rules = [
+            (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
+            (s.shown_sigma > 0.0 && s.manifold_sigmas.iter().all(|v| *v > 0.0), "shown_sigma, manifold_sigmas: positive"),
+            (inside(s.descent_time), "descent_time: between 0 and 1"),
+            // Beyond 2 / (1 + 1 / B) the mean square of the fastest mode grows; beyond 1 an exact descent overshoots.
+            (inside(s.descent_rate) && inside(s.stochastic_rate), "descent_rate, stochastic_rate: between 0 and 1"),
+            (
+                s.descent_steps >= 32 && s.stochastic_steps >= 32 && s.stochastic_batch >= 1,
+                "steps: at least 32; stochastic_batch: at least 1",
+            ),
+            (s.descent_modes.iter().all(|k| (1..=61).contains(k)), "descent_modes: 1 to 61"),
+            ((1..61).contains(&s.manifold_rank) && s.trained_ranks.iter().all(|r| (1..=64).contains(r)), "ranks: 1 to 64"),
+            (
+                s.measured_batch >= 2 && s.measured_levels >= 2 && s.judged_levels >= 2,
+                "measured_batch, measured_levels, judged_levels: at least 2",
+            ),
+            (0.0 < s.judged_range[0] && s.judged_range[0] < s.judged_range[1], "judged_range: positive, ascending"),
+            (s.train.data.set.is_some() && s.train.path == Path::FlowMatching, "train: a data set on the straight path"),
+            (
+                [s.quick, s.full].iter().all(|e| e.levels >= 2 && e.runs >= 8 && e.train_steps >= 1 && e.judged >= 2),
+                "quick, full: levels >= 2, runs >= 8, train_steps >= 1, judged >= 2",
+            ),
+        ];
+        keeping(FILE, s, &rules)
+    }
+
+    /// Effort of a profile.
+    pub fn effort(&self, profile: Profile) -> Effort {
+        profile.of(self.quick, self.full)
+    }
+}
+
+/// All numbers of the experiment.
+#[derive(Clone, Debug)]
+pub struct Numbers {
+    /// The settings used.
+    pub settings: Settings,
+    /// Linear denoisers.
+    pub linear: linear::Linear,
+    /// Denoisers with a bottleneck.
+    pub bottleneck: rank::Bottleneck,
+    /// One U-Net, measured by four losses.
+    pub measured: network::Measured,
+    /// Four trained U-Nets.
+    pub trained: network::Trained,
+}
+
+/// Runs the experiment.
+///
+/// # Errors
+/// Settings that do not parse; a law or a path that refuses them.
+pub fn compute(context: &Context) -> Result<Numbers> {
+    compute_with(Settings::embedded()?, context)
+}
+
+/// Runs the experiment with other settings.
+///
+/// # Errors
+/// As [`compute`].
+pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let effort = settings.effort(context.profile);
+    let noise = Noise::new(context.seed);
+    let images = crate::data::load("digits")?.images;
+    let law = Gaussian::from_data(images.view())?;
+    let step = |k: usize, what: &str| (context.progress)(k, 7, what);
+    step(0, "linear denoisers");
+    let linear = linear::Linear::new(&settings, &law, &effort, &noise.child(0))?;
+    step(1, "bottlenecks");
+    let bottleneck = rank::Bottleneck::new(&settings, &law, &noise.child(1))?;
+    step(2, "one U-Net");
+    let measured = network::Measured::new(&settings, images.view(), &noise.child(2))?;
+    let trained = network::Trained::new(&settings, &effort, context.seed, &|k, what| step(3 + k, what))?;
+    step(7, "done");
+    Ok(Numbers { settings, linear, bottleneck, measured, trained })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::testing::assert_strict;
+
+    #[test]
+    fn settings_are_strict() {
+        assert_strict(
+            Settings::parse,
+            TEXT,
+            &[
+                ("manifold_rank = 8", "manifold_rank = 8\ncolour = 3", "unknown field `colour`"),
+                ("descent_time = 0.25\n", "", "missing field `descent_time`"),
+                ("descent_rate = 0.5", "descent_rate = 2.5", "descent_rate, stochastic_rate: between 0 and 1"),
+            ],
+        );
+    }
+}

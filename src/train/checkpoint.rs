@@ -1,0 +1,204 @@
+//! A run on disk: saved whole or not at all, resumed to the bit.
+//!
+//! A folder of checkpoints holds `step-N/`, one folder each, and `latest`, the name of the newest. A checkpoint is a model's folder
+//! ([`pipeline`]), with the weights as they are:
+//!
+//! | in it | what |
+//! |---|---|
+//! | `unet/`, `tweedie.json`, ... | the weights |
+//! | `ema-.../` | a model's folder for each average of the weights |
+//! | `training/first.safetensors`, `second.safetensors` | AdamW's averages, under the parameters' names |
+//! | `training/state.json` | steps done, the settings, importance sampling's averages |
+//!
+//! There is no state of generators or loaders: draws are a function of the seed and the step. A checkpoint is written as `step-N.tmp`,
+//! synced, and renamed; then `latest` is replaced; then older ones go. Whenever a run is killed, `latest` names a whole checkpoint.
+
+use super::ema::Profile;
+use super::loader::Data;
+use super::settings::Settings;
+use super::times::{Importance, PARTS};
+use super::trainer::Trainer;
+use crate::error::{Error, Result};
+use crate::file;
+use crate::nn::checkpoint::{WEIGHTS, read, to_bytes};
+use crate::nn::element::Element;
+use crate::nn::pipeline;
+use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The file that names the newest checkpoint.
+pub const LATEST: &str = "latest";
+
+/// `training/state.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    steps_done: u64,
+    settings: Settings,
+    /// Mean squares of the parts of importance sampling, null before the first loss of a part.
+    importance: Option<Vec<Option<f64>>>,
+}
+
+fn refused<'a>(path: &'a Path, what: &'a str) -> impl Fn(std::io::Error) -> Error + 'a {
+    move |e| Error::file(path, format!("{what}: {e}"), "check that its folder exists, may be written and has room")
+}
+
+/// Saves a run into a folder of checkpoints, and keeps the newest `keep`. The result is the checkpoint's folder.
+///
+/// # Errors
+/// A folder that can't be written or has no room left; what it held before is then still there.
+pub fn save<T: Element>(trainer: &Trainer<T>, folder: &Path, keep: usize) -> Result<PathBuf> {
+    let name = name(trainer.steps_done());
+    let (whole, aside) = (folder.join(&name), folder.join(format!("{name}.tmp")));
+    std::fs::create_dir_all(folder).map_err(refused(folder, "cannot be made"))?;
+    if latest(folder)?.as_deref() != Some(&whole) {
+        clear(&aside)?;
+        if let Err(e) = write(trainer, &aside) {
+            // What is left is no use, and may be what fills the disk.
+            let _ = clear(&aside);
+            return Err(e);
+        }
+        // Renamed, but not yet named by `latest`, when an earlier run was killed.
+        clear(&whole)?;
+        std::fs::rename(&aside, &whole).map_err(refused(&whole, "cannot be written"))?;
+        sync(folder);
+        file::write(&folder.join(LATEST), name.as_bytes())?;
+        sync(folder);
+    }
+    let mut others: Vec<(u64, PathBuf)> = vec![];
+    for entry in std::fs::read_dir(folder).map_err(refused(folder, "cannot be read"))?.filter_map(|entry| entry.ok()) {
+        let name = entry.file_name().into_string().unwrap_or_default();
+        match (step_of(&name), name.strip_suffix(".tmp").and_then(step_of)) {
+            (Some(step), _) if step < trainer.steps_done() => others.push((step, entry.path())),
+            // Of a run that was killed while it saved.
+            (_, Some(_)) => clear(&entry.path())?,
+            _ => {}
+        }
+    }
+    others.sort();
+    let gone = others.len().saturating_sub(keep.max(1) - 1);
+    others.into_iter().take(gone).try_for_each(|(_, path)| clear(&path))?;
+    Ok(whole)
+}
+
+fn name(step: u64) -> String {
+    format!("step-{step}")
+}
+
+fn step_of(name: &str) -> Option<u64> {
+    name.strip_prefix("step-")?.parse().ok()
+}
+
+fn clear(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(refused(folder, "cannot be removed")(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Asks the system to keep a folder's names through a loss of power; where it can't, a kill of the process still does no harm.
+fn sync(folder: &Path) {
+    let _ = std::fs::File::open(folder).and_then(|f| f.sync_all());
+}
+
+fn write<T: Element>(trainer: &Trainer<T>, folder: &Path) -> Result<()> {
+    let (config, setup, program) = (&trainer.settings.network, trainer.setup(), trainer.program());
+    pipeline::write(folder, config, setup, program, &trainer.params)?;
+    for ema in &trainer.emas {
+        pipeline::write(&folder.join(ema.profile.name()), config, setup, program, &ema.params)?;
+    }
+    let training = folder.join("training");
+    std::fs::create_dir_all(&training).map_err(refused(&training, "cannot be made"))?;
+    for (name, average) in [("first", &trainer.averages.first), ("second", &trainer.averages.second)] {
+        file::write(&training.join(format!("{name}.safetensors")), &to_bytes(average, program)?)?;
+    }
+    let state = State {
+        steps_done: trainer.steps_done,
+        settings: trainer.settings.clone(),
+        importance: trainer.importance.as_ref().map(|i| i.mean_square.iter().map(|x| x.is_finite().then_some(*x)).collect()),
+    };
+    let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(folder, e, "report this as a bug"))?;
+    file::write(&training.join("state.json"), text.as_bytes())
+}
+
+/// The newest checkpoint of a folder, if it has one.
+///
+/// # Errors
+/// A `latest` that can't be read or names no checkpoint.
+pub fn latest(folder: &Path) -> Result<Option<PathBuf>> {
+    let pointer = folder.join(LATEST);
+    match std::fs::read_to_string(&pointer) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(Error::file(&pointer, format!("cannot be read: {e}"), "check its permissions")),
+        Ok(name) => match step_of(name.trim()) {
+            Some(_) if folder.join(name.trim()).is_dir() => Ok(Some(folder.join(name.trim()))),
+            _ => Err(Error::file(
+                &pointer,
+                format!("names `{}`, which is no checkpoint beside it", name.trim()),
+                "write the name of one into it",
+            )),
+        },
+    }
+}
+
+/// The model that a run's folder stands for: of its newest checkpoint the last average of the weights, or the weights where there is none. None
+/// for a folder that is no run's.
+///
+/// # Errors
+/// As [`latest`]; a checkpoint whose state can't be read.
+pub fn newest_model(run: &Path) -> Result<Option<PathBuf>> {
+    let Some(checkpoint) = latest(&run.join("checkpoints"))? else { return Ok(None) };
+    let ema = state(&checkpoint)?.settings.ema;
+    // In the order of the settings, the powers last.
+    let constant = ema.constant.iter().map(|d| Profile::constant(*d));
+    let last = constant.chain(ema.power.iter().map(|w| Profile::power(*w))).last().transpose()?;
+    Ok(Some(last.map_or(checkpoint.clone(), |profile| checkpoint.join(profile.name()))))
+}
+
+fn state(checkpoint: &Path) -> Result<State> {
+    let path = checkpoint.join("training/state.json");
+    let bad = |problem: String| Error::file(&path, problem, "resume from another checkpoint: write its name into `latest`");
+    let text = std::fs::read_to_string(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| bad(format!("is not a run's state: {e}")))
+}
+
+/// Goes on from a checkpoint, as if the run had never stopped.
+///
+/// # Errors
+/// A checkpoint that is damaged; settings other than those it was made with, by the key (there may be more steps, and how often the run is
+/// saved, validated and sampled may change).
+pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data) -> Result<Trainer<T>> {
+    let training = checkpoint.join("training");
+    let path = training.join("state.json");
+    let bad = |problem: String| Error::file(&path, problem, "resume from another checkpoint: write its name into `latest`");
+    let state = state(checkpoint)?;
+    if let Some(key) = settings.departs_from(&state.settings) {
+        let allowed = if key == "steps" { format!("at least {}", state.settings.steps) } else { "what the run began with".into() };
+        return Err(Error::domain(
+            format!("`{key}` of a resumed run"),
+            "another value than the checkpoint's",
+            allowed,
+            "restore it, or begin a new run in another --out",
+        ));
+    }
+    let mut trainer = Trainer::<T>::new(settings, data)?;
+    if state.steps_done > trainer.settings.steps {
+        return Err(bad(format!("has {} steps done of {}", state.steps_done, trainer.settings.steps)));
+    }
+    let weights = |folder: PathBuf| read::<T>(&folder.join("unet").join(WEIGHTS), trainer.program());
+    let average = |name: &str| read::<T>(&training.join(format!("{name}.safetensors")), trainer.program());
+    let params = weights(checkpoint.to_owned())?;
+    let emas = trainer.emas.iter().map(|ema| weights(checkpoint.join(ema.profile.name()))).collect::<Result<Vec<_>>>()?;
+    let (first, second) = (average("first")?, average("second")?);
+    trainer.params = params;
+    trainer.emas.iter_mut().zip(emas).for_each(|(ema, params)| ema.params = params);
+    (trainer.averages.first, trainer.averages.second) = (first, second);
+    trainer.averages.steps = u32::try_from(state.steps_done).map_err(|e| bad(e.to_string()))?;
+    trainer.steps_done = state.steps_done;
+    if let (Some(importance), Some(saved)) = (&mut trainer.importance, state.importance) {
+        let parts: Vec<f64> = saved.iter().map(|x| x.unwrap_or(f64::NAN)).collect();
+        *importance = Importance { mean_square: parts.try_into().map_err(|_| bad(format!("importance: wanted {PARTS} numbers")))? };
+    }
+    Ok(trainer)
+}

@@ -1,0 +1,311 @@
+//! `tweedie train` as people run it: killed, interrupted, out of room, misread; the weights are in the end what they should have been.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+use tweedie::math::noise::Noise;
+use tweedie::train::Settings;
+
+/// A run of seconds: everything that a run can have, as small as it can be.
+const RECIPE: &str = r#"
+seed = 3
+steps = 30
+batch = 6
+[data]
+set = "digits"
+held_out_every = 9
+flips = true
+[network]
+in_channels = 1
+out_channels = 1
+block_out_channels = [4, 4]
+down_block_types = ["DownBlock2D", "DownBlock2D"]
+up_block_types = ["UpBlock2D", "UpBlock2D"]
+layers_per_block = 1
+norm_num_groups = 2
+add_attention = false
+num_class_embeds = 11
+[path]
+kind = "cosine"
+[objective]
+prediction = "v"
+weighting = "min-snr:5"
+[times]
+importance = true
+[optimiser]
+warm_up = 5
+decay = "cosine"
+[ema]
+constant = [0.9]
+power = [0.1]
+[labels]
+drop = 0.2
+[checkpoint]
+every = 1
+keep = 3
+[validation]
+every = 10
+levels = 2
+images = 4
+[samples]
+every = 10
+count = 10
+steps = 2
+"#;
+
+fn start(dir: &Path, recipe: &str, args: &[&str]) -> Child {
+    fs::write(dir.join("recipe.toml"), recipe).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
+    command.args(["train", "recipe.toml", "--out", "run"]).args(args).current_dir(dir);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn train(dir: &Path, recipe: &str, args: &[&str]) -> Output {
+    start(dir, recipe, args).wait_with_output().unwrap()
+}
+
+fn trained(dir: &Path, recipe: &str, args: &[&str]) {
+    let out = train(dir, recipe, args);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// The one line of a run that must fail with exit code 2.
+fn refused(dir: &Path, recipe: &str, args: &[&str]) -> String {
+    let out = train(dir, recipe, args);
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.starts_with("error: ") && said.trim_end().lines().count() == 1, "{said}");
+    said
+}
+
+/// Every file of a folder by its name, speeds aside: they alone may differ.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, folder: &Path, out: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(root, &path, out);
+                continue;
+            }
+            let mut bytes = fs::read(&path).unwrap();
+            if path.ends_with("metrics.jsonl") {
+                let text = String::from_utf8(bytes).unwrap();
+                bytes =
+                    text.lines().map(|l| l.split(",\"images_per_s").next().unwrap()).collect::<Vec<_>>().join("\n").into_bytes();
+            }
+            out.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
+        }
+    }
+    let mut out = BTreeMap::new();
+    walk(folder, folder, &mut out);
+    out
+}
+
+fn same(a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>) {
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    for (name, bytes) in a {
+        assert!(bytes == &b[name], "{} differs", name.display());
+    }
+}
+
+fn lines(dir: &Path) -> usize {
+    fs::read_to_string(dir.join("run/metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// Waits until a run has done so many steps.
+fn wait_for(dir: &Path, child: &mut Child, steps: usize) {
+    for _ in 0..6000 {
+        if lines(dir) >= steps || child.try_wait().unwrap().is_some() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("no step in 30 seconds");
+}
+
+/// A checkpoint after every step: most kills fall into the writing of one.
+#[test]
+fn a_killed_run_ends_as_if_nothing_had_happened() {
+    let (whole, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    trained(whole.path(), RECIPE, &[]);
+    let noise = Noise::new(std::process::id().into());
+    let mut kills = 0;
+    for k in 0..12 {
+        let mut child = start(killed.path(), RECIPE, &["--resume"]);
+        let done = lines(killed.path());
+        wait_for(killed.path(), &mut child, done.min(24) + (noise.uniform(0, k) * 3.0) as usize);
+        std::thread::sleep(Duration::from_micros((noise.uniform(1, k) * 30_000.0) as u64));
+        // SIGKILL; a run that has ended has nothing left to kill.
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    assert!(kills >= 6, "{kills} of 12 runs were killed");
+    trained(killed.path(), RECIPE, &["--resume"]);
+    same(&files(&whole.path().join("run")), &files(&killed.path().join("run")));
+}
+
+#[test]
+fn interrupted_it_saves_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let endless = RECIPE
+        .replace("steps = 30", "steps = 10000000")
+        .replace("every = 1\n", "every = 0\n")
+        .replace("\"cosine\"\n[ema]", "\"constant\"\n[ema]");
+    let mut child = start(dir.path(), &endless, &[]);
+    wait_for(dir.path(), &mut child, 5);
+    assert!(!dir.path().join("run/checkpoints").exists());
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130), "{}", String::from_utf8_lossy(&out.stderr));
+    let steps = lines(dir.path());
+    let said = String::from_utf8(out.stdout).unwrap();
+    assert!(said.contains(&format!("stopped and saved after step {steps} of 10000000; go on with --resume")), "{said}");
+    // What it saved is what a run of so many steps saves.
+    let other = tempfile::tempdir().unwrap();
+    trained(other.path(), &endless.replace("10000000", &steps.to_string()), &[]);
+    let weights =
+        |dir: &Path| fs::read(dir.join(format!("run/checkpoints/step-{steps}/unet/diffusion_pytorch_model.safetensors"))).unwrap();
+    assert!(weights(dir.path()) == weights(other.path()));
+}
+
+/// No file may grow beyond 8 blocks: what a full disk looks like, without filling one.
+#[test]
+fn without_room_nothing_is_lost() {
+    let (dir, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let plain = RECIPE.replace("\"cosine\"\n[ema]", "\"constant\"\n[ema]");
+    trained(whole.path(), &plain, &["--steps", "8"]);
+    trained(dir.path(), &plain, &["--steps", "4"]);
+    let before = files(&dir.path().join("run/checkpoints"));
+    let line = format!(
+        "trap '' XFSZ; ulimit -f 8; exec '{}' train recipe.toml --out run --resume --steps 8",
+        env!("CARGO_BIN_EXE_tweedie")
+    );
+    let out = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("step-5.tmp") && said.contains("cannot be written") && said.trim_end().lines().count() == 1, "{said}");
+    same(&before, &files(&dir.path().join("run/checkpoints")));
+    // With room again it goes on.
+    trained(dir.path(), &plain, &["--resume", "--steps", "8"]);
+    same(&files(&whole.path().join("run/checkpoints")), &files(&dir.path().join("run/checkpoints")));
+}
+
+#[test]
+fn folders_that_do_not_fit_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("run"), "a file").unwrap();
+    assert!(refused(dir.path(), RECIPE, &[]).contains("run: cannot be made"));
+    fs::remove_file(dir.path().join("run")).unwrap();
+    trained(dir.path(), RECIPE, &["--steps", "2"]);
+    assert!(refused(dir.path(), RECIPE, &[]).contains("holds a run already (run/checkpoints/step-2); pass --resume"));
+    // Steps may grow, nothing that numbers depend on may change.
+    for (from, to, key) in [
+        ("batch = 6", "batch = 7", "`batch`"),
+        ("warm_up = 5", "warm_up = 6", "`optimiser.warm_up`"),
+        ("prediction = \"v\"", "prediction = \"eps\"", "`objective.prediction`"),
+        ("steps = 30", "steps = 1", "`steps`"),
+        ("[0.9]", "[0.9, 0.99]", "`ema.constant`"),
+        ("block_out_channels = [4, 4]", "block_out_channels = [4, 8]", "`network.block_out_channels`"),
+    ] {
+        let said = refused(dir.path(), &RECIPE.replace(from, to), &["--resume"]);
+        assert!(said.contains(&format!("{key} of a resumed run")), "{said}");
+    }
+    trained(dir.path(), &RECIPE.replace("levels = 2", "levels = 3"), &["--resume", "--steps", "3"]);
+    // A damaged checkpoint is named, and so is a pointer to none.
+    let weights = dir.path().join("run/checkpoints/step-3/unet/diffusion_pytorch_model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(
+        refused(dir.path(), RECIPE, &["--resume"]).contains("diffusion_pytorch_model.safetensors: not a complete safetensors file")
+    );
+    fs::write(dir.path().join("run/checkpoints/latest"), "step-99").unwrap();
+    assert!(refused(dir.path(), RECIPE, &["--resume"]).contains("names `step-99`, which is no checkpoint beside it"));
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let wild = RECIPE.replace("[optimiser]\nwarm_up = 5", "[optimiser]\nlearning_rate = 1e30\nwarm_up = 0");
+    let said = refused(dir.path(), &wild, &[]);
+    assert!(said.contains("of training is singular at step 2: it is NaN; lower optimiser.learning_rate"), "{said}");
+    assert_eq!(fs::read_to_string(dir.path().join("run/checkpoints/latest")).unwrap(), "step-1");
+}
+
+#[test]
+fn a_recipe_is_read_strictly() {
+    let cases = [
+        ("batch = 6", "batchs = 6", "line 4: unknown field `batchs`", "did you mean `batch`?"),
+        ("batch = 6", "batch = 0", "batch: got 0", "1 to 65536"),
+        ("flips = true", "flip = true", "line 8: unknown field `flip`", "did you mean `flips`?"),
+        ("set = \"digits\"", "set = \"digts\"", "data set: got 'digts'", "did you mean 'digits'?"),
+        ("set = \"digits\"", "", "[data]: got none of them", "one of set, law, random_field"),
+        ("prediction = \"v\"", "prediction = \"velocty\"", "unknown variant `velocty`", "did you mean `velocity`?"),
+        ("min-snr:5", "min-snr:-5", "min-snr's gamma: got -5", "> 0"),
+        ("kind = \"cosine\"", "kind = \"cosin\"", "unknown variant `cosin`", "did you mean `cosine`?"),
+        ("norm_num_groups = 2", "norm_num_group = 2", "line 9: U-Net config: ", "unknown key `norm_num_group`"),
+        ("in_channels = 1", "in_channels = 3", "network.in_channels: got 3", "1, the channels of the data"),
+        (
+            "num_class_embeds = 11",
+            "num_class_embeds = 10",
+            "network.num_class_embeds: got 10",
+            "11: a row for each class and one for none",
+        ),
+        ("constant = [0.9]", "constant = [1.0]", "ema.constant: got 1", "(0, 1)"),
+        ("importance = true", "law = \"log-normal:0\"", "law of the times: got log-normal:0", "log-normal[:MEAN:STD]"),
+        ("importance = true", "range = [3, 2]", "times.range", "two rising positive numbers"),
+        ("decay = \"cosine\"", "decay = \"cosin\"", "unknown variant `cosin`", "did you mean `cosine`?"),
+        ("steps = 30", "steps = -1", "line 3", "-1"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (from, to, problem, mend) in cases {
+        assert!(RECIPE.contains(from), "{from}");
+        let said = refused(dir.path(), &RECIPE.replacen(from, to, 1), &[]);
+        assert!(said.contains(problem) && said.contains(mend), "{to}\n{said}");
+    }
+    assert!(refused(dir.path(), RECIPE, &["--device", "cuda:7"]).contains("device"));
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
+fn every_recipe_of_the_repository_is_read() {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/experiments"));
+    let recipes = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    let recipes: Vec<PathBuf> = recipes.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("train-")).collect();
+    assert!(!recipes.is_empty());
+    for recipe in recipes {
+        let settings = Settings::read(&recipe).unwrap();
+        assert_eq!(settings.departs_from(&settings), None);
+    }
+}
+
+#[test]
+fn a_law_is_trained_on_and_its_least_loss_told() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("law.json"), r#"{"kind":"gaussian","mean":[0,0,1,1],"variances":[1,1,0.25,0.25]}"#).unwrap();
+    // The network from a file beside the recipe, as diffusers writes it.
+    let config = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "in_channels": 1, "out_channels": 1, "block_out_channels": [4],
+        "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 2, "add_attention": false}"#;
+    fs::write(dir.path().join("unet.json"), config).unwrap();
+    let recipe = "steps = 20\nbatch = 8\n[data]\nlaw = \"law.json\"\nshape = [1, 2, 2]\n[network]\nconfig = \"unet.json\"\n[path]\nkind = \"fm\"\n\
+                  [objective]\nprediction = \"velocity\"\n[validation]\nlevels = 3\nimages = 500\n[samples]\ncount = 2\nsteps = 2";
+    trained(dir.path(), recipe, &[]);
+    let text = fs::read_to_string(dir.path().join("run/validation.jsonl")).unwrap();
+    let levels: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(levels.len(), 3);
+    for level in levels {
+        let number = |key: &str| level[key].as_f64().unwrap();
+        // Of each pixel lambda sigma^2 / (lambda + sigma^2), with sigma in units of alpha; a mean of 2,000 squares, four of its errors.
+        let noise = number("edm_sigma").powi(2);
+        let want = [1.0, 1.0, 0.25, 0.25].map(|l| l * noise / (l + noise)).iter().sum::<f64>() / 4.0;
+        assert!((number("exact") - want).abs() <= 4.0 * want * (2.0 / 2000f64).sqrt(), "{level} {want}");
+        assert!(level["set"] == "law" && number("exact") <= number("network") && number("excess") > 0.0, "{level}");
+    }
+    let said =
+        refused(dir.path(), &recipe.replace("config = \"unet.json\"", "config = \"unet.json\"\nin_channels = 1"), &["--resume"]);
+    assert!(said.contains("[network] has `config` and other keys"), "{said}");
+    let said = refused(dir.path(), &recipe.replace("[1, 2, 2]", "[1, 2, 3]"), &["--resume"]);
+    assert!(said.contains("law: got shape [4], wanted 1 x 2 x 3 = 6"), "{said}");
+}
