@@ -147,7 +147,7 @@ fn compute<T: Element>(args: &RunArgs, backward: bool) -> Result<Vec<u8>> {
     let (n, height, width) = (batch.x.shape()[0], batch.x.shape()[2], batch.x.shape()[3]);
     let program = unet(&config, height, width)?;
     let params = checkpoint::read::<T>(&weights, &program)?;
-    let mut cpu = Cpu::new(program, n);
+    let mut cpu = if backward { Cpu::new(program, n) } else { Cpu::forward_only(program, n) };
     cpu.load(&params);
     let of = |x: &ArrayD<f64>| channels_last(x).into_iter().map(T::of).collect::<Vec<T>>();
     let y = cpu.forward(&of(&batch.x), &batch.times, &batch.labels)?.to_vec();

@@ -14,6 +14,7 @@ use crate::law::conditional::Guided;
 use crate::math::noise::Noise;
 use crate::nn::element::Element;
 use crate::nn::pipeline::{Pipeline, Setup};
+use crate::nn::program::Pass;
 use crate::nn::scheduler_config::{self, Setting};
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::model::{Clipped, Predicting};
@@ -269,7 +270,7 @@ fn of_network<T: Element>(args: &Args, folder: &FilePath) -> Result<Outcome> {
     pipeline.setup.prediction = args.prediction.unwrap_or(pipeline.setup.prediction);
     let setting = setting(args, Some(&pipeline.setup))?;
     let points = setting.points()?;
-    let numbers = pipeline.program()?.tensors.iter().map(|t| t.size()).sum::<usize>();
+    let numbers = pipeline.program()?.plan(Pass::Forward).len();
     let batch = (ACTIVATIONS / (numbers * size_of::<T>())).clamp(1, 64).min(args.n as usize);
     let network = pipeline.network::<T>(batch)?;
     let of_class = args.class.map(|c| network.with_label(c)).transpose()?;

@@ -192,8 +192,7 @@ impl Run {
             }
         }
         self.bar.finish_and_clear();
-        let model = checkpoint::latest(checkpoints)?.unwrap_or_default();
-        let model = trainer.emas().last().map_or(model.clone(), |ema| model.join(ema.profile.name()));
+        let model = checkpoint::newest_model(&self.out)?.unwrap_or_default();
         let (folder, model) = (self.out.display(), model.display());
         let done = match steps - first {
             0 => format!("all {steps} steps were done before"),

@@ -1,7 +1,7 @@
 //! The one interface between whatever predicts (an exact law, a network, a foreign model) and whatever samples.
 
 use crate::diffusion::PathPoint;
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 /// Anything that estimates `E[x0 | x_t]`.
 ///
@@ -15,4 +15,11 @@ pub trait Denoiser: Sync {
     /// # Shapes
     /// `x` and `out` (n, d).
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>);
+
+    /// [`denoise`](Self::denoise) into a new batch.
+    fn denoised(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
+        let mut out = Array2::zeros(x.raw_dim());
+        self.denoise(x, at, out.view_mut());
+        out
+    }
 }

@@ -1,6 +1,6 @@
 //! The catalogue of claims, run with one seed or several.
 
-use super::{Context, keeping, parsed};
+use super::{Context, Embedded};
 use crate::claims::{self, Outcome, Recorded};
 use crate::error::Result;
 use crate::evidence::Evidence;
@@ -26,19 +26,12 @@ pub struct Effort {
     pub seeds: usize,
 }
 
-impl Settings {
-    /// The settings the program was built with.
-    ///
-    /// # Errors
-    /// An unknown or missing key, no seed.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(include_str!("../../experiments/claims.toml"))
-    }
+impl Embedded for Settings {
+    const FILE: &'static str = "claims.toml";
+    const TEXT: &'static str = include_str!("../../experiments/claims.toml");
 
-    fn parse(text: &str) -> Result<Self> {
-        let settings: Self = parsed("claims.toml", text)?;
-        let some = [settings.quick, settings.full].iter().all(|e| e.seeds > 0);
-        keeping("claims.toml", settings, &[(some, "quick, full: seeds: at least 1")])
+    fn rules(&self) -> Vec<(bool, &'static str)> {
+        vec![([self.quick, self.full].iter().all(|e| e.seeds > 0), "quick, full: seeds: at least 1")]
     }
 }
 
@@ -91,7 +84,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 
 #[cfg(test)]
 mod tests {
-    use super::Settings;
+    use super::{Embedded, Settings};
 
     #[test]
     fn settings_are_checked() {

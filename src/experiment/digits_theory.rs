@@ -1,6 +1,6 @@
 //! The exact diffusion of 1,797 handwritten digits, under their Gaussian law and under their empirical law.
 
-use super::{Context, Profile, energy, geometric, keeping, level, parsed};
+use super::{Context, Embedded, energy, geometric, level};
 use crate::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
 use crate::diffusion::elbo::{GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
 use crate::diffusion::schedule::{Schedule, Table};
@@ -58,23 +58,14 @@ pub struct Effort {
     pub trajectories: usize,
 }
 
-/// The file of the settings, and what was in it when the program was built.
-const FILE: &str = "digits-theory.toml";
-const TEXT: &str = include_str!("../../experiments/digits-theory.toml");
+impl Embedded for Settings {
+    const FILE: &'static str = "digits-theory.toml";
+    const TEXT: &'static str = include_str!("../../experiments/digits-theory.toml");
 
-impl Settings {
-    /// The settings the program was built with.
-    ///
-    /// # Errors
-    /// An unknown or missing key, a value out of range.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(TEXT)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let s: Self = parsed(FILE, text)?;
+    fn rules(&self) -> Vec<(bool, &'static str)> {
+        let s = self;
         let descending = s.strip_sigmas.windows(2).all(|p| p[0] > p[1]) && s.strip_sigmas.last().is_some_and(|v| *v > 0.0);
-        let rules = [
+        vec![
             (s.held_out_every >= 2, "held_out_every: at least 2"),
             ((1..=64).contains(&s.components), "components: 1 to 64"),
             (s.steps >= 2, "steps: at least 2"),
@@ -88,13 +79,7 @@ impl Settings {
                 [s.quick, s.full].iter().all(|e| e.levels >= 2 && e.copies >= 1 && e.trajectories >= s.pairs),
                 "quick, full: levels >= 2, copies >= 1, trajectories >= pairs",
             ),
-        ];
-        keeping(FILE, s, &rules)
-    }
-
-    /// Effort of a profile.
-    pub fn effort(&self, profile: Profile) -> Effort {
-        profile.of(self.quick, self.full)
+        ]
     }
 }
 
@@ -125,7 +110,7 @@ pub struct Numbers {
 /// Settings that do not parse; a law or a schedule that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
     let settings = Settings::embedded()?;
-    let effort = settings.effort(context.profile);
+    let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let images = crate::data::load("digits")?.images;
     let step = |k: usize, what: &str| (context.progress)(k, 7, what);
@@ -148,12 +133,6 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let elbo = Elbo::new(&settings, &gaussian)?;
     step(7, "done");
     Ok(Numbers { settings, spectrum, snr, trajectories, emergence, comparison, receptive, elbo })
-}
-
-fn denoised(law: &dyn Denoiser, x: ArrayView2<f64>, sigma: f64) -> Array2<f64> {
-    let mut out = Array2::zeros(x.raw_dim());
-    law.denoise(x, &level(sigma), out.view_mut());
-    out
 }
 
 /// Mean, principal components and spectrum of the digits.
@@ -300,7 +279,12 @@ impl Trajectories {
         let strip_points = at(&settings.strip_sigmas);
         let rows = |states: &[Array2<f64>]| stack(states.iter().map(|x| x.row(0).to_owned()));
         let of = |law: &dyn Denoiser, states: &[Array2<f64>]| {
-            stack(states.iter().zip(&settings.strip_sigmas).map(|(x, sigma)| denoised(law, x.view(), *sigma).row(0).to_owned()))
+            stack(
+                states
+                    .iter()
+                    .zip(&settings.strip_sigmas)
+                    .map(|(x, sigma)| law.denoised(x.view(), &level(*sigma)).row(0).to_owned()),
+            )
         };
         let g = strip_points.iter().map(|p| pf_ode_map(gaussian, first, &strip_points[0], p)).collect::<Result<Vec<_>>>()?;
         let e = pf_ode_solve(empirical, first, &strip_points)?;
@@ -314,7 +298,7 @@ impl Trajectories {
         let mut last = (Array2::zeros((0, 64)), Array2::zeros((0, 64)));
         for (k, (e, p)) in all.iter().zip(&points).enumerate() {
             let g = pf_ode_map(gaussian, x.view(), &points[0], p)?;
-            let (dg, de) = (denoised(gaussian, g.view(), p.sigma), denoised(empirical, e.view(), p.sigma));
+            let (dg, de) = (gaussian.denoised(g.view(), &level(p.sigma)), empirical.denoised(e.view(), &level(p.sigma)));
             state_distance.push((energy(&(&g - e)) / energy(&(e - &mean))).sqrt());
             denoiser_distance.push((energy(&(&dg - &de)) / energy(&(&de - &mean))).sqrt());
             let c = (&de - &mean).dot(&gaussian.modes());
@@ -347,7 +331,7 @@ impl Trajectories {
         evidence.push(Evidence::new(what, nearest, 0.0, 1e-6).because(why));
         // Component 3 of the Gaussian's denoiser at its sigma* and at the end, along the same trajectories.
         let component = |sigma: f64| -> Result<f64> {
-            let d = denoised(gaussian, pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(), sigma) - &mean;
+            let d = gaussian.denoised(pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(), &level(sigma)) - &mean;
             Ok(d.dot(&gaussian.modes().column(2)).mapv(|v| v * v).sum().sqrt())
         };
         let star = emergence_sigma(gaussian.variances()[2], 0.5);
@@ -472,9 +456,9 @@ impl Comparison {
                     noise.fill_normal(1 + (2 * copy + which) as u64, x.as_slice_mut().unwrap_or(&mut []));
                     x *= sigma;
                     x += clean;
-                    let exact = denoised(&empirical, x.view(), sigma);
-                    let wiener = denoised(&gaussian, x.view(), sigma);
-                    let models = [&wiener - &exact, denoised(&isotropic, x.view(), sigma) - &exact, &mean - &exact];
+                    let exact = empirical.denoised(x.view(), &level(sigma));
+                    let wiener = gaussian.denoised(x.view(), &level(sigma));
+                    let models = [&wiener - &exact, isotropic.denoised(x.view(), &level(sigma)) - &exact, &mean - &exact];
                     for (sum, model) in gap.iter_mut().zip(&models) {
                         *sum += energy(model);
                     }
@@ -574,7 +558,7 @@ impl Receptive {
         let x = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).cos());
         let jacobian = receptive_field(law, &(0..64).collect::<Vec<_>>(), &level(0.7))?;
         let linear = step.dot(&jacobian.t());
-        let quotient = denoised(law, (&x + &step).view(), 0.7) - denoised(law, x.view(), 0.7);
+        let quotient = law.denoised((&x + &step).view(), &level(0.7)) - law.denoised(x.view(), &level(0.7));
         Ok((energy(&(quotient - &linear)) / energy(&linear)).sqrt())
     }
 }
@@ -691,17 +675,13 @@ mod tests {
 
     #[test]
     fn settings_are_strict() {
-        assert_strict(
-            Settings::parse,
-            TEXT,
-            &[
-                ("pairs = 10", "pairs = 10\ncolour = 3", "unknown field `colour`"),
-                ("steps = 1000\n", "", "missing field `steps`"),
-                ("components = 16", "components = 65", "components: 1 to 64"),
-                ("strip_draw = 0", "strip_draw = 10", "pairs: more than strip_draw"),
-                ("4.0, 2.5", "2.5, 4.0", "strip_sigmas: positive, descending"),
-            ],
-        );
+        assert_strict::<Settings>(&[
+            ("pairs = 10", "pairs = 10\ncolour = 3", "unknown field `colour`"),
+            ("steps = 1000\n", "", "missing field `steps`"),
+            ("components = 16", "components = 65", "components: 1 to 64"),
+            ("strip_draw = 0", "strip_draw = 10", "pairs: more than strip_draw"),
+            ("4.0, 2.5", "2.5, 4.0", "strip_sigmas: positive, descending"),
+        ]);
     }
 
     #[test]

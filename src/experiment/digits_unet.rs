@@ -1,6 +1,6 @@
 //! A U-Net trained on the digits, held to what is exact about them.
 
-use super::{Context, energy, geometric, keeping, level, parsed};
+use super::{Context, Embedded, energy, geometric, level};
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
@@ -65,22 +65,13 @@ pub struct Effort {
     pub fields: usize,
 }
 
-/// The file of the settings, and what was in it when the program was built.
-const FILE: &str = "digits-unet.toml";
-const TEXT: &str = include_str!("../../experiments/digits-unet.toml");
+impl Embedded for Settings {
+    const FILE: &'static str = "digits-unet.toml";
+    const TEXT: &'static str = include_str!("../../experiments/digits-unet.toml");
 
-impl Settings {
-    /// The settings the program was built with.
-    ///
-    /// # Errors
-    /// An unknown or missing key, a value out of range.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(TEXT)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let s: Self = parsed(FILE, text)?;
-        let rules = [
+    fn rules(&self) -> Vec<(bool, &'static str)> {
+        let s = self;
+        vec![
             (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
             (s.learning_components.iter().all(|k| (1..=64).contains(k)), "learning_components: 1 to 64"),
             (s.snapshots.windows(2).all(|p| p[0] < p[1]) && s.snapshots.first() > Some(&0), "snapshots: from 1, ascending"),
@@ -101,8 +92,7 @@ impl Settings {
                 }),
                 "quick, full: steps >= 1, levels >= 2, trajectories > strip_draw, trajectory_steps >= 2, fields 1 to 179",
             ),
-        ];
-        keeping(FILE, s, &rules)
+        ]
     }
 }
 
@@ -401,6 +391,8 @@ impl Trajectories {
 /// Of which pixels the denoiser makes one of its own.
 #[derive(Clone, Debug)]
 pub struct Receptive {
+    /// Noised digits averaged over.
+    pub states: usize,
     /// Noise levels.
     pub sigmas: Vec<f64>,
     /// The row of the network's Jacobian, the mean over noised held-out digits, and the Wiener filter's; each (levels, 64).
@@ -430,7 +422,7 @@ impl Receptive {
             rows[0].row_mut(k).assign(&mean);
             rows[1].row_mut(k).assign(&wiener);
         }
-        Ok(Self { sigmas: settings.receptive_sigmas.clone(), rows, cosine, spread })
+        Ok(Self { states: effort.fields, sigmas: settings.receptive_sigmas.clone(), rows, cosine, spread })
     }
 }
 
@@ -441,15 +433,11 @@ mod tests {
 
     #[test]
     fn settings_are_strict() {
-        assert_strict(
-            Settings::parse,
-            TEXT,
-            &[
-                ("shown = 40", "shown = 40\ncolour = 3", "unknown field `colour`"),
-                ("neighbours = 10\n", "", "missing field `neighbours`"),
-                ("samples = 256", "samples = 30", "samples: at least shown and neighbours"),
-            ],
-        );
+        assert_strict::<Settings>(&[
+            ("shown = 40", "shown = 40\ncolour = 3", "unknown field `colour`"),
+            ("neighbours = 10\n", "", "missing field `neighbours`"),
+            ("samples = 256", "samples = 30", "samples: at least shown and neighbours"),
+        ]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A U-Net trained on a Gaussian random field, whose law is known: every error of the network and of its samples, by noise level and frequency.
 
-use super::{Context, Profile, denoised, geometric, keeping, level, parsed};
+use super::{Context, Embedded, geometric, level};
 use crate::diffusion::preconditioning::Preconditioning;
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
@@ -59,24 +59,14 @@ pub struct Effort {
     pub samples: usize,
 }
 
-/// The file of the settings, and what was in it when the program was built.
-const FILE: &str = "grf.toml";
-const TEXT: &str = include_str!("../../experiments/grf.toml");
+impl Embedded for Settings {
+    const FILE: &'static str = "grf.toml";
+    const TEXT: &'static str = include_str!("../../experiments/grf.toml");
 
-impl Settings {
-    /// The settings the program was built with.
-    ///
-    /// # Errors
-    /// An unknown or missing key, a value out of range.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(TEXT)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let mut s: Self = parsed(FILE, text)?;
-        s.train = s.train.validated()?;
+    fn rules(&self) -> Vec<(bool, &'static str)> {
+        let s = self;
         let ascending = |r: [f64; 2]| 0.0 < r[0] && r[0] < r[1];
-        let rules = [
+        vec![
             (s.bands >= 2, "bands: at least 2"),
             (
                 ascending(s.judged_range) && ascending(s.sampler_range) && s.judged_levels >= 2,
@@ -89,13 +79,11 @@ impl Settings {
                 [s.quick, s.full].iter().all(|e| e.train_steps >= 1 && e.draws >= 8 && e.samples >= s.pictures.max(8)),
                 "quick, full: draws, samples >= 8",
             ),
-        ];
-        keeping(FILE, s, &rules)
+        ]
     }
 
-    /// Effort of a profile.
-    pub fn effort(&self, profile: Profile) -> Effort {
-        profile.of(self.quick, self.full)
+    fn with_valid_parts(self) -> Result<Self> {
+        Ok(Self { train: self.train.validated()?, ..self })
     }
 }
 
@@ -246,7 +234,7 @@ impl Exam {
             let mut eps = Array2::zeros(x0.raw_dim());
             noise.fill_normal(0, eps.as_slice_mut().expect("a new array is contiguous"));
             let x = &x0 + &(eps * *sigma);
-            let best = denoised(law, &x, &at);
+            let best = law.denoised(x.view(), &at);
             Question { at, x0, x, best }
         };
         Self { questions: sigmas.iter().enumerate().map(question).collect() }
@@ -271,7 +259,7 @@ impl Exam {
         };
         for Question { at, x0, x, best } in &self.questions {
             let risk = |l: f64| l * at.sigma.powi(2) / (l + at.sigma.powi(2));
-            let (error, rest) = (denoised(model, x, at) - best, best - x0);
+            let (error, rest) = (model.denoised(x.view(), at) - best, best - x0);
             let least = bands.variances.iter().map(|l| risk(*l)).sum::<f64>() / bands.variances.len() as f64;
             let (sampled, cross) = (inner(&rest, &rest), inner(&error, &rest));
             for (worst, z) in out.scores.iter_mut().zip([(sampled[0] - least) / sampled[1], cross[0] / cross[1]]) {
@@ -352,7 +340,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 /// # Errors
 /// As [`compute`].
 pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
-    let effort = settings.effort(context.profile);
+    let effort = context.profile.of(settings.quick, settings.full);
     let mut recipe = settings.train.clone();
     (recipe.steps, recipe.seed) = (effort.train_steps, context.seed);
     let RandomFieldSettings { size: (h, w), slope, var, zero_mode, mean } =
@@ -500,15 +488,11 @@ mod tests {
 
     #[test]
     fn settings_are_strict() {
-        assert_strict(
-            Settings::parse,
-            TEXT,
-            &[
-                ("bands = ", "colour = 3\nbands = ", "unknown field `colour`"),
-                ("[quick]\ntrain_steps", "[quick]\ntrain_step", "unknown field `train_step`"),
-                ("judged_levels = ", "judged_levels = 1 # ", "judged_range"),
-            ],
-        );
+        assert_strict::<Settings>(&[
+            ("bands = ", "colour = 3\nbands = ", "unknown field `colour`"),
+            ("[quick]\ntrain_steps", "[quick]\ntrain_step", "unknown field `train_step`"),
+            ("judged_levels = ", "judged_levels = 1 # ", "judged_range"),
+        ]);
     }
 
     /// The basis is orthonormal and takes the covariance apart into the spectrum.

@@ -7,7 +7,7 @@ pub mod equivalence;
 pub mod grf;
 pub mod samplers;
 
-use crate::diffusion::{Denoiser, PathPoint};
+use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use ndarray::Array2;
 use serde::de::DeserializeOwned;
@@ -52,21 +52,47 @@ pub struct Context<'a> {
     pub progress: &'a (dyn Fn(usize, usize, &str) + Sync),
 }
 
-/// An experiment's settings, from the text of its file in `experiments/`.
-fn parsed<S: DeserializeOwned>(file: &str, text: &str) -> Result<S> {
-    toml::from_str(text).map_err(|e| unlike(file, e.to_string()))
-}
+/// An experiment's settings: a strict TOML file in `experiments/`, which the program is built with.
+pub trait Embedded: DeserializeOwned {
+    /// Its name.
+    const FILE: &'static str;
+    /// What was in it when the program was built.
+    const TEXT: &'static str;
 
-/// The settings, if they keep every rule.
-fn keeping<S>(file: &str, settings: S, rules: &[(bool, &str)]) -> Result<S> {
-    match rules.iter().find(|r| !r.0) {
-        None => Ok(settings),
-        Some((_, rule)) => Err(unlike(file, (*rule).into())),
+    /// What its values have to keep, and whether they do.
+    fn rules(&self) -> Vec<(bool, &'static str)>;
+
+    /// The parts that have rules of their own, held to them.
+    ///
+    /// # Errors
+    /// A rule of theirs that is broken.
+    fn with_valid_parts(self) -> Result<Self> {
+        Ok(self)
     }
-}
 
-fn unlike(file: &str, problem: String) -> Error {
-    Error::file(format!("experiments/{file}"), problem, "compare it with the file in the repository")
+    /// Reads the text of such a file.
+    ///
+    /// # Errors
+    /// An unknown or missing key, a broken rule.
+    fn parse(text: &str) -> Result<Self> {
+        let unlike = |problem: String| {
+            Error::file(format!("experiments/{}", Self::FILE), problem, "compare it with the file in the repository")
+        };
+        let settings: Self = toml::from_str(text).map_err(|e| unlike(e.to_string()))?;
+        let settings = settings.with_valid_parts()?;
+        match settings.rules().iter().find(|rule| !rule.0) {
+            None => Ok(settings),
+            Some((_, rule)) => Err(unlike((*rule).into())),
+        }
+    }
+
+    /// The settings that the program was built with.
+    ///
+    /// # Errors
+    /// As [`Embedded::parse`].
+    fn embedded() -> Result<Self> {
+        Self::parse(Self::TEXT)
+    }
 }
 
 /// `n` noise levels in equal ratios, both ends included.
@@ -84,23 +110,16 @@ fn energy(x: &Array2<f64>) -> f64 {
     x.iter().map(|v| v * v).sum()
 }
 
-/// What a denoiser makes of each row.
-fn denoised(model: &dyn Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
-    let mut out = Array2::zeros(x.raw_dim());
-    model.denoise(x.view(), at, out.view_mut());
-    out
-}
-
 #[cfg(test)]
 mod testing {
-    use crate::error::Result;
+    use super::Embedded;
 
     /// A settings file is read as it stands, and refused with each of some (text, what it becomes, complaint).
-    pub fn assert_strict<S>(parse: impl Fn(&str) -> Result<S>, file: &str, cases: &[(&str, &str, &str)]) {
-        assert!(parse(file).is_ok());
+    pub fn assert_strict<S: Embedded>(cases: &[(&str, &str, &str)]) {
+        assert!(S::embedded().is_ok());
         for (from, to, complaint) in cases {
-            assert!(file.contains(from), "{from}");
-            let message = parse(&file.replacen(from, to, 1)).err().expect("a refusal").to_string();
+            assert!(S::TEXT.contains(from), "{from}");
+            let message = S::parse(&S::TEXT.replacen(from, to, 1)).err().expect("a refusal").to_string();
             assert!(message.contains(complaint), "{message}");
         }
     }

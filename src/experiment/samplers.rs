@@ -1,6 +1,6 @@
 //! Work, precision and order of every sampler, and the comparisons that lectures open with, exact.
 
-use super::{Context, Profile, keeping, parsed};
+use super::{Context, Embedded};
 use crate::diffusion::level::Level;
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Path, PathPoint};
@@ -54,24 +54,15 @@ pub struct Effort {
     pub evaluations: Vec<usize>,
 }
 
-/// The file of the settings, and what was in it when the program was built.
-const FILE: &str = "samplers.toml";
-const TEXT: &str = include_str!("../../experiments/samplers.toml");
+impl Embedded for Settings {
+    const FILE: &'static str = "samplers.toml";
+    const TEXT: &'static str = include_str!("../../experiments/samplers.toml");
 
-impl Settings {
-    /// The settings the program was built with.
-    ///
-    /// # Errors
-    /// An unknown or missing key, a value out of range.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(TEXT)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let s: Self = parsed(FILE, text)?;
+    fn rules(&self) -> Vec<(bool, &'static str)> {
+        let s = self;
         let known = |names: &[String]| names.iter().all(|n| SAMPLERS.iter().any(|e| e.name == n));
         let rising = |v: &[usize]| !v.is_empty() && v[0] >= 1 && v.windows(2).all(|p| p[0] < p[1]);
-        let rules = [
+        vec![
             (known(&s.deterministic) && known(&s.stochastic), "deterministic, stochastic: names of samplers"),
             ((2..=32).contains(&s.patch), "patch: 2 to 32"),
             (s.steps >= 50, "steps: at least 50"),
@@ -82,8 +73,7 @@ impl Settings {
                 [&s.quick, &s.full].iter().all(|e| rising(&e.evaluations) && e.evaluations[e.evaluations.len() - 1] <= s.steps),
                 "evaluations: rising, at most steps",
             ),
-        ];
-        keeping(FILE, s, &rules)
+        ]
     }
 }
 
@@ -117,10 +107,7 @@ impl Numbers {
 /// Settings that do not parse; a law or a grid that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
     let settings = Settings::embedded()?;
-    let effort = match context.profile {
-        Profile::Quick => &settings.quick,
-        Profile::Full => &settings.full,
-    };
+    let effort = context.profile.of(&settings.quick, &settings.full);
     let bench = Bench::new()?;
     let step = |k: usize, what: &str| (context.progress)(k, 4, what);
     step(0, "certificates of all samplers");
@@ -488,17 +475,13 @@ mod tests {
 
     #[test]
     fn settings_are_strict() {
-        assert_strict(
-            Settings::parse,
-            TEXT,
-            &[
-                ("patch = 16", "patch = 16\ncolour = 3", "unknown field `colour`"),
-                ("steps = 1000\n", "", "missing field `steps`"),
-                ("\"heun\"", "\"huen\"", "names of samplers"),
-                ("teacher_steps = 1024", "teacher_steps = 1000", "a power of two"),
-                ("few = [1, 2", "few = [2, 1", "few: rising"),
-            ],
-        );
+        assert_strict::<Settings>(&[
+            ("patch = 16", "patch = 16\ncolour = 3", "unknown field `colour`"),
+            ("steps = 1000\n", "", "missing field `steps`"),
+            ("\"heun\"", "\"huen\"", "names of samplers"),
+            ("teacher_steps = 1024", "teacher_steps = 1000", "a power of two"),
+            ("few = [1, 2", "few = [2, 1", "few: rising"),
+        ]);
     }
 
     /// All comparisons on a spectrum of four modes, one of them without variance: every check holds, and the headlines' order is as told.

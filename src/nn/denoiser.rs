@@ -34,11 +34,21 @@ struct Shared<T> {
 }
 
 struct Work<T> {
+    /// Forward alone.
+    cpu: Cpu<T>,
+    images: Vec<T>,
+    /// The weights, from which the first Jacobian makes an executor with a way back.
+    params: Vec<T>,
+    back: Option<Back<T>>,
+    /// What the first evaluation that could not be made said.
+    failure: Option<Error>,
+}
+
+/// What a backward pass needs.
+struct Back<T> {
     cpu: Cpu<T>,
     images: Vec<T>,
     gradients: Vec<T>,
-    /// What the first evaluation that could not be made said.
-    failure: Option<Error>,
 }
 
 impl<T> Clone for Network<T> {
@@ -91,9 +101,10 @@ impl<T: Element> Network<T> {
             return Err(Error::domain("model setting `null_class`", null, allowed, "it is the row that dropped labels were given"));
         }
         let size = program.tensors[program.input].size();
-        let mut cpu = Cpu::new(program, batch.max(1));
+        let mut cpu = Cpu::forward_only(program, batch.max(1));
         cpu.load(params);
-        let work = Mutex::new(Work { cpu, images: vec![T::zero(); batch.max(1) * size], gradients: vec![], failure: None });
+        let images = vec![T::zero(); batch.max(1) * size];
+        let work = Mutex::new(Work { cpu, images, params: params.to_vec(), back: None, failure: None });
         let label = setup.null_class;
         Ok(Self { shared: Arc::new(Shared { setup, classes, batch: batch.max(1), work }), label })
     }
@@ -159,22 +170,33 @@ impl<T: Element> Network<T> {
             return Err(Error::shape("state", x.shape(), format!("({d},)"), "pass one state"));
         }
         let mut rows = Array2::zeros((pixels.len(), d));
+        if pixels.is_empty() {
+            return Ok(rows);
+        }
         if at.sigma == 0.0 {
             pixels.iter().enumerate().for_each(|(row, pixel)| rows[[row, *pixel]] = 1.0 / at.alpha);
             return Ok(rows);
         }
-        let (level, labels, batch) = (self.level(at)?, self.labels()?, self.shared.batch);
-        let state = x.broadcast((batch, d)).expect("one row, repeated");
-        let work = &mut *self.work();
-        work.images_from(self.shared.setup.shape, state, level.input);
-        work.cpu.forward(&work.images, &vec![level.time; batch], &labels)?;
-        work.gradients.resize(work.cpu.program().param_count(), T::zero());
+        let (level, shape) = (self.level(at)?, self.shared.setup.shape);
+        // One copy of the state for each row that is asked for at a time.
+        let batch = pixels.len().min(self.shared.batch);
+        let mut labels = self.labels()?;
+        labels.truncate(batch);
+        let Work { cpu, params, back, .. } = &mut *self.work();
+        if back.as_ref().is_none_or(|back| back.images.len() != batch * d) {
+            let mut cpu = Cpu::new(cpu.program().clone(), batch);
+            cpu.load(params);
+            *back = Some(Back { cpu, images: vec![T::zero(); batch * d], gradients: vec![T::zero(); params.len()] });
+        }
+        let Back { cpu, images, gradients } = back.as_mut().expect("made above");
+        images_from(shape, x.broadcast((batch, d)).expect("one row, repeated"), level.input, images);
+        cpu.forward(images, &vec![level.time; batch], &labels)?;
         for (pixels, mut rows) in pixels.chunks(batch).zip(rows.axis_chunks_iter_mut(ndarray::Axis(0), batch)) {
             let mut ones = Array2::zeros((batch, d));
             pixels.iter().enumerate().for_each(|(row, pixel)| ones[[row, *pixel]] = 1.0);
-            work.images_from(self.shared.setup.shape, ones.view(), 1.0);
-            work.cpu.backward(&work.images, &mut work.gradients);
-            images_to(self.shared.setup.shape, work.cpu.input_gradient(), rows.view_mut());
+            images_from(shape, ones.view(), 1.0, images);
+            cpu.backward(images, gradients);
+            images_to(shape, cpu.input_gradient(), rows.view_mut());
             rows *= level.output * level.input;
             pixels.iter().enumerate().for_each(|(row, pixel)| rows[[row, *pixel]] += level.state);
         }
@@ -220,7 +242,7 @@ impl<T: Element> Network<T> {
         for first in (0..x.nrows()).step_by(batch) {
             let rows = first..x.nrows().min(first + batch);
             let (x, mut out) = (x.slice(s![rows.clone(), ..]), out.slice_mut(s![rows, ..]));
-            work.images_from(self.shared.setup.shape, x, level.input);
+            images_from(self.shared.setup.shape, x, level.input, &mut work.images);
             let y = work.cpu.forward(&work.images, &times, &labels)?;
             images_to(self.shared.setup.shape, y, out.view_mut());
             out.zip_mut_with(&x, |out, x| *out = level.state * x + level.output * *out);
@@ -271,17 +293,15 @@ impl<T: Element> Denoiser for Network<T> {
     }
 }
 
-impl<T: Element> Work<T> {
-    /// Rows (c, h, w), times a factor, as the network's images, channels last; images beyond the rows are zero.
-    fn images_from(&mut self, (c, h, w): (usize, usize, usize), rows: ArrayView2<f64>, factor: f64) {
-        let mut images = self.images.chunks_exact_mut(c * h * w);
-        for (row, image) in rows.rows().into_iter().zip(&mut images) {
-            for (i, x) in row.iter().enumerate() {
-                image[i % (h * w) * c + i / (h * w)] = T::of(factor * x);
-            }
+/// Rows (c, h, w), times a factor, as the network's images, channels last; images beyond the rows are zero.
+fn images_from<T: Element>((c, h, w): (usize, usize, usize), rows: ArrayView2<f64>, factor: f64, images: &mut [T]) {
+    let mut images = images.chunks_exact_mut(c * h * w);
+    for (row, image) in rows.rows().into_iter().zip(&mut images) {
+        for (i, x) in row.iter().enumerate() {
+            image[i % (h * w) * c + i / (h * w)] = T::of(factor * x);
         }
-        images.for_each(|image| image.fill(T::zero()));
     }
+    images.for_each(|image| image.fill(T::zero()));
 }
 
 /// The network's images, channels last, as rows (c, h, w): as many as there are rows.
@@ -369,12 +389,6 @@ mod tests {
         Array2::from_shape_fn((n, d), |(i, j)| Noise::new(seed).normal(i as u64, j as u64))
     }
 
-    fn denoised(model: &dyn Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
-        let mut out = Array2::zeros(x.raw_dim());
-        model.denoise(x.view(), at, out.view_mut());
-        out
-    }
-
     fn largest(x: &Array2<f64>) -> f64 {
         // A NaN is the largest.
         x.iter().fold(0.0, |m, x| if x.abs() <= m { m } else { x.abs() })
@@ -410,7 +424,7 @@ mod tests {
             // The law's own prediction at the unit states and at 0, in the network's coordinates.
             let c_in = if unit_variance { 1.0 / frame.input_std() } else { 1.0 };
             let said = |x: &Array2<f64>| {
-                let x0 = denoised(&law, &(x / c_in), &here);
+                let x0 = law.denoised((x / c_in).view(), &here);
                 let eps = (x / c_in - &x0 * here.alpha) / here.sigma;
                 ndarray::Zip::from(&x0).and(&eps).map_collect(|x0, eps| prediction.target(*x0, *eps, &frame))
             };
@@ -424,7 +438,7 @@ mod tests {
 
             let there = elsewhere.at(elsewhere.t_from_edm_sigma(edm_sigma).unwrap()).unwrap();
             let x = normals(3, D, seed + 1) * there.alpha.hypot(there.sigma) * 2.0;
-            let error = largest(&(denoised(&network, &x, &there) - denoised(&law, &x, &there)));
+            let error = largest(&(network.denoised(x.view(), &there) - law.denoised(x.view(), &there)));
             // Each number above is good to a few eps of the terms that it is the sum of.
             let level = network.level(&there).unwrap();
             let (size, w) = (largest(&x), largest(&weight).max(largest(&bias)));
@@ -454,7 +468,7 @@ mod tests {
         let params: Vec<f64> = params(&program);
         let setup = setup(Path::VP, Prediction::V, shape);
         let (at, x) = (Path::VP.at(0.6).unwrap(), normals(3, 48, 1));
-        let got = denoised(&Network::new(program.clone(), &params, setup, 3).unwrap(), &x, &at);
+        let got = Network::new(program.clone(), &params, setup, 3).unwrap().denoised(x.view(), &at);
         // By hand: the program on images, then the formula of v.
         let mut cpu = Cpu::new(program, 3);
         cpu.load(&params);
@@ -471,11 +485,11 @@ mod tests {
             let network = network::<f64>(setup(own.clone(), Prediction::Eps, shape), 4);
             let here = own.at(own.t_from_edm_sigma(0.7).unwrap()).unwrap();
             let x = normals(4, 48, 2) * here.alpha.hypot(here.sigma);
-            let want = denoised(&network, &x, &here);
+            let want = network.denoised(x.view(), &here);
             for other in paths() {
                 let there = other.at(other.t_from_edm_sigma(0.7).unwrap()).unwrap();
                 let scale = there.alpha.hypot(there.sigma) / here.alpha.hypot(here.sigma);
-                let got = denoised(&network, &(&x * scale), &there);
+                let got = network.denoised((&x * scale).view(), &there);
                 assert!(network.failure().is_ok());
                 // The time, found again, is good to a few eps; this network's output moves by at most 1e3 per unit of it.
                 let error = largest(&(got - &want));
@@ -517,7 +531,7 @@ mod tests {
         let moved = |j: usize, h: f64| {
             let mut x = x.clone();
             x[[0, j]] += h;
-            denoised(&network, &x, &at)
+            network.denoised(x.view(), &at)
         };
         let (mut worst, mut asymmetry): (f64, f64) = (0.0, 0.0);
         for j in 0..48 {
@@ -552,14 +566,14 @@ mod tests {
         let at = Path::Cosine.at(0.4).unwrap();
         let x = normals(7, 48, 4);
         let of = |batch| network::<f32>(setup(Path::Cosine, Prediction::F, shape), batch);
-        let want = denoised(&of(7), &x, &at);
+        let want = of(7).denoised(x.view(), &at);
         for batch in [1, 2, 3, 16] {
             let network = of(batch);
-            assert_eq!(denoised(&network, &x, &at), want, "batches of {batch}");
+            assert_eq!(network.denoised(x.view(), &at), want, "batches of {batch}");
             let one = x.row(5).insert_axis(Axis(0)).to_owned();
-            assert_eq!(denoised(&network, &one, &at).row(0), want.row(5));
+            assert_eq!(network.denoised(one.view(), &at).row(0), want.row(5));
         }
-        assert_eq!(denoised(&of(2), &Array2::zeros((0, 48)), &at).nrows(), 0);
+        assert_eq!(of(2).denoised(Array2::zeros((0, 48)).view(), &at).nrows(), 0);
     }
 
     #[test]
@@ -571,7 +585,7 @@ mod tests {
             for t in [0.0001, 0.01, 0.5] {
                 let at = Path::EDM.at(t).unwrap();
                 let x = normals(4, 48, 5) * at.sigma.hypot(0.5);
-                let (got, want) = (denoised(&single, &x, &at), denoised(&double, &x, &at));
+                let (got, want) = (single.denoised(x.view(), &at), double.denoised(x.view(), &at));
                 let error = largest(&(got - &want));
                 assert!(error <= 1e-4 * largest(&want).max(1e-300), "{prediction} at {t}: {error:e} of {}", largest(&want));
             }
@@ -589,11 +603,11 @@ mod tests {
                     let network = network::<f64>(setup, 2);
                     // Without noise the state is the data.
                     let clean = PathPoint { sigma: 0.0, ..path.still_at(0.0).unwrap() };
-                    assert_eq!(denoised(&network, &x, &clean), &x / clean.alpha);
+                    assert_eq!(network.denoised(x.view(), &clean), &x / clean.alpha);
                     assert!(network.failure().is_ok());
                     let noise = path.still_at(1.0).unwrap();
                     let defined = network.defined(&[noise, clean]);
-                    let finite = largest(&denoised(&network, &x, &noise)).is_finite();
+                    let finite = largest(&network.denoised(x.view(), &noise)).is_finite();
                     assert_eq!(defined.is_ok(), finite, "{} {prediction} {time:?}", path.name());
                     assert_eq!(network.failure().is_err(), !finite);
                     assert!(network.failure().is_ok(), "said once");
@@ -608,7 +622,7 @@ mod tests {
         let network = network::<f64>(Setup { time: Time::Step, ..setup(paths()[5].clone(), Prediction::Eps, shape) }, 2);
         for (sigma, word) in [(1e6, "discrete"), (1e-3, "first row")] {
             let at = PathPoint::still(1.0, sigma);
-            assert!(denoised(&network, &x, &at).iter().all(|x| x.is_nan()));
+            assert!(network.denoised(x.view(), &at).iter().all(|x| x.is_nan()));
             let (before, after) = (network.defined(&[at]).unwrap_err().to_string(), network.failure().unwrap_err().to_string());
             assert!(before == after && before.contains(word), "{before}");
         }
@@ -639,17 +653,17 @@ mod tests {
         let (at, x) = (Path::Cosine.at(0.5).unwrap(), normals(2, 48, 8));
         let network = of(Some(3)).unwrap();
         assert_eq!(network.classes(), 3);
-        let ask = |label| denoised(&network.with_label(label).unwrap(), &x, &at);
-        assert_eq!(denoised(&network, &x, &at), ask(3));
+        let ask = |label| network.with_label(label).unwrap().denoised(x.view(), &at);
+        assert_eq!(network.denoised(x.view(), &at), ask(3));
         assert!(largest(&(ask(0) - ask(1))) > 1e-3);
         let (one, weight) = (network.with_label(1).unwrap(), 2.5);
-        let guided = denoised(&Guided::new(&one, &network, weight).unwrap(), &x, &at);
+        let guided = Guided::new(&one, &network, weight).unwrap().denoised(x.view(), &at);
         let want = ask(3) + (ask(1) - ask(3)) * weight;
         assert!(largest(&(guided - &want)) <= 16.0 * EPS * largest(&want));
         // Without a null class one has to be chosen.
         let network = of(None).unwrap();
         assert_eq!(network.classes(), 4);
-        assert!(denoised(&network, &x, &at).iter().all(|x| x.is_nan()));
+        assert!(network.denoised(x.view(), &at).iter().all(|x| x.is_nan()));
         assert!(network.failure().unwrap_err().to_string().contains("choose a class"));
         assert!(network.with_label(2).unwrap().defined(&[at]).is_ok());
         assert!(network.with_label(4).is_err_and(|e| e.to_string().contains("0 to 3")));

@@ -157,6 +157,14 @@ impl Table {
         self.parts.iter().flatten().max().map_or(0, |m| m + 1)
     }
 
+    /// Images of a batch, from the numbers going in and coming out.
+    fn images(&self, numbers_in: usize, depth: usize, numbers_out: usize, columns: usize) -> usize {
+        let images = numbers_in / (self.inputs * depth).max(1);
+        assert_eq!(numbers_in, images * self.inputs * depth, "gathered rows");
+        assert_eq!(numbers_out, images * self.outputs * columns, "output rows");
+        images
+    }
+
     /// Pairs of an output row and a tap that has a row for it: products of one image.
     pub fn pairs(&self) -> usize {
         self.index.iter().filter(|&&q| q != NONE).count()
@@ -244,9 +252,7 @@ impl<T: Element> Epilogue<'_, T> {
 /// # Shapes
 /// `x` (images, inputs, depth), `w` packed by [`pack`], `out` (images, outputs, columns).
 pub fn rows<T: Element>(table: &Table, x: &[T], depth: usize, w: &[T], columns: usize, epilogue: Epilogue<T>, out: &mut [T]) {
-    let images = x.len() / (table.inputs * depth).max(1);
-    assert_eq!(x.len(), images * table.inputs * depth, "gathered rows");
-    assert_eq!(out.len(), images * table.outputs * columns, "output rows");
+    let images = table.images(x.len(), depth, out.len(), columns);
     assert_eq!(w.len(), packed_len(table, depth, columns), "packed weights");
     let missing = vec![T::zero(); depth];
     let arch = Arch::new();
@@ -375,9 +381,7 @@ fn add<T: Element>(sums: &mut [T], more: &[T], at: usize) {
 /// # Shapes
 /// `x` (images, inputs, depth), `dy` (images, outputs, columns), `out` (stored matrices, depth, columns).
 pub fn outer<T: Element>(table: &Table, x: &[T], depth: usize, dy: &[T], columns: usize, out: &mut [T]) {
-    let images = x.len() / (table.inputs * depth).max(1);
-    assert_eq!(x.len(), images * table.inputs * depth, "gathered rows");
-    assert_eq!(dy.len(), images * table.outputs * columns, "output rows");
+    let images = table.images(x.len(), depth, dy.len(), columns);
     assert_eq!(out.len(), table.stored() * depth * columns, "gradient of the weights");
     out.fill(T::zero());
     let arch = Arch::new();

@@ -4,6 +4,7 @@ use super::drawing::{Axis, Drawing, Picture, Pictures, Plot, Series, Tone};
 use super::page::{Block, Figure, Section};
 use crate::error::{Error, Result};
 use crate::experiment::Context;
+use ndarray::Array2;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -51,6 +52,16 @@ pub fn thousands(n: usize) -> String {
 /// One image of a row of them, with a note below.
 pub fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Picture {
     Picture { values: values.into_iter().collect(), note: note.to_string() }
+}
+
+/// States of a trajectory at `alpha = 1`, on the variance-preserving scale, where pure noise and clean data have about the same contrast.
+pub fn states(x: &Array2<f64>, sigmas: &[f64]) -> Vec<Picture> {
+    x.rows().into_iter().zip(sigmas).map(|(r, s)| picture(r.iter().map(|v| v / (1.0 + s * s).sqrt()), "")).collect()
+}
+
+/// Each row as an image.
+pub fn images(x: &Array2<f64>) -> Vec<Picture> {
+    x.rows().into_iter().map(|r| picture(r.iter().copied(), "")).collect()
 }
 
 /// Rows of digits of 8 x 8 pixels.

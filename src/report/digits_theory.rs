@@ -1,6 +1,6 @@
 //! The chapter on the exact diffusion of the digits, made from the numbers of [`crate::experiment::digits_theory`].
 
-use super::chapter::{along, digits, f, figure, origin, p, picture, plot, section};
+use super::chapter::{along, digits, f, figure, images, origin, p, picture, plot, section, states};
 use super::drawing::{Axis, Mark, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::digits_theory::{Numbers, compute};
-use ndarray::Array2;
 use serde_json::Value;
 
 /// Computes the experiment and describes it.
@@ -185,11 +184,7 @@ fn small(v: f64) -> String {
 fn trajectory(n: &Numbers) -> Section {
     let t = &n.trajectories;
     let sigmas = &n.settings.strip_sigmas;
-    // The state is shown on the variance-preserving scale, where pure noise and clean data have about the same contrast.
-    let state = |x: &Array2<f64>| {
-        x.rows().into_iter().zip(sigmas).map(|(r, s)| picture(r.iter().map(|v| v / (1.0 + s * s).sqrt()), "")).collect()
-    };
-    let clean = |x: &Array2<f64>| x.rows().into_iter().map(|r| picture(r.iter().copied(), "")).collect::<Vec<_>>();
+    let state = |x| states(x, sigmas);
     let [gx, gd, ex, ed] = &t.strip;
     section(
         "trajectory",
@@ -225,9 +220,9 @@ fn trajectory(n: &Numbers) -> Section {
                     sigmas.iter().map(|s| plain(*s)).collect(),
                     vec![
                         ("Gaussian law: state".into(), state(gx)),
-                        ("Gaussian law: denoiser".into(), clean(gd)),
+                        ("Gaussian law: denoiser".into(), images(gd)),
                         ("Empirical law: state".into(), state(ex)),
-                        ("Empirical law: denoiser".into(), clean(ed)),
+                        ("Empirical law: denoiser".into(), images(ed)),
                     ],
                     Tone::Ink,
                 )],
@@ -240,7 +235,7 @@ fn trajectory(n: &Numbers) -> Section {
                     "",
                     "",
                     vec![],
-                    vec![("Gaussian law".into(), clean(&t.ends[0])), ("Empirical law".into(), clean(&t.ends[1]))],
+                    vec![("Gaussian law".into(), images(&t.ends[0])), ("Empirical law".into(), images(&t.ends[1]))],
                     Tone::Ink,
                 )],
             ),

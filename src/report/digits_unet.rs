@@ -1,6 +1,6 @@
 //! The chapter on a trained U-Net, made from the numbers of [`crate::experiment::digits_unet`].
 
-use super::chapter::{along, digits, f, figure, origin, p, picture, plot, section};
+use super::chapter::{along, digits, f, figure, images, origin, p, picture, plot, section, states};
 use super::drawing::{Axis, Mark, Picture, Series, Tone, plain};
 use super::ledger::csv;
 use super::number::Number;
@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::digits_unet::{Numbers, compute};
 use crate::train::validation::Level;
-use ndarray::Array2;
 use serde_json::{Value, json};
 
 /// Computes the experiment and describes it.
@@ -39,10 +38,6 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
 /// Mean of a few numbers.
 fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
-}
-
-fn images(x: &Array2<f64>) -> Vec<Picture> {
-    x.rows().into_iter().map(|r| picture(r.iter().copied(), "")).collect()
 }
 
 fn samples(n: &Numbers) -> Section {
@@ -255,10 +250,7 @@ fn risk(n: &Numbers) -> Section {
 
 fn trajectories(n: &Numbers) -> Section {
     let t = &n.trajectories;
-    // As in the chapter on theory: noise and data at about the same contrast.
-    let row = |x: &Array2<f64>| {
-        x.rows().into_iter().zip(&t.strip_sigmas).map(|(r, s)| picture(r.iter().map(|v| v / (1.0 + s * s).sqrt()), "")).collect()
-    };
+    let row = |x| states(x, &t.strip_sigmas);
     let [network, gaussian, memory] = &t.strips;
     section(
         "trajectories",
@@ -305,7 +297,6 @@ fn trajectories(n: &Numbers) -> Section {
 
 fn receptive(n: &Numbers) -> Section {
     let r = &n.receptive;
-    let row = |x: &Array2<f64>| images(x);
     let [network, wiener] = &r.rows;
     let [y, x] = n.settings.receptive_pixel;
     section(
@@ -317,10 +308,7 @@ fn receptive(n: &Numbers) -> Section {
                  backward pass. At low noise both read the pixel itself; at high noise both gather what the covariance says about it.",
                 y + 1,
                 x + 1,
-                match n.recipe.steps {
-                    steps if steps == n.settings.full.steps => n.settings.full.fields,
-                    _ => n.settings.quick.fields,
-                }
+                r.states
             )),
             figure(
                 "fields",
@@ -330,7 +318,7 @@ fn receptive(n: &Numbers) -> Section {
                     "",
                     "noise level σ",
                     r.sigmas.iter().map(|s| plain(*s)).collect(),
-                    vec![("network".into(), row(network)), ("Wiener filter".into(), row(wiener))],
+                    vec![("network".into(), images(network)), ("Wiener filter".into(), images(wiener))],
                     Tone::Diverging,
                 )],
             ),

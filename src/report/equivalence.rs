@@ -452,8 +452,8 @@ fn trained(n: &Numbers) -> Section {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::Profile;
     use crate::experiment::equivalence::{Effort, Settings, compute_with};
+    use crate::experiment::{Embedded, Profile};
 
     /// All that is exact holds, however little the networks are trained: the last section's checks need the whole training.
     #[test]

@@ -239,8 +239,8 @@ fn samples(n: &Numbers) -> Section {
 mod tests {
     use super::*;
     use crate::evidence::Evidence;
-    use crate::experiment::Profile;
     use crate::experiment::grf::{Effort, Settings, compute_with};
+    use crate::experiment::{Embedded, Profile};
 
     /// All that is exact holds, however little the network is trained; how good it gets is for the whole run to say.
     #[test]

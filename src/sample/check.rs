@@ -12,7 +12,6 @@
 
 use super::ancestral::Ddim;
 use super::dpmpp::{nodes_of, published_weights};
-use super::model::denoised;
 use super::noise_source::Silence;
 use super::order::{Order, order};
 use super::propagate::{Response, Start, modes};
@@ -314,7 +313,7 @@ const PAST: usize = 3;
 
 fn read_steps(recording: &Recording, law: &dyn Law, exact: &[Array2<f64>]) -> Vec<Reading> {
     let Recording { x, points, single } = recording;
-    let at = |k: usize, level: &PathPoint| denoised(law, &x[k], level);
+    let at = |k: usize, level: &PathPoint| law.denoised(x[k].view(), level);
     let x0_hats: Vec<Array2<f64>> = (0..x.len() - 1).map(|k| at(k, &points[k])).collect();
     // States are off by rounding, steps by a few times that; and so much a landing may be off at most.
     let (tol, allowed) = if *single { (5e-6, 1e-3) } else { (1e-11, 1e-6) };
@@ -664,7 +663,7 @@ fn first_state_off(recording: &Recording, law: Known) -> Result<Option<String>> 
 /// than five of these count.
 fn noise_off(recording: &Recording, law: &dyn Law) -> Option<String> {
     let Recording { x, points, .. } = recording;
-    let x0_hats: Vec<Array2<f64>> = (0..x.len() - 1).map(|k| denoised(law, &x[k], &points[k])).collect();
+    let x0_hats: Vec<Array2<f64>> = (0..x.len() - 1).map(|k| law.denoised(x[k].view(), &points[k])).collect();
     (0..x.len() - 1).find_map(|k| {
         let (from, to) = (points[k], points[k + 1]);
         if to.sigma == 0.0 || from.alpha == 0.0 {

@@ -6,7 +6,7 @@
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::Result;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
+use ndarray::{ArrayView2, ArrayViewMut2, Zip};
 
 /// A denoiser whose output goes through another prediction type and back, as a network of that type would be used.
 ///
@@ -72,11 +72,4 @@ impl Denoiser for Clipped<'_> {
         self.inner.denoise(x, at, out.view_mut());
         out.mapv_inplace(|x0| x0.clamp(-self.bound, self.bound));
     }
-}
-
-/// `E[x0 | x]` in a new batch.
-pub(super) fn denoised(model: &dyn Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
-    let mut out = Array2::zeros(x.raw_dim());
-    model.denoise(x.view(), at, out.view_mut());
-    out
 }

@@ -7,7 +7,7 @@ use crate::exact::teleport::gaussian_with_moments_of;
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
-use ndarray::{Array2, ArrayView2, Axis, Zip, s};
+use ndarray::{Array2, Axis, Zip, s};
 use serde::{Deserialize, Serialize};
 
 /// Losses of x0 at one noise level, each a mean square over images and pixels, all on the same draws.
@@ -101,7 +101,7 @@ impl Validation {
                 let mut xt = Array2::zeros(x0.raw_dim());
                 self.noise.child(1).fill_normal(k as u64, xt.as_slice_mut().expect("a new array is contiguous"));
                 Zip::from(&mut xt).and(x0).for_each(|x, x0| *x = at.alpha * x0 + at.sigma * *x);
-                let (by_network, by_law) = (denoised(network, xt.view(), at), denoised(law, xt.view(), at));
+                let (by_network, by_law) = (network.denoised(xt.view(), at), law.denoised(xt.view(), at));
                 let losses = square_distances(&by_network, x0);
                 let n = losses.len() as f64;
                 let network = mean(&losses);
@@ -114,19 +114,13 @@ impl Validation {
                     network,
                     network_stderr: (var / n).sqrt(),
                     exact: mean(&square_distances(&by_law, x0)),
-                    wiener: self.wiener.as_ref().map(|w| mean(&square_distances(&denoised(w, xt.view(), at), x0))),
+                    wiener: self.wiener.as_ref().map(|w| mean(&square_distances(&w.denoised(xt.view(), at), x0))),
                     excess: mean(&square_distances(&by_network, &by_law)),
                 });
             }
         }
         Ok(out)
     }
-}
-
-fn denoised(denoiser: &dyn Denoiser, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
-    let mut out = Array2::zeros(x.raw_dim());
-    denoiser.denoise(x, at, out.view_mut());
-    out
 }
 
 /// Mean square over the pixels, image by image.
@@ -159,7 +153,7 @@ mod tests {
             fn dim(&self) -> usize {
                 self.0.dim()
             }
-            fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ndarray::ArrayViewMut2<f64>) {
+            fn denoise(&self, x: ndarray::ArrayView2<f64>, at: &PathPoint, mut out: ndarray::ArrayViewMut2<f64>) {
                 self.0.denoise(x, at, out.view_mut());
                 out += 0.1;
             }

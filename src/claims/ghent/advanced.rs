@@ -76,12 +76,6 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
 ];
 
-fn denoised(law: &dyn Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
-    let mut out = Array2::zeros(x.dim());
-    law.denoise(x.view(), at, out.view_mut());
-    out
-}
-
 /// DDIM along a grid.
 fn ddim(model: &dyn Denoiser, x: &Array2<f64>, grid: &[PathPoint]) -> Array2<f64> {
     sample(&Ddim { eta: 0.0 }, model, grid, x.clone(), &mut Silence).expect("a falling grid").x
@@ -127,7 +121,7 @@ fn distillation(p: &mut Probe) {
             let end = ddim(&law, &halfway, &[middle, to]);
             let target = match (single, posterior_mean, swapped) {
                 (true, ..) => distillation_target(x.view(), halfway.view(), &from, &middle),
-                (_, true, _) => Ok(denoised(&law, &x, &from)),
+                (_, true, _) => Ok(law.denoised(x.view(), &from)),
                 (.., true) => distillation_target(end.view(), x.view(), &from, &to),
                 _ => distillation_target(x.view(), end.view(), &from, &to),
             };
@@ -202,7 +196,7 @@ fn consistency(p: &mut Probe) {
         p.mutant("boundary condition at noise 0.05"),
     );
     let map = move |law: &Gaussian, x: &Array2<f64>, at: &PathPoint| match (denoiser, short, boundary) {
-        (true, ..) => denoised(law, x, at),
+        (true, ..) => law.denoised(x.view(), at),
         (_, true, _) if at.sigma > 0.0 => ddim(law, x, &[*at, PathPoint::still(1.0, 1e-3)]),
         (.., true) => pf_ode_map(law, x.view(), at, &PathPoint::still(1.0, 0.05)).expect("a level"),
         _ => consistency_map(law, x.view(), at).expect("a level"),
@@ -258,7 +252,7 @@ fn consistency(p: &mut Probe) {
             let x = t.normal_rows(2, 1);
             let moved = pf_ode_solve(&law, x.view(), &points).expect("a trajectory").swap_remove(1);
             let end = |x: &Array2<f64>, at: &PathPoint| {
-                if denoiser { denoised(&law, x, at) } else { consistency_solve(&law, x.view(), at).expect("a trajectory") }
+                if denoiser { law.denoised(x.view(), at) } else { consistency_solve(&law, x.view(), at).expect("a trajectory") }
             };
             t.compare_all(&end(&x, &points[0]), &end(&moved, &points[1]), 1e-9);
         },

@@ -1,8 +1,9 @@
 //! The Gaussian case: linear scores, the Wiener filter, and why any data look Gaussian to a linear denoiser.
 
-use super::tools::{EPS, denoised, dense, level, matrix, noised, scores, singular_gaussian, vector};
+use super::tools::{EPS, dense, level, matrix, noised, scores, singular_gaussian, vector};
 use crate::claims::Claim;
 use crate::claims::Role::Printed;
+use crate::diffusion::Denoiser;
 use crate::law::{Gaussian, Law};
 use crate::math::gaussian::{Covariance, Normal};
 use crate::math::moments::{Normalisation, mean_and_cov};
@@ -161,7 +162,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let tol = 1e-11 * (1.0 + 1.0 / sigma);
                     t.compare_all(&sum, want.mean().iter(), tol);
                     t.compare_all(filtered.iter(), want.mean().iter(), tol);
-                    t.compare_all(denoised(&law, x.view(), &level(sigma)).row(0), want.mean().iter(), tol);
+                    t.compare_all(law.denoised(x.view(), &level(sigma)).row(0), want.mean().iter(), tol);
                 },
             );
         },
@@ -189,7 +190,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 let law = Gaussian::new(mean, cov.view()).expect("a covariance");
                 let at = level(if rooted { sigma.sqrt() } else { sigma });
                 let weights = law.jacobian(Array1::zeros(law.dim()).view(), &at);
-                let offset = denoised(&law, Array2::zeros((1, law.dim())).view(), &at);
+                let offset = law.denoised(Array2::zeros((1, law.dim())).view(), &at);
                 (weights, offset.row(0).to_owned())
             };
             let compare = |t: &crate::claims::Trial, data: &Array2<f64>, sigma: f64| {

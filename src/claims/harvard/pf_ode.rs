@@ -1,8 +1,9 @@
 //! The probability-flow ODE as a sampler: what it carries, where it may start, and what the denoiser says of its end.
 
-use super::tools::{EPS, Slopes, by_sigma, denoised, level, noised};
+use super::tools::{EPS, Slopes, by_sigma, level, noised};
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
+use crate::diffusion::Denoiser;
 use crate::diffusion::kernel::Posterior;
 use crate::diffusion::level::Level;
 use crate::exact::distance::w2_squared;
@@ -38,7 +39,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
                     let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
-                    let d = denoised(&law, x.view(), &at);
+                    let d = law.denoised(x.view(), &at);
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     for (((x, d), v), score) in x.iter().zip(&d).zip(&velocity).zip(&slopes.score) {
                         let tol = 1e4 * EPS * ((1.0 + x.abs()) / at.sigma + at.sigma * slopes.scale * (1.0 + at.sigma));
@@ -180,7 +181,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
                     let length = if squared { at.sigma * at.sigma } else { at.sigma };
                     let step = Posterior::ddim(Level::clean(), Level::new(1.0, at.sigma), 0.0).expect("noise falls");
-                    for ((x, v), d) in x.iter().zip(&velocity).zip(&denoised(&law, x.view(), &at)) {
+                    for ((x, v), d) in x.iter().zip(&velocity).zip(&law.denoised(x.view(), &at)) {
                         t.compare(x - sign * length * v, *d, 64.0 * EPS * (1.0 + x.abs()));
                         t.compare(step.mean(*d, *x), *d, 64.0 * EPS * (1.0 + x.abs()));
                     }
@@ -195,7 +196,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, sigma) = (t.gaussian(4), t.log_uniform(0.01, 50.0));
                     let x = noised(t, &data, &level(sigma));
                     let end = pf_ode_map(&data, x.view(), &level(sigma), &level(0.0)).expect("levels") - data.mean();
-                    let ahead = denoised(&data, x.view(), &level(sigma)) - data.mean();
+                    let ahead = data.denoised(x.view(), &level(sigma)) - data.mean();
                     let (end, ahead): (Array2<f64>, Array2<f64>) = (end.dot(&data.modes()), ahead.dot(&data.modes()));
                     for (k, lambda) in data.variances().iter().enumerate() {
                         let fraction = if whole { 1.0 } else { emerged_fraction(*lambda, sigma) };

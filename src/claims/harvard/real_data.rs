@@ -1,6 +1,6 @@
 //! The Gaussian solution on real data: where it stands in for the exact score, and where it beats the training set's own.
 
-use super::tools::{ddim, denoised, level};
+use super::tools::{ddim, level};
 use crate::claims::Claim;
 use crate::claims::Role::{WithCondition, WithoutCondition};
 use crate::claims::Trial;
@@ -38,7 +38,7 @@ pub(super) const CLAIMS: &[Claim] = &[
             .expect("a variance");
             let rooted = p.mutant("sigma for sigma^2");
             let modelled =
-                |x: &Array2<f64>, sigma: f64| denoised(&model, x.view(), &level(if rooted { sigma.sqrt() } else { sigma }));
+                |x: &Array2<f64>, sigma: f64| model.denoised(x.view(), &level(if rooted { sigma.sqrt() } else { sigma }));
             for (role, sigmas) in [(WithCondition, &[4.0, 6.0, 10.0, 20.0][..]), (WithoutCondition, &[1.0, 0.5, 0.2][..])] {
                 for &sigma in sigmas {
                     let what = format!(
@@ -47,7 +47,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     p.property(role, what, 2, "2 % is taken as agreement", |t| {
                         let x =
                             images.slice(s![t.int(0, 9)..;10, ..]).slice(s![..59, ..]).to_owned() + t.normal_rows(59, 64) * sigma;
-                        let d = denoised(&exact, x.view(), &level(sigma));
+                        let d = exact.denoised(x.view(), &level(sigma));
                         t.compare((energy(&(modelled(&x, sigma) - &d)) / energy(&(d - &x))).sqrt(), 0.0, 0.02);
                     });
                 }
@@ -131,7 +131,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let what = format!("sigma = {sigma}: the Gaussian's loss on unseen digits over the training set's");
                     p.property(role, what, 2, "below 1 the Gaussian is better", |t| {
                         let x = &clean + &(t.normal_rows(clean.nrows(), 64) * sigma);
-                        let loss = |law: &dyn Denoiser| energy(&(denoised(law, x.view(), &level(sigma)) - &clean));
+                        let loss = |law: &dyn Denoiser| energy(&(law.denoised(x.view(), &level(sigma)) - &clean));
                         t.compare(loss(&model) / loss(&delta), 0.0, 1.0);
                     });
                 }

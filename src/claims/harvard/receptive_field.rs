@@ -1,8 +1,9 @@
 //! Receptive fields of the linear denoiser, in closed form and against a nonlinear one.
 
-use super::tools::{denoised, dense, level, matrix, singular_gaussian};
+use super::tools::{dense, level, matrix, singular_gaussian};
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
+use crate::diffusion::Denoiser;
 use crate::exact::receptive_field::{high_noise_field, low_noise_field, receptive_field};
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
@@ -45,7 +46,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         row.assign(&x);
                     }
                     (0..d).for_each(|j| states[[j, j]] += 1.0);
-                    let moved = denoised(&law, states.view(), &level(sigma));
+                    let moved = law.denoised(states.view(), &level(sigma));
                     let library = receptive_field(&law, &(0..d).collect::<Vec<_>>(), &level(sigma)).expect("pixels");
                     let tol = 1e-11 * (1.0 + 1.0 / sigma);
                     for i in 0..d {

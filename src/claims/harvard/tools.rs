@@ -19,12 +19,6 @@ pub(super) fn level(sigma: f64) -> PathPoint {
     PathPoint::still(1.0, sigma)
 }
 
-pub(super) fn denoised(law: &dyn Denoiser, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
-    let mut out = Array2::zeros(x.raw_dim());
-    law.denoise(x, at, out.view_mut());
-    out
-}
-
 pub(super) fn scores(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
     let mut out = Array2::zeros(x.raw_dim());
     law.score(x, at, out.view_mut());

@@ -1,11 +1,11 @@
 //! Closed-form trajectories of Gaussian data, and the order in which features appear.
 
-use super::tools::{EPS, by_sigma, denoised, level, matrix, noised, singular_gaussian, vector};
+use super::tools::{EPS, by_sigma, level, matrix, noised, singular_gaussian, vector};
 use crate::claims::Claim;
 use crate::claims::Role::{Printed, WithCondition, WithoutCondition};
 use crate::claims::Trial;
-use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
+use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::emergence::{emerged_fraction, emergence_sigmas};
 use crate::exact::flow::{gaussian_velocity, marginal_velocity};
 use crate::exact::gains::{psi, xi};
@@ -164,7 +164,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     }
                     let reached = pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
                     let tol = 512.0 * EPS * (1.0 + start);
-                    t.compare_all(&sum, denoised(&data, reached.view(), &level(end)).row(0), tol);
+                    t.compare_all(&sum, data.denoised(reached.view(), &level(end)).row(0), tol);
                     t.compare_all(&sum, denoiser_along(&data, x.view(), &level(start), &level(end)).expect("levels").row(0), tol);
                 },
             );

@@ -1,8 +1,9 @@
 //! From the denoiser to the score: Tweedie's formula, and what the denoising loss is minimised by.
 
-use super::tools::{EPS, Slopes, denoised, dense, level, noised, vector, wide_mixture};
+use super::tools::{EPS, Slopes, dense, level, noised, vector, wide_mixture};
 use crate::claims::Claim;
 use crate::claims::Role::{Corrected, Printed};
+use crate::diffusion::Denoiser;
 use crate::diffusion::kernel::Transition;
 use crate::diffusion::level::Level;
 use crate::diffusion::sde::{tweedie_score, tweedie_x0_hat};
@@ -35,7 +36,7 @@ pub(super) const CLAIMS: &[Claim] = &[
             p.property(Printed, "Mixtures: the formula against the posterior mean", 128, why, |t| {
                 let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                 let x = noised(t, &law, &at);
-                let want = denoised(&law, x.view(), &at);
+                let want = law.denoised(x.view(), &at);
                 let x = x.row(0).to_vec();
                 let slopes = Slopes::new(&law, &x, if clean { &CLEAN } else { &at });
                 for ((x, score), want) in x.iter().zip(&slopes.score).zip(&want) {
@@ -207,7 +208,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         0.0
                     });
                     let x = Array2::from_shape_vec((nodes.len(), 1), nodes).expect("a column");
-                    let mut d = denoised(&law, x.view(), &level(sigma));
+                    let mut d = law.denoised(x.view(), &level(sigma));
                     if nearest {
                         d = points.select(ndarray::Axis(0), &law.nearest(x.view(), 1.0));
                     } else if short {
@@ -243,7 +244,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (low, high) = (x - 12.0 * sigma, x + 12.0 * sigma);
                     let want = rule.composite(low, high, 60, |y| y * weight(y)) / rule.composite(low, high, 60, weight);
                     let rows = Array2::from_elem((1, 1), x);
-                    let exact = denoised(&law, rows.view(), &at)[[0, 0]];
+                    let exact = law.denoised(rows.view(), &at)[[0, 0]];
                     let got = if nearest {
                         law.components()
                             .iter()
@@ -283,7 +284,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at);
-                    let d = denoised(&law, x.view(), &at);
+                    let d = law.denoised(x.view(), &at);
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     let sigma = other * if rooted { at.sigma.sqrt() } else { at.sigma };
                     for ((x, d), want) in x.iter().zip(&d).zip(&slopes.score) {
@@ -300,7 +301,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (law, at) = (t.gaussian(4), level(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let d = denoised(&law, x.view(), &at);
+                    let d = law.denoised(x.view(), &at);
                     let cov = dense(&law).cov_matrix() + DMatrix::identity(4, 4) * (at.sigma * at.sigma);
                     let noised = Normal::new(vector(law.mean().iter()), Covariance::Full(cov.clone())).expect("a covariance");
                     let want = cov.cholesky().expect("positive definite").solve(&(noised.mean() - vector(x.iter())));

@@ -167,7 +167,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let at = PathPoint::still(t.uniform(0.1, 0.7), t.uniform(0.5, 1.0));
                     let x = Array2::from_shape_fn((3, 1), |_| t.uniform(-1.5, 1.5));
                     let ends = if mean {
-                        denoised(&law, &x, &at)
+                        law.denoised(x.view(), &at)
                     } else {
                         consistency_solve(&law, x.view(), &at).expect(
                             "a smooth \
@@ -241,12 +241,6 @@ impl Denoiser for Student<'_> {
         };
         out.assign(&(&x * gain));
     }
-}
-
-fn denoised(law: &dyn Law, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
-    let mut out = x.clone();
-    law.denoise(x.view(), at, out.view_mut());
-    out
 }
 
 /// P(x_t <= x) of a mixture in one dimension.

@@ -4,7 +4,7 @@ pub mod linear;
 pub mod network;
 pub mod rank;
 
-use super::{Context, Profile, keeping, parsed};
+use super::{Context, Embedded};
 use crate::diffusion::Path;
 use crate::diffusion::prediction::Prediction;
 use crate::error::Result;
@@ -75,24 +75,14 @@ pub struct Effort {
     pub judged: usize,
 }
 
-/// The file of the settings, and what was in it when the program was built.
-const FILE: &str = "equivalence.toml";
-const TEXT: &str = include_str!("../../../experiments/equivalence.toml");
+impl Embedded for Settings {
+    const FILE: &'static str = "equivalence.toml";
+    const TEXT: &'static str = include_str!("../../../experiments/equivalence.toml");
 
-impl Settings {
-    /// The settings the program was built with.
-    ///
-    /// # Errors
-    /// An unknown or missing key, a value out of range.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(TEXT)
-    }
-
-    fn parse(text: &str) -> Result<Self> {
-        let mut s: Self = parsed(FILE, text)?;
-        s.train = s.train.validated()?;
+    fn rules(&self) -> Vec<(bool, &'static str)> {
+        let s = self;
         let inside = |t: f64| t > 0.0 && t < 1.0;
-        let rules = [
+        vec![
             (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
             (s.shown_sigma > 0.0 && s.manifold_sigmas.iter().all(|v| *v > 0.0), "shown_sigma, manifold_sigmas: positive"),
             (inside(s.descent_time), "descent_time: between 0 and 1"),
@@ -114,13 +104,11 @@ impl Settings {
                 [s.quick, s.full].iter().all(|e| e.levels >= 2 && e.runs >= 8 && e.train_steps >= 1 && e.judged >= 2),
                 "quick, full: levels >= 2, runs >= 8, train_steps >= 1, judged >= 2",
             ),
-        ];
-        keeping(FILE, s, &rules)
+        ]
     }
 
-    /// Effort of a profile.
-    pub fn effort(&self, profile: Profile) -> Effort {
-        profile.of(self.quick, self.full)
+    fn with_valid_parts(self) -> Result<Self> {
+        Ok(Self { train: self.train.validated()?, ..self })
     }
 }
 
@@ -152,7 +140,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 /// # Errors
 /// As [`compute`].
 pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
-    let effort = settings.effort(context.profile);
+    let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let images = crate::data::load("digits")?.images;
     let law = Gaussian::from_data(images.view())?;
@@ -175,14 +163,10 @@ mod tests {
 
     #[test]
     fn settings_are_strict() {
-        assert_strict(
-            Settings::parse,
-            TEXT,
-            &[
-                ("manifold_rank = 8", "manifold_rank = 8\ncolour = 3", "unknown field `colour`"),
-                ("descent_time = 0.25\n", "", "missing field `descent_time`"),
-                ("descent_rate = 0.5", "descent_rate = 2.5", "descent_rate, stochastic_rate: between 0 and 1"),
-            ],
-        );
+        assert_strict::<Settings>(&[
+            ("manifold_rank = 8", "manifold_rank = 8\ncolour = 3", "unknown field `colour`"),
+            ("descent_time = 0.25\n", "", "missing field `descent_time`"),
+            ("descent_rate = 0.5", "descent_rate = 2.5", "descent_rate, stochastic_rate: between 0 and 1"),
+        ]);
     }
 }

@@ -7,7 +7,7 @@ use crate::diffusion::weighting::Weighting;
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
-use crate::experiment::{denoised, geometric};
+use crate::experiment::geometric;
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::noise::Noise;
@@ -268,12 +268,13 @@ impl Trained {
             let mut eps = Array2::zeros(x0.raw_dim());
             noise.fill_normal(k as u64, eps.as_slice_mut().expect("a new array is contiguous"));
             let xt = &x0 * at.alpha + &eps * at.sigma;
-            let best = denoised(&optimum, &xt, &at);
+            let best = optimum.denoised(xt.view(), &at);
             states.push((at, xt, best));
         }
         let square = |a: &Array2<f64>, b: &Array2<f64>| (a - b).mapv(|e| e * e).sum() / n as f64 / total;
-        let judge =
-            |model: &dyn Denoiser| states.iter().map(|(at, xt, best)| square(&denoised(model, xt, at), best)).collect::<Vec<f64>>();
+        let judge = |model: &dyn Denoiser| {
+            states.iter().map(|(at, xt, best)| square(&model.denoised(xt.view(), at), best)).collect::<Vec<f64>>()
+        };
         let least = states.iter().map(|(_, _, best)| square(best, &x0)).collect();
         let wiener = judge(&wiener);
         let images = train.nrows();
