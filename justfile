@@ -9,21 +9,33 @@ default:
 report *args:
     cargo run --release -- report {{ args }}
 
+# The report as a PDF, reports/report.pdf, by headless Chromium
+[group('use')]
+pdf:
+    cargo run --release -- report
+    "$(command -v chromium || command -v chromium-browser || command -v google-chrome)" --headless --no-sandbox --disable-gpu --no-pdf-header-footer --print-to-pdf=reports/report.pdf "file://$PWD/reports/index.html"
+
 # The default training run: 8 x 8 digits to samples, about a minute on two cores
 [group('use')]
 train *args:
     cargo run --release -- train experiments/train-digits.toml {{ args }}
 
-# Rewrite reports/gallery from a fresh run
+# Rewrite reports/gallery from a fresh run (about 5 minutes: two chapters train networks)
 [group('use')]
 gallery:
-    cargo run --release -- report digits-theory
-    for file in reports/gallery/*; do cp "reports/digits-theory/${file##*/}" reports/gallery/; done
+    cargo run --release -- report digits-theory digits-unet equivalence
+    for file in reports/gallery/*; do find reports/digits-theory reports/digits-unet reports/equivalence -name "${file##*/}" -exec cp {} reports/gallery/ \; ; done
 
 # Every test, as CI runs them
 [group('check')]
 test *args:
     PROPTEST_RNG_SEED=20260101 cargo test --release {{ args }}
+
+# The report in headless Chromium: console, links, captions, nothing to scroll sideways at 1280 and 390 pixels
+[group('check')]
+page:
+    cargo run --release -- report
+    TWEEDIE_SITE=reports cargo test --release --test main page:: -- --include-ignored
 
 # Formatting, lints and documentation, warnings denied
 [group('check')]
@@ -54,6 +66,11 @@ mutants *words:
 [group('check')]
 accuracy:
     UPDATE=1 cargo test --release --test main accuracy
+
+# On a machine with an NVIDIA GPU: every kernel and network against f64, speed beside PyTorch there, into reports/gpu (10 minutes)
+[group('measure')]
+gpu *args:
+    bash benches/gpu.sh {{ args }}
 
 # Criterion benches: each checks its result, then times it
 [group('measure')]

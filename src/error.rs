@@ -22,6 +22,9 @@ pub enum Error {
     /// A file that is missing, unreadable, unwritable, truncated or not what it claims to be.
     #[error("{}: {problem}; {mend}", path.display())]
     File { path: PathBuf, problem: String, mend: String },
+    /// A device that is missing, full, lost or too old.
+    #[error("device {device}: {problem}; {mend}")]
+    Device { device: String, problem: String, mend: String },
 }
 
 impl Error {
@@ -38,6 +41,11 @@ impl Error {
     /// A [`Error::Singular`].
     pub fn singular(what: impl ToString, at: impl ToString, why: impl ToString, mend: impl ToString) -> Self {
         Self::Singular { what: what.to_string(), at: at.to_string(), why: why.to_string(), mend: mend.to_string() }
+    }
+
+    /// An [`Error::Device`].
+    pub fn device(device: impl ToString, problem: impl ToString, mend: impl ToString) -> Self {
+        Self::Device { device: device.to_string(), problem: problem.to_string(), mend: mend.to_string() }
     }
 
     /// A [`Error::File`].

@@ -29,8 +29,8 @@ fn write_npy(path: &Path, x: &ArrayD<f64>) {
     tweedie::data::npy::write(x, fs::File::create(path).unwrap()).unwrap();
 }
 
-const COMMANDS: [&str; 12] =
-    ["report", "verify", "explain", "tabulate", "solve", "sample", "certify", "check", "train", "net", "bench", "doctor"];
+const COMMANDS: [&str; 13] =
+    ["report", "verify", "explain", "tabulate", "solve", "sample", "certify", "check", "train", "net", "bench", "gpu", "doctor"];
 
 #[test]
 fn help_lists_the_commands_and_each_has_an_example() {
@@ -161,7 +161,7 @@ fn bad_input_is_one_line_that_says_how_to_mend_it() {
             "x3.npy: shape [2, 3], wanted (n, 2) or (2,), the law's dimension; pass states of the law's dimension".into(),
         ),
         // report
-        ("report digit-theory --out out", "experiment: got digit-theory, allowed: digits-theory, samplers, digits-unet, equivalence, grf, claims; did you mean digits-theory?".into()),
+        ("report digit-theory --out out", "experiment: got digit-theory, allowed: digits-theory, samplers, digits-unet, equivalence, grf, claims, gpu; did you mean digits-theory?".into()),
         (
             "report --profile quik",
             "invalid value 'quik' for '--profile <PROFILE>'; allowed: quick, full; a similar value exists: 'quick'; see 'tweedie report --help'".into(),
@@ -174,7 +174,7 @@ fn bad_input_is_one_line_that_says_how_to_mend_it() {
         ),
         (
             "report --device cuda:1",
-            "device: got cuda:1, allowed: auto, cpu (closed forms are computed in f64 on the CPU; there are no CUDA kernels yet); leave --device out".into(),
+            "device: got cuda:1, allowed: auto, cpu (closed forms are computed in f64 on the CPU); leave --device out".into(),
         ),
         ("report --seed -1", "invalid value '-1' for '--seed <N>': invalid digit found in string; see 'tweedie report --help'".into()),
     ];

@@ -4,6 +4,7 @@ use ndarray::ArrayD;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tweedie::data::npy::Archive;
+use tweedie::device::Place;
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::diffusion::{Denoiser, Path as ProcessPath};
 use tweedie::nn::adamw::{AdamW, State};
@@ -197,7 +198,8 @@ fn a_published_folder_gives_diffusers_samples() {
         let run = |model: &dyn Denoiser| sample(&method, model, &points, start.clone(), &mut Silence).unwrap().x;
         let error =
             |got: &ndarray::Array2<f64>, want: &ndarray::Array2<f64>| relative(got.as_slice().unwrap(), want.as_slice().unwrap());
-        let (single, double) = (run(&pipeline.network::<f32>(2).unwrap()), run(&pipeline.network::<f64>(2).unwrap()));
+        let (single, double) =
+            (run(&pipeline.network::<f32>(2, &Place::Cpu).unwrap()), run(&pipeline.network::<f64>(2, &Place::Cpu).unwrap()));
         // What f32 costs diffusers itself is 1e-7 to 3e-7 here; ours may cost as much again.
         let (s, d) = (error(&single, &want), error(&double, &want_f64));
         assert!(s <= 2e-6 && d <= 1e-6, "{name}: {s:e} in f32, {d:e} in f64");

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DModel
 
-CONFIGS = Path(__file__).parent / "unet"
+CONFIGS = Path(__file__).parents[2] / "experiments" / "unet"
 
 
 def torch_times(config, batch, reps):

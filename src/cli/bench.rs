@@ -1,17 +1,20 @@
 //! `tweedie bench`: how fast a network runs here.
 
 use super::Outcome;
-use super::options::Precision;
 use super::output::{self, Target};
-use crate::device::Device;
+use crate::data::Dataset;
+use crate::device::{Device, Place, Precision};
 use crate::error::{Error, Result};
 use crate::math::matmul::matmul;
 use crate::math::noise::Noise;
 use crate::nn::adamw::{AdamW, State};
 use crate::nn::config::UNetConfig;
 use crate::nn::cpu::Cpu;
+#[cfg(feature = "cuda")]
+use crate::nn::cuda::Cuda;
 use crate::nn::element::Element;
 use crate::nn::unet::unet;
+use crate::train::{Data, Settings, Trainer};
 use ndarray::Array2;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -45,7 +48,7 @@ struct UnetArgs {
     /// What to compute on
     #[arg(long, value_name = "D", default_value = "auto")]
     device: Device,
-    /// Number format
+    /// Number format: f64, f32, and on a GPU tf32, bf16
     #[arg(long, value_name = "P", default_value = "f32")]
     precision: Precision,
     /// Repetitions, after one that does not count
@@ -57,52 +60,51 @@ struct UnetArgs {
 }
 
 #[derive(Serialize)]
-struct Figures {
-    config: String,
-    batch: usize,
-    device: String,
-    precision: &'static str,
-    params: usize,
-    forward_ms: f64,
-    train_step_ms: f64,
-    forward_fastest_ms: f64,
-    train_step_fastest_ms: f64,
-    images_per_s: f64,
-    flops_per_step: usize,
-    reps: usize,
-    /// Floating-point operations a second of a product of two 1024 x 1024 matrices in this precision, in 1e9: the floor of the time is the
+pub(super) struct Figures {
+    pub config: String,
+    pub batch: usize,
+    pub device: String,
+    pub precision: &'static str,
+    pub params: usize,
+    pub forward_ms: f64,
+    pub train_step_ms: f64,
+    pub forward_fastest_ms: f64,
+    pub train_step_fastest_ms: f64,
+    pub images_per_s: f64,
+    pub flops_per_step: usize,
+    pub reps: usize,
+    /// Floating-point operations a second of a product of two square matrices in this precision, in 1e9 (1024 rows on the CPU, 4096 on a GPU): the floor of the time is the
     /// network's operations at this rate.
-    matrix_gflops: f64,
+    pub matrix_gflops: f64,
     /// Largest difference of the timed output from the f64 one, in units of its largest entry.
-    error: f64,
+    pub error: f64,
     /// Where a step's time goes.
-    parts: Vec<Part>,
+    pub parts: Vec<Part>,
 }
 
 /// Everything of one kind, in ms of one step.
 #[derive(Serialize)]
-struct Part {
-    part: &'static str,
-    forward_ms: f64,
-    backward_ms: f64,
+pub(super) struct Part {
+    pub part: &'static str,
+    pub forward_ms: f64,
+    pub backward_ms: f64,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let Command::Unet(args) = &args.command;
-    let device = args.device.for_networks()?;
-    let figures =
-        if args.precision.double_on_cpu()? { time::<f64>(args, device, "f64")? } else { time::<f32>(args, device, "f32")? };
+    let place = args.device.place(args.precision)?;
+    let figures = match args.precision {
+        Precision::F64 => time::<f64>(args, &place)?,
+        _ => time::<f32>(args, &place)?,
+    };
     if let Some(target) = &args.json {
         target.write(&output::json(&figures))?;
     }
     if args.json != Some(Target::Stdout) {
         let rate = |flops: usize, ms: f64| {
             let gflops = flops as f64 / ms * 1e-6;
-            format!(
-                "{gflops:.0} GFLOP/s, {:.0} % of a matrix product's {:.0}",
-                100.0 * gflops / figures.matrix_gflops,
-                figures.matrix_gflops
-            )
+            let matrix = figures.matrix_gflops;
+            format!("{gflops:.0} GFLOP/s, {:.0} % of a matrix product's {matrix:.0}", 100.0 * gflops / matrix)
         };
         output::print(format!(
             "{}, batch {}, {} on {}: {:.2} M parameters\nforward        {:9.2} ms  (fastest {:.2}; {})\ntraining step  {:9.2} ms  \
@@ -129,13 +131,39 @@ pub fn run(args: &Args) -> Result<Outcome> {
     Ok(Outcome::Success)
 }
 
-fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) -> Result<Figures> {
+fn time<T: Element>(args: &UnetArgs, place: &Place) -> Result<Figures> {
     let config = UNetConfig::read(&args.config)?;
+    let run = Run {
+        name: args.config.display().to_string(),
+        batch: args.batch.into(),
+        precision: args.precision,
+        reps: args.reps.into(),
+        matrix: if matches!(place, Place::Cpu) { 1024 } else { 4096 },
+    };
+    measure::<T>(&config, run, place)
+}
+
+/// What is to be timed.
+pub(super) struct Run {
+    /// Of the config.
+    pub name: String,
+    pub batch: usize,
+    pub precision: Precision,
+    pub reps: usize,
+    /// Rows of the square matrices whose product is the floor.
+    pub matrix: usize,
+}
+
+/// Holds a network with random weights to f64, then times it.
+///
+/// # Errors
+/// A config without a size; an output that is off; a device without enough memory.
+pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) -> Result<Figures> {
+    let Run { name, batch, precision, reps, matrix } = run;
     let (height, width) = config
         .sample_shape()
         .ok_or_else(|| Error::domain("U-Net config `sample_size`", "null", "a size", "add sample_size to the config"))?;
-    let program = unet(&config, height, width)?;
-    let batch = usize::from(args.batch);
+    let program = unet(config, height, width)?;
     let noise = Noise::new(0);
     // Weights of a deviation that keeps activations near 1.
     let mut params = vec![0.0; program.param_count()];
@@ -162,31 +190,42 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
     let of = |x: &[f64]| x.iter().map(|x| T::of(*x)).collect::<Vec<T>>();
     let flops = 3 * batch * program.ops.iter().map(|op| program.flops(op)).sum::<usize>();
     let n = params.len();
-    let mut run = Run {
-        cpu: Cpu::new(program, batch),
-        x: of(&x),
-        times,
-        labels,
-        params: of(&params),
-        grads: vec![T::zero(); n],
-        adamw: AdamW::default(),
-        state: State::new(n),
+    let (x, params) = (of(&x), of(&params));
+    let mut run: Box<dyn Timed<T>> = match place {
+        Place::Cpu => {
+            let mut cpu = Cpu::new(program, batch);
+            cpu.load(&params);
+            let (adamw, state) = (AdamW::default(), State::new(n));
+            Box::new(OnCpu { cpu, x, times, labels, params, grads: vec![T::zero(); n], adamw, state })
+        }
+        #[cfg(feature = "cuda")]
+        Place::Gpu(gpu, precision) => {
+            let mut cuda = Cuda::new(program, batch, gpu, *precision)?;
+            cuda.load(&params)?;
+            let trainer = Trainer::placed(recipe(config, batch)?, images(config, batch)?, place)?;
+            Box::new(OnGpu { cuda, trainer, x, times, labels, grads: vec![T::zero(); n] })
+        }
     };
-    run.cpu.load(&run.params);
     let got = run.forward()?;
     let largest = want.iter().fold(0.0, |m: f64, y| m.max(y.abs()));
     let error =
         got.iter().zip(&want).map(|(g, w)| (g.wide() - w).abs()).fold(0.0, |m: f64, e| if e <= m { m } else { e }) / largest;
-    if !(error <= 1e-3) {
-        return Err(Error::domain("network output", format!("{error:e} off from f64"), "at most 1e-3", "report this as a bug"));
+    let most = match precision {
+        Precision::F64 | Precision::F32 => 1e-3,
+        // Some hundred roundings on the way, each at most half of this, none of them aligned.
+        Precision::Tf32 | Precision::Bf16 => 50.0 * precision.unit_roundoff(),
+    };
+    if !(error <= most) {
+        let allowed = format!("at most {most:.1e}");
+        return Err(Error::domain("network output", format!("{error:e} off from f64"), allowed, "report this as a bug"));
     }
     let (mut forward, mut step) = (Vec::new(), Vec::new());
-    for rep in 0..=args.reps {
+    for rep in 0..=reps {
         let start = Instant::now();
-        run.forward()?;
+        run.pass()?;
         let forward_time = start.elapsed();
         let start = Instant::now();
-        run.step(&mut |_, _| {})?;
+        run.step()?;
         if rep > 0 {
             forward.push(forward_time.as_secs_f64() * 1e3);
             step.push(start.elapsed().as_secs_f64() * 1e3);
@@ -197,10 +236,10 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
     let median = |t: &[f64]| t[t.len() / 2];
     let parts = run.parts()?;
     Ok(Figures {
-        config: args.config.display().to_string(),
+        config: name,
         batch,
-        device,
-        precision,
+        device: place.to_string(),
+        precision: precision.name(),
         params: n,
         forward_ms: median(&forward),
         train_step_ms: median(&step),
@@ -208,17 +247,34 @@ fn time<T: Element>(args: &UnetArgs, device: String, precision: &'static str) ->
         train_step_fastest_ms: step[0],
         images_per_s: 1e3 * batch as f64 / median(&step),
         flops_per_step: flops,
-        reps: args.reps.into(),
-        matrix_gflops: matrix_gflops::<T>(args.reps.into()),
+        reps,
+        matrix_gflops: run.matrix_gflops(matrix, reps)?,
         error,
         parts,
     })
 }
 
+/// What is timed.
+trait Timed<T> {
+    /// The network's output for the batch.
+    fn forward(&mut self) -> Result<&[T]>;
+
+    /// A forward pass, its output left where it was made.
+    fn pass(&mut self) -> Result<()>;
+
+    /// A training step.
+    fn step(&mut self) -> Result<()>;
+
+    /// One more step, timed part by part, the dearest first.
+    fn parts(&mut self) -> Result<Vec<Part>>;
+
+    /// Median rate of a square matrix product, in 1e9 operations a second.
+    fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64>;
+}
+
 /// Median rate of a square matrix product, in 1e9 operations a second.
-fn matrix_gflops<T: Element>(reps: usize) -> f64 {
-    const N: usize = 1024;
-    let a = Array2::from_shape_fn((N, N), |(i, j)| T::of(((i * 7 + j * 13) % 17) as f64 / 17.0));
+fn matrix_gflops<T: Element>(n: usize, reps: usize) -> f64 {
+    let a = Array2::from_shape_fn((n, n), |(i, j)| T::of(((i * 7 + j * 13) % 17) as f64 / 17.0));
     let mut c = a.clone();
     let mut times: Vec<f64> = (0..=2 * reps)
         .map(|_| {
@@ -228,11 +284,111 @@ fn matrix_gflops<T: Element>(reps: usize) -> f64 {
         })
         .collect();
     times.sort_by(f64::total_cmp);
-    2.0 * (N * N * N) as f64 / times[reps] * 1e-9
+    2.0 * (n * n * n) as f64 / times[reps] * 1e-9
 }
 
-/// A network in training, on one batch.
-struct Run<T> {
+/// Adds the time since `last` to a part.
+fn add(parts: &mut Vec<Part>, last: &mut Instant, part: &'static str, way: Way) {
+    let now = Instant::now();
+    let ms = 1e3 * (now - std::mem::replace(last, now)).as_secs_f64();
+    let at = parts.iter().position(|p| p.part == part).unwrap_or_else(|| {
+        parts.push(Part { part, forward_ms: 0.0, backward_ms: 0.0 });
+        parts.len() - 1
+    });
+    match way {
+        Way::Forward => parts[at].forward_ms += ms,
+        Way::Backward => parts[at].backward_ms += ms,
+    }
+}
+
+fn dearest_first(mut parts: Vec<Part>) -> Vec<Part> {
+    parts.sort_by(|a, b| (b.forward_ms + b.backward_ms).total_cmp(&(a.forward_ms + a.backward_ms)));
+    parts
+}
+
+/// A network in training on a GPU: its own images, noise and optimiser, as `tweedie train` has them.
+#[cfg(feature = "cuda")]
+struct OnGpu<T> {
+    cuda: Cuda<T>,
+    trainer: Trainer<T>,
+    x: Vec<T>,
+    times: Vec<f64>,
+    labels: Vec<usize>,
+    grads: Vec<T>,
+}
+
+/// The recipe of a step that is timed.
+#[cfg(feature = "cuda")]
+fn recipe(config: &UNetConfig, batch: usize) -> Result<Settings> {
+    let network = toml::to_string(config).map_err(|e| Error::domain("U-Net config", e, "one that TOML can say", "report this"))?;
+    Settings::parse(&format!(
+        "steps = 1000000\nbatch = {batch}\n[data]\n[path]\nkind = \"vp\"\nbeta_min = 0.1\nbeta_max = 20.0\n[objective]\nprediction = \"eps\"\n\
+         [ema]\nconstant = [0.9999]\n[network]\n{network}"
+    ))
+}
+
+/// Images to train on: their content does not matter to the time.
+#[cfg(feature = "cuda")]
+fn images(config: &UNetConfig, batch: usize) -> Result<Data> {
+    let (h, w) = config.sample_shape().expect("asked for before");
+    let shape = (config.in_channels, h, w);
+    // One of each class at least, so that the data have as many as the network.
+    let n = batch.max(config.num_class_embeds.unwrap_or(0));
+    let mut x = Array2::zeros((n, shape.0 * h * w));
+    Noise::new(1).fill_normal(0, x.as_slice_mut().expect("a new array is contiguous"));
+    let labels = config.num_class_embeds.map(|classes| (0..n).map(|i| (i % classes) as u32).collect());
+    Data::images(Dataset { name: "noise".into(), images: x, shape, labels, source: String::new() }, 0)
+}
+
+#[cfg(feature = "cuda")]
+impl<T: Element> Timed<T> for OnGpu<T> {
+    fn forward(&mut self) -> Result<&[T]> {
+        self.cuda.forward(&self.x, &self.times, &self.labels)
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        self.cuda.forward_on_device()?;
+        self.cuda.gpu().synchronize()
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.trainer.step().map(drop)
+    }
+
+    fn parts(&mut self) -> Result<Vec<Part>> {
+        let kinds: Vec<&'static str> = self.cuda.program().ops.iter().map(|op| op.kind()).collect();
+        self.forward()?;
+        let dy = self.x.clone();
+        self.cuda.backward(&dy, &mut self.grads)?;
+        let (mut parts, mut last) = (vec![], Instant::now());
+        self.cuda.forward_observed(&mut |i| {
+            add(&mut parts, &mut last, kinds[i], Way::Forward);
+            Ok(())
+        })?;
+        last = Instant::now();
+        self.cuda.backward_observed(&mut |i| {
+            add(&mut parts, &mut last, kinds[i], Way::Backward);
+            Ok(())
+        })?;
+        Ok(dearest_first(parts))
+    }
+
+    fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64> {
+        let product = self.cuda.square_product(rows)?;
+        product()?;
+        let mut times = vec![];
+        for _ in 0..=2 * reps {
+            let start = Instant::now();
+            product()?;
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        Ok(2.0 * rows.pow(3) as f64 / times[reps] * 1e-9)
+    }
+}
+
+/// A network in training on the CPU, on one batch.
+struct OnCpu<T> {
     cpu: Cpu<T>,
     x: Vec<T>,
     times: Vec<f64>,
@@ -250,13 +406,9 @@ enum Way {
     Backward,
 }
 
-impl<T: Element> Run<T> {
-    fn forward(&mut self) -> Result<&[T]> {
-        self.cpu.forward(&self.x, &self.times, &self.labels)
-    }
-
+impl<T: Element> OnCpu<T> {
     /// A training step, calling `after` when a part of it is done.
-    fn step(&mut self, after: &mut dyn FnMut(&'static str, Way)) -> Result<()> {
+    fn observed(&mut self, after: &mut dyn FnMut(&'static str, Way)) -> Result<()> {
         let kinds: Vec<&'static str> = self.cpu.program().ops.iter().map(|op| op.kind()).collect();
         self.cpu.load(&self.params);
         after("packing", Way::Forward);
@@ -269,24 +421,28 @@ impl<T: Element> Run<T> {
         after("adamw", Way::Backward);
         Ok(())
     }
+}
 
-    /// One more step, timed part by part, the dearest first.
+impl<T: Element> Timed<T> for OnCpu<T> {
+    fn forward(&mut self) -> Result<&[T]> {
+        self.cpu.forward(&self.x, &self.times, &self.labels)
+    }
+
+    fn pass(&mut self) -> Result<()> {
+        self.forward().map(drop)
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.observed(&mut |_, _| {})
+    }
+
     fn parts(&mut self) -> Result<Vec<Part>> {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut last = Instant::now();
-        self.step(&mut |part, way| {
-            let now = Instant::now();
-            let ms = 1e3 * (now - std::mem::replace(&mut last, now)).as_secs_f64();
-            let at = parts.iter().position(|p| p.part == part).unwrap_or_else(|| {
-                parts.push(Part { part, forward_ms: 0.0, backward_ms: 0.0 });
-                parts.len() - 1
-            });
-            match way {
-                Way::Forward => parts[at].forward_ms += ms,
-                Way::Backward => parts[at].backward_ms += ms,
-            }
-        })?;
-        parts.sort_by(|a, b| (b.forward_ms + b.backward_ms).total_cmp(&(a.forward_ms + a.backward_ms)));
-        Ok(parts)
+        let (mut parts, mut last) = (vec![], Instant::now());
+        self.observed(&mut |part, way| add(&mut parts, &mut last, part, way))?;
+        Ok(dearest_first(parts))
+    }
+
+    fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64> {
+        Ok(matrix_gflops::<T>(rows, reps))
     }
 }

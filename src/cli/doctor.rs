@@ -72,7 +72,7 @@ fn cuda_lines(cuda: &Cuda, line: &mut impl FnMut(&str, String)) {
         None => line(
             "cuda",
             format!(
-                "{} device{}; no command uses it yet: closed forms run on the CPU in f64",
+                "{} device{}: networks run there unless told otherwise (--device cpu); closed forms run on the CPU in f64",
                 cuda.devices.len(),
                 if cuda.devices.len() == 1 { "" } else { "s" }
             ),

@@ -8,6 +8,7 @@ mod certify;
 mod check;
 mod doctor;
 mod explain;
+mod gpu;
 mod law_file;
 mod net;
 mod options;
@@ -52,6 +53,7 @@ enum Command {
     Train(train::Args),
     Net(net::Args),
     Bench(bench::Args),
+    Gpu(gpu::Args),
     Doctor(doctor::Args),
 }
 
@@ -82,6 +84,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Net(args) => net::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Gpu(args) => gpu::run(&args),
         Command::Doctor(args) => doctor::run(&args),
     };
     match outcome {

@@ -1,14 +1,13 @@
 //! `tweedie net`: a U-Net folder's operations, its output on given images, its gradients.
 
 use super::Outcome;
-use super::options::Precision;
 use super::output::{self, Target};
 use crate::data::npy::Archive;
-use crate::device::Device;
+use crate::device::{Device, Place, Precision};
 use crate::error::{Error, Result};
 use crate::nn::checkpoint;
-use crate::nn::cpu::Cpu;
 use crate::nn::element::Element;
+use crate::nn::executor::Executor;
 use crate::nn::layout::{channels_first, channels_last};
 use crate::nn::program::{Pass, Program};
 use crate::nn::unet::unet;
@@ -66,7 +65,7 @@ struct RunArgs {
     /// What to compute on
     #[arg(long, value_name = "D", default_value = "auto")]
     device: Device,
-    /// Number format
+    /// Number format: f64, f32, and on a GPU tf32, bf16
     #[arg(long, value_name = "P", default_value = "f32")]
     precision: Precision,
 }
@@ -80,8 +79,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 fn dispatch(args: &RunArgs, backward: bool) -> Result<Outcome> {
-    args.device.for_networks()?;
-    let bytes = if args.precision.double_on_cpu()? { compute::<f64>(args, backward)? } else { compute::<f32>(args, backward)? };
+    let place = args.device.place(args.precision)?;
+    let bytes = match args.precision {
+        Precision::F64 => compute::<f64>(args, &place, backward)?,
+        _ => compute::<f32>(args, &place, backward)?,
+    };
     args.output.write(&bytes)?;
     Ok(Outcome::Success)
 }
@@ -141,16 +143,16 @@ fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize
 }
 
 /// The bytes to write.
-fn compute<T: Element>(args: &RunArgs, backward: bool) -> Result<Vec<u8>> {
+fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<Vec<u8>> {
     let (config, weights) = checkpoint::open(&args.model)?;
     let batch = read(&args.input, config.in_channels, config.out_channels, config.num_class_embeds, backward)?;
     let (n, height, width) = (batch.x.shape()[0], batch.x.shape()[2], batch.x.shape()[3]);
     let program = unet(&config, height, width)?;
     let params = checkpoint::read::<T>(&weights, &program)?;
-    let mut cpu = if backward { Cpu::new(program, n) } else { Cpu::forward_only(program, n) };
-    cpu.load(&params);
+    let mut network = if backward { Executor::new(program, n, place)? } else { Executor::forward_only(program, n, place)? };
+    network.load(&params)?;
     let of = |x: &ArrayD<f64>| channels_last(x).into_iter().map(T::of).collect::<Vec<T>>();
-    let y = cpu.forward(&of(&batch.x), &batch.times, &batch.labels)?.to_vec();
+    let y = network.forward(&of(&batch.x), &batch.times, &batch.labels)?.to_vec();
     let Some(target) = &batch.target else {
         let y: Vec<f64> = y.iter().map(|y| y.wide()).collect();
         return Ok(npz("y", &channels_first(&y, n, height, width, config.out_channels), size_of::<T>() == 4));
@@ -158,8 +160,8 @@ fn compute<T: Element>(args: &RunArgs, backward: bool) -> Result<Vec<u8>> {
     let scale = T::of(2.0 / y.len() as f64);
     let dy: Vec<T> = y.iter().zip(of(target)).map(|(y, t)| scale * (*y - t)).collect();
     let mut grads = vec![T::zero(); params.len()];
-    cpu.backward(&dy, &mut grads);
-    checkpoint::to_bytes(&grads, cpu.program())
+    network.backward(&dy, &mut grads)?;
+    checkpoint::to_bytes(&grads, network.program())
 }
 
 /// One array in an `.npz`, in single precision where that is what it was computed in.

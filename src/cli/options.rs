@@ -20,36 +20,6 @@ pub enum PathName {
     Fm,
 }
 
-/// Number formats of a network.
-#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
-pub enum Precision {
-    /// Double
-    F64,
-    /// Single
-    F32,
-    /// TensorFloat-32, on a GPU alone
-    Tf32,
-    /// bfloat16, on a GPU alone
-    Bf16,
-}
-
-impl Precision {
-    /// Whether the CPU computes in double.
-    ///
-    /// # Errors
-    /// A format that the CPU does not compute in.
-    pub fn double_on_cpu(self) -> Result<bool> {
-        match self {
-            Self::F64 => Ok(true),
-            Self::F32 => Ok(false),
-            Self::Tf32 | Self::Bf16 => {
-                let got = self.to_possible_value().expect("no value is skipped").get_name().to_owned();
-                Err(Error::domain("precision", got, "f64, f32 on the CPU", "choose one of them"))
-            }
-        }
-    }
-}
-
 /// Discrete schedules and continuous paths.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum ScheduleName {

@@ -2,9 +2,10 @@
 
 use super::Outcome;
 use super::law_file::{self, LawFile};
-use super::options::{Parameters, PathName, Precision, ScheduleName};
+use super::options::{Parameters, PathName, ScheduleName};
 use super::output::{self, Number, Target};
 use crate::data::picture;
+use crate::device::{Device, Place, Precision};
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::schedule::Table;
 use crate::diffusion::{Denoiser, Path, PathPoint};
@@ -23,6 +24,7 @@ use crate::sample::propagate::{Response, Start, modes};
 use crate::sample::registry::{Named, Options, SAMPLERS, VarianceName, sampler};
 use crate::sample::sample_watched;
 use crate::sample::shortcut::Known;
+use crate::sample::{Sampled, Sampler};
 use crate::train::checkpoint::newest_model;
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2, Axis};
@@ -98,9 +100,12 @@ pub struct Args {
     /// Guidance weight: 0 unconditional, 1 the class itself, above 1 guided
     #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true, requires = "class")]
     guidance: f64,
-    /// Number format of a network [default: f32]
+    /// Number format of a network: f64, f32, and on a GPU tf32, bf16 [default: f32]
     #[arg(long, value_name = "P", conflicts_with = "law")]
     precision: Option<Precision>,
+    /// What a network runs on: auto, cpu, cuda, cuda:N
+    #[arg(long, value_name = "D", default_value = "auto", conflicts_with = "law")]
+    device: Device,
     /// Write a network's samples as one picture to FILE, or '-' for standard output
     #[arg(long, value_name = "FILE.png", conflicts_with = "law")]
     png: Option<Target>,
@@ -154,6 +159,9 @@ struct Summary {
     nfe: usize,
     samples: u32,
     dim: usize,
+    /// Where the network ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     clip: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -228,10 +236,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let args = &Args { model: newest.or_else(|| args.model.clone()), ..args.clone() };
     match (&args.law, &args.model) {
         (None, Some(folder)) => {
-            if args.precision.unwrap_or(Precision::F32).double_on_cpu()? {
-                of_network::<f64>(args, folder)
-            } else {
-                of_network::<f32>(args, folder)
+            let precision = args.precision.unwrap_or_default();
+            let place = args.device.place(precision)?;
+            match precision {
+                Precision::F64 => of_network::<f64>(args, folder, &place),
+                _ => of_network::<f32>(args, folder, &place),
             }
         }
         (Some(path), _) => of_law(args, &law_file::read(path)?),
@@ -252,7 +261,7 @@ fn of_law(args: &Args, file: &LawFile) -> Result<Outcome> {
     // Guided or clipped, the model's law is none of the known ones.
     let as_given = guided.is_none() && args.clip.is_none();
     let options = options(args, as_given.then(|| file.known()));
-    let (end, mut summary) = sampled(args, &setting, &points, &predicting, options)?;
+    let (end, mut summary) = sampled(args, &setting, &points, &predicting, options, None)?;
     if let (LawFile::Gaussian(law), true) = (file, as_given) {
         let law = modes(law)?;
         let name = &summary.sampler;
@@ -265,14 +274,14 @@ fn of_law(args: &Args, file: &LawFile) -> Result<Outcome> {
 /// Memory for the activations of one batch; larger batches are no faster.
 const ACTIVATIONS: usize = 1 << 29;
 
-fn of_network<T: Element>(args: &Args, folder: &FilePath) -> Result<Outcome> {
+fn of_network<T: Element>(args: &Args, folder: &FilePath, place: &Place) -> Result<Outcome> {
     let mut pipeline = Pipeline::open(folder)?;
     pipeline.setup.prediction = args.prediction.unwrap_or(pipeline.setup.prediction);
     let setting = setting(args, Some(&pipeline.setup))?;
     let points = setting.points()?;
     let numbers = pipeline.program()?.plan(Pass::Forward).len();
     let batch = (ACTIVATIONS / (numbers * size_of::<T>())).clamp(1, 64).min(args.n as usize);
-    let network = pipeline.network::<T>(batch)?;
+    let network = pipeline.network::<T>(batch, place)?;
     let of_class = args.class.map(|c| network.with_label(c)).transpose()?;
     let guided = match &of_class {
         Some(of_class) if args.guidance != 1.0 => {
@@ -290,7 +299,15 @@ fn of_network<T: Element>(args: &Args, folder: &FilePath) -> Result<Outcome> {
         (None, Some(of_class)) => of_class,
         (None, None) => &network,
     };
-    let (end, summary) = sampled(args, &setting, &points, model, options(args, None))?;
+    // States that are written down or clipped on the way are this side's; otherwise the whole run stays on the network's device.
+    let stays = !args.trajectory && setting.clip.is_none_or(|bound| bound == f64::INFINITY);
+    let on_device = |method: &dyn Sampler, start: &Array2<f64>, noise: Noise| {
+        let guidance = guided.as_ref().map(|_| (&network, args.guidance));
+        of_class.as_ref().unwrap_or(&network).sampled(method, &points, start.view(), noise, guidance)
+    };
+    let on_device: Option<&OnDevice> = if stays { Some(&on_device) } else { None };
+    let (end, mut summary) = sampled(args, &setting, &points, model, options(args, None), on_device)?;
+    summary.device = Some(place.to_string());
     network.failure()?;
     if end.x.iter().any(|x| !x.is_finite()) {
         let (got, allowed) = ("numbers that are not finite", "finite numbers");
@@ -321,7 +338,17 @@ struct Ran {
     nfe: usize,
 }
 
-fn sampled(args: &Args, setting: &Setting, points: &[PathPoint], model: &dyn Denoiser, options: Options) -> Result<(Ran, Summary)> {
+/// A run of a sampler from its starts on the device of a network, where there is one that can.
+type OnDevice<'a> = dyn Fn(&dyn Sampler, &Array2<f64>, Noise) -> Result<Option<Sampled>> + 'a;
+
+fn sampled(
+    args: &Args,
+    setting: &Setting,
+    points: &[PathPoint],
+    model: &dyn Denoiser,
+    options: Options,
+    on_device: Option<&OnDevice>,
+) -> Result<(Ran, Summary)> {
     let clipped = Clipped { inner: model, bound: setting.clip.unwrap_or(f64::INFINITY) };
     if !(clipped.bound > 0.0) {
         return Err(Error::domain("clip", clipped.bound, "above 0", "leave it out to keep x0 as it is"));
@@ -334,12 +361,15 @@ fn sampled(args: &Args, setting: &Setting, points: &[PathPoint], model: &dyn Den
     let style = ProgressStyle::with_template("{spinner} steps [{bar:24}] {pos}/{len} {elapsed} (left {eta})");
     bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
     let mut states = Vec::new();
-    let end = sample_watched(&method, &clipped, points, start, &mut noise, |k, x| {
-        bar.set_position(k as u64);
-        if args.trajectory {
-            states.push(x.clone());
-        }
-    })?;
+    let end = match on_device.map(|run| run(&method, &start, noise)).transpose()?.flatten() {
+        Some(end) => end,
+        None => sample_watched(&method, &clipped, points, start, &mut noise, |k, x| {
+            bar.set_position(k as u64);
+            if args.trajectory {
+                states.push(x.clone());
+            }
+        })?,
+    };
     bar.finish_and_clear();
     let summary = Summary {
         sampler: name.to_owned(),
@@ -350,6 +380,7 @@ fn sampled(args: &Args, setting: &Setting, points: &[PathPoint], model: &dyn Den
         dim: model.dim(),
         clip: setting.clip.filter(|bound| bound.is_finite()),
         exact_w2: None,
+        device: None,
     };
     Ok((Ran { states, x: end.x, nfe: end.nfe }, summary))
 }
@@ -362,8 +393,12 @@ fn report(args: &Args, points: &[PathPoint], end: &Ran, summary: &Summary) -> Re
     let to_stdout = [args.json.as_ref(), args.png.as_ref()].contains(&Some(&Target::Stdout));
     if let (Target::File(path), false) = (&args.output, to_stdout) {
         let w2 = summary.exact_w2.as_ref().map_or(String::new(), |w| format!(", exact W2 of its law to the data {:.6e}", w.0));
+        let on = summary.device.as_ref().map_or(String::new(), |device| format!(" on {device}"));
         let Summary { sampler, samples, dim, nfe, .. } = summary;
-        output::print(format!("{}: {samples} samples of dimension {dim} by {sampler}, {nfe} evaluations{w2}\n", path.display()))?;
+        output::print(format!(
+            "{}: {samples} samples of dimension {dim} by {sampler}, {nfe} evaluations{on}{w2}\n",
+            path.display()
+        ))?;
     }
     Ok(Outcome::Success)
 }

@@ -2,16 +2,18 @@
 
 use super::Outcome;
 use super::law_file;
-use super::options::Precision;
 use super::output;
 use crate::data::picture;
-use crate::device::Device;
+use crate::device::{self, Device, Place, Precision};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::math::noise::Noise;
 use crate::nn::element::Element;
 use crate::train::loader::VALIDATION;
-use crate::train::settings::{self, Settings};
+use crate::train::parallel::World;
+#[cfg(feature = "cuda")]
+use crate::train::parallel::meet;
+use crate::train::settings::Settings;
 use crate::train::validation::{Level, Validation};
 use crate::train::{Data, Step, Trainer, checkpoint, samples};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,6 +23,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(feature = "cuda")]
+use std::time::Duration;
 use std::time::Instant;
 
 /// Train a network by a recipe, resumably
@@ -60,17 +64,39 @@ pub fn run(args: &Args) -> Result<Outcome> {
     settings.seed = args.seed.unwrap_or(settings.seed);
     settings.steps = args.steps.unwrap_or(settings.steps);
     if let Some(precision) = args.precision {
-        settings.precision = if precision.double_on_cpu()? { settings::Precision::F64 } else { settings::Precision::F32 };
+        settings.precision = precision;
     }
     let device = match args.device {
         Some(device) => device,
         None => settings.device.parse().map_err(|e| Error::file(&args.recipe, e, "write auto, cpu, cuda or cuda:N"))?,
     };
-    device.for_networks()?;
+    let world = World::read(|name| std::env::var(name).ok())?;
+    let place = together(&world, device, settings.precision)?;
     match settings.precision {
-        settings::Precision::F64 => train::<f64>(args, settings),
-        settings::Precision::F32 => train::<f32>(args, settings),
+        Precision::F64 => train::<f64>(args, settings, &place, &world),
+        _ => train::<f32>(args, settings, &place, &world),
     }
+}
+
+/// Where this process trains: with several, the GPU of its number on its machine, joined to the others.
+fn together(world: &World, device: Device, precision: Precision) -> Result<Place> {
+    if world.size == 1 {
+        return device.place(precision);
+    }
+    let device = match device {
+        // Where a launcher shows each process one device alone, that is number 0.
+        Device::Auto | Device::Cuda(0) => Device::Cuda(world.local_rank % device::gpu_count().max(1)),
+        other => {
+            let allowed = format!("auto or cuda, because a launcher started {} processes, each with a GPU of its own", world.size);
+            return Err(Error::domain("device", format!("{other:?}"), allowed, "leave --device out, or start one process"));
+        }
+    };
+    let place = device.place(precision)?;
+    #[cfg(feature = "cuda")]
+    if let Place::Gpu(gpu, _) = &place {
+        gpu.join(meet(world, Duration::from_secs(300), crate::device::nccl::identity)?, world.rank, world.size)?;
+    }
+    Ok(place)
 }
 
 fn data(args: &Args, settings: &Settings) -> Result<Data> {
@@ -81,23 +107,30 @@ fn data(args: &Args, settings: &Settings) -> Result<Data> {
     Data::law(law.into_law(), shape)
 }
 
-fn train<T: Element>(args: &Args, settings: Settings) -> Result<Outcome> {
+fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &World) -> Result<Outcome> {
     let name = args.recipe.file_stem().unwrap_or_default();
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
     let data = data(args, &settings)?;
     let checkpoints = out.join("checkpoints");
     let mut trainer = match (checkpoint::latest(&checkpoints)?, args.resume) {
-        (Some(latest), true) => checkpoint::resume::<T>(&latest, settings, data)?,
+        (Some(latest), true) => checkpoint::resume::<T>(&latest, settings, data, place)?,
         (Some(latest), false) => {
             let mend = "pass --resume to go on from it, or another --out";
             return Err(Error::file(&out, format!("holds a run already ({})", latest.display()), mend));
         }
-        (None, _) => Trainer::new(settings, data)?,
+        (None, _) => Trainer::placed(settings, data, place)?,
     };
+    let stop = interrupted()?;
+    if world.rank > 0 {
+        // Rank 0 writes and shows what all of them do.
+        while trainer.steps_done() < trainer.settings().steps && !stop.load(Ordering::Relaxed) {
+            trainer.step()?;
+        }
+        return Ok(Outcome::Success);
+    }
     for folder in [&out, &checkpoints, &out.join("samples")] {
         file::sweep(folder);
     }
-    let stop = interrupted()?;
     let run = Run::new(&out, &trainer)?;
     run.all(&mut trainer, &checkpoints, &stop)
 }
@@ -196,16 +229,22 @@ impl Run {
         let (folder, model) = (self.out.display(), model.display());
         let done = match steps - first {
             0 => format!("all {steps} steps were done before"),
-            n => format!("{n} steps of {batch} images in {:.1} s, loss {:.4}", begun.elapsed().as_secs_f64(), smooth.0),
+            n => {
+                let (seconds, place) = (begun.elapsed().as_secs_f64(), trainer.place());
+                format!("{n} steps of {batch} images in {seconds:.1} s on {place}, loss {:.4}", smooth.0)
+            }
         };
         output::print(format!("{folder}: {done}; model {model}\n"))?;
         Ok(Outcome::Success)
     }
 
     /// Validates and samples where it is time to.
-    fn look<T: Element>(&mut self, trainer: &Trainer<T>, exact: &Validation) -> Result<()> {
-        let Settings { batch, ref validation, samples: ref sampling, .. } = *trainer.settings();
+    fn look<T: Element>(&mut self, trainer: &mut Trainer<T>, exact: &Validation) -> Result<()> {
+        let Settings { batch, ref validation, samples: ref sampling, .. } = trainer.settings().clone();
         let step = trainer.steps_done();
+        if due(trainer, validation.every) || due(trainer, sampling.every) {
+            trainer.sync()?;
+        }
         if due(trainer, validation.every) {
             let network = trainer.network(trainer.best_params(), batch)?;
             let levels = trainer.loader().times().levels(validation.levels)?;

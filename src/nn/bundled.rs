@@ -5,9 +5,13 @@ use super::config::UNetConfig;
 use super::denoiser::Network;
 use super::element::Element;
 use super::pipeline::Setup;
+use super::program::Program;
 use super::unet::unet;
+use crate::device::Place;
 use crate::error::{Error, Result};
 use std::path::Path;
+
+const FOLDER: &str = "experiments/models/digits";
 
 /// The digits' network of `experiments/train-digits-small.toml`, 0.2 M parameters: v-prediction on the cosine path, a class for each digit
 /// and one for none, which it answers for unless [`Network::with_label`] asks for a digit. Run on `batch` states at a time.
@@ -24,14 +28,28 @@ use std::path::Path;
 /// assert_eq!((network.dim(), network.classes()), (64, 10));
 /// ```
 pub fn digits<T: Element>(batch: usize) -> Result<Network<T>> {
-    const FOLDER: &str = "experiments/models/digits";
+    digits_at(batch, &Place::Cpu)
+}
+
+/// [`digits`] on a device.
+///
+/// # Errors
+/// A device without enough memory.
+pub fn digits_at<T: Element>(batch: usize, place: &Place) -> Result<Network<T>> {
     let setup: Setup = serde_json::from_str(include_str!("../../experiments/models/digits/tweedie.json"))
         .map_err(|e| Error::file(FOLDER, e, "restore the file"))?;
-    let config = UNetConfig::parse(include_str!("../../experiments/models/digits/unet/config.json"))?;
-    let program = unet(&config, setup.shape.1, setup.shape.2)?;
+    let program = digits_program()?;
     let weights = include_bytes!("../../experiments/models/digits/unet/diffusion_pytorch_model.safetensors");
     let params = from_bytes::<T>(weights, Path::new(FOLDER), &program)?;
-    Network::new(program, &params, setup, batch)
+    Network::placed(program, &params, setup, batch, place)
+}
+
+/// Its operations.
+///
+/// # Errors
+/// As [`digits`].
+pub fn digits_program() -> Result<Program> {
+    unet(&UNetConfig::parse(include_str!("../../experiments/models/digits/unet/config.json"))?, 8, 8)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::element::Element;
 use super::gather::{self, Epilogue, Table};
 use super::op::{attention, embedding, norm, pointwise};
 use super::program::{Op, ParamId, Pass, Plan, Program, TensorId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::mem::take;
 
 /// A program with the memory that it needs for a batch of a fixed size: nothing is allocated for a tensor while it runs.
@@ -159,7 +159,7 @@ impl<T: Element> Cpu<T> {
     /// As [`Cpu::forward`].
     pub fn forward_observed(&mut self, x: &[T], times: &[f64], labels: &[usize], after: &mut dyn FnMut(usize)) -> Result<&[T]> {
         assert_eq!(times.len(), self.batch, "times");
-        self.validate(times, labels)?;
+        self.program.validate(self.batch, times, labels)?;
         self.times.copy_from_slice(times);
         self.labels.clear();
         self.labels.extend_from_slice(labels);
@@ -179,46 +179,31 @@ impl<T: Element> Cpu<T> {
         Ok(self.values.get(self.program.output))
     }
 
-    fn validate(&self, times: &[f64], labels: &[usize]) -> Result<()> {
-        let refuse = |what: &str, got: String, allowed: String| {
-            Err(Error::domain(what, got, allowed, "pass the times that the network was trained on"))
-        };
-        if let Some(t) = times.iter().find(|t| !t.is_finite()) {
-            return refuse("time", t.to_string(), "finite numbers".into());
+    /// One operation alone: its output on these values of its inputs. What another executor's operation is held to.
+    ///
+    /// # Shapes
+    /// `inputs` in the order of [`Op::inputs`], each (batch, rows, channels).
+    ///
+    /// # Errors
+    /// As [`Cpu::forward`].
+    pub fn alone(&mut self, i: usize, inputs: &[Vec<T>], times: &[f64], labels: &[usize]) -> Result<Vec<T>> {
+        self.program.validate(self.batch, times, labels)?;
+        self.times.copy_from_slice(times);
+        self.labels = labels.to_vec();
+        let op = self.program.ops[i].clone();
+        for (t, x) in op.inputs().into_iter().zip(inputs) {
+            self.values.get_mut(t).copy_from_slice(x);
         }
-        for op in &self.program.ops {
-            match *op {
-                Op::Fourier { .. } => {
-                    if let Some(t) = times.iter().find(|t| !(**t > 0.0)) {
-                        return refuse(
-                            "time of a Fourier embedding",
-                            t.to_string(),
-                            "positive numbers, whose logarithm is embedded".into(),
-                        );
-                    }
-                }
-                Op::Lookup { weight, by_class, .. } => {
-                    let rows = self.program.params[weight].shape[0];
-                    if by_class {
-                        if labels.len() != self.batch || labels.iter().any(|&l| l >= rows) {
-                            return refuse(
-                                "class labels",
-                                format!("{labels:?}"),
-                                format!("{} labels from 0 to {}", self.batch, rows - 1),
-                            );
-                        }
-                    } else if let Some(t) = times.iter().find(|t| t.fract() != 0.0 || **t < 0.0 || **t >= rows as f64) {
-                        return refuse(
-                            "time of a learned embedding",
-                            t.to_string(),
-                            format!("whole numbers from 0 to {}", rows - 1),
-                        );
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.forward_op(i);
+        Ok(self.values.get(op.out()).to_vec())
+    }
+
+    /// The way back of the operation that [`Cpu::alone`] ran: gradients of its inputs; those of its parameters into `grads`.
+    pub fn alone_back(&mut self, i: usize, dout: &[T], grads: &mut [T]) -> Vec<Vec<T>> {
+        let op = self.program.ops[i].clone();
+        self.gradients.get_mut(op.out()).copy_from_slice(dout);
+        self.backward_op(i, &mut vec![false; self.program.tensors.len()], grads);
+        op.inputs().into_iter().map(|t| self.gradients.get(t).to_vec()).collect()
     }
 
     fn forward_op(&mut self, i: usize) {

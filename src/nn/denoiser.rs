@@ -1,12 +1,16 @@
 //! A network as a denoiser: of any prediction, on any path.
 
-use super::cpu::Cpu;
 use super::element::Element;
+use super::executor::{Executor, Told};
 use super::pipeline::{Input, Setup};
 use super::program::{Op, Program};
+use crate::device::Place;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result};
+use crate::math::noise::Noise;
+use crate::sample::tape::{Reading, Tape};
+use crate::sample::{Sampled, Sampler};
 use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, s};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,12 +34,13 @@ struct Shared<T> {
     /// Rows of the class table; 0 without one.
     classes: usize,
     batch: usize,
+    place: Place,
     work: Mutex<Work<T>>,
 }
 
 struct Work<T> {
     /// Forward alone.
-    cpu: Cpu<T>,
+    forward: Executor<T>,
     images: Vec<T>,
     /// The weights, from which the first Jacobian makes an executor with a way back.
     params: Vec<T>,
@@ -46,7 +51,7 @@ struct Work<T> {
 
 /// What a backward pass needs.
 struct Back<T> {
-    cpu: Cpu<T>,
+    executor: Executor<T>,
     images: Vec<T>,
     gradients: Vec<T>,
 }
@@ -70,12 +75,20 @@ struct Level {
 }
 
 impl<T: Element> Network<T> {
-    /// The network of a program, run on `batch` states at a time.
+    /// The network of a program on the CPU, run on `batch` states at a time.
     ///
     /// # Errors
     /// A setup that does not fit the program: another shape, a null class that the table does not have, fewer or more channels out than
     /// in.
     pub fn new(program: Program, params: &[T], setup: Setup, batch: usize) -> Result<Self> {
+        Self::placed(program, params, setup, batch, &Place::Cpu)
+    }
+
+    /// As [`Network::new`], on this device.
+    ///
+    /// # Errors
+    /// As [`Network::new`]; a device without enough memory.
+    pub fn placed(program: Program, params: &[T], setup: Setup, batch: usize, place: &Place) -> Result<Self> {
         let setup = setup.validated()?;
         let shape = |tensor: usize| {
             let t = &program.tensors[tensor];
@@ -101,12 +114,12 @@ impl<T: Element> Network<T> {
             return Err(Error::domain("model setting `null_class`", null, allowed, "it is the row that dropped labels were given"));
         }
         let size = program.tensors[program.input].size();
-        let mut cpu = Cpu::forward_only(program, batch.max(1));
-        cpu.load(params);
+        let mut forward = Executor::forward_only(program, batch.max(1), place)?;
+        forward.load(params)?;
         let images = vec![T::zero(); batch.max(1) * size];
-        let work = Mutex::new(Work { cpu, images, params: params.to_vec(), back: None, failure: None });
+        let work = Mutex::new(Work { forward, images, params: params.to_vec(), back: None, failure: None });
         let label = setup.null_class;
-        Ok(Self { shared: Arc::new(Shared { setup, classes, batch: batch.max(1), work }), label })
+        Ok(Self { shared: Arc::new(Shared { setup, classes, batch: batch.max(1), place: place.clone(), work }), label })
     }
 
     /// What its output means.
@@ -182,25 +195,74 @@ impl<T: Element> Network<T> {
         let batch = pixels.len().min(self.shared.batch);
         let mut labels = self.labels()?;
         labels.truncate(batch);
-        let Work { cpu, params, back, .. } = &mut *self.work();
+        let Work { forward, params, back, .. } = &mut *self.work();
         if back.as_ref().is_none_or(|back| back.images.len() != batch * d) {
-            let mut cpu = Cpu::new(cpu.program().clone(), batch);
-            cpu.load(params);
-            *back = Some(Back { cpu, images: vec![T::zero(); batch * d], gradients: vec![T::zero(); params.len()] });
+            let mut executor = Executor::new(forward.program().clone(), batch, &self.shared.place)?;
+            executor.load(params)?;
+            *back = Some(Back { executor, images: vec![T::zero(); batch * d], gradients: vec![T::zero(); params.len()] });
         }
-        let Back { cpu, images, gradients } = back.as_mut().expect("made above");
+        let Back { executor, images, gradients } = back.as_mut().expect("made above");
         images_from(shape, x.broadcast((batch, d)).expect("one row, repeated"), level.input, images);
-        cpu.forward(images, &vec![level.time; batch], &labels)?;
+        executor.forward(images, &vec![level.time; batch], &labels)?;
         for (pixels, mut rows) in pixels.chunks(batch).zip(rows.axis_chunks_iter_mut(ndarray::Axis(0), batch)) {
             let mut ones = Array2::zeros((batch, d));
             pixels.iter().enumerate().for_each(|(row, pixel)| ones[[row, *pixel]] = 1.0);
             images_from(shape, ones.view(), 1.0, images);
-            cpu.backward(images, gradients);
-            images_to(shape, cpu.input_gradient(), rows.view_mut());
+            executor.backward(images, gradients)?;
+            images_to(shape, executor.input_gradient(), rows.view_mut());
             rows *= level.output * level.input;
             pixels.iter().enumerate().for_each(|(row, pixel)| rows[[row, *pixel]] += level.state);
         }
         Ok(rows)
+    }
+
+    /// Runs a sampler on the device that the network is on, its states never leaving it; `None` on the CPU, or for a sampler that cannot be
+    /// [recorded](Tape), which runs itself with the network as its model.
+    ///
+    /// `guidance` is another label of the same network and a weight: classifier-free guidance away from it, as
+    /// [`Guided`](crate::law::conditional::Guided). The draws are those of `noise` on the CPU.
+    ///
+    /// # Shapes
+    /// `start` (n, d), at the first point of `grid`.
+    ///
+    /// # Errors
+    /// As [`defined`](Self::defined), at any point that the sampler visits; a lost device.
+    pub fn sampled(
+        &self,
+        sampler: &dyn Sampler,
+        grid: &[PathPoint],
+        start: ArrayView2<f64>,
+        noise: Noise,
+        guidance: Option<(&Self, f64)>,
+    ) -> Result<Option<Sampled>> {
+        if matches!(self.shared.place, Place::Cpu) || !sampler.is_combination() {
+            return Ok(None);
+        }
+        let read = |at: &PathPoint| {
+            let level = self.level(at)?;
+            let outputs = match guidance {
+                None => vec![level.output],
+                Some((_, weight)) => vec![weight * level.output, (1.0 - weight) * level.output],
+            };
+            Ok(Reading { state: level.state, outputs })
+        };
+        let branches = 1 + usize::from(guidance.is_some());
+        let tape = Tape::record(sampler, grid, branches, read)?;
+        let label = |network: &Self| network.labels().map(|labels| labels.first().copied().unwrap_or(0));
+        let labels = [label(self)?, guidance.map_or(Ok(0), |(other, _)| label(other))?];
+        let told = tape
+            .evaluations
+            .iter()
+            .map(|e| self.level(&e.at).map(|l| Told { time: l.time, input: l.input, label: labels[e.branch] }))
+            .collect::<Result<Vec<_>>>()?;
+        let shape = self.shared.setup.shape;
+        let mut images = vec![T::zero(); start.len()];
+        images_from(shape, start, 1.0, &mut images);
+        let Some(end) = self.work().forward.sample(&tape, &told, &images, noise.seed()) else { return Ok(None) };
+        let mut x = Array2::zeros(start.raw_dim());
+        images_to(shape, &end?, x.view_mut());
+        // An evaluation of a guided model is one, as on the CPU.
+        Ok(Some(Sampled { x, nfe: tape.evaluations.len() / branches, draws: tape.draws }))
     }
 
     fn work(&self) -> std::sync::MutexGuard<'_, Work<T>> {
@@ -243,7 +305,7 @@ impl<T: Element> Network<T> {
             let rows = first..x.nrows().min(first + batch);
             let (x, mut out) = (x.slice(s![rows.clone(), ..]), out.slice_mut(s![rows, ..]));
             images_from(self.shared.setup.shape, x, level.input, &mut work.images);
-            let y = work.cpu.forward(&work.images, &times, &labels)?;
+            let y = work.forward.forward(&work.images, &times, &labels)?;
             images_to(self.shared.setup.shape, y, out.view_mut());
             out.zip_mut_with(&x, |out, x| *out = level.state * x + level.output * *out);
         }
@@ -320,8 +382,8 @@ mod tests {
     use crate::diffusion::schedule::{Schedule, Table};
     use crate::law::Gaussian;
     use crate::law::conditional::Guided;
-    use crate::math::noise::Noise;
     use crate::nn::config::UNetConfig;
+    use crate::nn::cpu::Cpu;
     use crate::nn::layout::{channels_first, channels_last};
     use crate::nn::pipeline::Time;
     use crate::nn::program::TableKind;

@@ -1,6 +1,7 @@
 //! The network: a U-Net as a static list of operations, the executors that run it forward and backward, and the denoiser that it is.
 //!
-//! `config` is diffusers' `config.json`; `unet` turns it into a `program`; `cpu` runs the program in f32 or f64; `checkpoint` reads and
+//! `config` is diffusers' `config.json`; `unet` turns it into a `program`; `cpu` runs the program in f32 or f64, `cuda` on a GPU, `executor` on
+//! whichever it is; `checkpoint` reads and
 //! writes its weights; `pipeline` is a model folder, with what its output means and when (`Setup`); `denoiser` makes one `E[x0 | x_t]`
 //! on any path; `adamw` takes a step.
 
@@ -9,8 +10,11 @@ pub mod bundled;
 pub mod checkpoint;
 pub mod config;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod denoiser;
 pub mod element;
+pub mod executor;
 pub mod gather;
 pub mod layout;
 pub mod op;

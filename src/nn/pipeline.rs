@@ -14,6 +14,7 @@ use super::element::Element;
 use super::program::Program;
 use super::scheduler_config;
 use super::unet::unet;
+use crate::device::Place;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::{Path, PathPoint};
 use crate::error::{Error, Result, suggested};
@@ -179,14 +180,14 @@ impl Pipeline {
         unet(&self.config, self.setup.shape.1, self.setup.shape.2)
     }
 
-    /// The denoiser, run on `batch` states at a time.
+    /// The denoiser on a device, run on `batch` states at a time.
     ///
     /// # Errors
-    /// As [`checkpoint::read`] and [`Network::new`].
-    pub fn network<T: Element>(&self, batch: usize) -> Result<Network<T>> {
+    /// As [`checkpoint::read`] and [`Network::placed`].
+    pub fn network<T: Element>(&self, batch: usize, place: &Place) -> Result<Network<T>> {
         let program = self.program()?;
         let params = checkpoint::read::<T>(&self.weights, &program)?;
-        Network::new(program, &params, self.setup.clone(), batch)
+        Network::placed(program, &params, self.setup.clone(), batch, place)
     }
 }
 

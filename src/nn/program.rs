@@ -1,6 +1,7 @@
 //! A network as a static list of operations, built once from its config and run by every executor.
 
 use super::gather::Table;
+use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -161,11 +162,12 @@ pub struct Program {
     pub center_input: bool,
     /// The output is divided by the time.
     pub divide_by_time: bool,
-    tables_by_kind: HashMap<TableKind, usize>,
+    /// What each table is made of.
+    pub kinds: Vec<TableKind>,
 }
 
 /// What a table is made of, so that layers of one geometry share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TableKind {
     Identity { rows: usize },
     Convolution { size: (usize, usize), kernel: usize, stride: usize, before: usize, after: usize },
@@ -277,7 +279,7 @@ impl Program {
 
     /// The table of a kind, made once.
     pub fn table(&mut self, kind: TableKind) -> usize {
-        if let Some(&at) = self.tables_by_kind.get(&kind) {
+        if let Some(at) = self.kinds.iter().position(|k| *k == kind) {
             return at;
         }
         self.tables.push(match kind {
@@ -287,13 +289,117 @@ impl Program {
             }
             TableKind::Upsampling { size } => Table::upsampling(size),
         });
-        self.tables_by_kind.insert(kind, self.tables.len() - 1);
+        self.kinds.push(kind);
         self.tables.len() - 1
+    }
+
+    /// One operation as a program of its own: its tensors, its parameters, nothing else.
+    pub fn alone(&self, i: usize) -> Self {
+        let mut alone = Self::default();
+        let (mut tensors, mut params) = (HashMap::new(), HashMap::new());
+        let op = &self.ops[i];
+        for t in op.inputs().into_iter().chain([op.out()]) {
+            tensors.entry(t).or_insert_with(|| {
+                let Tensor { name, height, width, channels } = &self.tensors[t];
+                alone.tensor(name, *height, *width, *channels)
+            });
+        }
+        for p in op.params() {
+            let Param { name, shape, dense, .. } = &self.params[p];
+            params.insert(p, if *dense { alone.dense_param(name, shape) } else { alone.param(name, shape) });
+        }
+        let (of, param) = (|t: TensorId| tensors[&t], |p: ParamId| params[&p]);
+        let op = match *op {
+            Op::Sinusoid { flip, shift, out } => Op::Sinusoid { flip, shift, out: of(out) },
+            Op::Fourier { weight, flip, out } => Op::Fourier { weight: param(weight), flip, out: of(out) },
+            Op::Lookup { weight, by_class, out } => Op::Lookup { weight: param(weight), by_class, out: of(out) },
+            Op::Silu { x, out } => Op::Silu { x: of(x), out: of(out) },
+            Op::Dense { table, x, weight, bias, image_bias, skip, scale, out } => Op::Dense {
+                table: alone.table(self.kinds[table]),
+                x: of(x),
+                weight: param(weight),
+                bias: bias.map(param),
+                image_bias: image_bias.map(of),
+                skip: skip.map(of),
+                scale,
+                out: of(out),
+            },
+            Op::Norm { x, gamma, beta, groups, eps, modulation, silu, out } => Op::Norm {
+                x: of(x),
+                gamma: param(gamma),
+                beta: param(beta),
+                groups,
+                eps,
+                modulation: modulation.map(of),
+                silu,
+                out: of(out),
+            },
+            Op::Concat { a, b, out } => Op::Concat { a: of(a), b: of(b), out: of(out) },
+            Op::Attention { q, k, v, heads, out } => Op::Attention { q: of(q), k: of(k), v: of(v), heads, out: of(out) },
+            Op::Halve { x, out } => Op::Halve { x: of(x), out: of(out) },
+            Op::Double { x, out } => Op::Double { x: of(x), out: of(out) },
+            Op::Add { a, b, out } => Op::Add { a: of(a), b: of(b), out: of(out) },
+        };
+        alone.output = op.out();
+        alone.input = op.inputs().first().copied().unwrap_or(alone.output);
+        alone.ops.push(op);
+        alone
     }
 
     /// Numbers in all parameters together.
     pub fn param_count(&self) -> usize {
         self.params.last().map_or(0, |p| p.at.end)
+    }
+
+    /// Whether the network is told a class.
+    pub fn has_classes(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Lookup { by_class: true, .. }))
+    }
+
+    /// That times and labels are ones that the network can be told.
+    ///
+    /// # Errors
+    /// A time that is not finite, or that the embedding has no place for; a label that is missing or beyond the table.
+    pub fn validate(&self, batch: usize, times: &[f64], labels: &[usize]) -> Result<()> {
+        let refuse = |what: &str, got: String, allowed: String| {
+            Err(Error::domain(what, got, allowed, "pass the times that the network was trained on"))
+        };
+        if let Some(t) = times.iter().find(|t| !t.is_finite()) {
+            return refuse("time", t.to_string(), "finite numbers".into());
+        }
+        for op in &self.ops {
+            match *op {
+                Op::Fourier { .. } => {
+                    if let Some(t) = times.iter().find(|t| !(**t > 0.0)) {
+                        return refuse(
+                            "time of a Fourier embedding",
+                            t.to_string(),
+                            "positive numbers, whose logarithm is embedded".into(),
+                        );
+                    }
+                }
+                Op::Lookup { weight, by_class, .. } => {
+                    let rows = self.params[weight].shape[0];
+                    if by_class {
+                        if labels.len() != batch || labels.iter().any(|&l| l >= rows) {
+                            return refuse(
+                                "class labels",
+                                format!("{labels:?}"),
+                                format!("{} labels from 0 to {}", batch, rows - 1),
+                            );
+                        }
+                    } else if let Some(t) = times.iter().find(|t| t.fract() != 0.0 || **t < 0.0 || **t >= rows as f64) {
+                        return refuse(
+                            "time of a learned embedding",
+                            t.to_string(),
+                            format!("whole numbers from 0 to {}", rows - 1),
+                        );
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Multiplications and additions of one operation on one image, forward.

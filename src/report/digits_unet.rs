@@ -1,6 +1,6 @@
 //! The chapter on a trained U-Net, made from the numbers of [`crate::experiment::digits_unet`].
 
-use super::chapter::{along, digits, f, figure, images, origin, p, picture, plot, section, states};
+use super::chapter::{along, digits, f, figure, images, origin, p, picture, plot, section, states, thousands};
 use super::drawing::{Axis, Mark, Picture, Series, Tone, plain};
 use super::ledger::csv;
 use super::number::Number;
@@ -28,7 +28,7 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
              their covariance and the posterior mean under the training digits themselves, then say what it has learnt: at every noise level how far it is from either, which of them its trajectories follow, and \
              whether what it draws is new.",
             n.params as f64 * 1e-6,
-            n.losses.len()
+            thousands(n.losses.len())
         ),
         command,
         sections: vec![samples(n), training(n), risk(n), trajectories(n), receptive(n)],

@@ -78,7 +78,7 @@ fn denoiser(n: &Numbers) -> Section {
     let columns = j.sigmas.iter().step_by(2).map(|s| plain(*s)).collect();
     let rows = j.sigmas.iter().enumerate().map(|(i, s)| {
         let mut row = vec![format!("σ = {}", plain(*s)), plain(j.least[i])];
-        row.push(format!("{:.3} ± {:.3} %", 100.0 * excess[i] / j.least[i], 100.0 * error[i] / j.least[i]));
+        row.push(format!("{:.4} ± {:.4} %", 100.0 * excess[i] / j.least[i], 100.0 * error[i] / j.least[i]));
         row.extend([0, n.bands.count() - 1].map(|b| percent(j.by_band[b][i][0])));
         row
     });
@@ -99,12 +99,12 @@ fn denoiser(n: &Numbers) -> Section {
                 thousands(n.params),
                 thousands(n.steps as usize),
                 n.settings.train.batch,
-                n.draws
+                thousands(n.draws)
             )),
             figure(
                 "excess",
                 "Left: risk a pixel that no denoiser avoids, and what the network adds to it (dashed: two standard errors). Right: what it adds in each band of frequencies, over the least risk of that band.",
-                "Left: the least risk rises with noise and levels off; the excess stays below it by one to two orders of magnitude. Right: one curve for each of six bands.",
+                "Left: the least risk rises with noise and levels off; the excess stays below it by orders of magnitude. Right: one curve for each of six bands.",
                 vec![
                     plot("Risk a pixel", sigma(), Axis::log("risk", "mean squared error"), total),
                     plot("Excess over the least risk, by band", sigma(), Axis::log("excess_over_least", "excess / least"), bands),
@@ -112,7 +112,7 @@ fn denoiser(n: &Numbers) -> Section {
             ),
             p(format!(
                 "In which order is this learnt? Before the first step the network says nothing, and EDM's skip $c_{{\\text{{skip}}}}\\, x$ speaks alone: with $\\sigma_{{\\text{{data}}}} = {}$ it is the best filter for a mode of variance $\\sigma_{{\\text{{data}}}}^2$, wrong for \
-                 larger and smaller ones by a known amount (checked below). So the bands near that variance have little to learn, the coarsest have most, and they are what is left at the end.",
+                 larger and smaller ones by a known amount (checked below). So the bands near that variance have little to learn, the coarsest have most, and they take the longest.",
                 plain(sigma_data)
             )),
             p(
@@ -122,7 +122,7 @@ fn denoiser(n: &Numbers) -> Section {
             figure(
                 "learning",
                 "Excess over the least risk in each band, mean over noise levels, against steps of training (of the weights themselves, not of their average).",
-                "Curves for six bands that start apart, at rest for fifty steps, and fall: the coarsest band starts highest and ends highest.",
+                "Curves for six bands that start apart, at rest for fifty steps, and fall: the coarsest band starts highest and comes down last.",
                 vec![plot("", Axis::log("step_plus_1", "step + 1"), Axis::log("excess_over_least", "excess / least"), learning)],
             ),
             figure(
@@ -186,7 +186,9 @@ fn samples(n: &Numbers) -> Section {
                 "Samples are made by a deterministic method ({}, {} calls), once with the network and once with the exact denoiser, from the same starts, which are drawn from the exact law at the highest noise level. So three things are told \
                  apart: chance (standard errors over {} samples), the method (what it does to the exact denoiser's modes, in closed form), and the network. The mean squared distance between the two samples of a start is also an upper bound on the squared W₂ distance \
                  of their laws.",
-                n.settings.sampler, s.nfe, s.count
+                n.settings.sampler,
+                s.nfe,
+                thousands(s.count)
             )),
             p(format!(
                 "The way from noise to data multiplies errors: a denoiser whose risk is nowhere more than {} above the least makes samples whose bands are {} to {} off in variance, and which lie {} of a deviation from where they should. The risk, which is all \

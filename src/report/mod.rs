@@ -9,6 +9,7 @@ mod digits_unet;
 pub mod drawing;
 mod equivalence;
 mod folder;
+pub mod gpu;
 mod grf;
 pub mod ledger;
 pub mod number;
@@ -99,6 +100,11 @@ pub const EXPERIMENTS: &[Experiment] = &[
         name: "claims",
         about: "151 statements of five lecture decks, each with the verdict that its check computes, slips and corrections first",
         run: claims::run,
+    },
+    Experiment {
+        name: "gpu",
+        about: "what the last run on a GPU found: every kernel and the networks against f64, throughput beside PyTorch",
+        run: gpu::run,
     },
 ];
 

@@ -22,6 +22,8 @@
 //! | [`unipc`] | `unipc` |
 //! | [`sde`] | `em`, `reverse-sde-family`, `langevin`, `pc` |
 //! | [`shortcut`] | `teleport+NAME`, `exact` |
+//!
+//! [`tape`] records any of them as flat tables for a device.
 
 pub mod adams;
 pub mod ancestral;
@@ -41,6 +43,7 @@ mod run;
 pub mod runge_kutta;
 pub mod sde;
 pub mod shortcut;
+pub mod tape;
 pub mod unipc;
 mod weights;
 
@@ -72,6 +75,12 @@ pub trait Sampler: Sync {
         false
     }
 
+    /// Whether its states are combinations of states, predictions and draws with the same weights for every coordinate, as a
+    /// [`Tape`](tape::Tape) holds them: all but those that know the law.
+    fn is_combination(&self) -> bool {
+        true
+    }
+
     /// One step, from [`Run::from`] to [`Run::to`]: replaces [`Run::x`].
     ///
     /// # Errors
@@ -91,6 +100,9 @@ impl<S: Sampler + ?Sized> Sampler for Box<S> {
     }
     fn is_stochastic(&self) -> bool {
         (**self).is_stochastic()
+    }
+    fn is_combination(&self) -> bool {
+        (**self).is_combination()
     }
     fn step(&self, run: &mut Run) -> Result<()> {
         (**self).step(run)

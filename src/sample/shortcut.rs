@@ -28,6 +28,10 @@ impl Sampler for Exact<'_> {
         0
     }
 
+    fn is_combination(&self) -> bool {
+        false
+    }
+
     fn step(&self, run: &mut Run) -> Result<()> {
         let (from, to) = (run.from(), run.to());
         run.x = match self.0 {
@@ -67,6 +71,10 @@ impl<S: Sampler> Sampler for Teleport<S> {
 
     fn is_exact_for_a_point_mass(&self) -> bool {
         self.then.is_exact_for_a_point_mass()
+    }
+
+    fn is_combination(&self) -> bool {
+        false
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {

@@ -18,6 +18,7 @@ use super::loader::Data;
 use super::settings::Settings;
 use super::times::{Importance, PARTS};
 use super::trainer::Trainer;
+use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::nn::checkpoint::{WEIGHTS, read, to_bytes};
@@ -48,7 +49,8 @@ fn refused<'a>(path: &'a Path, what: &'a str) -> impl Fn(std::io::Error) -> Erro
 ///
 /// # Errors
 /// A folder that can't be written or has no room left; what it held before is then still there.
-pub fn save<T: Element>(trainer: &Trainer<T>, folder: &Path, keep: usize) -> Result<PathBuf> {
+pub fn save<T: Element>(trainer: &mut Trainer<T>, folder: &Path, keep: usize) -> Result<PathBuf> {
+    trainer.sync()?;
     let name = name(trainer.steps_done());
     let (whole, aside) = (folder.join(&name), folder.join(format!("{name}.tmp")));
     std::fs::create_dir_all(folder).map_err(refused(folder, "cannot be made"))?;
@@ -163,12 +165,12 @@ fn state(checkpoint: &Path) -> Result<State> {
     serde_json::from_str(&text).map_err(|e| bad(format!("is not a run's state: {e}")))
 }
 
-/// Goes on from a checkpoint, as if the run had never stopped.
+/// Goes on from a checkpoint on this device, as if the run had never stopped.
 ///
 /// # Errors
 /// A checkpoint that is damaged; settings other than those it was made with, by the key (there may be more steps, and how often the run is
 /// saved, validated and sampled may change).
-pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data) -> Result<Trainer<T>> {
+pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data, place: &Place) -> Result<Trainer<T>> {
     let training = checkpoint.join("training");
     let path = training.join("state.json");
     let bad = |problem: String| Error::file(&path, problem, "resume from another checkpoint: write its name into `latest`");
@@ -182,7 +184,7 @@ pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data) -> 
             "restore it, or begin a new run in another --out",
         ));
     }
-    let mut trainer = Trainer::<T>::new(settings, data)?;
+    let mut trainer = Trainer::<T>::placed(settings, data, place)?;
     if state.steps_done > trainer.settings.steps {
         return Err(bad(format!("has {} steps done of {}", state.steps_done, trainer.settings.steps)));
     }
@@ -196,6 +198,7 @@ pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data) -> 
     (trainer.averages.first, trainer.averages.second) = (first, second);
     trainer.averages.steps = u32::try_from(state.steps_done).map_err(|e| bad(e.to_string()))?;
     trainer.steps_done = state.steps_done;
+    trainer.changed_here();
     if let (Some(importance), Some(saved)) = (&mut trainer.importance, state.importance) {
         let parts: Vec<f64> = saved.iter().map(|x| x.unwrap_or(f64::NAN)).collect();
         *importance = Importance { mean_square: parts.try_into().map_err(|_| bad(format!("importance: wanted {PARTS} numbers")))? };

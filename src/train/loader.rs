@@ -129,6 +129,12 @@ pub struct Draws {
     pub densities: Vec<f64>,
     /// Classes with some dropped; empty for a network without classes.
     pub labels: Vec<usize>,
+    /// Which images of a set they are, (n); arbitrary for a law.
+    pub images: Vec<u32>,
+    /// Which of them are mirrored, (n).
+    pub mirrored: Vec<bool>,
+    /// The stream of the noise's normals: `eps` is `source.fill_normal(stream)`.
+    pub eps_stream: u64,
 }
 
 /// Makes the draws of any step.
@@ -187,7 +193,20 @@ impl Loader {
             uniforms: vec![0.0; n],
             densities: vec![1.0; n],
             labels: vec![],
+            images: vec![0; n],
+            mirrored: vec![false; n],
+            eps_stream: 0,
         }
+    }
+
+    /// Images of a step.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The source of all draws of the steps.
+    pub fn source(&self) -> Noise {
+        self.noise.child(DRAWS)
     }
 
     /// The draws of step `step` (from 0).
@@ -195,11 +214,21 @@ impl Loader {
     /// # Errors
     /// None that [`Loader::new`] has not met.
     pub fn draw(&mut self, step: u64, importance: Option<&Importance>, draws: &mut Draws) -> Result<()> {
-        let noise = self.noise.child(DRAWS);
+        self.plan(step, importance, draws)?;
+        self.fill_x0(step, draws);
+        self.source().fill_normal(draws.eps_stream, draws.eps.as_slice_mut().expect("a new array is contiguous"));
+        Ok(())
+    }
+
+    /// The draws of a step but for the arrays of images and noise, which a device makes itself.
+    ///
+    /// # Errors
+    /// As [`Loader::draw`].
+    pub fn plan(&mut self, step: u64, importance: Option<&Importance>, draws: &mut Draws) -> Result<()> {
+        let noise = self.source();
         let stream = |what: Use| step * 4 + what as u64;
-        self.images(step, draws);
-        noise.fill_normal(stream(Use::Eps), draws.eps.as_slice_mut().expect("a new array is contiguous"));
-        let (_, _, w) = self.data.shape;
+        self.choose_images(step, draws);
+        draws.eps_stream = stream(Use::Eps);
         let probabilities = importance.map(Importance::probabilities);
         for i in 0..self.batch {
             let u = noise.uniform(stream(Use::Time), i as u64);
@@ -209,10 +238,7 @@ impl Loader {
                 _ => (u, 1.0),
             };
             draws.times[i] = self.times.quantile(draws.uniforms[i])?;
-            if self.flips && noise.uniform(stream(Use::Flip), i as u64) < 0.5 {
-                let image = draws.x0.row_mut(i).into_slice().expect("rows are contiguous");
-                image.chunks_exact_mut(w).for_each(<[f64]>::reverse);
-            }
+            draws.mirrored[i] = self.flips && noise.uniform(stream(Use::Flip), i as u64) < 0.5;
             if let (Some((share, null)), Some(label)) = (self.drop, draws.labels.get_mut(i))
                 && noise.uniform(stream(Use::Drop), i as u64) < share
             {
@@ -222,26 +248,38 @@ impl Loader {
         Ok(())
     }
 
-    /// The clean images of a step, and their labels.
-    fn images(&mut self, step: u64, draws: &mut Draws) {
+    /// Which images of a set a step takes, and their labels.
+    fn choose_images(&mut self, step: u64, draws: &mut Draws) {
         draws.labels.clear();
+        let Source::Images { train, labels, .. } = &self.data.source else { return };
+        let n = train.nrows() as u64;
+        for i in 0..self.batch {
+            let drawn = step * self.batch as u64 + i as u64;
+            let (pass, place) = (drawn / n, (drawn % n) as usize);
+            if self.order.0 != pass {
+                self.order = (pass, order(&self.noise.child(ORDER), pass, n));
+            }
+            draws.images[i] = self.order.1[place];
+            if self.drop.is_some() {
+                draws.labels.push(labels[self.order.1[place] as usize]);
+            }
+        }
+    }
+
+    /// The clean images themselves.
+    pub(super) fn fill_x0(&self, step: u64, draws: &mut Draws) {
         match &self.data.source {
             Source::Law(law) => draws.x0.assign(&law.sample(self.batch, &self.noise.child(LAW).child(step))),
-            Source::Images { train, labels, .. } => {
-                let n = train.nrows() as u64;
-                for i in 0..self.batch {
-                    let drawn = step * self.batch as u64 + i as u64;
-                    let (pass, place) = (drawn / n, (drawn % n) as usize);
-                    if self.order.0 != pass {
-                        self.order = (pass, order(&self.noise.child(ORDER), pass, n));
-                    }
-                    let image = self.order.1[place] as usize;
-                    draws.x0.row_mut(i).assign(&train.row(image));
-                    if self.drop.is_some() {
-                        draws.labels.push(labels[image]);
-                    }
+            Source::Images { train, .. } => {
+                for (i, image) in draws.images.iter().enumerate() {
+                    draws.x0.row_mut(i).assign(&train.row(*image as usize));
                 }
             }
+        }
+        let (_, _, w) = self.data.shape;
+        for i in (0..self.batch).filter(|i| draws.mirrored[*i]) {
+            let image = draws.x0.row_mut(i).into_slice().expect("rows are contiguous");
+            image.chunks_exact_mut(w).for_each(<[f64]>::reverse);
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | [`times`] | which noise levels are drawn |
 //! | [`objective`] | what the network is shown, what it should have said, what its error costs |
 //! | [`trainer`] | one step: forward, loss, backward, AdamW, averages |
+//! | [`parallel`] | several processes, each with its rows of every batch |
 //! | [`ema`], [`learning_rate`], [`initial`] | averages of the weights, the rate over a run, the weights it begins with |
 //! | [`validation`] | the loss by noise level, beside the least there can be |
 //! | [`samples`] | samples on the way |
@@ -18,6 +19,9 @@ pub mod initial;
 pub mod learning_rate;
 pub mod loader;
 pub mod objective;
+#[cfg(feature = "cuda")]
+mod on_device;
+pub mod parallel;
 pub mod samples;
 pub mod settings;
 pub mod times;

@@ -90,7 +90,46 @@ impl<T: Element> Batch<T> {
     }
 }
 
+/// What one time makes of an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// What the network is told of the time.
+    pub time: f64,
+    /// The network's input over the state.
+    pub scale: f64,
+    /// `x_t = alpha x0 + sigma eps`.
+    pub alpha: f64,
+    pub sigma: f64,
+    /// `target = a x0 + b eps`.
+    pub target: (f64, f64),
+    /// Of the image's loss.
+    pub weight: f64,
+}
+
 impl Objective {
+    /// What is made of an image at a time on the setup's path; its weight is divided by `density`.
+    ///
+    /// # Errors
+    /// As [`Objective::prepare`].
+    pub fn coefficients(&self, time: f64, density: f64) -> Result<Coefficients> {
+        let Setup { ref path, prediction, sigma_data, input, .. } = self.setup;
+        let at = path.at(time)?;
+        let frame = Frame::from(&at).with_sigma_data(sigma_data);
+        frame.check(prediction)?;
+        let weight = self.weighting.map_or(Ok(1.0), |weighting| weighting.weight(prediction, &frame))? / density;
+        if !weight.is_finite() {
+            let weighting = self.weighting.map_or("1".into(), |w| w.to_string());
+            let what = format!("weighting {weighting} of the {prediction}-loss");
+            return Err(Error::singular(what, format!("t = {}", at.t), "it is infinite there", "narrow times.range"));
+        }
+        let scale = match input {
+            Input::State => 1.0,
+            Input::UnitVariance => frame.input_std().recip(),
+        };
+        let target = prediction.coefficients(&frame);
+        Ok(Coefficients { time: self.setup.time_at(&at)?, scale, alpha: at.alpha, sigma: at.sigma, target, weight })
+    }
+
     /// Noises clean images into a batch; computed in f64 and rounded once, so that the set-up is the same in any precision.
     ///
     /// # Shapes
@@ -107,7 +146,7 @@ impl Objective {
         densities: &[f64],
         batch: &mut Batch<T>,
     ) -> Result<()> {
-        let Setup { ref path, prediction, sigma_data, input, shape: (c, h, w), .. } = self.setup;
+        let (c, h, w) = self.setup.shape;
         let (n, d) = (times.len(), c * h * w);
         for (what, got) in [("x0", x0.dim()), ("eps", eps.dim()), ("batch", (batch.weights.len(), d))] {
             if got != (n, d) || densities.len() != n {
@@ -115,26 +154,12 @@ impl Objective {
             }
         }
         for i in 0..n {
-            let at = path.at(times[i])?;
-            let frame = Frame::from(&at).with_sigma_data(sigma_data);
-            frame.check(prediction)?;
-            let weight = self.weighting.map_or(Ok(1.0), |weighting| weighting.weight(prediction, &frame))? / densities[i];
-            if !weight.is_finite() {
-                let weighting = self.weighting.map_or("1".into(), |w| w.to_string());
-                let what = format!("weighting {weighting} of the {prediction}-loss");
-                return Err(Error::singular(what, format!("t = {}", at.t), "it is infinite there", "narrow times.range"));
-            }
-            batch.weights[i] = weight;
-            batch.times[i] = self.setup.time_at(&at)?;
-            let scale = match input {
-                Input::State => 1.0,
-                Input::UnitVariance => frame.input_std().recip(),
-            };
-            let (a, b) = prediction.coefficients(&frame);
+            let Coefficients { time, scale, alpha, sigma, target: (a, b), weight } = self.coefficients(times[i], densities[i])?;
+            (batch.weights[i], batch.times[i]) = (weight, time);
             let (x, target) = (&mut batch.x[i * d..][..d], &mut batch.target[i * d..][..d]);
             for (j, (x0, eps)) in x0.row(i).iter().zip(eps.row(i)).enumerate() {
                 let place = j % (h * w) * c + j / (h * w);
-                x[place] = T::of(scale * (at.alpha * x0 + at.sigma * eps));
+                x[place] = T::of(scale * (alpha * x0 + sigma * eps));
                 target[place] = T::of(a * x0 + b * eps);
             }
         }

@@ -2,6 +2,7 @@
 
 use super::learning_rate::Decay;
 use super::times::TimeLaw;
+use crate::device::Precision;
 use crate::diffusion::Path as NoisePath;
 use crate::diffusion::prediction::{Prediction, SIGMA_DATA};
 use crate::diffusion::weighting::Weighting;
@@ -69,17 +70,6 @@ pub struct Settings {
 
 fn auto() -> String {
     "auto".into()
-}
-
-/// Number formats of a network on the CPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Double.
-    F64,
-    /// Single.
-    #[default]
-    F32,
 }
 
 /// What is learnt from: exactly one of `set`, `law` and `random_field`.

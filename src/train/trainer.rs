@@ -5,8 +5,11 @@ use super::initial::initial;
 use super::learning_rate::learning_rate;
 use super::loader::{Data, Draws, Loader, WEIGHTS};
 use super::objective::{Batch, Objective};
+#[cfg(feature = "cuda")]
+use super::on_device::{OnDevice, Update};
 use super::settings::Settings;
 use super::times::Importance;
+use crate::device::Place;
 use crate::diffusion::Path;
 use crate::error::{Error, Result};
 use crate::math::noise::Noise;
@@ -34,7 +37,7 @@ pub struct Step {
     pub learning_rate: f64,
 }
 
-/// A network in training, on the CPU.
+/// A network in training.
 ///
 /// It neither prints nor reads the clock or a file: whoever owns it does. Two trainers of the same settings and data make the same numbers to
 /// the bit, also when one was saved and [resumed](super::checkpoint) on the way.
@@ -70,7 +73,10 @@ pub struct Trainer<T> {
     pub(super) settings: Settings,
     objective: Objective,
     loader: Loader,
-    cpu: Cpu<T>,
+    engine: Engine<T>,
+    place: Place,
+    /// Whether the state here is that of the run, and whether the device's is.
+    truth: Truth,
     pub(super) params: Vec<T>,
     grads: Vec<T>,
     optimiser: AdamW,
@@ -85,12 +91,35 @@ pub struct Trainer<T> {
     dy: Vec<T>,
 }
 
+/// What takes the steps.
+enum Engine<T> {
+    Cpu(Box<Cpu<T>>),
+    #[cfg(feature = "cuda")]
+    Device(Box<OnDevice<T>>),
+}
+
+/// Who has the newest weights and averages: on the CPU always this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Truth {
+    Here,
+    Both,
+    Device,
+}
+
 impl<T: Element> Trainer<T> {
-    /// Before the first step.
+    /// Before the first step, on the CPU.
     ///
     /// # Errors
     /// Settings out of range; a network that does not fit the data; a law of times that the path does not have.
     pub fn new(settings: Settings, data: Data) -> Result<Self> {
+        Self::placed(settings, data, &Place::Cpu)
+    }
+
+    /// Before the first step, on this device.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`]; a device without enough memory.
+    pub fn placed(settings: Settings, data: Data, place: &Place) -> Result<Self> {
         let settings = settings.validated()?;
         let (c, h, w) = data.shape;
         let config = &settings.network;
@@ -117,14 +146,28 @@ impl<T: Element> Trainer<T> {
         let constant = settings.ema.constant.iter().map(|d| Profile::constant(*d));
         let profiles = constant.chain(settings.ema.power.iter().map(|w| Profile::power(*w)));
         let emas = profiles.map(|p| p.map(|profile| Ema { profile, params: params.clone() })).collect::<Result<Vec<_>>>()?;
-        let frozen = program.ops.iter().filter_map(|op| match *op {
-            Op::Fourier { weight, .. } => Some(program.params[weight].at.clone()),
-            _ => None,
-        });
+        let frozen: Vec<Range<usize>> = program
+            .ops
+            .iter()
+            .filter_map(|op| match *op {
+                Op::Fourier { weight, .. } => Some(program.params[weight].at.clone()),
+                _ => None,
+            })
+            .collect();
         let o = &settings.optimiser;
         let batch = Batch::new(settings.batch, &setup);
+        let engine = match place {
+            Place::Cpu => Engine::Cpu(Box::new(Cpu::new(program, settings.batch))),
+            #[cfg(feature = "cuda")]
+            Place::Gpu(gpu, precision) => {
+                Engine::Device(Box::new(OnDevice::new(program, &loader, emas.len(), &frozen, gpu, *precision)?))
+            }
+        };
         Ok(Self {
-            frozen: frozen.collect(),
+            engine,
+            place: place.clone(),
+            truth: Truth::Here,
+            frozen,
             optimiser: AdamW { learning_rate: 0.0, beta1: o.beta1, beta2: o.beta2, eps: o.eps, decay: o.weight_decay },
             averages: State::new(params.len()),
             grads: vec![T::zero(); params.len()],
@@ -133,7 +176,6 @@ impl<T: Element> Trainer<T> {
             draws: loader.draws(),
             dy: vec![T::zero(); batch.x.len()],
             batch,
-            cpu: Cpu::new(program, settings.batch),
             objective: Objective { setup, weighting: settings.objective.weighting },
             params,
             emas,
@@ -156,29 +198,49 @@ impl<T: Element> Trainer<T> {
             Err(Error::singular(format!("the {what} of training"), format!("step {step}"), format!("it is {x}"), mend))
         };
         let (draws, batch) = (&mut self.draws, &mut self.batch);
-        self.loader.draw(self.steps_done, self.importance.as_ref(), draws)?;
-        self.objective.prepare(draws.x0.view(), draws.eps.view(), &draws.times, &draws.densities, batch)?;
-
-        self.cpu.load(&self.params);
-        let y = self.cpu.forward(&batch.x, &batch.times, &draws.labels)?;
-        let loss = finite("loss", batch.loss(y, &mut self.dy))?;
-        self.cpu.backward(&self.dy, &mut self.grads);
-        let grad_norm = finite("gradient", norm(&self.grads))?;
-
         let clip = self.settings.optimiser.clip;
-        if clip > 0.0 && grad_norm > clip {
-            let scale = T::of(clip / grad_norm);
-            self.grads.iter_mut().for_each(|g| *g *= scale);
-        }
         self.optimiser.learning_rate = learning_rate(&self.settings.optimiser, self.steps_done, self.settings.steps);
-        let frozen: Vec<Vec<T>> = self.frozen.iter().map(|at| self.params[at.clone()].to_vec()).collect();
-        self.optimiser.step(&mut self.averages, &mut self.params, &self.grads);
-        for (at, kept) in self.frozen.iter().zip(frozen) {
-            self.params[at.clone()].copy_from_slice(&kept);
-        }
-        for ema in &mut self.emas {
-            ema.update(&self.params, step);
-        }
+        let (loss, grad_norm) = match &mut self.engine {
+            Engine::Cpu(cpu) => {
+                self.loader.draw(self.steps_done, self.importance.as_ref(), draws)?;
+                self.objective.prepare(draws.x0.view(), draws.eps.view(), &draws.times, &draws.densities, batch)?;
+                cpu.load(&self.params);
+                let y = cpu.forward(&batch.x, &batch.times, &draws.labels)?;
+                let loss = finite("loss", batch.loss(y, &mut self.dy))?;
+                cpu.backward(&self.dy, &mut self.grads);
+                let grad_norm = finite("gradient", norm(&self.grads))?;
+                if clip > 0.0 && grad_norm > clip {
+                    let scale = T::of(clip / grad_norm);
+                    self.grads.iter_mut().for_each(|g| *g *= scale);
+                }
+                let frozen: Vec<Vec<T>> = self.frozen.iter().map(|at| self.params[at.clone()].to_vec()).collect();
+                self.optimiser.step(&mut self.averages, &mut self.params, &self.grads);
+                for (at, kept) in self.frozen.iter().zip(frozen) {
+                    self.params[at.clone()].copy_from_slice(&kept);
+                }
+                for ema in &mut self.emas {
+                    ema.update(&self.params, step);
+                }
+                (loss, grad_norm)
+            }
+            #[cfg(feature = "cuda")]
+            Engine::Device(device) => {
+                if self.truth == Truth::Here {
+                    device.upload(&self.params, &self.averages, self.emas.iter().map(|ema| &ema.params[..]))?;
+                    self.truth = Truth::Both;
+                }
+                self.loader.plan(self.steps_done, self.importance.as_ref(), draws)?;
+                let keep: Vec<f64> = self.emas.iter().map(|ema| ema.profile.keep(step)).collect();
+                let steps = self.averages.steps + 1;
+                let update = Update { optimiser: &self.optimiser, clip, steps, keep: &keep };
+                let done = device.step(&self.loader, self.steps_done, draws, &self.objective, &update)?;
+                let (loss, grad_norm) = (finite("loss", done.loss)?, finite("gradient", done.grad_norm)?);
+                (batch.errors, batch.weights) = (done.errors, done.weights);
+                self.averages.steps = steps;
+                self.truth = Truth::Device;
+                (loss, grad_norm)
+            }
+        };
         if let Some(importance) = &mut self.importance {
             for i in 0..draws.uniforms.len() {
                 importance.learn(draws.uniforms[i], batch.errors[i] * batch.weights[i] * draws.densities[i]);
@@ -186,6 +248,35 @@ impl<T: Element> Trainer<T> {
         }
         self.steps_done = step;
         Ok(Step { step, loss, grad_norm, learning_rate: self.optimiser.learning_rate })
+    }
+
+    /// Brings weights and averages here from the device that takes the steps; without one nothing is to be done.
+    ///
+    /// # Errors
+    /// A lost device.
+    pub fn sync(&mut self) -> Result<()> {
+        #[cfg(feature = "cuda")]
+        if let (Engine::Device(device), Truth::Device) = (&mut self.engine, self.truth) {
+            let emas = self.emas.iter_mut().map(|ema| &mut ema.params[..]);
+            device.download(&mut self.params, &mut self.averages, emas)?;
+            self.truth = Truth::Both;
+        }
+        Ok(())
+    }
+
+    /// Panics where what is here is older than what the device has.
+    fn assert_synced(&self) {
+        assert_ne!(self.truth, Truth::Device, "weights are read after Trainer::sync");
+    }
+
+    /// Says that weights or averages were changed here.
+    pub(super) fn changed_here(&mut self) {
+        self.truth = Truth::Here;
+    }
+
+    /// Where the steps are taken.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Steps taken.
@@ -210,7 +301,11 @@ impl<T: Element> Trainer<T> {
 
     /// The network's operations.
     pub fn program(&self) -> &Program {
-        self.cpu.program()
+        match &self.engine {
+            Engine::Cpu(cpu) => cpu.program(),
+            #[cfg(feature = "cuda")]
+            Engine::Device(device) => device.program(),
+        }
     }
 
     /// Where batches come from.
@@ -219,7 +314,11 @@ impl<T: Element> Trainer<T> {
     }
 
     /// The weights, in the program's order.
+    ///
+    /// # Panics
+    /// As all that reads weights: before [`Trainer::sync`], where a device took steps.
     pub fn params(&self) -> &[T] {
+        self.assert_synced();
         &self.params
     }
 
@@ -229,20 +328,24 @@ impl<T: Element> Trainer<T> {
     /// For another number of them than the program has.
     pub fn set_params(&mut self, params: &[T]) {
         self.params.copy_from_slice(params);
+        self.changed_here();
     }
 
     /// The averages of the weights, constant ones first, each group in the order of the settings.
     pub fn emas(&self) -> &[Ema<T>] {
+        self.assert_synced();
         &self.emas
     }
 
     /// The weights of average i.
     pub fn ema(&self, i: usize) -> &[T] {
+        self.assert_synced();
         &self.emas[i].params
     }
 
     /// The last average, or the weights themselves where there is none.
     pub fn best_params(&self) -> &[T] {
+        self.assert_synced();
         self.emas.last().map_or(&self.params, |ema| &ema.params)
     }
 
@@ -251,7 +354,7 @@ impl<T: Element> Trainer<T> {
     /// # Errors
     /// As [`Network::new`].
     pub fn network(&self, params: &[T], batch: usize) -> Result<Network<T>> {
-        Network::new(self.program().clone(), params, self.setup().clone(), batch)
+        Network::placed(self.program().clone(), params, self.setup().clone(), batch, &self.place)
     }
 }
 

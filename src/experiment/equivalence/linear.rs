@@ -5,7 +5,7 @@
 //! step of size `rate` on any of the losses is the same step on the implied x0-map M: `M -> M - rate (M H - E[x0 x_t^T])`. Objectives
 //! differ in where they start (`W = 0` implies an x0-map of its own) and in the scale of their loss.
 
-use super::{Settings, TARGETS};
+use super::{Settings, TARGETS, larger};
 use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Path, PathPoint};
@@ -92,8 +92,7 @@ fn second_moment(cov: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
 }
 
 fn largest(x: &Array2<f64>) -> f64 {
-    // f64::max drops a NaN.
-    x.iter().fold(0.0, |m, v| if v.is_nan() { f64::NAN } else { v.abs().max(m) })
+    x.iter().map(|v| v.abs()).fold(0.0, larger)
 }
 
 /// `tr(E H E^T)`: what an error of the map adds to its risk.
@@ -192,7 +191,7 @@ impl Solved {
             .iter()
             .zip(errors.iter().zip(&rounding))
             .map(|(target, (e, r))| {
-                let worst = e.iter().zip(r).map(|(e, r)| e / r).fold(0.0, |m, v| if v.is_nan() { v } else { v.max(m) });
+                let worst = e.iter().zip(r).map(|(e, r)| e / r).fold(0.0, larger);
                 Evidence::new(format!("{target} solved and converted, less the Wiener filter, over ε · condition"), worst, 0.0, d)
                     .because("sums of 64 terms, an ulp each at worst")
             })

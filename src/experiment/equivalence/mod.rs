@@ -1,6 +1,7 @@
 //! Do the x0-, eps-, v- and velocity-objectives train the same denoiser? Linear denoisers, bottlenecks and U-Nets.
 
 pub mod linear;
+pub mod manifold;
 pub mod network;
 pub mod rank;
 
@@ -45,6 +46,16 @@ pub struct Settings {
     pub trained_ranks: Vec<usize>,
     /// Steps of their training.
     pub trained_steps: usize,
+    /// Points of the spiral that the networks with a bottleneck learn.
+    pub spiral_points: usize,
+    /// Dimensions of the spaces that hold it.
+    pub spiral_dims: Vec<usize>,
+    /// Channels of their layers.
+    pub spiral_width: usize,
+    /// Draws of a step.
+    pub spiral_batch: usize,
+    /// Largest learning rate.
+    pub spiral_rate: f64,
     /// Images of the batch that one network is measured on.
     pub measured_batch: usize,
     /// Noise levels at which gradients are compared one by one.
@@ -69,6 +80,10 @@ pub struct Effort {
     pub levels: usize,
     /// Independent runs of the stochastic descent.
     pub runs: usize,
+    /// Steps of each network on the spiral.
+    pub spiral_steps: usize,
+    /// Its points, noised at each level, on which they are judged.
+    pub spiral_draws: usize,
     /// Steps of each U-Net.
     pub train_steps: u64,
     /// Training images, noised at each level, on which the U-Nets are judged.
@@ -95,14 +110,29 @@ impl Embedded for Settings {
             (s.descent_modes.iter().all(|k| (1..=61).contains(k)), "descent_modes: 1 to 61"),
             ((1..61).contains(&s.manifold_rank) && s.trained_ranks.iter().all(|r| (1..=64).contains(r)), "ranks: 1 to 64"),
             (
+                s.spiral_points >= 3
+                    && s.spiral_dims.iter().all(|d| *d >= 2)
+                    && s.spiral_width >= 2
+                    && s.spiral_batch >= 1
+                    && s.spiral_rate > 0.0,
+                "spiral: at least 3 points, 2 dimensions, width 2, batch 1; a positive rate",
+            ),
+            (
                 s.measured_batch >= 2 && s.measured_levels >= 2 && s.judged_levels >= 2,
                 "measured_batch, measured_levels, judged_levels: at least 2",
             ),
             (0.0 < s.judged_range[0] && s.judged_range[0] < s.judged_range[1], "judged_range: positive, ascending"),
             (s.train.data.set.is_some() && s.train.path == Path::FlowMatching, "train: a data set on the straight path"),
             (
-                [s.quick, s.full].iter().all(|e| e.levels >= 2 && e.runs >= 8 && e.train_steps >= 1 && e.judged >= 2),
-                "quick, full: levels >= 2, runs >= 8, train_steps >= 1, judged >= 2",
+                [s.quick, s.full].iter().all(|e| {
+                    e.levels >= 2
+                        && e.runs >= 8
+                        && e.spiral_steps >= 1
+                        && e.spiral_draws >= 2
+                        && e.train_steps >= 1
+                        && e.judged >= 2
+                }),
+                "quick, full: levels >= 2, runs >= 8, spiral_steps >= 1, spiral_draws >= 2, train_steps >= 1, judged >= 2",
             ),
         ]
     }
@@ -110,6 +140,11 @@ impl Embedded for Settings {
     fn with_valid_parts(self) -> Result<Self> {
         Ok(Self { train: self.train.validated()?, ..self })
     }
+}
+
+/// The larger of two; NaN, which `f64::max` drops, where either is.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b <= a { a } else { b }
 }
 
 /// All numbers of the experiment.
@@ -121,6 +156,8 @@ pub struct Numbers {
     pub linear: linear::Linear,
     /// Denoisers with a bottleneck.
     pub bottleneck: rank::Bottleneck,
+    /// Networks with a bottleneck.
+    pub manifold: manifold::Manifold,
     /// One U-Net, measured by four losses.
     pub measured: network::Measured,
     /// Four trained U-Nets.
@@ -144,22 +181,30 @@ pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
     let noise = Noise::new(context.seed);
     let images = crate::data::load("digits")?.images;
     let law = Gaussian::from_data(images.view())?;
-    let step = |k: usize, what: &str| (context.progress)(k, 7, what);
+    let step = |k: usize, what: &str| (context.progress)(k, 8, what);
     step(0, "linear denoisers");
     let linear = linear::Linear::new(&settings, &law, &effort, &noise.child(0))?;
     step(1, "bottlenecks");
     let bottleneck = rank::Bottleneck::new(&settings, &law, &noise.child(1))?;
-    step(2, "one U-Net");
+    let manifold = manifold::Manifold::new(&settings, &effort, &noise.child(3), &|what| step(2, what))?;
+    step(3, "one U-Net");
     let measured = network::Measured::new(&settings, images.view(), &noise.child(2))?;
-    let trained = network::Trained::new(&settings, &effort, context.seed, &|k, what| step(3 + k, what))?;
-    step(7, "done");
-    Ok(Numbers { settings, linear, bottleneck, measured, trained })
+    let trained = network::Trained::new(&settings, &effort, context.seed, &|k, what| step(4 + k, what))?;
+    step(8, "done");
+    Ok(Numbers { settings, linear, bottleneck, manifold, measured, trained })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::experiment::testing::assert_strict;
+
+    #[test]
+    fn no_nan_is_lost() {
+        let nan = f64::NAN;
+        assert_eq!((larger(1.0, 2.0), larger(2.0, 1.0)), (2.0, 2.0));
+        assert!([[nan, 1.0, 2.0], [1.0, nan, 2.0], [1.0, 2.0, nan]].iter().all(|v| v.iter().copied().fold(0.0, larger).is_nan()));
+    }
 
     #[test]
     fn settings_are_strict() {

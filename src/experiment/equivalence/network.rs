@@ -1,6 +1,6 @@
 //! U-Nets: one function measured by four losses, and four networks trained on them.
 
-use super::{Effort, Settings, TARGETS};
+use super::{Effort, Settings, TARGETS, larger};
 use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::weighting::Weighting;
@@ -245,8 +245,21 @@ pub struct Trained {
     pub wiener: Vec<f64>,
     /// Least risk, that of the exact optimum.
     pub least: Vec<f64>,
+    /// By target: its plain loss a pixel, over times uniform on the judged range.
+    pub losses: Vec<Weighed>,
+    /// Noise level by noise level, what the excess of each network adds to the velocity's loss in equal steps of the level's logarithm.
+    pub spent: Vec<Vec<f64>>,
     /// Checks.
     pub evidence: Vec<Evidence>,
+}
+
+/// One loss, asked of every network.
+#[derive(Clone, Debug)]
+pub struct Weighed {
+    /// That of the exact optimum.
+    pub least: f64,
+    /// By the target that a network was trained to say: what its loss has above that.
+    pub excess: Vec<f64>,
 }
 
 impl Trained {
@@ -275,10 +288,20 @@ impl Trained {
         let judge = |model: &dyn Denoiser| {
             states.iter().map(|(at, xt, best)| square(&model.denoised(xt.view(), at), best)).collect::<Vec<f64>>()
         };
-        let least = states.iter().map(|(_, _, best)| square(best, &x0)).collect();
+        // The error of the optimum is orthogonal to every function of the state: mean of the product, in standard errors.
+        let aslant = |model: &dyn Denoiser| {
+            let of = |(at, xt, best): &(PathPoint, Array2<f64>, Array2<f64>)| {
+                let products = ((model.denoised(xt.view(), at) - best) * (best - &x0)).sum_axis(Axis(1));
+                let error = products.std(1.0) / (n as f64).sqrt();
+                // Where the optimum is exact there is nothing to be orthogonal to.
+                products.mean().expect("images").abs() / error.max(1e-9 * total)
+            };
+            states.iter().map(of).fold(0.0, larger)
+        };
+        let least: Vec<f64> = states.iter().map(|(_, _, best)| square(best, &x0)).collect();
         let wiener = judge(&wiener);
         let images = train.nrows();
-        let mut excess = Vec::new();
+        let (mut excess, mut slant) = (Vec::new(), 0.0f64);
         for (k, target) in TARGETS.into_iter().enumerate() {
             recipe.objective.prediction = target;
             let mut trainer = Trainer::<f32>::new(recipe.clone(), Data::load(&recipe)?)?;
@@ -290,10 +313,38 @@ impl Trained {
             }
             let network = trainer.network(trainer.best_params(), 128)?;
             excess.push(judge(&network));
+            slant = larger(slant, aslant(&network));
             network.failure()?;
         }
+        // dt = alpha sigma d ln(sigma / alpha) on the straight path.
+        let step = (hi / lo).ln() / (sigmas.len() - 1) as f64;
+        let span = Path::FlowMatching.t_from_edm_sigma(hi)? - Path::FlowMatching.t_from_edm_sigma(lo)?;
+        let density = |target, k: usize| {
+            let at = &states[k].0;
+            Ok(loss_ratio(target, Prediction::X0, &Frame::from(at))? * at.alpha * at.sigma * total / x0.ncols() as f64 / span)
+        };
+        let weighed = |target| {
+            let last = sigmas.len() - 1;
+            let weights: Vec<f64> = (0..=last)
+                .map(|k| Ok(density(target, k)? * step * if k == 0 || k == last { 0.5 } else { 1.0 }))
+                .collect::<Result<_>>()?;
+            let sum = |risk: &Vec<f64>| risk.iter().zip(&weights).map(|(r, w)| r * w).sum::<f64>();
+            Ok(Weighed { least: sum(&least), excess: excess.iter().map(sum).collect() })
+        };
+        let losses = TARGETS.into_iter().map(weighed).collect::<Result<Vec<_>>>()?;
+        let spent = excess
+            .iter()
+            .map(|e| e.iter().enumerate().map(|(k, e)| Ok(e * density(Prediction::Velocity, k)?)).collect::<Result<Vec<f64>>>())
+            .collect::<Result<Vec<_>>>()?;
         let (first, last) = (0, sigmas.len() - 1);
         let evidence = vec![
+            Evidence::new(
+                "errors of the optimum against those of the networks: largest mean product, in standard errors",
+                slant,
+                0.0,
+                5.0,
+            )
+            .because("they are orthogonal, so that risks are least risk plus excess; the largest of 44"),
             Evidence::new(
                 format!("σ/α = {lo}: excess of the ε-network over that of the x₀-network"),
                 excess[1][first] / excess[0][first],
@@ -309,7 +360,7 @@ impl Trained {
             )
             .because("below 1: what is left of the data is easier to name than all of the noise"),
         ];
-        Ok(Self { steps: recipe.steps, batch: recipe.batch, images, sigmas, excess, wiener, least, evidence })
+        Ok(Self { steps: recipe.steps, batch: recipe.batch, images, sigmas, excess, wiener, least, losses, spent, evidence })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Denoisers with a bottleneck, on data that lie in a subspace: what limited rank costs each objective.
 
 use super::linear::{Objective, at_level, curvature};
-use super::{Settings, TARGETS};
+use super::{Settings, TARGETS, larger};
 use crate::diffusion::prediction::Prediction;
 use crate::error::Result;
 use crate::evidence::Evidence;
@@ -59,7 +59,7 @@ impl Bottleneck {
                     .iter()
                     .enumerate()
                     .map(|(r, e)| (e - squares[r..].iter().sum::<f64>()).abs() / whole)
-                    .fold(second, |m, v| if v.is_nan() { v } else { v.max(m) });
+                    .fold(second, larger);
                 if target == Prediction::Eps {
                     let rest = &full - &Array2::from_diag_elem(d, 1.0 / at.sigma);
                     let squares = squared_singular_values(&rest.dot(&root));
