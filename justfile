@@ -20,11 +20,11 @@ pdf:
 train *args:
     cargo run --release -- train experiments/train-digits.toml {{ args }}
 
-# Rewrite reports/gallery from a fresh run (about 5 minutes: two chapters train networks)
+# Rewrite reports/gallery from a fresh run of the whole report
 [group('use')]
 gallery:
-    cargo run --release -- report digits-theory digits-unet equivalence
-    for file in reports/gallery/*; do find reports/digits-theory reports/digits-unet reports/equivalence -name "${file##*/}" -exec cp {} reports/gallery/ \; ; done
+    cargo run --release -- report --fresh
+    cd reports/gallery && for file in */*; do cp "../$file" "$file"; done
 
 # Every test, as CI runs them
 [group('check')]

@@ -1,7 +1,9 @@
 //! A number held to what it should be: what every check of the crate computes, and what reports render.
 
+use serde::{Deserialize, Serialize};
+
 /// One comparison: what was compared, got, want, and the tolerance with its reason.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// What was compared.
     pub what: String,

@@ -1,8 +1,10 @@
-//! Files that are never seen half-written.
+//! Files that are never seen half-written, and those that only save work.
 
 use crate::error::{Error, Result};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// How the names of unfinished files begin.
 const ASIDE: &str = ".tweedie-";
@@ -52,9 +54,93 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// A folder of results that are computed again where they are missing: nothing in it is needed, and nothing about it is an error.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// In this folder.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// The user's: `tweedie` in `XDG_CACHE_HOME` or `~/.cache`; none where neither is known.
+    pub fn of_user() -> Option<Self> {
+        let env = |key| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let folder = env("XDG_CACHE_HOME").or_else(|| Some(env("HOME")?.join(".cache")))?;
+        Some(Self::new(folder.join("tweedie")))
+    }
+
+    /// Where the result with this key is kept, a text of everything that it depends on.
+    pub fn path(&self, key: &str, kind: &str) -> PathBuf {
+        // Two keys of one hash share a place: the file begins with its key.
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.folder.join(format!("{:016x}.{kind}", hasher.finish()))
+    }
+
+    /// What was kept for this very key.
+    pub fn get(&self, key: &str, kind: &str) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(self.path(key, kind)).ok()?;
+        let (length, rest) = bytes.split_first_chunk::<8>()?;
+        let (stored, result) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        (stored == key.as_bytes() && !result.is_empty()).then(|| result.to_vec())
+    }
+
+    /// Keeps a result, and of its kind the `newest` last ones.
+    pub fn put(&self, key: &str, kind: &str, result: &[u8], newest: usize) {
+        let _ = std::fs::create_dir_all(&self.folder);
+        let whole = [&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), result].concat();
+        let _ = write(&self.path(key, kind), &whole);
+        self.prune(kind, newest);
+    }
+
+    /// Removes all of a kind, files or folders, but the newest.
+    pub fn prune(&self, kind: &str, newest: usize) {
+        let of_kind = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let of_kind = of_kind.filter(|path| path.extension().is_some_and(|e| e == kind));
+        let age = |path: &PathBuf| path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut old: Vec<(SystemTime, PathBuf)> = of_kind.map(|path| (age(&path), path)).collect();
+        old.sort_by(|a, b| b.cmp(a));
+        for (_, path) in old.into_iter().skip(newest) {
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cache_gives_back_what_is_whole_and_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().join("deep/down"));
+        assert_eq!(cache.get("key", "x"), None);
+        cache.put("key", "x", b"result", 2);
+        assert_eq!(cache.get("key", "x").unwrap(), b"result");
+        assert_eq!((cache.get("key", "y"), cache.get("other", "x")), (None, None));
+
+        // Of another key with the same hash, cut off, empty.
+        let whole = std::fs::read(cache.path("key", "x")).unwrap();
+        std::fs::write(cache.path("other", "x"), &whole).unwrap();
+        assert_eq!(cache.get("other", "x"), None);
+        for length in [0, 7, 9, whole.len() - 6] {
+            std::fs::write(cache.path("key", "x"), &whole[..length]).unwrap();
+            assert_eq!(cache.get("key", "x"), None, "{length}");
+        }
+
+        std::fs::create_dir(cache.path("a run", "y")).unwrap();
+        for k in 0..4 {
+            cache.put(&k.to_string(), "x", b"result", 2);
+        }
+        let files = std::fs::read_dir(dir.path().join("deep/down")).unwrap().count();
+        assert_eq!((files, cache.get("3", "x").is_some()), (3, true));
+        // Where nothing can be kept nothing happens.
+        Cache::new("/dev/null/none").put("key", "x", b"result", 1);
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_links_are_followed() {

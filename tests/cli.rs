@@ -161,7 +161,12 @@ fn bad_input_is_one_line_that_says_how_to_mend_it() {
             "x3.npy: shape [2, 3], wanted (n, 2) or (2,), the law's dimension; pass states of the law's dimension".into(),
         ),
         // report
-        ("report digit-theory --out out", "experiment: got digit-theory, allowed: digits-theory, samplers, digits-unet, equivalence, grf, claims, gpu; did you mean digits-theory?".into()),
+        (
+            "report digit-theory --out out",
+            "experiment: got digit-theory, allowed: digits-theory, schedules, elbo, preconditioning, natural-patches, langevin, samplers, flow-matching, \
+             guidance, latent, digits-unet, equivalence, grf, claims, gpu; did you mean digits-theory?"
+                .into(),
+        ),
         (
             "report --profile quik",
             "invalid value 'quik' for '--profile <PROFILE>'; allowed: quick, full; a similar value exists: 'quick'; see 'tweedie report --help'".into(),
@@ -347,6 +352,27 @@ fn solve_takes_every_kind_of_law() {
     let (_, line) = solve("empirical", "0.5");
     let want = array![[0.3, -1.2], [2.0, 0.5]] * 0.5 + array![3.0, 4.0] * 0.5;
     assert!((&line - &want.into_dyn()).iter().all(|e| e.abs() <= 2e-12), "{line}");
+}
+
+/// A report that is stopped leaves nothing where the page goes; a signal ends it although it waits while files are written.
+#[test]
+#[cfg(unix)]
+fn a_stopped_report_leaves_nothing_half_written() {
+    use std::os::unix::process::ExitStatusExt;
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tweedie"))
+        .args(["report", "samplers", "natural-patches", "--out", "site"])
+        .current_dir(dir.path())
+        .env("XDG_CACHE_HOME", dir.path().join("cache"))
+        .spawn()
+        .unwrap();
+    while !dir.path().join("site").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    assert_eq!(fs::read_dir(dir.path().join("site")).unwrap().count(), 0);
 }
 
 #[test]

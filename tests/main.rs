@@ -4,6 +4,7 @@ mod accuracy;
 mod certificates;
 mod claims;
 mod cli;
+mod compare;
 mod gpu;
 mod layers;
 mod model_cli;

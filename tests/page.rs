@@ -1,6 +1,7 @@
 //! The report in a real browser: nothing said on the console, nothing broken, nothing to scroll sideways, every figure with its words.
 //!
-//! Looks at a site that is there already: `TWEEDIE_SITE=reports cargo test --release --test main page:: -- --ignored` (`just page`).
+//! Looks at a site that is there already: `TWEEDIE_SITE=reports cargo test --release --test main page:: -- --ignored` (`just page`). So does the
+//! test that the committed gallery is what the report shows.
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -108,11 +109,51 @@ fn a_flawed_page_is_noticed() {
     assert_eq!(list(&at["links"]), ["#nowhere"]);
 }
 
+/// The folder that `TWEEDIE_SITE` names.
+fn site() -> PathBuf {
+    let site = PathBuf::from(std::env::var_os("TWEEDIE_SITE").expect("TWEEDIE_SITE names the folder of a report"));
+    site.canonicalize().expect("a folder")
+}
+
+/// Every number in a JSON value, in order.
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Number(n) => n.as_f64().into_iter().collect(),
+        Value::Array(a) => a.iter().flat_map(numbers).collect(),
+        Value::Object(o) => o.values().flat_map(numbers).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Its numbers are those that the program computes today, up to rounding that differs between machines. Pictures of trained networks come without
+/// numbers: training multiplies such differences.
+#[test]
+#[ignore = "wants a whole report: TWEEDIE_SITE"]
+fn the_gallery_is_what_the_report_shows() {
+    let (site, gallery) = (site(), Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/gallery"));
+    let within = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    let (mut compared, mut bytes) = (0, 0);
+    for file in within(&gallery).iter().flat_map(|chapter| within(chapter)) {
+        bytes += file.metadata().unwrap().len();
+        let today = site.join(file.strip_prefix(&gallery).unwrap());
+        assert!(today.is_file(), "{} is of no figure of the report: run `just gallery`", file.display());
+        if file.extension().is_none_or(|e| e != "json") {
+            continue;
+        }
+        let read = |p: &Path| numbers(&serde_json::from_str(&std::fs::read_to_string(p).unwrap()).unwrap());
+        let (old, new) = (read(&file), read(&today));
+        assert_eq!(old.len(), new.len(), "{}: run `just gallery`", file.display());
+        let off = old.iter().zip(&new).map(|(a, b)| (a - b).abs() / (1e-3 + a.abs())).fold(0.0, f64::max);
+        assert!(off <= 1e-6, "{} is stale by {off:e}: run `just gallery`", file.display());
+        compared += 1;
+    }
+    assert!(compared >= 6 && bytes <= 3 << 20, "{compared} files compared, {bytes} bytes in all");
+}
+
 #[test]
 #[ignore = "wants a report: TWEEDIE_SITE"]
 fn every_page_opens_in_a_browser_without_a_flaw() {
-    let site = PathBuf::from(std::env::var_os("TWEEDIE_SITE").expect("TWEEDIE_SITE names the folder of a report"));
-    let site = site.canonicalize().expect("a folder");
+    let site = site();
     let Some(browser) = browser() else {
         assert!(std::env::var_os("TWEEDIE_NEEDS_BROWSER").is_none(), "the test of the report needs Chromium");
         return println!("skipped: no Chromium");

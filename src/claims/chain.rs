@@ -5,31 +5,13 @@ use crate::diffusion::PathPoint;
 use crate::diffusion::elbo::{Bound, Reconstruction, Reverse, ReverseVar, bound};
 use crate::diffusion::kernel::{Posterior, Transition, random_walk};
 use crate::diffusion::level::Level;
-use crate::math::gaussian::{Covariance, Normal};
-use nalgebra::{DMatrix, DVector};
+use crate::math::gaussian::Normal;
 
-/// One step `x' = scale x + shift + sqrt(var) eps` of a scalar chain.
-#[derive(Clone, Copy)]
-pub(super) struct Step {
-    pub scale: f64,
-    pub shift: f64,
-    pub var: f64,
-}
-
-impl Step {
-    /// A step without shift.
-    pub fn new(scale: f64, var: f64) -> Self {
-        Self { scale, shift: 0.0, var }
-    }
-}
+pub(super) use crate::exact::chain::Step;
 
 /// The joint law of (first state, second, ...) of the chain that starts from `N(mean, var)`; `var` may be 0.
 pub(super) fn joint(mean: f64, var: f64, steps: &[Step]) -> Normal {
-    let start = Normal::new(DVector::from_element(1, mean), Covariance::Isotropic(var)).expect("a variance >= 0");
-    steps.iter().fold(start, |law, step| {
-        let last = DMatrix::from_fn(1, law.dim(), |_, j| if j + 1 == law.dim() { step.scale } else { 0.0 });
-        law.joint(&last, &DVector::from_element(1, step.shift), Covariance::Isotropic(step.var)).expect("a variance >= 0")
-    })
+    crate::exact::chain::joint(mean, var, steps).expect("variances >= 0")
 }
 
 /// Levels of x_1 to x_T: a table of any kind, or the random walk.

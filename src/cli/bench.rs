@@ -272,19 +272,22 @@ trait Timed<T> {
     fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64>;
 }
 
-/// Median rate of a square matrix product, in 1e9 operations a second.
-fn matrix_gflops<T: Element>(n: usize, reps: usize) -> f64 {
-    let a = Array2::from_shape_fn((n, n), |(i, j)| T::of(((i * 7 + j * 13) % 17) as f64 / 17.0));
-    let mut c = a.clone();
-    let mut times: Vec<f64> = (0..=2 * reps)
-        .map(|_| {
-            let start = Instant::now();
-            matmul(T::one(), a.view(), a.t(), T::zero(), c.view_mut());
-            start.elapsed().as_secs_f64()
-        })
-        .collect();
+/// Median of `reps` times in seconds, after a run that does not count.
+pub(super) fn median(reps: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
+    run()?;
+    let mut times = vec![];
+    for _ in 0..reps.max(1) {
+        let start = Instant::now();
+        run()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
     times.sort_by(f64::total_cmp);
-    2.0 * (n * n * n) as f64 / times[reps] * 1e-9
+    Ok(times[times.len() / 2])
+}
+
+/// Median rate of a product of square matrices, in 1e9 operations a second.
+fn gflops(rows: usize, reps: usize, product: impl FnMut() -> Result<()>) -> Result<f64> {
+    Ok(2.0 * rows.pow(3) as f64 / median(2 * reps + 1, product)? * 1e-9)
 }
 
 /// Adds the time since `last` to a part.
@@ -374,16 +377,7 @@ impl<T: Element> Timed<T> for OnGpu<T> {
     }
 
     fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64> {
-        let product = self.cuda.square_product(rows)?;
-        product()?;
-        let mut times = vec![];
-        for _ in 0..=2 * reps {
-            let start = Instant::now();
-            product()?;
-            times.push(start.elapsed().as_secs_f64());
-        }
-        times.sort_by(f64::total_cmp);
-        Ok(2.0 * rows.pow(3) as f64 / times[reps] * 1e-9)
+        gflops(rows, reps, self.cuda.square_product(rows)?)
     }
 }
 
@@ -443,6 +437,11 @@ impl<T: Element> Timed<T> for OnCpu<T> {
     }
 
     fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64> {
-        Ok(matrix_gflops::<T>(rows, reps))
+        let a = Array2::from_shape_fn((rows, rows), |(i, j)| T::of(((i * 7 + j * 13) % 17) as f64 / 17.0));
+        let mut c = a.clone();
+        gflops(rows, reps, || {
+            matmul(T::one(), a.view(), a.t(), T::zero(), c.view_mut());
+            Ok(())
+        })
     }
 }

@@ -43,6 +43,45 @@ pub struct Photograph {
     pub pixels: Array3<f64>,
 }
 
+impl Photograph {
+    /// The photograph with each square of `factor` x `factor` pixels replaced by its mean; what is left over at the right and at the bottom
+    /// is cut off.
+    ///
+    /// # Errors
+    /// A factor of 0, or larger than the photograph.
+    pub fn shrunk(&self, factor: usize) -> Result<Self> {
+        let (_, h, w) = self.pixels.dim();
+        if !(1..=h.min(w)).contains(&factor) {
+            return Err(Error::domain("factor of a photograph", factor, format!("1 to {}", h.min(w)), "choose a smaller factor"));
+        }
+        let mut pixels = Array3::zeros((self.pixels.dim().0, h / factor, w / factor));
+        let blocks = self.pixels.exact_chunks((1, factor, factor));
+        ndarray::Zip::from(&mut pixels).and(blocks).for_each(|out, block| *out = block.sum() / (factor * factor) as f64);
+        Ok(Self { name: self.name, pixels })
+    }
+
+    /// All windows of `side` x `side` pixels whose corners are `step` pixels apart, from the upper left one, shape (count, c side side).
+    ///
+    /// # Errors
+    /// A window of no pixels or larger than the photograph; a step of 0.
+    pub fn windows(&self, side: usize, step: usize) -> Result<Array2<f64>> {
+        let (channels, h, w) = self.pixels.dim();
+        if !(1..=h.min(w)).contains(&side) || step == 0 {
+            let got = format!("side {side}, step {step}");
+            return Err(Error::domain(
+                "windows of a photograph",
+                got,
+                format!("sides 1 to {}, steps from 1", h.min(w)),
+                "choose others",
+            ));
+        }
+        let windows = self.pixels.windows_with_stride((channels, side, side), (1, step, step));
+        let values: Vec<f64> = windows.into_iter().flatten().copied().collect();
+        let count = values.len() / (channels * side * side);
+        Ok(Array2::from_shape_vec((count, channels * side * side), values).expect("whole windows"))
+    }
+}
+
 /// The photographs themselves.
 pub fn photographs(colour: Colour) -> Vec<Photograph> {
     let decode = |(name, bytes): (&'static str, &[u8])| {
@@ -182,6 +221,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_shrunk_photograph_has_the_means_of_its_blocks() {
+        let pixels = Array3::from_shape_fn((2, 5, 7), |(c, i, j)| (100 * c + 10 * i + j) as f64);
+        let small = Photograph { name: "", pixels }.shrunk(3).unwrap().pixels;
+        assert_eq!(small.dim(), (2, 1, 2));
+        assert_eq!(small.iter().copied().collect::<Vec<_>>(), [11.0, 14.0, 111.0, 114.0]);
+    }
+
+    #[test]
     fn photographs_are_whole() {
         let sizes: Vec<_> = photographs(Colour::Grey).iter().map(|p| (p.name, p.pixels.dim())).collect();
         let want = [
@@ -237,6 +284,22 @@ mod tests {
         assert_eq!((data.images.dim(), data.labels.unwrap()), ((6, 3 * 65_536), vec![0, 1, 2, 2, 3, 3]));
         let coffee = &photographs(Colour::Rgb)[2].pixels;
         assert_eq!(data.images.row(3).to_shape((3, 256, 256)).unwrap(), coffee.slice(s![.., ..256, 256..512]));
+    }
+
+    #[test]
+    fn shrinking_averages_squares_and_windows_are_read_in_order() {
+        let coffee = &photographs(Colour::Rgb)[2];
+        let small = coffee.shrunk(3).unwrap();
+        assert_eq!(small.pixels.dim(), (3, 133, 200));
+        let square: f64 = coffee.pixels.slice(s![1, 6..9, 30..33]).iter().sum();
+        assert!((small.pixels[[1, 2, 10]] - square / 9.0).abs() <= 1e-15);
+        let windows = small.windows(8, 5).unwrap();
+        let (down, across) = ((133 - 8) / 5 + 1, (200 - 8) / 5 + 1);
+        assert_eq!(windows.dim(), (down * across, 3 * 64));
+        let third_of_second_row = windows.row(across + 2).to_shape((3, 8, 8)).unwrap().to_owned();
+        assert_eq!(third_of_second_row, small.pixels.slice(s![.., 5..13, 10..18]));
+        assert!(coffee.shrunk(0).is_err() && coffee.shrunk(401).is_err());
+        assert!(small.windows(0, 1).is_err() && small.windows(134, 1).is_err() && small.windows(8, 0).is_err());
     }
 
     #[test]

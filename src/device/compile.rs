@@ -2,10 +2,12 @@
 
 use super::gpu::Gpu;
 use crate::error::Result;
+use crate::file::Cache;
 use cudarc::nvrtc::{result, sys};
 use std::ffi::{CString, c_char, c_int};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+
+/// Kind of the kept images.
+const KIND: &str = "kernels";
 
 /// The image of a source for a device: machine code, or PTX where NVRTC is older than the device.
 ///
@@ -31,35 +33,15 @@ pub(super) fn image(gpu: &Gpu, source: &str, options: &[String]) -> Result<Vec<u
     let _ = unsafe { sys::nvrtcVersion(&raw mut major, &raw mut minor) };
     // Everything that the image depends on.
     let key = format!("NVRTC {major}.{minor}\n{}\n{source}", options.join("\n"));
-    let file = cache(&key);
-    if let Some(image) = file.as_ref().and_then(|file| kept(file, &key)) {
+    let cache = Cache::of_user();
+    if let Some(image) = cache.as_ref().and_then(|cache| cache.get(&key, KIND)) {
         return Ok(image);
     }
     let image = compile(gpu, source, &options, exact)?;
-    if let Some(file) = file {
-        // Compiling again is all that it costs where nothing can be kept.
-        let _ = file.parent().map(std::fs::create_dir_all);
-        let whole = [&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), &image].concat();
-        let _ = crate::file::write(&file, &whole);
+    if let Some(cache) = cache {
+        cache.put(&key, KIND, &image, 32);
     }
     Ok(image)
-}
-
-/// Where an image is kept.
-fn cache(key: &str) -> Option<PathBuf> {
-    let env = |key| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let folder = env("XDG_CACHE_HOME").or_else(|| Some(env("HOME")?.join(".cache")))?;
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    Some(folder.join("tweedie").join(format!("{:016x}.kernels", hasher.finish())))
-}
-
-/// What a file holds, if it is for this very key.
-fn kept(file: &std::path::Path, key: &str) -> Option<Vec<u8>> {
-    let bytes = std::fs::read(file).ok()?;
-    let (length, rest) = bytes.split_first_chunk::<8>()?;
-    let (stored, image) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    (stored == key.as_bytes() && !image.is_empty()).then(|| image.to_vec())
 }
 
 /// The architectures that NVRTC makes machine code for, as 10 major + minor; empty where it does not tell.

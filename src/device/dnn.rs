@@ -158,7 +158,8 @@ impl Dnn {
     fn queued(gpu: &Gpu, what: &str, result: std::result::Result<(), result::CudnnError>) -> Result<bool> {
         match result {
             Ok(()) => Ok(true),
-            Err(e) if format!("{:?}", e.0).contains("NOT_SUPPORTED") => Ok(false),
+            // Its statuses come in thousands; this one holds NOT_SUPPORTED and what it was that is not.
+            Err(e) if e.0 as u32 / 1000 == sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED as u32 / 1000 => Ok(false),
             Err(e) => Err(gpu.error(format!("{what} of cuDNN: {:?}", e.0), "see `tweedie doctor`")),
         }
     }

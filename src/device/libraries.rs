@@ -5,6 +5,7 @@ use cudarc::driver::{result, sys};
 use libloading::Library as Handle;
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// How a library tells its version.
 enum Version {
@@ -37,8 +38,17 @@ const LIBRARIES: [(&str, &str, &str, Version, &str); 7] = [
 
 /// Loads everything that is found, so that whoever asks for it by name gets it, wherever it lies.
 pub fn load() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| drop(survey()));
+    libraries();
+}
+
+/// Every library that is found, loaded once for the life of the process.
+fn libraries() -> &'static [Library] {
+    static FOUND: OnceLock<Vec<Library>> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        // Not used itself, but others depend on it, and outside the loader's path they find it only once it is loaded.
+        open("cudart").map(std::mem::forget).ok();
+        LIBRARIES.iter().map(library).collect()
+    })
 }
 
 /// The CUDA version that the driver supports, as 1000 major + 10 minor.
@@ -50,9 +60,7 @@ pub fn driver_version() -> Option<i32> {
 
 /// What `tweedie doctor` tells of CUDA.
 pub fn survey() -> Cuda {
-    // Not used itself, but others depend on it, and outside the loader's path they find it only once it is loaded.
-    open("cudart").map(std::mem::forget).ok();
-    let libraries: Vec<Library> = LIBRARIES.iter().map(library).collect();
+    let libraries = libraries().to_vec();
     let (devices, problem) = match devices() {
         Ok(devices) if devices.is_empty() => (devices, Some("the driver knows no device".into())),
         Ok(devices) => (devices, None),

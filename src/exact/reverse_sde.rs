@@ -12,7 +12,7 @@ use crate::math::scalar::Scalar;
 /// How much noise a reverse process adds, and removes again, on its way from noise to data.
 ///
 /// In unscaled states `x / alpha` and in the time `tau = edm_sigma^2`, in which the forward process is plain Brownian motion, the family is
-/// `dx = (1 + g^2) / 2 score dtau + g dW` with tau running down. On a path with forward diffusion coefficient `g_path` the same process is
+/// `dx = (1 + g^2) / 2 score |dtau| + g dW` with tau running down. On a path with forward diffusion coefficient `g_path` the same process is
 /// `dx = [f x - (1 + g^2) / 2 g_path^2 score] dt + g g_path dW`, so that `g` is the eta of the SDE samplers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Churn {

@@ -26,6 +26,11 @@ pub struct Encoder {
     pub cov: Array2<f64>,
 }
 
+/// The `kept` largest modes as columns, each as long as the decoder's own part of its deviation.
+fn scaled_modes(data: &Gaussian, kept: usize, noise_var: f64) -> Array2<f64> {
+    &data.modes().slice(s![.., ..kept]) * &data.variances().slice(s![..kept]).mapv(|l| (l - noise_var).sqrt())
+}
+
 impl LinearVae {
     /// From the decoder's mean (d), weights (d, k) and noise variance.
     ///
@@ -73,11 +78,27 @@ impl LinearVae {
             ));
         }
         let noise_var = data.variances().iter().skip(k).sum::<f64>() / (d - k) as f64;
-        let kept = k.min(r);
         let mut weights = Array2::zeros((d, k));
-        let scale = data.variances().slice(s![..kept]).mapv(|l| (l - noise_var).sqrt());
-        weights.slice_mut(s![.., ..kept]).assign(&(&data.modes().slice(s![.., ..kept]) * &scale));
+        weights.slice_mut(s![.., ..k.min(r)]).assign(&scaled_modes(data, k.min(r), noise_var));
         Self::new(data.mean().to_owned(), weights, noise_var)
+    }
+
+    /// The model of highest likelihood with a decoder noise that is given, for data with the moments of `data`: a latent for each mode of
+    /// variance above the noise, none for the others, which have collapsed.
+    ///
+    /// # Formula
+    /// `weights = U_k (Lambda_k - noise_var I)^(1/2)` with the modes of `lambda > noise_var`. Under its optimal encoder a latent costs
+    /// `ln(lambda / noise_var) / 2` nats on the average, and every mode is off by `min(lambda, noise_var)` in mean square: the least rate of any
+    /// code with this error ([`rate`](super::rate_distortion::rate)).
+    ///
+    /// # Errors
+    /// A noise variance that is not positive.
+    ///
+    /// # Source
+    /// Tipping and Bishop 1999, appendix A; Lucas et al. 2019, "Don't blame the ELBO!", for the collapse.
+    pub fn with_noise(data: &Gaussian, noise_var: f64) -> Result<Self> {
+        let kept = data.variances().iter().filter(|l| **l > noise_var).count();
+        Self::new(data.mean().to_owned(), scaled_modes(data, kept, noise_var), noise_var)
     }
 
     /// Variance of the decoder's noise.
@@ -133,14 +154,29 @@ impl LinearVae {
     /// # Source
     /// Kingma and Welling 2014, "Auto-encoding variational Bayes", eq. 3.
     pub fn elbo(&self, x: ArrayView2<f64>, encoder: &Encoder) -> Result<Array1<f64>> {
+        let (distortion, rate) = self.distortion_and_rate(x, encoder)?;
+        let d = self.mean.len() as f64;
+        Ok((distortion / self.noise_var + d * (TAU * self.noise_var).ln()) * -0.5 - rate)
+    }
+
+    /// The two parts of the bound, for each row: squared error of the decoded mean, expected under the encoder, and the nats that its latents
+    /// cost.
+    ///
+    /// # Formula
+    /// With `m` the encoder's mean at `x`: `|x - mean - weights m|^2 + tr(weights cov weights^T)`, and
+    /// `KL(q(z | x) || N(0, I)) = (tr cov + |m|^2 - k - ln det cov) / 2`.
+    ///
+    /// # Shapes
+    /// `x` (n, d), results (n).
+    ///
+    /// # Errors
+    /// As [`elbo`](Self::elbo).
+    pub fn distortion_and_rate(&self, x: ArrayView2<f64>, encoder: &Encoder) -> Result<(Array1<f64>, Array1<f64>)> {
         let (latents, log_det) = self.encode(x, encoder)?;
-        let (d, k) = self.weights.dim();
         let spread = self.weights.dot(&encoder.cov).dot(&self.weights.t()).diag().sum();
         let residual = &x - &self.mean - &latents.dot(&self.weights.t());
-        let constant =
-            d as f64 * (TAU * self.noise_var).ln() + spread / self.noise_var + encoder.cov.diag().sum() - k as f64 - log_det;
-        let noise_var = self.noise_var;
-        Ok((row_squares(&residual) / noise_var + row_squares(&latents) + constant) * -0.5)
+        let constant = encoder.cov.diag().sum() - self.weights.ncols() as f64 - log_det;
+        Ok((row_squares(&residual) + spread, (row_squares(&latents) + constant) * 0.5))
     }
 
     /// What the bound misses, for each row, in nats: `KL(q(z | x) || p(z | x))`.
@@ -320,6 +356,37 @@ mod tests {
                 let louder = LinearVae::new(vae.mean.clone(), vae.weights.clone(), vae.noise_var * 1.01).unwrap();
                 prop_assert!(average(&louder) < got);
             }
+        }
+    }
+
+    proptest! {
+        /// A decoder whose noise is given: on rows with exactly the data's moments its code spends the least rate for its error, and no
+        /// change of its weights, also towards a direction that it leaves out, makes the data likelier.
+        #[test]
+        fn a_given_noise_keeps_what_rises_above_it(data in full_gaussian(D), place in 0.02..0.98f64, seed: u64) {
+            let variances = data.variances();
+            let noise_var = variances[0] * (variances[D - 1] / variances[0]).powf(place);
+            let vae = LinearVae::with_noise(&data, noise_var).unwrap();
+            let mut x = Array2::zeros((2 * D, D));
+            for j in 0..D {
+                let step = &data.modes().column(j) * (D as f64 * variances[j]).sqrt();
+                x.row_mut(2 * j).assign(&(&data.mean() + &step));
+                x.row_mut(2 * j + 1).assign(&(&data.mean() - &step));
+            }
+            let (distortion, rate) = vae.distortion_and_rate(x.view(), &vae.optimal_encoder()).unwrap();
+            let (distortion, rate) = (distortion.mean().unwrap(), rate.mean().unwrap());
+            let want: f64 = variances.iter().map(|l| l.min(noise_var)).sum();
+            // Variances from 1e-3 to 10, and a mean of size 3.
+            prop_assert!((distortion - want).abs() <= 1e-11 * (1.0 + want / noise_var), "{distortion} {want}");
+            let least = crate::exact::rate_distortion::rate(&data, want).unwrap();
+            prop_assert!((rate - least).abs() <= 1e-9 * (1.0 + least), "{rate} {least}");
+            let average = |weights: Array2<f64>| LinearVae::new(vae.mean.clone(), weights, noise_var).unwrap().log_evidence(x.view()).unwrap().mean().unwrap();
+            let got = average(vae.weights.clone());
+            let kept = vae.weights.ncols();
+            let mut moved = Array2::zeros((D, kept + 1));
+            moved.slice_mut(s![.., ..kept]).assign(&vae.weights);
+            moved += &(normal_rows(kept + 1, D, seed).t().to_owned() * 0.05);
+            prop_assert!(average(moved) <= got + 1e-11 * (1.0 + got.abs()));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The exact diffusion of 1,797 handwritten digits, under their Gaussian law and under their empirical law.
 
-use super::{Context, Embedded, energy, geometric, level};
+use super::{Context, Embedded, crossing, energy, geometric, level};
 use crate::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
 use crate::diffusion::elbo::{GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
 use crate::diffusion::schedule::{Schedule, Table};
@@ -30,6 +30,8 @@ pub struct Settings {
     pub strip_sigmas: Vec<f64>,
     /// Draws of noise whose ends are shown.
     pub pairs: usize,
+    /// Frames of the film from data to noise, and as many back.
+    pub film_frames: usize,
     /// Which of them, from 0, is followed in the strips.
     pub strip_draw: usize,
     /// Principal components whose emergence is drawn, from 1.
@@ -70,6 +72,7 @@ impl Embedded for Settings {
             ((1..=64).contains(&s.components), "components: 1 to 64"),
             (s.steps >= 2, "steps: at least 2"),
             (descending, "strip_sigmas: positive, descending"),
+            (s.film_frames >= 2, "film_frames: at least 2"),
             (s.pairs > s.strip_draw, "pairs: more than strip_draw"),
             (s.emerging.iter().all(|k| (1..=64).contains(k)), "emerging: 1 to 64"),
             (s.receptive_pixels.iter().flatten().all(|i| *i < 8), "receptive_pixels: 0 to 7"),
@@ -92,6 +95,8 @@ pub struct Numbers {
     pub spectrum: Spectrum,
     /// SNR of schedules and paths.
     pub snr: Snr,
+    /// Digits on their way to noise and back.
+    pub film: Film,
     /// Trajectories from shared noise.
     pub trajectories: Trajectories,
     /// Order of emergence.
@@ -123,6 +128,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     step(2, "trajectories");
     let sigmas = geometric(settings.strip_sigmas[0], settings.strip_sigmas[settings.strip_sigmas.len() - 1], effort.levels);
     let trajectories = Trajectories::new(&settings, &gaussian, &empirical, &sigmas, effort.trajectories, &noise)?;
+    let film = Film::new(&settings, &gaussian, &empirical, images.view(), &noise.child(FILM))?;
     step(3, "order of emergence");
     let emergence = Emergence::new(&settings, &gaussian, &trajectories);
     step(4, "Wiener against empirical");
@@ -132,7 +138,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     step(6, "variational bound");
     let elbo = Elbo::new(&settings, &gaussian)?;
     step(7, "done");
-    Ok(Numbers { settings, spectrum, snr, trajectories, emergence, comparison, receptive, elbo })
+    Ok(Numbers { settings, spectrum, snr, film, trajectories, emergence, comparison, receptive, elbo })
 }
 
 /// Mean, principal components and spectrum of the digits.
@@ -240,6 +246,62 @@ impl Snr {
     }
 }
 
+/// Part of the seed's noise that the film uses.
+const FILM: u64 = 1 << 32;
+
+/// Digits noised more and more, and taken back along the PF-ODE of both laws.
+#[derive(Clone, Debug)]
+pub struct Film {
+    /// Noise levels, ascending.
+    pub sigmas: Vec<f64>,
+    /// At each of them: `x0 + sigma eps`, one digit a row, always with the same noise.
+    pub noised: Vec<Array2<f64>>,
+    /// At the same levels: states under the Gaussian, and under the empirical law, which at the highest are the noised digits.
+    pub back: [Vec<Array2<f64>>; 2],
+    /// How many come back to the digit that they were.
+    pub returned: usize,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+impl Film {
+    fn new(
+        settings: &Settings,
+        gaussian: &Gaussian,
+        empirical: &Empirical,
+        images: ArrayView2<f64>,
+        noise: &Noise,
+    ) -> Result<Self> {
+        // The first ten of the set are a digit of each class, 0 to 9.
+        let digits: Vec<usize> = (0..10).collect();
+        let x0 = images.select(Axis(0), &digits);
+        let eps = noise.normals(0, x0.raw_dim());
+        let sigmas =
+            geometric(settings.strip_sigmas[settings.strip_sigmas.len() - 1], settings.strip_sigmas[0], settings.film_frames);
+        let noised: Vec<Array2<f64>> = sigmas.iter().map(|sigma| &x0 + &(&eps * *sigma)).collect();
+        let start = noised[noised.len() - 1].view();
+        let points: Vec<PathPoint> = sigmas.iter().rev().map(|sigma| level(*sigma)).collect();
+        let mut by_gaussian = points.iter().map(|p| pf_ode_map(gaussian, start, &points[0], p)).collect::<Result<Vec<_>>>()?;
+        let mut by_memory = pf_ode_solve(empirical, start, &points)?;
+        by_gaussian.reverse();
+        by_memory.reverse();
+        let nearest = empirical.nearest(by_memory[0].view(), 1.0);
+        let left = &by_memory[0] - &images.select(Axis(0), &nearest);
+        let farthest = left.rows().into_iter().map(|r| (r.dot(&r) / 64.0).sqrt() / sigmas[0]).fold(0.0, f64::max);
+        let evidence = vec![
+            Evidence::new(
+                "empirical law: distance a pixel of the film's ends from the nearest digit, over σ there, the largest of 10",
+                farthest,
+                0.0,
+                2.0,
+            )
+            .because("the flow ends at x₀ + σ z for a digit x₀ and a z about as long as noise"),
+        ];
+        let returned = nearest.iter().zip(&digits).filter(|(a, b)| a == b).count();
+        Ok(Self { sigmas, noised, back: [by_gaussian, by_memory], returned, evidence })
+    }
+}
+
 /// Exact PF-ODE trajectories from shared noise, under the Gaussian and under the empirical law.
 #[derive(Clone, Debug)]
 pub struct Trajectories {
@@ -271,8 +333,7 @@ impl Trajectories {
         noise: &Noise,
     ) -> Result<Self> {
         let start = settings.strip_sigmas[0];
-        let mut x = Array2::zeros((n, 64));
-        noise.fill_normal(0, x.as_slice_mut().unwrap_or(&mut []));
+        let mut x = noise.normals(0, (n, 64));
         x *= start;
         let at = |sigmas: &[f64]| sigmas.iter().map(|v| level(*v)).collect::<Vec<_>>();
         let first = x.slice(s![settings.strip_draw..=settings.strip_draw, ..]);
@@ -393,15 +454,6 @@ impl Emergence {
     }
 }
 
-/// Where a curve over descending levels first reaches a value, by interpolation in ln sigma.
-fn crossing(sigmas: &[f64], values: &[f64], want: f64) -> f64 {
-    let found = (1..sigmas.len()).find(|k| values[k - 1] < want && values[*k] >= want);
-    found.map_or(f64::NAN, |k| {
-        let u = (want - values[k - 1]) / (values[k] - values[k - 1]);
-        sigmas[k - 1] * (sigmas[k] / sigmas[k - 1]).powf(u)
-    })
-}
-
 /// The Wiener filter and two simpler linear denoisers against the empirical denoiser.
 #[derive(Clone, Debug)]
 pub struct Comparison {
@@ -451,9 +503,7 @@ impl Comparison {
                 let (mut gap, mut of_score, mut of_denoiser) = ([0.0; 3], 0.0, 0.0);
                 let (mut errors, mut empirical_error) = (Vec::new(), 0.0);
                 for copy in 0..effort.copies {
-                    let mut x = Array2::zeros(clean.raw_dim());
-                    // The same noise on every level: curves without jitter between neighbours.
-                    noise.fill_normal(1 + (2 * copy + which) as u64, x.as_slice_mut().unwrap_or(&mut []));
+                    let mut x = noise.normals(1 + (2 * copy + which) as u64, clean.raw_dim());
                     x *= sigma;
                     x += clean;
                     let exact = empirical.denoised(x.view(), &level(sigma));

@@ -13,6 +13,7 @@ use crate::nn::denoiser::Network;
 use crate::sample::registry::{Options, sampler};
 use crate::sample::{sample, trajectory};
 use crate::train::validation::{Level, Validation};
+use crate::train::watched::watched;
 use crate::train::{Data, Settings as Recipe, Trainer, samples};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Settings {
     pub strip_sigmas: Vec<f64>,
     /// Which trajectory is shown, from 0.
     pub strip_draw: usize,
+    /// How many of the draws are filmed.
+    pub filmed: usize,
     /// Samples drawn.
     pub samples: usize,
     /// Samples shown.
@@ -86,11 +89,12 @@ impl Embedded for Settings {
                 [s.quick, s.full].iter().all(|e| {
                     e.steps >= 1
                         && e.levels >= 2
-                        && e.trajectories > s.strip_draw
+                        && e.trajectories > s.strip_draw.max(s.filmed)
+                        && s.filmed >= 1
                         && e.trajectory_steps >= 2
                         && (1..=179).contains(&e.fields)
                 }),
-                "quick, full: steps >= 1, levels >= 2, trajectories > strip_draw, trajectory_steps >= 2, fields 1 to 179",
+                "quick, full: steps >= 1, levels >= 2, trajectories > strip_draw, filmed, trajectory_steps >= 2, fields 1 to 179",
             ),
         ]
     }
@@ -128,6 +132,14 @@ struct Exact {
     held_out: Array2<f64>,
 }
 
+/// The training's recipe, that of `tweedie train` but for steps, seed and samples.
+///
+/// # Errors
+/// A recipe that does not parse.
+pub fn recipe() -> Result<Recipe> {
+    Recipe::parse(include_str!("../../experiments/train-digits.toml"))
+}
+
 /// Runs the experiment.
 ///
 /// # Errors
@@ -135,7 +147,7 @@ struct Exact {
 pub fn compute(context: &Context) -> Result<Numbers> {
     let settings = Settings::embedded()?;
     let effort = context.profile.of(settings.quick, settings.full);
-    let mut recipe = Recipe::parse(include_str!("../../experiments/train-digits.toml"))?;
+    let mut recipe = recipe()?;
     recipe.seed = context.seed;
     recipe.steps = effort.steps;
     recipe.samples.count = settings.samples;
@@ -150,17 +162,14 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     // The training is nearly all of the work: the rest counts as a tenth of it.
     let total = effort.steps as usize + effort.steps as usize / 10 + 1;
     let step = |k: usize, what: &str| (context.progress)(k.min(total), total, what);
-    let mut trainer = Trainer::<f32>::new(recipe.clone(), data)?;
     let mut learning = Learning::begun(&exact);
-    let mut losses = Vec::new();
-    for k in 0..effort.steps {
-        step(k as usize, "training");
-        losses.push(trainer.step()?.loss);
-        if settings.snapshots.contains(&(k + 1)) || k + 1 == effort.steps {
-            let network = trainer.network(trainer.params(), BATCH)?;
-            learning.look(k + 1, &network, &exact, &settings, &noise.child(2))?;
-        }
-    }
+    let stops: Vec<u64> =
+        settings.snapshots.iter().copied().filter(|k| (1..effort.steps).contains(k)).chain([effort.steps]).collect();
+    let look = |k, trainer: &Trainer<f32>, weights: &[f32]| {
+        learning.look(k, &trainer.network(weights, BATCH)?, &exact, &settings, &noise.child(2))
+    };
+    let (trainer, losses) =
+        watched(&recipe, &stops, context.training("digits").as_deref(), &|k| step(k as usize, "training"), look)?;
     let learning = learning.done();
 
     step(effort.steps as usize, "comparing");
@@ -196,8 +205,7 @@ const BATCH: usize = 64;
 
 /// Clean digits with noise of this level.
 fn noised(clean: ArrayView2<f64>, sigma: f64, noise: &Noise) -> Array2<f64> {
-    let mut x = Array2::zeros(clean.raw_dim());
-    noise.fill_normal(0, x.as_slice_mut().expect("a new array is contiguous"));
+    let x = noise.normals(0, clean.raw_dim());
     x * sigma + clean
 }
 
@@ -351,6 +359,8 @@ pub struct Trajectories {
     pub strip_sigmas: Vec<f64>,
     /// One trajectory: states of the network, the Gaussian, the memory, each (levels, 64).
     pub strips: [Array2<f64>; 3],
+    /// The first trajectories at every level: states of the same three, each (filmed, 64).
+    pub film: [Vec<Array2<f64>>; 3],
 }
 
 impl Trajectories {
@@ -358,8 +368,7 @@ impl Trajectories {
         let [from, to] = settings.trajectory_sigmas;
         let sigmas = geometric(from, to, effort.trajectory_steps + 1);
         let points: Vec<PathPoint> = sigmas.iter().map(|v| level(*v)).collect();
-        let mut x = Array2::zeros((effort.trajectories, 64));
-        noise.fill_normal(0, x.as_slice_mut().expect("a new array is contiguous"));
+        let mut x = noise.normals(0, (effort.trajectories, 64));
         x *= from;
         let heun = sampler("heun", &Options::default())?;
         let (by_network, _) = trajectory(&heun, network, &points, x.clone(), &mut noise.child(1))?;
@@ -379,7 +388,9 @@ impl Trajectories {
             let rows: Vec<_> = picked.iter().map(|k| states[*k].row(settings.strip_draw)).collect();
             ndarray::stack(Axis(0), &rows).expect("rows of one length")
         };
+        let first = |states: &[Array2<f64>]| states.iter().map(|x| x.slice(s![..settings.filmed, ..]).to_owned()).collect();
         Ok(Self {
+            film: [first(&by_network), first(&by_gaussian), first(&by_memory)],
             distances: [distance(&by_gaussian), distance(&by_memory)],
             strips: [strip(&by_network), strip(&by_gaussian), strip(&by_memory)],
             strip_sigmas: picked.iter().map(|k| sigmas[*k]).collect(),

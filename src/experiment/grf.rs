@@ -1,6 +1,6 @@
 //! A U-Net trained on a Gaussian random field, whose law is known: every error of the network and of its samples, by noise level and frequency.
 
-use super::{Context, Embedded, geometric, level};
+use super::{Context, Embedded, farthest, geometric, level, mean_and_stderr};
 use crate::diffusion::preconditioning::Preconditioning;
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
@@ -13,7 +13,7 @@ use crate::sample::grid::{Grid, Spacing};
 use crate::sample::propagate::{Response, Start};
 use crate::sample::registry::{Options, sampler};
 use crate::sample::{noise_source::Silence, sample};
-use crate::train::loader::Data;
+use crate::train::watched::watched;
 use crate::train::{Trainer, settings::RandomFieldSettings};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use serde::{Deserialize, Serialize};
@@ -188,12 +188,6 @@ impl Bands {
     }
 }
 
-fn mean_and_stderr(x: &[f64]) -> [f64; 2] {
-    let n = x.len() as f64;
-    let mean = x.iter().sum::<f64>() / n;
-    [mean, (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n * (n - 1.0))).sqrt()]
-}
-
 /// The network against the exact denoiser.
 #[derive(Clone, Debug)]
 pub struct Judged {
@@ -231,8 +225,7 @@ impl Exam {
             let at = level(*sigma);
             let noise = noise.child(k as u64);
             let x0 = law.sample(draws, &noise);
-            let mut eps = Array2::zeros(x0.raw_dim());
-            noise.fill_normal(0, eps.as_slice_mut().expect("a new array is contiguous"));
+            let eps = noise.normals(0, x0.raw_dim());
             let x = &x0 + &(eps * *sigma);
             let best = law.denoised(x.view(), &at);
             Question { at, x0, x, best }
@@ -354,28 +347,22 @@ pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
     let steps = recipe.steps;
     let told = |step: u64, what: &str| (context.progress)(step as usize, steps as usize, what);
 
-    let mut trainer = Trainer::<f32>::new(recipe.clone(), Data::load(&recipe)?)?;
-    let stops: Vec<u64> = settings.on_the_way.iter().map(|share| ((share * steps as f64) as u64).max(1)).collect();
+    let on_the_way_steps = settings.on_the_way.iter().map(|share| ((share * steps as f64) as u64).max(1));
+    let stops: Vec<u64> = [0, steps].into_iter().chain(on_the_way_steps).collect();
     let (mut learning, mut untrained) = (Vec::new(), 0.0f64);
-    for step in 0..=steps {
-        if step > 0 {
-            trainer.step()?;
+    let look = |step, trainer: &Trainer<f32>, weights: &[f32]| {
+        let judged = on_the_way.judge(&trainer.network(weights, 64)?, &bands);
+        let mean = |x: &Vec<[f64; 2]>| x.iter().map(|v| v[0]).sum::<f64>() / x.len() as f64;
+        learning.push((step, judged.by_band.iter().map(mean).collect()));
+        if step == 0 {
+            // Its last convolution is 0, so that only the skip of the preconditioning speaks.
+            untrained = bands.score_of_a_gain(&judged, on_the_way.draws(), |_, sigma| {
+                Ok(Preconditioning::edm(sigma, recipe.objective.sigma_data)?.c_skip)
+            })?;
         }
-        if step % 16 == 0 {
-            told(step, "training");
-        }
-        if step == 0 || stops.contains(&step) || step == steps {
-            let judged = on_the_way.judge(&trainer.network(trainer.params(), 64)?, &bands);
-            let mean = |x: &Vec<[f64; 2]>| x.iter().map(|v| v[0]).sum::<f64>() / x.len() as f64;
-            learning.push((step, judged.by_band.iter().map(mean).collect()));
-            if step == 0 {
-                // Its last convolution is 0, so that only the skip of the preconditioning speaks.
-                untrained = bands.score_of_a_gain(&judged, on_the_way.draws(), |_, sigma| {
-                    Ok(Preconditioning::edm(sigma, recipe.objective.sigma_data)?.c_skip)
-                })?;
-            }
-        }
-    }
+        Ok(())
+    };
+    let (trainer, _) = watched(&recipe, &stops, context.training("grf").as_deref(), &|step| told(step, "training"), look)?;
     told(steps, "judging");
     let network = trainer.network(trainer.best_params(), 64)?;
     let exam = Exam::new(&law, &sigmas, effort.draws, &noise.child(1));
@@ -383,10 +370,9 @@ pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
     let samples = Samples::new(&settings, &law, &network, &bands, effort.samples, &noise.child(2))?;
     network.failure()?;
 
-    let farthest = |x: &mut dyn Iterator<Item = f64>| x.fold(0.0f64, |m, v| if v.is_nan() || v.abs() > m.abs() { v } else { m });
-    let relative = farthest(&mut judged.excess.iter().zip(&judged.least).map(|(e, l)| e[0] / l));
-    let by_method = farthest(&mut samples.exact.iter().zip(&samples.method).map(|([got, stderr], want)| (got - want) / stderr));
-    let by_network = farthest(&mut samples.network.iter().zip(&samples.exact).map(|(n, e)| n[0] / e[0] - 1.0));
+    let relative = farthest(judged.excess.iter().zip(&judged.least).map(|(e, l)| e[0] / l));
+    let by_method = farthest(samples.exact.iter().zip(&samples.method).map(|([got, stderr], want)| (got - want) / stderr));
+    let by_network = farthest(samples.network.iter().zip(&samples.exact).map(|(n, e)| n[0] / e[0] - 1.0));
     let (many, few) = ("the worst of some dozens", "what this much training leaves");
     let evidence = [
         vec![
@@ -455,8 +441,7 @@ impl Samples {
         let grid =
             Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, settings.sampler_steps) }.points(&Path::Edm { sigma_max: s_max })?;
         // From the exact law of x_t, so that no start is to blame.
-        let mut start = Array2::zeros((count, law.dim()));
-        noise.fill_normal(0, start.as_slice_mut().expect("a new array is contiguous"));
+        let start = noise.normals(0, (count, law.dim()));
         let start = law.sample(count, noise) + start * s_max;
         let method = sampler(&settings.sampler, &Options::DEFAULT)?;
         let response = Response::of(&*method, &grid, bands.variances.iter().copied().collect())?;

@@ -1,17 +1,27 @@
 //! What the experiments of the report compute, as plain numbers: no file, no clock, no drawing.
 
 pub mod claims;
+pub mod compare;
 pub mod digits_theory;
 pub mod digits_unet;
+pub mod elbo;
 pub mod equivalence;
+pub mod flow_matching;
 pub mod grf;
+pub mod guidance;
+pub mod langevin;
+pub mod latent;
+pub mod natural_patches;
+pub mod preconditioning;
 pub mod samplers;
+pub mod schedules;
 
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use ndarray::Array2;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
 
 /// How much an experiment computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -50,10 +60,19 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Told (steps done, steps in all, what comes next).
     pub progress: &'a (dyn Fn(usize, usize, &str) + Sync),
+    /// Folder in which trainings go on from where a stopped run left them; none, and they begin anew.
+    pub trainings: Option<&'a Path>,
+}
+
+impl Context<'_> {
+    /// Where the training of this name is kept.
+    pub fn training(&self, name: &str) -> Option<PathBuf> {
+        self.trainings.map(|folder| folder.join(name))
+    }
 }
 
 /// An experiment's settings: a strict TOML file in `experiments/`, which the program is built with.
-pub trait Embedded: DeserializeOwned {
+pub trait Embedded: Serialize + DeserializeOwned {
     /// Its name.
     const FILE: &'static str;
     /// What was in it when the program was built.
@@ -96,13 +115,34 @@ pub trait Embedded: DeserializeOwned {
 }
 
 /// `n` noise levels in equal ratios, both ends included.
-fn geometric(from: f64, to: f64, n: usize) -> Vec<f64> {
+pub(crate) fn geometric(from: f64, to: f64, n: usize) -> Vec<f64> {
     (0..n).map(|k| from * (to / from).powf(k as f64 / (n - 1) as f64)).collect()
 }
 
 /// Point of the unscaled path: `alpha = 1`.
 fn level(sigma: f64) -> PathPoint {
     PathPoint::still(1.0, sigma)
+}
+
+/// Where a curve over descending levels first reaches a value, by interpolation in ln sigma; NaN where it does not.
+fn crossing(sigmas: &[f64], values: &[f64], want: f64) -> f64 {
+    let found = (1..sigmas.len()).find(|k| values[k - 1] < want && values[*k] >= want);
+    found.map_or(f64::NAN, |k| {
+        let u = (want - values[k - 1]) / (values[k] - values[k - 1]);
+        sigmas[k - 1] * (sigmas[k] / sigmas[k - 1]).powf(u)
+    })
+}
+
+/// Mean of some numbers, and its standard error.
+fn mean_and_stderr(x: &[f64]) -> [f64; 2] {
+    let n = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / n;
+    [mean, (x.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n * (n - 1.0))).sqrt()]
+}
+
+/// The number farthest from 0, NaN being farther than any.
+fn farthest(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(0.0, |m: f64, v| if m.is_nan() || v.abs() <= m.abs() { m } else { v })
 }
 
 /// Sum of squares.

@@ -56,6 +56,8 @@ pub struct Guided<'a> {
     cond: &'a dyn Denoiser,
     uncond: &'a dyn Denoiser,
     weight: f64,
+    /// Noise levels at which it guides.
+    levels: (f64, f64),
 }
 
 impl<'a> Guided<'a> {
@@ -73,7 +75,26 @@ impl<'a> Guided<'a> {
             ));
         }
         check_weight(weight)?;
-        Ok(Self { cond, uncond, weight })
+        Ok(Self { cond, uncond, weight, levels: (0.0, f64::INFINITY) })
+    }
+
+    /// The same for noise levels `low <= sigma / alpha < high`; at the others it is the conditional denoiser, and the other is not asked.
+    ///
+    /// # Errors
+    /// Levels out of order, negative or NaN.
+    ///
+    /// # Source
+    /// Kynkaanniemi et al. 2024, "Applying guidance in a limited interval improves sample and distribution quality in diffusion models".
+    pub fn within(self, low: f64, high: f64) -> Result<Self> {
+        if 0.0 <= low && low < high {
+            return Ok(Self { levels: (low, high), ..self });
+        }
+        Err(Error::domain(
+            "levels of guidance",
+            format!("{low}, {high}"),
+            "0 <= low < high",
+            "pass sigma / alpha in ascending order",
+        ))
     }
 }
 
@@ -92,6 +113,11 @@ impl Denoiser for Guided<'_> {
 
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
         self.cond.denoise(x, at, out.view_mut());
+        let (low, high) = self.levels;
+        // Compared as products: pure noise has no finite ratio, and belongs to an interval without an upper end.
+        if at.sigma < low * at.alpha || (high.is_finite() && at.sigma >= high * at.alpha) {
+            return;
+        }
         let mut uncond = Array2::zeros(x.raw_dim());
         self.uncond.denoise(x, at, uncond.view_mut());
         Zip::from(&mut out).and(&uncond).for_each(|c, u| *c = u + self.weight * (*c - u));
@@ -223,6 +249,25 @@ mod tests {
         let one = Gaussian::isotropic(array![0.0], 1.0).unwrap();
         assert!(Guided::new(&one, &law, 1.0).is_err());
         assert!(Guided::new(&law, &law, f64::NAN).is_err());
+    }
+
+    #[test]
+    fn guidance_within_levels_is_off_outside_them() {
+        let (law, x) = random_classes(2, 3);
+        let class = law.class(1).unwrap();
+        let always = Guided::new(class, &law, 3.0).unwrap();
+        let some = always.within(0.5, 2.0).unwrap();
+        // The lower end belongs to the interval, the upper one does not; pure noise lies outside of every bounded one.
+        for (alpha, sigma, inside) in [(1.0, 0.49, false), (2.0, 1.0, true), (1.0, 1.9, true), (0.5, 1.0, false), (0.0, 1.0, false)]
+        {
+            let at = PathPoint::still(alpha, sigma);
+            let want: &dyn Denoiser = if inside { &always } else { class };
+            assert_eq!(some.denoised(x.view(), &at), want.denoised(x.view(), &at));
+            assert_ne!(always.denoised(x.view(), &at), class.denoised(x.view(), &at));
+        }
+        for (low, high) in [(-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (f64::NAN, 1.0), (0.0, f64::NAN)] {
+            assert!(always.within(low, high).is_err());
+        }
     }
 
     #[test]

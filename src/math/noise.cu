@@ -102,34 +102,3 @@ __device__ inline double normal(unsigned long long seed, unsigned long long stre
     Bits bits = philox(seed, stream, index >> 1);
     return normal_of_bits(index & 1 ? bits.odd : bits.even);
 }
-
-// put(i, draw first + i) for i in 0..n. One thread makes the two draws of a Philox block; block 256, any grid.
-template <class Put>
-__device__ inline void draw(unsigned long long seed, unsigned long long stream, unsigned long long first, long n, Put put) {
-    // Blocks are counted from the one that holds `first`, whose first draw may not be wanted.
-    long odd = long(first & 1), blocks = (n + odd + 1) / 2;
-    for (long b = thread_index(); b < blocks; b += thread_count()) {
-        Bits bits = philox(seed, stream, (first >> 1) + (unsigned long long)b);
-        long i = 2 * b - odd;
-        if (i >= 0) put(i, normal_of_bits(bits.even));
-        if (i + 1 < n) put(i + 1, normal_of_bits(bits.odd));
-    }
-}
-
-// out[i] = normal(first + i), rounded to S. Some 200 double operations a draw and nothing read: bound by arithmetic.
-extern "C" __global__ void __launch_bounds__(BLOCK)
-fill_normal(S* out, unsigned long long seed, unsigned long long stream, unsigned long long first, long n) {
-    draw(seed, stream, first, n, [=](long i, double x) { out[i] = store(A(x)); });
-}
-
-// The same rounded to A: for a state that is kept in A where S is bf16.
-extern "C" __global__ void __launch_bounds__(BLOCK)
-fill_normal_arithmetic(A* out, unsigned long long seed, unsigned long long stream, unsigned long long first, long n) {
-    draw(seed, stream, first, n, [=](long i, double x) { out[i] = A(x); });
-}
-
-// The same to the last bit of the CPU's draws.
-extern "C" __global__ void __launch_bounds__(BLOCK)
-fill_normal_exact(double* out, unsigned long long seed, unsigned long long stream, unsigned long long first, long n) {
-    draw(seed, stream, first, n, [=](long i, double x) { out[i] = x; });
-}

@@ -16,6 +16,7 @@
 //! Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied Statistics 37, 1988 (PPND16).
 
 use super::simd::vectorised;
+use ndarray::{Array2, IntoDimension, Ix2};
 use rayon::prelude::*;
 
 /// A source of random numbers addressed by (stream, index), the same bits for any thread count and batch split.
@@ -90,6 +91,13 @@ impl Noise {
     /// Standard normal, within +-8.21.
     pub fn normal(&self, stream: u64, index: u64) -> f64 {
         normal_quantile(self.uniform(stream, index))
+    }
+
+    /// Independent standard normals: entry i, in row-major order, is `normal(stream, i)`.
+    pub fn normals(&self, stream: u64, shape: impl IntoDimension<Dim = Ix2>) -> Array2<f64> {
+        let mut out = Array2::zeros(shape.into_dimension());
+        self.fill_normal(stream, out.as_slice_mut().expect("a new array is contiguous"));
+        out
     }
 
     /// `out[i] = normal(stream, i)`, on all cores.

@@ -2,6 +2,7 @@
 
 use super::element::Element;
 use super::executor::{Executor, Told};
+use super::layout::{images_from, images_to};
 use super::pipeline::{Input, Setup};
 use super::program::{Op, Program};
 use crate::device::Place;
@@ -351,26 +352,6 @@ impl<T: Element> Denoiser for Network<T> {
         } else if let Err(e) = self.evaluate(x, at, &mut out) {
             out.fill(f64::NAN);
             self.work().failure.get_or_insert(e);
-        }
-    }
-}
-
-/// Rows (c, h, w), times a factor, as the network's images, channels last; images beyond the rows are zero.
-fn images_from<T: Element>((c, h, w): (usize, usize, usize), rows: ArrayView2<f64>, factor: f64, images: &mut [T]) {
-    let mut images = images.chunks_exact_mut(c * h * w);
-    for (row, image) in rows.rows().into_iter().zip(&mut images) {
-        for (i, x) in row.iter().enumerate() {
-            image[i % (h * w) * c + i / (h * w)] = T::of(factor * x);
-        }
-    }
-    images.for_each(|image| image.fill(T::zero()));
-}
-
-/// The network's images, channels last, as rows (c, h, w): as many as there are rows.
-fn images_to<T: Element>((c, h, w): (usize, usize, usize), images: &[T], mut rows: ArrayViewMut2<f64>) {
-    for (mut row, image) in rows.rows_mut().into_iter().zip(images.chunks_exact(c * h * w)) {
-        for (i, x) in row.iter_mut().enumerate() {
-            *x = image[i % (h * w) * c + i / (h * w)].wide();
         }
     }
 }

@@ -1,18 +1,26 @@
 //! Short names for what every chapter is made of.
 
-use super::drawing::{Axis, Drawing, Picture, Pictures, Plot, Series, Tone};
+use super::drawing::{Axis, Drawing, Picture, Pictures, Plot, Series, Tone, plain};
 use super::page::{Block, Figure, Section};
 use crate::error::{Error, Result};
-use crate::experiment::Context;
+use crate::experiment::{Context, Embedded};
 use ndarray::Array2;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The command that makes a chapter again, and the settings it was made with.
-pub fn origin(name: &str, context: &Context, settings: &impl Serialize) -> Result<(String, Value)> {
-    let settings =
-        serde_json::to_value(settings).map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))?;
-    Ok((format!("cargo run --release -- report {name} --profile {} --seed {}", context.profile, context.seed), settings))
+/// The command that makes a chapter again.
+pub fn command(name: &str, context: &Context) -> String {
+    format!("cargo run --release -- report {name} --profile {} --seed {}", context.profile, context.seed)
+}
+
+/// The settings that the program was built with.
+pub fn settings<S: Embedded>() -> Result<Value> {
+    as_json(&S::embedded()?)
+}
+
+/// Settings as the manifest has them.
+pub fn as_json(settings: &impl Serialize) -> Result<Value> {
+    serde_json::to_value(settings).map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))
 }
 
 /// A paragraph.
@@ -49,6 +57,11 @@ pub fn thousands(n: usize) -> String {
     groups.join(",")
 }
 
+/// A share in percent, to three digits.
+pub fn percent(share: f64) -> String {
+    format!("{} %", plain(100.0 * share))
+}
+
 /// One image of a row of them, with a note below.
 pub fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Picture {
     Picture { values: values.into_iter().collect(), note: note.to_string() }
@@ -57,6 +70,11 @@ pub fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Pi
 /// States of a trajectory at `alpha = 1`, on the variance-preserving scale, where pure noise and clean data have about the same contrast.
 pub fn states(x: &Array2<f64>, sigmas: &[f64]) -> Vec<Picture> {
     x.rows().into_iter().zip(sigmas).map(|(r, s)| picture(r.iter().map(|v| v / (1.0 + s * s).sqrt()), "")).collect()
+}
+
+/// States of one level at `alpha = 1`, each row an image, on the variance-preserving scale.
+pub fn scaled(x: &Array2<f64>, sigma: f64) -> Vec<Picture> {
+    x.rows().into_iter().map(|r| picture(r.iter().map(|v| v / (1.0 + sigma * sigma).sqrt()), "")).collect()
 }
 
 /// Each row as an image.

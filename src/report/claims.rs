@@ -1,20 +1,16 @@
 //! The chapter on the catalogue: what it found, the slips first. The whole ledger is a page of its own, [`super::ledger`].
 
-use super::chapter::{origin, section};
+use super::chapter::{command, section};
 use super::ledger;
 use super::page::{Block, Chapter, Colophon, File};
 use crate::claims::Verdict;
 use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::claims::{Numbers, compute};
-use serde_json::Value;
 
 /// Runs the catalogue and describes what it found.
-pub fn run(context: &Context) -> Result<(Chapter, Value)> {
-    let numbers = compute(context)?;
-    let (command, settings) = origin("claims", context, &numbers.settings)?;
-    let colophon = Colophon { version: env!("CARGO_PKG_VERSION").into(), profile: context.profile.to_string(), seed: context.seed };
-    Ok((chapter(&numbers, &colophon, command)?, settings))
+pub fn run(context: &Context) -> Result<Chapter> {
+    chapter(&compute(context)?, &Colophon::of(context), command("claims", context))
 }
 
 fn chapter(n: &Numbers, colophon: &Colophon, command: String) -> Result<Chapter> {
@@ -86,7 +82,8 @@ mod tests {
     #[test]
     fn the_ledger_is_whole() {
         let out = tempfile::tempdir().unwrap();
-        let options = Options { names: vec!["claims".into()], profile: Profile::Quick, out: out.path().into(), seed: 0 };
+        let options =
+            Options { names: vec!["claims".into()], profile: Profile::Quick, out: out.path().into(), seed: 0, cache: None };
         let summary = run(&options).unwrap();
         assert!(summary.failed.is_empty(), "{:?}", summary.failed);
         assert_eq!((summary.figures, summary.checks), (0, 2));

@@ -1,20 +1,18 @@
 //! The chapter on the exact diffusion of the digits, made from the numbers of [`crate::experiment::digits_theory`].
 
-use super::chapter::{along, digits, f, figure, images, origin, p, picture, plot, section, states};
-use super::drawing::{Axis, Mark, Series, Tone, plain};
+use super::chapter::{along, command, digits, f, figure, images, p, picture, plot, scaled, section, states};
+use super::drawing::{Axis, Drawing, Film, Mark, Pictures, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::digits_theory::{Numbers, compute};
-use serde_json::Value;
+use ndarray::Array2;
 
 /// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<(Chapter, Value)> {
-    let numbers = compute(context)?;
-    let (command, settings) = origin("digits-theory", context, &numbers.settings)?;
-    Ok((chapter(&numbers, command), settings))
+pub fn run(context: &Context) -> Result<Chapter> {
+    Ok(chapter(&compute(context)?, command("digits-theory", context)))
 }
 
 fn chapter(n: &Numbers, command: String) -> Chapter {
@@ -26,7 +24,7 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
                shows where the two agree, and holds every formula it uses to a second computation."
             .into(),
         command,
-        sections: vec![data(n), schedules(n), trajectory(n), emergence(n), comparison(n), receptive(n), elbo(n)],
+        sections: vec![data(n), schedules(n), film(n), trajectory(n), emergence(n), comparison(n), receptive(n), elbo(n)],
     }
 }
 
@@ -179,6 +177,46 @@ fn small(v: f64) -> String {
     let text = format!("{v:.2e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     format!("${mantissa} \\cdot 10^{{{exponent}}}$")
+}
+
+fn film(n: &Numbers) -> Section {
+    let film = &n.film;
+    let frame = |heading: String, k: usize, by: [&Vec<Array2<f64>>; 2]| {
+        let row = |x: &Array2<f64>| scaled(x, film.sigmas[k]);
+        let rows = vec![
+            ("noise added, and the same noise taken away".into(), row(&film.noised[k])),
+            ("back under the Gaussian law".into(), row(&by[0][k])),
+            ("back under the empirical law".into(), row(&by[1][k])),
+        ];
+        Pictures { title: String::new(), heading, columns: vec![], rows, shape: (8, 8), tone: Tone::Ink }
+    };
+    let levels = film.sigmas.len();
+    let there = (0..levels).map(|k| frame(format!("forward, σ = {}", plain(film.sigmas[k])), k, [&film.noised; 2]));
+    let back =
+        (0..levels).rev().map(|k| frame(format!("backward, σ = {}", plain(film.sigmas[k])), k, [&film.back[0], &film.back[1]]));
+    let returned = match film.returned {
+        0 => "none of the ten comes".to_string(),
+        1 => "one of the ten comes".to_string(),
+        n => format!("{n} of the ten come"),
+    };
+    section(
+        "film",
+        "From data to noise and back",
+        vec![
+            p(format!(
+                "Ten digits get more and more noise. From there a perfect sampler goes back: not by taking away the noise that was added, which it does not know, but along the flow below. \
+                 Under the empirical law it arrives at digits of the data set, and {returned} back to the digit that it was: at σ = {} little is left by which to tell which one that would be.",
+                plain(film.sigmas[levels - 1])
+            )),
+            figure(
+                "film",
+                "Ten digits on their way to noise and back, along exact paths. States are divided by $\\sqrt{1+\\sigma^2}$ for display. (The film holds under the pointer.)",
+                "A film of three rows of ten small images. All three dissolve into the same noise. Then the first row runs backwards to the digits it began with, the second becomes ten blurred shapes, the third ten crisp digits, which need not be those it began with.",
+                vec![Drawing::Film(Film { frames: there.chain(back).collect() })],
+            ),
+            evidence(&film.evidence),
+        ],
+    )
 }
 
 fn trajectory(n: &Numbers) -> Section {

@@ -1,22 +1,25 @@
 //! The chapter on a trained U-Net, made from the numbers of [`crate::experiment::digits_unet`].
 
-use super::chapter::{along, digits, f, figure, images, origin, p, picture, plot, section, states, thousands};
-use super::drawing::{Axis, Mark, Picture, Series, Tone, plain};
+use super::chapter::{self, along, command, digits, f, figure, images, p, picture, plot, scaled, section, states, thousands};
+use super::drawing::{Axis, Drawing, Film, Mark, Picture, Pictures, Series, Tone, plain};
 use super::ledger::csv;
 use super::number::Number;
 use super::page::{Block, Chapter, File, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, VERMILION};
 use crate::error::Result;
 use crate::experiment::Context;
-use crate::experiment::digits_unet::{Numbers, compute};
+use crate::experiment::digits_unet::{Numbers, Settings, compute, recipe};
 use crate::train::validation::Level;
 use serde_json::{Value, json};
 
 /// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<(Chapter, Value)> {
-    let numbers = compute(context)?;
-    let (command, settings) = origin("digits-unet", context, &json!({ "experiment": numbers.settings, "recipe": numbers.recipe }))?;
-    Ok((chapter(&numbers, command), settings))
+pub fn run(context: &Context) -> Result<Chapter> {
+    Ok(chapter(&compute(context)?, command("digits-unet", context)))
+}
+
+/// Its settings, and the recipe of its training.
+pub fn settings() -> Result<Value> {
+    Ok(json!({ "experiment": chapter::settings::<Settings>()?, "recipe": chapter::as_json(&recipe()?)? }))
 }
 
 fn chapter(n: &Numbers, command: String) -> Chapter {
@@ -252,6 +255,15 @@ fn trajectories(n: &Numbers) -> Section {
     let t = &n.trajectories;
     let row = |x| states(x, &t.strip_sigmas);
     let [network, gaussian, memory] = &t.strips;
+    const NAMES: [&str; 3] = ["network", "Gaussian, closed form", "training digits"];
+    let frame = |k: usize| Pictures {
+        title: String::new(),
+        heading: format!("σ = {}", plain(t.sigmas[k])),
+        columns: vec![],
+        rows: NAMES.iter().zip(&t.film).map(|(name, states)| (name.to_string(), scaled(&states[k], t.sigmas[k]))).collect(),
+        shape: (8, 8),
+        tone: Tone::Ink,
+    };
     section(
         "trajectories",
         "Where the noise leads it",
@@ -268,13 +280,15 @@ fn trajectories(n: &Numbers) -> Section {
                     "",
                     "noise level σ",
                     t.strip_sigmas.iter().map(|s| plain((s * 100.0).round() / 100.0)).collect(),
-                    vec![
-                        ("network".into(), row(network)),
-                        ("Gaussian, closed form".into(), row(gaussian)),
-                        ("training digits".into(), row(memory)),
-                    ],
+                    vec![(NAMES[0].into(), row(network)), (NAMES[1].into(), row(gaussian)), (NAMES[2].into(), row(memory))],
                     Tone::Ink,
                 )],
+            ),
+            figure(
+                "film",
+                "Ten draws of noise taken to data three ways, level by level. (The film holds under the pointer.)",
+                "A film of three rows of ten small images that begin as the same noise. The network's and the training digits' become digits, the Gaussian's blurred shapes.",
+                vec![Drawing::Film(Film { frames: (0..t.sigmas.len()).map(frame).collect() })],
             ),
             figure(
                 "apart",

@@ -10,6 +10,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Once;
@@ -20,22 +21,26 @@ pub const WIDTH: f64 = 720.0;
 const SVG_UNIT: f64 = 4.0;
 /// Pixels of a unit while a PNG is drawn; it is then halved, which smooths it.
 const PNG_UNIT: f64 = 4.0;
+/// The same of a film.
+const FILM_UNIT: f64 = 2.0;
 
 const TEXT: f64 = 24.0;
 const TICK: f64 = 22.0;
 const ROW: f64 = 20.0;
 
 /// One picture of a figure, with the numbers it shows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Drawing {
     /// Curves and points on two axes.
     Plot(Plot),
     /// Small pictures in rows and columns.
     Pictures(Pictures),
+    /// Such pictures, changing.
+    Film(Film),
 }
 
 /// How numbers become positions on an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scale {
     /// Equal steps are equal differences.
     Linear,
@@ -44,7 +49,7 @@ pub enum Scale {
 }
 
 /// An axis: what it says, what its column is called, and what it spans.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Axis {
     /// Column name in CSV and JSON.
     pub name: String,
@@ -72,7 +77,7 @@ impl Axis {
 }
 
 /// How a series is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mark {
     /// A solid line.
     Line,
@@ -85,7 +90,7 @@ pub enum Mark {
 }
 
 /// A curve or a set of points.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
     /// Name in the legend and in the data files; one that starts with `_` is left out of the legend.
     pub label: String,
@@ -115,7 +120,7 @@ impl Series {
 }
 
 /// Curves and points on two axes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plot {
     /// Shown above the plot when a figure has several.
     pub title: String,
@@ -132,16 +137,18 @@ pub struct Plot {
 }
 
 /// How a picture's values become colours.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Tone {
     /// -1 is paper, +1 is ink, values beyond are cut.
     Ink,
+    /// -1 is black, +1 is white, as photographs are stored; three planes are red, green and blue.
+    Light,
     /// Blue, white, red about zero, scaled by the picture's own largest absolute value.
     Diverging,
 }
 
 /// One small picture.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Picture {
     /// Row-major values.
     pub values: Vec<f64>,
@@ -150,7 +157,7 @@ pub struct Picture {
 }
 
 /// Rows of small pictures under shared column headings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pictures {
     /// Shown above when a figure has several.
     pub title: String,
@@ -166,9 +173,78 @@ pub struct Pictures {
     pub tone: Tone,
 }
 
+/// Pictures that change: frames of one layout, shown one after the other for ever. The last one stays for a while, and is what is seen where nothing
+/// moves: in print, and by who asks the system for less motion. It stands still under the pointer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Film {
+    /// At least one.
+    pub frames: Vec<Pictures>,
+}
+
+impl Film {
+    /// Milliseconds of a frame, and how many of them the last one stays.
+    const FRAME: usize = 160;
+    const STAYS: usize = 14;
+
+    /// Turns of a frame in one round.
+    fn turns(&self) -> usize {
+        self.frames.len() - 1 + Self::STAYS
+    }
+
+    /// All frames on top of each other, the last one uppermost, each seen in its turn by CSS alone.
+    fn svg(&self) -> Result<String> {
+        let frames = self.frames.iter().map(|f| Drawing::Pictures(f.clone()).svg()).collect::<Result<Vec<_>>>()?;
+        let parts = |svg: &str| {
+            let inside = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
+            (svg[..inside].to_owned(), svg[inside..].trim_end().trim_end_matches("</svg>").to_owned())
+        };
+        // The rules are the same for all films of as many frames: a page may hold several.
+        let (turns, last) = (self.turns(), self.frames.len() - 1);
+        let (name, round) = (format!("film{turns}"), turns * Self::FRAME);
+        let share = |n: usize| 100.0 * n as f64 / turns as f64;
+        let mut out = parts(&frames[0]).0;
+        let _ = write!(
+            out,
+            "<style>@keyframes {name}{{0%{{opacity:1}}{:.4}%,100%{{opacity:0}}}}@keyframes {name}-last{{0%{{opacity:1}}{:.4}%,100%{{opacity:0}}}}\
+             .{name}{{animation:{name} {round}ms step-end infinite}}.{name}:last-child{{animation-name:{name}-last}}\
+             svg:hover>.{name}{{animation-play-state:paused}}\
+             @media print,(prefers-reduced-motion:reduce){{.{name}{{animation:none;opacity:0}}.{name}:last-child{{opacity:1}}}}</style>",
+            share(1),
+            share(Self::STAYS)
+        );
+        for (k, frame) in frames.iter().enumerate() {
+            // A negative delay: as if the round had begun long ago.
+            let delay = k as i64 * Self::FRAME as i64 - round as i64;
+            let hidden = if k < last { " aria-hidden=\"true\"" } else { "" };
+            let _ = write!(out, "<g class=\"{name}\" style=\"animation-delay:{delay}ms\"{hidden}>{}</g>", parts(frame).1);
+        }
+        Ok(out + "</svg>\n")
+    }
+
+    /// As an animated PNG.
+    fn png(&self) -> Result<Vec<u8>> {
+        let frames = self.frames.iter().map(|f| Drawing::Pictures(f.clone()).bitmap(FILM_UNIT)).collect::<Result<Vec<_>>>()?;
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, frames[0].width(), frames[0].height());
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.set_animated(frames.len() as u32, 0).map_err(drawing_failed)?;
+        let mut writer = encoder.write_header().map_err(drawing_failed)?;
+        for (k, frame) in frames.iter().enumerate() {
+            let turns = if k + 1 == frames.len() { Self::STAYS } else { 1 };
+            writer.set_frame_delay((turns * Self::FRAME) as u16, 1000).map_err(drawing_failed)?;
+            writer.write_image_data(frame.as_raw()).map_err(drawing_failed)?;
+        }
+        writer.finish().map_err(drawing_failed)?;
+        Ok(bytes)
+    }
+}
+
 impl Drawing {
     /// As an SVG document.
     pub fn svg(&self) -> Result<String> {
+        if let Drawing::Film(film) = self {
+            return film.svg();
+        }
         let layout = self.layout();
         let size = ((WIDTH * SVG_UNIT) as u32, (layout.height * SVG_UNIT) as u32);
         let mut svg = String::new();
@@ -187,24 +263,31 @@ impl Drawing {
         Ok(svg)
     }
 
-    /// As a PNG file, in the light colours.
+    /// As a PNG file, in the light colours; a film as an animated one.
     pub fn png(&self) -> Result<Vec<u8>> {
+        match self {
+            Drawing::Film(film) => film.png(),
+            _ => encode_png(&self.bitmap(PNG_UNIT)?.into()),
+        }
+    }
+
+    /// Its pixels, half of `unit` to a unit of length.
+    fn bitmap(&self, unit: f64) -> Result<image::RgbImage> {
         let layout = self.layout();
-        let (w, h) = ((WIDTH * PNG_UNIT) as u32, (layout.height * PNG_UNIT) as u32);
+        let (w, h) = ((WIDTH * unit) as u32, (layout.height * unit) as u32);
         let mut pixels = vec![255; (w * h * 3) as usize];
         {
             let area = BitMapBackend::with_buffer(&mut pixels, (w, h)).into_drawing_area();
-            self.draw(&Pen { area: &area, unit: PNG_UNIT }, &layout, true).map_err(drawing_failed)?;
+            self.draw(&Pen { area: &area, unit }, &layout, true).map_err(drawing_failed)?;
             area.present().map_err(drawing_failed)?;
         }
         let fine = image::RgbImage::from_raw(w, h, pixels).ok_or_else(|| drawing_failed("buffer of the wrong size"))?;
-        encode_png(&image::DynamicImage::from(image::imageops::resize(&fine, w / 2, h / 2, image::imageops::FilterType::Triangle)))
+        Ok(image::imageops::resize(&fine, w / 2, h / 2, image::imageops::FilterType::Triangle))
     }
 
     /// Its numbers as CSV, 17 significant digits.
     pub fn csv(&self) -> Result<String> {
         let mut out = csv::Writer::from_writer(Vec::new());
-        let number = |v: &f64| format!("{v:.16e}");
         let mut write = |record: Vec<String>| out.write_record(&record).map_err(drawing_failed);
         match self {
             Drawing::Plot(p) => {
@@ -216,13 +299,14 @@ impl Drawing {
                 }
             }
             Drawing::Pictures(p) => {
-                let pixels = p.shape.0 * p.shape.1;
-                write(["row", "column"].map(String::from).into_iter().chain((0..pixels).map(|i| format!("p{i}"))).collect())?;
-                for (label, row) in &p.rows {
-                    for (k, picture) in row.iter().enumerate() {
-                        let column = p.columns.get(k).cloned().unwrap_or_else(|| k.to_string());
-                        write([label.clone(), column].into_iter().chain(picture.values.iter().map(number)).collect())?;
-                    }
+                write(p.csv_head())?;
+                p.csv_rows().try_for_each(&mut write)?;
+            }
+            Drawing::Film(film) => {
+                let head = film.frames.first().map(Pictures::csv_head).unwrap_or_default();
+                write(std::iter::once("frame".to_string()).chain(head).collect())?;
+                for (k, frame) in film.frames.iter().enumerate() {
+                    frame.csv_rows().try_for_each(|row| write(std::iter::once(k.to_string()).chain(row).collect()))?;
                 }
             }
         }
@@ -242,16 +326,8 @@ impl Drawing {
                     "y": s.points.iter().map(|p| p.1).collect::<Vec<_>>(),
                 })).collect::<Vec<_>>(),
             }),
-            Drawing::Pictures(p) => json!({
-                "title": p.title,
-                "width": p.shape.0,
-                "height": p.shape.1,
-                "columns": p.columns,
-                "rows": p.rows.iter().map(|(label, row)| json!({
-                    "label": label,
-                    "pictures": row.iter().map(|q| json!({"note": q.note, "values": q.values})).collect::<Vec<_>>(),
-                })).collect::<Vec<_>>(),
-            }),
+            Drawing::Pictures(p) => p.json(),
+            Drawing::Film(film) => json!({"frames": film.frames.iter().map(Pictures::json).collect::<Vec<_>>()}),
         }
     }
 
@@ -267,7 +343,11 @@ impl Drawing {
 
     /// Whether it wants a row of the page to itself.
     pub fn is_wide(&self) -> bool {
-        matches!(self, Drawing::Pictures(p) if p.columns_count() > 6)
+        match self {
+            Drawing::Plot(_) => false,
+            Drawing::Pictures(p) => p.columns_count() > 6,
+            Drawing::Film(_) => true,
+        }
     }
 
     fn layout(&self) -> Layout {
@@ -275,6 +355,7 @@ impl Drawing {
         match self {
             Drawing::Plot(p) => p.layout(),
             Drawing::Pictures(p) => p.layout(),
+            Drawing::Film(film) => film.frames.first().map(Pictures::layout).unwrap_or_default(),
         }
     }
 
@@ -283,6 +364,8 @@ impl Drawing {
         match self {
             Drawing::Plot(p) => p.draw(pen, layout),
             Drawing::Pictures(p) => p.draw(pen, raster),
+            // A film is drawn frame by frame.
+            Drawing::Film(_) => Ok(()),
         }
     }
 }
@@ -615,7 +698,42 @@ fn clipped(points: &[Option<(f64, f64)>]) -> Vec<Vec<(f64, f64)>> {
     runs
 }
 
+/// 17 significant digits.
+fn number(v: &f64) -> String {
+    format!("{v:.16e}")
+}
+
 impl Pictures {
+    fn csv_head(&self) -> Vec<String> {
+        // Colour has three planes.
+        let first = self.rows.iter().find_map(|r| r.1.first());
+        let pixels = first.map_or(self.shape.0 * self.shape.1, |p| p.values.len());
+        let pixels = (0..pixels).map(|i| format!("p{i}"));
+        ["row", "column"].map(String::from).into_iter().chain(pixels).collect()
+    }
+
+    fn csv_rows(&self) -> impl Iterator<Item = Vec<String>> {
+        self.rows.iter().flat_map(move |(label, row)| {
+            row.iter().enumerate().map(move |(k, picture)| {
+                let column = self.columns.get(k).cloned().unwrap_or_else(|| k.to_string());
+                [label.clone(), column].into_iter().chain(picture.values.iter().map(number)).collect()
+            })
+        })
+    }
+
+    fn json(&self) -> Value {
+        let picture = |q: &Picture| json!({"note": q.note, "values": q.values});
+        let row = |(label, row): &(String, Vec<Picture>)| json!({"label": label, "pictures": row.iter().map(picture).collect::<Vec<_>>()});
+        json!({
+            "title": self.title,
+            "heading": self.heading,
+            "width": self.shape.0,
+            "height": self.shape.1,
+            "columns": self.columns,
+            "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
+        })
+    }
+
     fn columns_count(&self) -> usize {
         self.rows.iter().map(|r| r.1.len()).max().unwrap_or(0).max(self.columns.len()).max(1)
     }
@@ -671,6 +789,12 @@ impl Pictures {
             Tone::Ink => {
                 picture.values.iter().map(|v| [(255.0 * (1.0 - (v + 1.0) / 2.0)).round().clamp(0.0, 255.0) as u8; 3]).collect()
             }
+            Tone::Light => {
+                let byte = |v: f64| (127.5 * (v + 1.0)).round().clamp(0.0, 255.0) as u8;
+                let plane = self.shape.0 * self.shape.1;
+                let at = |i: usize, channel: usize| byte(picture.values[(channel * plane + i) % picture.values.len()]);
+                (0..plane).map(|i| [0, 1, 2].map(|channel| at(i, channel))).collect()
+            }
             Tone::Diverging => {
                 let largest = picture.values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                 // Ends of ColorBrewer's RdBu, which stay apart in every common colour blindness.
@@ -682,19 +806,23 @@ impl Pictures {
     }
 
     fn svg_images(&self) -> Result<String> {
-        let mut out = String::new();
+        let mut out = String::from("<g style=\"image-rendering:pixelated\">");
         for ((x, y), (w, h), picture) in self.places() {
-            let bytes: Vec<u8> = self.pixels(picture).into_iter().flatten().collect();
-            let small = image::RgbImage::from_raw(self.shape.0 as u32, self.shape.1 as u32, bytes);
+            let (pixels, (width, height)) = (self.pixels(picture), (self.shape.0 as u32, self.shape.1 as u32));
+            // Greys take a third of the room; a film has thousands of pictures.
+            let small: Option<image::DynamicImage> = match self.tone {
+                Tone::Ink => image::GrayImage::from_raw(width, height, pixels.into_iter().map(|p| p[0]).collect()).map(Into::into),
+                _ => image::RgbImage::from_raw(width, height, pixels.into_iter().flatten().collect()).map(Into::into),
+            };
             let small = small.ok_or_else(|| drawing_failed("a picture whose values do not fill its shape"))?;
-            let data = base64::engine::general_purpose::STANDARD.encode(encode_png(&small.into())?);
+            let data = base64::engine::general_purpose::STANDARD.encode(encode_png(&small)?);
             let [x, y, w, h] = [x, y, w, h].map(|v| v * SVG_UNIT);
             let _ = writeln!(
                 out,
-                "<image x=\"{x:.0}\" y=\"{y:.0}\" width=\"{w:.0}\" height=\"{h:.0}\" preserveAspectRatio=\"none\" style=\"image-rendering:pixelated\" href=\"data:image/png;base64,{data}\"/>"
+                "<image x=\"{x:.0}\" y=\"{y:.0}\" width=\"{w:.0}\" height=\"{h:.0}\" preserveAspectRatio=\"none\" href=\"data:image/png;base64,{data}\"/>"
             );
         }
-        Ok(out)
+        Ok(out + "</g>")
     }
 
     fn draw<DB: DrawingBackend>(&self, pen: &Pen<'_, DB>, raster: bool) -> Drawn<DB> {
@@ -800,6 +928,40 @@ mod tests {
         let empty = Series::new("s", [f64::NAN, -1.0], [1.0, 2.0], Mark::Dashed, BLUE);
         let plot = Drawing::Plot(Plot::new("", Axis::log("a", "a"), Axis::linear("b", "b"), vec![empty]));
         assert!(plot.svg().unwrap().starts_with("<svg") && plot.png().unwrap().starts_with(b"\x89PNG"));
+    }
+
+    #[test]
+    fn a_film_shows_its_frames_in_turn() {
+        let frame = |v: f64| Pictures {
+            title: String::new(),
+            heading: format!("frame {v}"),
+            columns: vec![],
+            rows: vec![("r".into(), vec![Picture { values: vec![v; 4], note: String::new() }])],
+            shape: (2, 2),
+            tone: Tone::Ink,
+        };
+        let film = Drawing::Film(Film { frames: [-1.0, 0.0, 1.0].map(frame).into() });
+        let svg = film.svg().unwrap();
+        assert_eq!((svg.matches("<svg").count(), svg.matches("</svg>").count(), svg.matches("<g class=").count()), (1, 1, 3));
+        // 3 frames, the last of them for 14 turns: a round of 16 turns of 160 ms.
+        assert!(svg.contains("animation-delay:-2560ms") && svg.contains("animation-delay:-2240ms") && svg.contains("6.2500%"));
+        assert!(svg.contains("prefers-reduced-motion"));
+
+        let bytes = film.png().unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
+        assert_eq!(reader.info().animation_control().unwrap().num_frames, 3);
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let middles: Vec<u8> = (0..3)
+            .map(|_| {
+                let shown = reader.next_frame(&mut pixels).unwrap();
+                pixels[shown.line_size * (shown.height as usize * 2 / 3) + 3 * 80]
+            })
+            .collect();
+        assert_eq!(middles, [255, 128, 0]);
+
+        let (csv, json) = (film.csv().unwrap(), film.json());
+        assert!(csv.starts_with("frame,row,column,p0") && csv.lines().count() == 4);
+        assert_eq!(json["frames"][2]["rows"][0]["pictures"][0]["values"][3], 1.0);
     }
 
     #[test]

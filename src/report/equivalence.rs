@@ -1,6 +1,6 @@
 //! The chapter on objectives, made from the numbers of [`crate::experiment::equivalence`].
 
-use super::chapter::{along, f, figure, origin, p, plot, section, thousands};
+use super::chapter::{along, command, f, figure, p, plot, section, thousands};
 use super::drawing::{Axis, Drawing, Mark, Series, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, Colour, GREEN, MUTED, PURPLE, VERMILION};
@@ -10,13 +10,10 @@ use crate::experiment::Context;
 use crate::experiment::equivalence::linear::{Objective, at_level};
 use crate::experiment::equivalence::manifold::Space;
 use crate::experiment::equivalence::{Numbers, TARGETS, compute};
-use serde_json::Value;
 
 /// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<(Chapter, Value)> {
-    let numbers = compute(context)?;
-    let (command, settings) = origin("equivalence", context, &numbers.settings)?;
-    Ok((chapter(&numbers, command)?, settings))
+pub fn run(context: &Context) -> Result<Chapter> {
+    chapter(&compute(context)?, command("equivalence", context))
 }
 
 fn chapter(n: &Numbers, command: String) -> Result<Chapter> {
@@ -602,7 +599,7 @@ mod tests {
         let mut settings = Settings::embedded().unwrap();
         let short = Effort { levels: 9, runs: 16, spiral_steps: 2, spiral_draws: 16, train_steps: 2, judged: 16 };
         (settings.quick, settings.stochastic_steps, settings.judged_levels) = (short, 600, 3);
-        let context = Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {} };
+        let context = Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {}, trainings: None };
         let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new()).unwrap();
         let exact: Vec<_> = chapter.evidence().filter(|e| !e.what.contains("σ/α =")).collect();
         let failed: Vec<_> = exact.iter().filter(|e| !e.holds()).collect();

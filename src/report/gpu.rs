@@ -163,13 +163,18 @@ impl Results {
 }
 
 /// The chapter: the last run's, or that there was none.
-pub fn run(_: &Context) -> Result<(Chapter, Value)> {
-    match Results::read(Path::new(FOLDER))?.filter(|results| !results.device.contains("emulator")) {
-        Some(results) => {
-            Ok((chapter(&results)?, json!({"date": results.date, "commit": results.commit, "device": results.device})))
-        }
-        None => Ok((without(), Value::Null)),
-    }
+pub fn run(_: &Context) -> Result<Chapter> {
+    last_run()?.map_or_else(|| Ok(without()), |results| chapter(&results))
+}
+
+/// Which run it shows.
+pub fn settings() -> Result<Value> {
+    let of = |run: Results| json!({"date": run.date, "commit": run.commit, "device": run.device});
+    Ok(last_run()?.map_or(Value::Null, of))
+}
+
+fn last_run() -> Result<Option<Results>> {
+    Ok(Results::read(Path::new(FOLDER))?.filter(|results| !results.device.contains("emulator")))
 }
 
 fn described(lead: String, sections: Vec<Section>) -> Chapter {

@@ -1,6 +1,6 @@
 //! The chapter on a network trained on a Gaussian random field, made from the numbers of [`crate::experiment::grf`].
 
-use super::chapter::{along, f, figure, origin, p, picture, plot, section, thousands};
+use super::chapter::{along, command, f, figure, p, percent, picture, plot, section, thousands};
 use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, INK, MUTED, SERIES, VERMILION};
@@ -8,13 +8,10 @@ use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::grf::{Numbers, compute};
 use ndarray::Array2;
-use serde_json::Value;
 
 /// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<(Chapter, Value)> {
-    let numbers = compute(context)?;
-    let (command, settings) = origin("grf", context, &numbers.settings)?;
-    Ok((chapter(&numbers, command), settings))
+pub fn run(context: &Context) -> Result<Chapter> {
+    Ok(chapter(&compute(context)?, command("grf", context)))
 }
 
 fn chapter(n: &Numbers, command: String) -> Chapter {
@@ -29,10 +26,6 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
         command,
         sections: vec![denoiser(n), samples(n)],
     }
-}
-
-fn percent(share: f64) -> String {
-    format!("{} %", plain(100.0 * share))
 }
 
 /// A frequency as it is drawn.
@@ -250,7 +243,7 @@ mod tests {
         let mut settings = Settings::embedded().unwrap();
         settings.quick = Effort { train_steps: 3, draws: 16, samples: 16 };
         settings.judged_levels = 3;
-        let context = Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {} };
+        let context = Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {}, trainings: None };
         let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new());
         let trained = |e: &&Evidence| e.what.starts_with("trained");
         let failed: Vec<_> = chapter.evidence().filter(|e| !trained(e) && !e.holds()).collect();

@@ -4,25 +4,39 @@
 
 mod chapter;
 mod claims;
+pub mod compare;
 mod digits_theory;
 mod digits_unet;
 pub mod drawing;
+mod elbo;
 mod equivalence;
+mod flow_matching;
 mod folder;
 pub mod gpu;
 mod grf;
+mod guidance;
+mod langevin;
+mod latent;
 pub mod ledger;
+mod manifest;
+mod natural_patches;
 pub mod number;
 pub mod page;
+mod preconditioning;
+mod progress;
 mod prose;
 mod samplers;
+mod schedules;
 pub mod style;
 
 use crate::error::{Error, Result};
 use crate::experiment;
+use crate::file::Cache;
 use folder::Staging;
-use indicatif::{ProgressBar, ProgressStyle};
 use page::{Chapter, Colophon};
+use progress::Progress;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -40,6 +54,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Seed of every random draw.
     pub seed: u64,
+    /// Where chapters and trainings are kept, and taken from by a later run of the same program; none, and all is computed.
+    pub cache: Option<Cache>,
 }
 
 /// What a run did.
@@ -47,8 +63,8 @@ pub struct Options {
 pub struct Summary {
     /// The page.
     pub index: PathBuf,
-    /// Experiments that ran.
-    pub experiments: Vec<String>,
+    /// Experiments on the page, each with whether it was taken from the cache.
+    pub experiments: Vec<(String, bool)>,
     /// Figures drawn.
     pub figures: usize,
     /// Checks made.
@@ -65,8 +81,12 @@ pub struct Experiment {
     pub name: &'static str,
     /// One line of what it shows.
     pub about: &'static str,
-    /// Computes and describes; the second part is its settings, for the manifest.
-    run: fn(&experiment::Context) -> Result<(Chapter, Value)>,
+    /// Seconds that it takes, quick and full, on two cores: what the time left is reckoned by. Roughly: a run corrects them by its own speed.
+    seconds: [f64; 2],
+    /// What, beside profile and seed, its numbers depend on.
+    settings: fn() -> Result<Value>,
+    /// Computes and describes.
+    run: fn(&experiment::Context) -> Result<Chapter>,
 }
 
 /// Every experiment, in the order of the page.
@@ -74,36 +94,106 @@ pub const EXPERIMENTS: &[Experiment] = &[
     Experiment {
         name: "digits-theory",
         about: "the exact diffusion of 1,797 handwritten digits: spectrum, trajectories, emergence, Wiener against empirical, ELBO",
+        seconds: [9.0, 36.0],
+        settings: chapter::settings::<experiment::digits_theory::Settings>,
         run: digits_theory::run,
+    },
+    Experiment {
+        name: "schedules",
+        about: "noise levels and time, terminal SNR and brightness, single steps, grids, resolution, learned schedules",
+        seconds: [1.0, 4.0],
+        settings: chapter::settings::<experiment::schedules::Settings>,
+        run: schedules::run,
+    },
+    Experiment {
+        name: "elbo",
+        about: "the variational bound line by line, against steps and schedules, in bits, and three likelihoods of one network",
+        seconds: [3.0, 12.0],
+        settings: chapter::settings::<experiment::elbo::Settings>,
+        run: elbo::run,
+    },
+    Experiment {
+        name: "preconditioning",
+        about: "EDM's scalings, targets and what can be known of them, errors on their way to x0, weights, times, averages of weights",
+        seconds: [5.0, 20.0],
+        settings: chapter::settings::<experiment::preconditioning::Settings>,
+        run: preconditioning::run,
+    },
+    Experiment {
+        name: "natural-patches",
+        about: "five photographs: spectra near 1/f^2, the Wiener filter against recall, coarse before fine, teleportation, receptive fields",
+        seconds: [13.0, 52.0],
+        settings: chapter::settings::<experiment::natural_patches::Settings>,
+        run: natural_patches::run,
+    },
+    Experiment {
+        name: "langevin",
+        about: "Langevin dynamics, the score, annealing, the family of reverse SDEs, predictor and corrector, on known laws",
+        seconds: [12.0, 48.0],
+        settings: chapter::settings::<experiment::langevin::Settings>,
+        run: langevin::run,
     },
     Experiment {
         name: "samplers",
         about: "what few steps cost, exactly: DDPM, DDIM, DPM-Solver, Heun, students; measured orders; work against precision",
+        seconds: [15.0, 60.0],
+        settings: chapter::settings::<experiment::samplers::Settings>,
         run: samplers::run,
+    },
+    Experiment {
+        name: "flow-matching",
+        about: "straight lines and bent flows: one flow on every path, what crossing and bending cost, reflow, where Euler's steps go",
+        seconds: [2.0, 8.0],
+        settings: chapter::settings::<experiment::flow_matching::Settings>,
+        run: flow_matching::run,
+    },
+    Experiment {
+        name: "guidance",
+        about: "what guidance samples: the produced law against the tilted one, a lost mode, digits at growing scales, where it works",
+        seconds: [7.0, 28.0],
+        settings: chapter::settings::<experiment::guidance::Settings>,
+        run: guidance::run,
+    },
+    Experiment {
+        name: "latent",
+        about: "linear VAEs and principal components: bound and gap, collapse, what compression and sampler each lose, what a latent saves",
+        seconds: [6.0, 24.0],
+        settings: chapter::settings::<experiment::latent::Settings>,
+        run: latent::run,
     },
     Experiment {
         name: "digits-unet",
         about: "a U-Net trained on the digits: its samples, its loss, trajectories and receptive fields beside the exact ones",
+        seconds: [73.0, 405.0],
+        settings: digits_unet::settings,
         run: digits_unet::run,
     },
     Experiment {
         name: "equivalence",
         about: "x0-, eps-, v- and velocity-objectives: one minimiser, one path, and where a bottleneck or training parts them",
+        seconds: [67.0, 660.0],
+        settings: chapter::settings::<experiment::equivalence::Settings>,
         run: equivalence::run,
     },
     Experiment {
         name: "grf",
         about: "a U-Net trained on Gaussian random fields: its excess risk and its samples' spectrum, against the exact law",
+        seconds: [46.0, 670.0],
+        settings: chapter::settings::<experiment::grf::Settings>,
         run: grf::run,
     },
     Experiment {
         name: "claims",
         about: "151 statements of five lecture decks, each with the verdict that its check computes, slips and corrections first",
+        seconds: [5.0, 20.0],
+        settings: chapter::settings::<experiment::claims::Settings>,
         run: claims::run,
     },
     Experiment {
         name: "gpu",
         about: "what the last run on a GPU found: every kernel and the networks against f64, throughput beside PyTorch",
+        seconds: [1.0, 4.0],
+        settings: gpu::settings,
         run: gpu::run,
     },
 ];
@@ -133,61 +223,87 @@ pub fn select(names: &[String]) -> Result<Vec<&'static Experiment>> {
     Ok(chosen)
 }
 
+/// A chapter as it is kept.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    chapter: Chapter,
+    /// Wall-clock time that it took.
+    seconds: f64,
+}
+
+/// Kinds of files and folders in the cache, and how many of each stay there.
+const CHAPTERS: (&str, usize) = ("chapter", 64);
+const TRAININGS: (&str, usize) = ("trainings", 8);
+
 /// Runs the experiments and writes the page, its figures (SVG, PNG), their numbers (CSV, JSON) and a manifest.
 ///
-/// Progress is shown on stderr when it is a terminal. The same seed gives the same numbers on any number of threads.
+/// Progress is shown on stderr when it is a terminal. The same seed gives the same numbers on any number of threads. A run that was stopped goes
+/// on where it was, if there is a cache: with the experiments that it had not finished, and within their trainings.
 ///
 /// # Errors
 /// An unknown name, a folder that can't be written, an experiment that fails.
 pub fn run(options: &Options) -> Result<Summary> {
     let start = Instant::now();
     let experiments = select(&options.names)?;
-    let staging = Staging::new(&options.out)?;
-    let bar = ProgressBar::new(0);
-    bar.set_style(
-        ProgressStyle::with_template("{spinner} {prefix} {msg} [{bar:24}] {pos}/{len} {elapsed}")
-            .unwrap_or(ProgressStyle::default_bar()),
-    );
-    bar.enable_steady_tick(Duration::from_millis(120));
-    let (mut chapters, mut records) = (Vec::new(), Vec::new());
-    for experiment in &experiments {
-        let begin = Instant::now();
-        bar.set_prefix(experiment.name);
-        bar.set_position(0);
-        let progress = |done: usize, of: usize, what: &str| {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-            bar.set_message(what.to_string());
-        };
-        let (chapter, settings) =
-            (experiment.run)(&experiment::Context { profile: options.profile, seed: options.seed, progress: &progress })?;
-        bar.set_message("drawing");
-        write_files(&staging, &chapter)?;
-        let evidence = chapter
-            .evidence()
-            .map(|e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "why": e.why, "ok": e.holds()}));
-        staging.write(&format!("{}/checks.json", chapter.name), pretty(&evidence.collect::<Vec<_>>().into()))?;
-        records.push(json!({"name": experiment.name, "settings": settings, "seconds": begin.elapsed().as_secs_f64()}));
-        chapters.push(chapter);
+    // What can be refused is refused before anything is computed.
+    drop(Staging::new(&options.out)?);
+    let settings = experiments.iter().map(|e| (e.settings)()).collect::<Result<Vec<_>>>()?;
+    let program = manifest::program();
+    let key = |k: usize| {
+        let name = experiments[k].name;
+        format!("{program}\n{name}, {}, seed {}\n{}", options.profile, options.seed, settings[k])
+    };
+    let kept = |k: usize| {
+        let bytes = options.cache.as_ref()?.get(&key(k), CHAPTERS.0)?;
+        postcard::from_bytes::<Kept>(&bytes).ok()
+    };
+    let mut done: Vec<Option<Kept>> = (0..experiments.len()).map(kept).collect();
+    let from_cache: Vec<bool> = done.iter().map(Option::is_some).collect();
+    let missing: Vec<usize> = (0..experiments.len()).filter(|k| !from_cache[*k]).collect();
+    let progress =
+        Progress::new(missing.iter().map(|k| options.profile.of(experiments[*k].seconds[0], experiments[*k].seconds[1])));
+    for (turn, k) in missing.into_iter().enumerate() {
+        let (begin, experiment) = (Instant::now(), experiments[k]);
+        let trainings = options.cache.as_ref().map(|cache| cache.path(&key(k), TRAININGS.0));
+        let chapter = (experiment.run)(&experiment::Context {
+            profile: options.profile,
+            seed: options.seed,
+            progress: &|step, of, what| progress.tell(turn, experiment.name, step, of, what),
+            trainings: trainings.as_deref(),
+        })?;
+        let computed = Kept { chapter, seconds: begin.elapsed().as_secs_f64() };
+        if let (Some(cache), Ok(bytes)) = (&options.cache, postcard::to_stdvec(&computed)) {
+            cache.put(&key(k), CHAPTERS.0, &bytes, CHAPTERS.1);
+            // They have served.
+            let _ = trainings.map(std::fs::remove_dir_all);
+            cache.prune(TRAININGS.0, TRAININGS.1);
+        }
+        done[k] = Some(computed);
     }
-    let colophon = Colophon { version: env!("CARGO_PKG_VERSION").into(), profile: options.profile.to_string(), seed: options.seed };
+    let (chapters, seconds): (Vec<Chapter>, Vec<f64>) = done.into_iter().flatten().map(|k| (k.chapter, k.seconds)).unzip();
+
+    progress.say("drawing");
+    let staging = Staging::new(&options.out)?;
+    for chapter in &chapters {
+        write_files(&staging, chapter)?;
+    }
+    let colophon = Colophon { version: manifest::VERSION.into(), profile: options.profile.to_string(), seed: options.seed };
     staging.write("index.html", page::html(&chapters, &colophon)?)?;
-    let manifest = json!({
-        "tweedie": colophon.version,
+    let of = |k: usize| json!({"name": experiments[k].name, "settings": settings[k], "seconds": seconds[k]});
+    let mut manifest = manifest::of_the_machine();
+    let run = json!({
         "profile": colophon.profile,
         "seed": options.seed,
-        "threads": rayon::current_num_threads(),
-        "os": std::env::consts::OS,
-        "arch": std::env::consts::ARCH,
         "seconds": start.elapsed().as_secs_f64(),
-        "experiments": records,
+        "experiments": (0..experiments.len()).map(of).collect::<Vec<_>>(),
     });
-    staging.write("manifest.json", pretty(&manifest))?;
+    manifest.extend(run.as_object().cloned().unwrap_or_default());
+    staging.write("manifest.json", pretty(&manifest.into()))?;
     staging.publish()?;
-    bar.finish_and_clear();
+    progress.clear();
     Ok(Summary {
         index: options.out.join("index.html"),
-        experiments: experiments.iter().map(|e| e.name.to_string()).collect(),
+        experiments: experiments.iter().zip(from_cache).map(|(e, kept)| (e.name.to_string(), kept)).collect(),
         figures: chapters.iter().map(|c| c.figures().count()).sum(),
         checks: chapters.iter().map(|c| c.evidence().count()).sum(),
         failed: chapters.iter().flat_map(Chapter::evidence).filter(|e| !e.holds()).map(|e| e.what.clone()).collect(),
@@ -195,23 +311,26 @@ pub fn run(options: &Options) -> Result<Summary> {
     })
 }
 
+/// The figures, their numbers, the checks and all else of a chapter's folder.
 fn write_files(staging: &Staging, chapter: &Chapter) -> Result<()> {
     for file in chapter.files() {
         staging.write(&format!("{}/{}", chapter.name, file.name), &file.content)?;
     }
-    for figure in chapter.figures() {
-        for (k, drawing) in figure.drawings.iter().enumerate() {
-            let stem = format!("{}/{}", chapter.name, figure.stem(k));
-            // The style goes after the opening tag of the root element.
-            let svg = drawing.svg()?;
-            let body = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
-            staging.write(&format!("{stem}.svg"), format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]))?;
-            staging.write(&format!("{stem}.png"), drawing.png()?)?;
-            staging.write(&format!("{stem}.csv"), drawing.csv()?)?;
-            staging.write(&format!("{stem}.json"), pretty(&drawing.json()))?;
-        }
-    }
-    Ok(())
+    let evidence = chapter
+        .evidence()
+        .map(|e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "why": e.why, "ok": e.holds()}));
+    staging.write(&format!("{}/checks.json", chapter.name), pretty(&evidence.collect::<Vec<_>>().into()))?;
+    let drawings = chapter.figures().flat_map(|figure| figure.drawings.iter().enumerate().map(move |(k, d)| (figure, k, d)));
+    drawings.collect::<Vec<_>>().into_par_iter().try_for_each(|(figure, k, drawing)| {
+        let stem = format!("{}/{}", chapter.name, figure.stem(k));
+        // The style goes after the opening tag of the root element.
+        let svg = drawing.svg()?;
+        let body = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
+        staging.write(&format!("{stem}.svg"), format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]))?;
+        staging.write(&format!("{stem}.png"), drawing.png()?)?;
+        staging.write(&format!("{stem}.csv"), drawing.csv()?)?;
+        staging.write(&format!("{stem}.json"), pretty(&drawing.json()))
+    })
 }
 
 fn pretty(value: &Value) -> String {
@@ -225,22 +344,12 @@ mod tests {
     use std::path::Path;
 
     fn options(out: &Path) -> Options {
-        Options { names: vec!["digits-theory".into()], profile: Profile::Quick, out: out.to_path_buf(), seed: 0 }
+        Options { names: vec!["digits-theory".into()], profile: Profile::Quick, out: out.to_path_buf(), seed: 0, cache: None }
     }
 
     /// All values of an attribute.
     fn attributes<'a>(html: &'a str, name: &str) -> Vec<&'a str> {
         html.split(&format!(" {name}=\"")).skip(1).map(|rest| rest.split('"').next().unwrap()).collect()
-    }
-
-    /// Every number in a JSON value, in order.
-    fn numbers(value: &Value) -> Vec<f64> {
-        match value {
-            Value::Number(n) => n.as_f64().into_iter().collect(),
-            Value::Array(a) => a.iter().flat_map(numbers).collect(),
-            Value::Object(o) => o.values().flat_map(numbers).collect(),
-            _ => Vec::new(),
-        }
     }
 
     #[test]
@@ -280,32 +389,41 @@ mod tests {
         assert_eq!(left, ["digits-theory", "index.html", "manifest.json"].map(String::from).into());
         let manifest: Value = serde_json::from_str(&std::fs::read_to_string(out.path().join("manifest.json")).unwrap()).unwrap();
         assert_eq!(manifest["experiments"][0]["settings"]["steps"], 1000);
-
-        // The committed gallery shows the numbers that the program computes today, up to rounding that differs between machines.
-        let gallery = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/gallery");
-        let mut compared = 0;
-        for file in
-            std::fs::read_dir(&gallery).unwrap().map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "json"))
-        {
-            let read = |p: &Path| numbers(&serde_json::from_str(&std::fs::read_to_string(p).unwrap()).unwrap());
-            let (old, new) = (read(&file), read(&out.path().join("digits-theory").join(file.file_name().unwrap())));
-            assert_eq!(old.len(), new.len(), "{}: run `just gallery`", file.display());
-            let off = old.iter().zip(&new).map(|(a, b)| (a - b).abs() / (1e-3 + a.abs())).fold(0.0, f64::max);
-            assert!(off <= 1e-6, "{} is stale by {off:e}: run `just gallery`", file.display());
-            compared += 1;
-        }
-        assert!(compared >= 4);
     }
 
     #[test]
     fn numbers_do_not_depend_on_the_number_of_threads() {
         let csv = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let context = experiment::Context { profile: Profile::Quick, seed: 3, progress: &|_, _, _| {} };
-            let (chapter, _) = pool.install(|| (EXPERIMENTS[0].run)(&context)).unwrap();
+            let context = experiment::Context { profile: Profile::Quick, seed: 3, progress: &|_, _, _| {}, trainings: None };
+            let chapter = pool.install(|| (EXPERIMENTS[0].run)(&context)).unwrap();
             chapter.figures().flat_map(|f| f.drawings.iter().map(|d| d.csv().unwrap())).collect::<Vec<_>>()
         };
         assert!(csv(1) == csv(3));
+    }
+
+    #[test]
+    fn a_second_run_takes_what_the_first_has_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |out: &str, seed, cache: &str| Options {
+            cache: Some(Cache::new(dir.path().join(cache))),
+            seed,
+            names: vec!["gpu".into(), "samplers".into()],
+            ..options(&dir.path().join(out))
+        };
+        let kept = |options: &Options| run(options).unwrap().experiments.iter().map(|e| e.1).collect::<Vec<_>>();
+        assert_eq!(kept(&with("a", 0, "cache")), [false, false]);
+        assert_eq!(kept(&with("b", 0, "cache")), [true, true]);
+        let page = |out: &str| std::fs::read(dir.path().join(out).join("index.html")).unwrap();
+        assert!(page("a") == page("b"));
+        // Another seed, and what can't be read, are computed.
+        assert_eq!(kept(&Options { names: vec!["gpu".into()], ..with("c", 1, "cache") }), [false]);
+        for file in std::fs::read_dir(dir.path().join("cache")).unwrap() {
+            let path = file.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        }
+        assert_eq!(kept(&Options { names: vec!["gpu".into()], ..with("d", 0, "cache") }), [false]);
     }
 
     #[test]

@@ -5,14 +5,16 @@ use super::prose::prose;
 use super::style;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
+use crate::experiment::Context;
 use minijinja::{Environment, context};
 use pulldown_latex::config::{DisplayMode, RenderConfig};
 use pulldown_latex::{Parser, Storage, push_mathml};
+use serde::{Deserialize, Serialize};
 
 /// One experiment's part of the page.
 ///
 /// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own, never a user's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Chapter {
     /// Name of the experiment and of its folder.
     pub name: String,
@@ -27,7 +29,7 @@ pub struct Chapter {
 }
 
 /// A heading with what stands under it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Section {
     /// Fragment in addresses.
     pub id: String,
@@ -38,7 +40,7 @@ pub struct Section {
 }
 
 /// A part of a section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Block {
     /// A paragraph.
     Text(String),
@@ -57,7 +59,7 @@ pub enum Block {
 }
 
 /// A file in the chapter's folder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct File {
     /// Its name.
     pub name: String,
@@ -68,7 +70,7 @@ pub struct File {
 }
 
 /// Drawings that share a caption.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figure {
     /// Name of its files.
     pub id: String,
@@ -81,7 +83,7 @@ pub struct Figure {
 }
 
 /// Rows of texts; all columns but the first are numbers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Table {
     /// What it lists.
     pub caption: String,
@@ -136,6 +138,13 @@ pub struct Colophon {
     pub seed: u64,
 }
 
+impl Colophon {
+    /// Of an experiment in this program.
+    pub fn of(context: &Context) -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").into(), profile: context.profile.to_string(), seed: context.seed }
+    }
+}
+
 /// The whole page as one HTML document that needs no other file.
 ///
 /// # Errors
@@ -155,10 +164,12 @@ pub fn html(chapters: &[Chapter], colophon: &Colophon) -> Result<String> {
             checks => chapter.evidence().count(), failed,
         });
     }
+    let checks: Vec<bool> = chapters.iter().flat_map(Chapter::evidence).map(Evidence::holds).collect();
+    let failed = checks.iter().filter(|holds| !**holds).count();
     let own_css = format!("{}{}", style::page_css(), include_str!("templates/ledger.css"));
     render(
         "page.html",
-        context! { own_css, chapters => parts, version => colophon.version, profile => colophon.profile, seed => colophon.seed },
+        context! { own_css, figures, checks => checks.len(), failed, chapters => parts, version => colophon.version, profile => colophon.profile, seed => colophon.seed },
     )
 }
 

@@ -1,6 +1,6 @@
 //! The chapter on samplers, made from the numbers of [`crate::experiment::samplers`].
 
-use super::chapter::{along, f, figure, origin, p, plot, section};
+use super::chapter::{along, command, f, figure, p, plot, section};
 use super::drawing::{Axis, Drawing, Mark, Plot, Series, plain};
 use super::ledger::csv;
 use super::number::{Number, json};
@@ -11,14 +11,11 @@ use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::samplers::{Comparison, Numbers, Produced, compute};
 use crate::sample::certify::{Certificate, Measure, Study};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<(Chapter, Value)> {
-    let numbers = compute(context)?;
-    let (command, settings) = origin("samplers", context, &numbers.settings)?;
-    Ok((chapter(&numbers, command), settings))
+pub fn run(context: &Context) -> Result<Chapter> {
+    Ok(chapter(&compute(context)?, command("samplers", context)))
 }
 
 fn chapter(n: &Numbers, command: String) -> Chapter {
@@ -472,7 +469,7 @@ mod tests {
 
     #[test]
     fn the_chapter_holds() {
-        let chapter = run(&Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {} }).unwrap().0;
+        let chapter = run(&Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {}, trainings: None }).unwrap();
         let failed: Vec<_> = chapter.evidence().filter(|e| !e.holds()).collect();
         assert!(failed.is_empty(), "{failed:?}");
         assert!(chapter.evidence().count() >= 19 && chapter.figures().count() >= 7);

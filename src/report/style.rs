@@ -5,9 +5,10 @@
 
 use base64::Engine;
 use plotters::style::RGBColor;
+use serde::{Deserialize, Serialize};
 
 /// One colour in its two variants.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Colour {
     light: u32,
     dark: u32,

@@ -9,6 +9,7 @@
 //! | [`trainer`] | one step: forward, loss, backward, AdamW, averages |
 //! | [`parallel`] | several processes, each with its rows of every batch |
 //! | [`ema`], [`learning_rate`], [`initial`] | averages of the weights, the rate over a run, the weights it begins with |
+//! | [`watched`] | a whole training, looked at on the way, that goes on where it was stopped |
 //! | [`validation`] | the loss by noise level, beside the least there can be |
 //! | [`samples`] | samples on the way |
 //! | [`checkpoint`] | a run on disk: saved whole or not at all, resumed to the bit |
@@ -27,6 +28,7 @@ pub mod settings;
 pub mod times;
 pub mod trainer;
 pub mod validation;
+pub mod watched;
 
 pub use loader::Data;
 pub use settings::Settings;

@@ -13,8 +13,9 @@ use crate::error::{Error, Result};
 use crate::nn::adamw::{AdamW, State};
 use crate::nn::cuda::Cuda;
 use crate::nn::element::Element;
+use crate::nn::layout::images_from;
 use crate::nn::program::Program;
-use ndarray::{ArrayView2, s};
+use ndarray::s;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -108,7 +109,11 @@ impl<T: Element> OnDevice<T> {
         let (n, wide) = (layout.len, size_of::<T>());
         let d = data.dim();
         let (set, x0) = match &data.source {
-            Source::Images { train, .. } => (true, gpu.upload(&channels_last::<T>(train.view(), data.shape))?),
+            Source::Images { train, .. } => {
+                let mut images = vec![T::zero(); train.len()];
+                images_from(data.shape, train.view(), 1.0, &mut images);
+                (true, gpu.upload(&images)?)
+            }
             Source::Law(_) => (false, gpu.allocate(own.len() * d * wide)?),
         };
         // Images of a law lie in their order.
@@ -206,7 +211,10 @@ impl<T: Element> OnDevice<T> {
         } else {
             // Drawn on the host, and mirrored there.
             loader.fill_x0(step, draws);
-            gpu.write(self.x0.region(), &channels_last::<T>(draws.x0.slice(s![own, ..]), self.shape))?;
+            let rows = draws.x0.slice(s![own, ..]);
+            let mut images = vec![T::zero(); rows.len()];
+            images_from(self.shape, rows, 1.0, &mut images);
+            gpu.write(self.x0.region(), &images)?;
         }
         gpu.write(self.step.region(), &update.words())?;
 
@@ -312,15 +320,4 @@ impl Update<'_> {
         words[16] = self.keep.len() as u64;
         words
     }
-}
-
-/// Rows (c, h, w) as images (h, w, c).
-fn channels_last<T: Element>(rows: ArrayView2<f64>, (c, h, w): (usize, usize, usize)) -> Vec<T> {
-    let mut images = vec![T::zero(); rows.len()];
-    for (row, image) in rows.rows().into_iter().zip(images.chunks_exact_mut(c * h * w)) {
-        for (i, x) in row.iter().enumerate() {
-            image[i % (h * w) * c + i / (h * w)] = T::of(*x);
-        }
-    }
-    images
 }

@@ -4,6 +4,7 @@ use crate::claims::{Claim, Probe, Role};
 use crate::diffusion::loss::{loss_ratio, squared_errors};
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::weighting::{Weighting, vlb_continuous};
+use crate::exact::averaging::{lag, variance_ratio, window};
 use nalgebra::{Matrix2, Matrix4, Vector4};
 
 pub(super) const CLAIMS: &[Claim] = &[
@@ -131,7 +132,7 @@ fn ema(p: &mut Probe) {
     let (ahead, reversed) = (p.mutant("lag of 1/(1-g)"), p.mutant("average by 1-g"));
     let ratio = move |a: f64, g: f64| {
         let g = if reversed { 1.0 - g } else { g };
-        let ratio = (1.0 - g) / (1.0 + g) * if alone { 1.0 } else { (1.0 + a * g) / (1.0 - a * g) };
+        let ratio = if alone { window(g).recip() } else { variance_ratio(a, g) };
         if deviation { ratio.sqrt() } else { ratio }
     };
     p.property(
@@ -187,7 +188,7 @@ fn ema(p: &mut Probe) {
             let g = t.uniform(0.2, 0.95);
             let steps = (1e-15f64.ln() / g.ln()).ceil() as usize;
             let m = (0..=steps).fold(0.0, |m, k| g * m + (1.0 - g) * k as f64);
-            t.compare(if ahead { 1.0 / (1.0 - g) } else { g / (1.0 - g) }, steps as f64 - m, 1e-9);
+            t.compare(if ahead { lag(g) + 1.0 } else { lag(g) }, steps as f64 - m, 1e-9);
         },
     );
 }

@@ -1,6 +1,6 @@
 //! How fast a GPU trains and samples, beside PyTorch and beside what it can do at best; and NVIDIA's own checks of memory.
 
-use super::super::bench;
+use super::super::bench::{self, median};
 use super::run::{Done, Job, config, job, program};
 use crate::device::{Place, Precision};
 use crate::diffusion::Path;
@@ -34,57 +34,40 @@ pub fn rates(job: &Job, results: &mut Results) -> Result<Done> {
     });
     drop((from, to));
     let n = job.profile.matrix;
-    for precision in Precision::ALL {
-        macro_rules! with {
-            ($t:ty) => {{
-                let cuda = Cuda::<$t>::forward_only(program("A")?, 1, gpu, precision)?;
-                let product = cuda.square_product(n)?;
-                median(job.profile.reps, || product())?
-            }};
-        }
-        // 64-bit products may be a hundred times slower, and bound nothing here.
-        let seconds = match precision {
-            Precision::F64 => continue,
-            _ => with!(f32),
-        };
+    // 64-bit products may be a hundred times slower, and bound nothing here.
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let cuda = Cuda::<f32>::forward_only(program("A")?, 1, gpu, precision)?;
+        let seconds = median(job.profile.reps, cuda.square_product(n)?)?;
         let what = format!("product of matrices of {n} rows, {}", precision.name());
         results.rates.push(Rate { what, value: 2.0 * (n as f64).powi(3) / seconds * 1e-12, unit: "TFLOP/s".into() });
     }
     Ok(Done::Yes(results.rates.iter().map(|r| format!("{:.1} {}", r.value, r.unit)).collect::<Vec<_>>().join(", ")))
 }
 
-fn median(reps: usize, mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-    run()?;
-    let mut times = vec![];
-    for _ in 0..reps.max(1) {
-        let start = Instant::now();
-        run()?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+/// Times jobs, `CONFIG:PRECISION:BATCH`, while there is time; `run` says what came of one.
+fn each(on: &Job, jobs: &[String], mut run: impl FnMut(&str, Precision, usize) -> Result<String>) -> Result<Done> {
+    let begin = Instant::now();
+    let notes = jobs.iter().map(|text| {
+        let (name, precision, batch) = job(text)?;
+        if begin.elapsed() > on.left {
+            return Ok(format!("{text} found no time"));
+        }
+        Ok(format!("{text}: {}", run(name, precision, batch)?))
+    });
+    Ok(Done::Yes(notes.collect::<Result<Vec<_>>>()?.join("; ")))
 }
 
 /// Training steps, with the parts of each.
 pub fn training(on: &Job, jobs: &[String], results: &mut Results) -> Result<Done> {
-    let begin = Instant::now();
-    let mut notes = vec![];
-    for text in jobs {
-        let (name, precision, batch) = job(text)?;
-        if begin.elapsed() > on.left {
-            notes.push(format!("{text} found no time"));
-            continue;
-        }
+    each(on, jobs, |name, precision, batch| {
         let run = bench::Run { name: name.into(), batch, precision, reps: on.profile.reps, matrix: on.profile.matrix.min(4096) };
         let place = Place::Gpu(on.gpu.clone(), precision);
         let figures = match precision {
             Precision::F64 => bench::measure::<f64>(&config(name)?, run, &place)?,
             _ => bench::measure::<f32>(&config(name)?, run, &place)?,
         };
-        notes.push(format!(
-            "{text}: {:.2} ms, {:.0} images/s, {:.1e} off from f64",
-            figures.train_step_ms, figures.images_per_s, figures.error
-        ));
+        let note =
+            format!("{:.2} ms, {:.0} images/s, {:.1e} off from f64", figures.train_step_ms, figures.images_per_s, figures.error);
         results.speeds.push(Speed {
             by: "tweedie".into(),
             config: name.into(),
@@ -114,28 +97,21 @@ pub fn training(on: &Job, jobs: &[String], results: &mut Results) -> Result<Done
                 forward_bound_ms: bound.sum(),
             });
         }
-    }
-    Ok(Done::Yes(notes.join("; ")))
+        Ok(note)
+    })
 }
 
 /// Whole runs of DDIM with a network of eps, on the device from start to end.
 pub fn sampling(on: &Job, jobs: &[String], results: &mut Results) -> Result<Done> {
-    let begin = Instant::now();
-    let mut notes = vec![];
-    for text in jobs {
-        let (name, precision, batch) = job(text)?;
-        if begin.elapsed() > on.left {
-            notes.push(format!("{text} found no time"));
-            continue;
-        }
+    each(on, jobs, |name, precision, batch| {
         let speed = match precision {
             Precision::F64 => sampled::<f64>(on, name, precision, batch)?,
             _ => sampled::<f32>(on, name, precision, batch)?,
         };
-        notes.push(format!("{text}: {:.2} ms a step, {:.0} images/s", speed.ms, speed.images_per_s));
+        let note = format!("{:.2} ms a step, {:.0} images/s", speed.ms, speed.images_per_s);
         results.speeds.push(speed);
-    }
-    Ok(Done::Yes(notes.join("; ")))
+        Ok(note)
+    })
 }
 
 fn sampled<T: Element>(on: &Job, name: &str, precision: Precision, batch: usize) -> Result<Speed> {

@@ -122,7 +122,7 @@ impl Space {
             .enumerate()
             .map(|(k, sigma)| {
                 let at = at_level(*sigma)?;
-                let xt = &x0 * at.alpha + normals(n, dim, &noise.child(1), k as u64) * at.sigma;
+                let xt = &x0 * at.alpha + noise.child(1).normals(k as u64, (n, dim)) * at.sigma;
                 // What lies off the plane says nothing of x0.
                 let best = optimum.denoised(xt.dot(&plane).view(), &at).dot(&plane.t());
                 Ok((at, xt, best))
@@ -143,7 +143,7 @@ impl Space {
             .rev()
             .map(|s| at_level(*s))
             .collect::<Result<Vec<_>>>()?;
-        let start = normals(SAMPLES, dim, &noise.child(2), 0) * grid[0].sigma;
+        let start = noise.child(2).normals(0, (SAMPLES, dim)) * grid[0].sigma;
         told(&format!("networks of {h} channels in {dim} dimensions"));
         let networks = train(settings, effort, &points, &noise.child(3))?;
         for (target, network) in TARGETS.into_iter().zip(&networks) {
@@ -186,7 +186,7 @@ fn spiral(n: usize) -> Array2<f64> {
 
 /// Two orthonormal columns, (d, 2).
 fn plane(d: usize, noise: &Noise) -> Array2<f64> {
-    let mut columns = normals(2, d, noise, 0);
+    let mut columns = noise.normals(0, (2, d));
     let dot = |c: &Array2<f64>, i: usize, j: usize| c.row(i).dot(&c.row(j));
     let along = dot(&columns, 0, 1) / dot(&columns, 0, 0);
     let first = columns.row(0).to_owned();
@@ -196,12 +196,6 @@ fn plane(d: usize, noise: &Noise) -> Array2<f64> {
         columns.row_mut(i).mapv_inplace(|x| x / size);
     });
     columns.reversed_axes().as_standard_layout().into_owned()
-}
-
-fn normals(n: usize, d: usize, noise: &Noise, stream: u64) -> Array2<f64> {
-    let mut out = Array2::zeros((n, d));
-    noise.fill_normal(stream, out.as_slice_mut().expect("a new array is contiguous"));
-    out
 }
 
 /// Three layers of `width` channels, the first of them told the time, and one back to the space: no skip past them.
@@ -257,7 +251,7 @@ fn train(settings: &Settings, effort: &Effort, points: &Array2<f64>, noise: &Noi
     let (lo, hi) = (path.t_from_edm_sigma(lo)?, path.t_from_edm_sigma(hi)?);
     for step in 0..effort.spiral_steps {
         let draw = noise.child(1 + step as u64);
-        let eps = normals(n, dim, &draw, 0);
+        let eps = draw.normals(0, (n, dim));
         let x0 =
             points.select(Axis(0), &(0..n as u64).map(|i| (draw.bits(2, i) % points.nrows() as u64) as usize).collect::<Vec<_>>());
         let levels = (0..n)

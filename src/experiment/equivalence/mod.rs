@@ -189,7 +189,7 @@ pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
     let manifold = manifold::Manifold::new(&settings, &effort, &noise.child(3), &|what| step(2, what))?;
     step(3, "one U-Net");
     let measured = network::Measured::new(&settings, images.view(), &noise.child(2))?;
-    let trained = network::Trained::new(&settings, &effort, context.seed, &|k, what| step(4 + k, what))?;
+    let trained = network::Trained::new(&settings, &effort, context, &|k, what| step(4 + k, what))?;
     step(8, "done");
     Ok(Numbers { settings, linear, bottleneck, manifold, measured, trained })
 }

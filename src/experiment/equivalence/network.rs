@@ -7,15 +7,16 @@ use crate::diffusion::weighting::Weighting;
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
-use crate::experiment::geometric;
+use crate::experiment::{Context, geometric};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::noise::Noise;
 use crate::nn::cpu::Cpu;
 use crate::nn::unet::unet;
+use crate::train::Data;
 use crate::train::initial::initial;
 use crate::train::loader::Source;
-use crate::train::{Data, Trainer};
+use crate::train::watched::watched;
 use ndarray::{Array2, ArrayView2, Axis};
 
 /// What the network's output is taken to be while one function is measured by all four losses.
@@ -66,8 +67,7 @@ impl Batch {
         let n = times.len();
         let rows: Vec<usize> = (0..n).map(|i| (noise.bits(0, i as u64) % images.nrows() as u64) as usize).collect();
         let x0 = images.select(Axis(0), &rows);
-        let mut eps = Array2::zeros(x0.raw_dim());
-        noise.fill_normal(1, eps.as_slice_mut().expect("a new array is contiguous"));
+        let eps = noise.normals(1, x0.raw_dim());
         let frames = times
             .iter()
             .map(|t| {
@@ -263,9 +263,9 @@ pub struct Weighed {
 }
 
 impl Trained {
-    pub(super) fn new(settings: &Settings, effort: &Effort, seed: u64, told: &dyn Fn(usize, &str)) -> Result<Self> {
+    pub(super) fn new(settings: &Settings, effort: &Effort, context: &Context, told: &dyn Fn(usize, &str)) -> Result<Self> {
         let mut recipe = settings.train.clone();
-        (recipe.steps, recipe.seed) = (effort.train_steps, seed);
+        (recipe.steps, recipe.seed) = (effort.train_steps, context.seed);
         let data = Data::load(&recipe)?;
         let Source::Images { train, .. } = &data.source else { unreachable!("the recipe names a data set") };
         let (optimum, wiener) = (Empirical::new(train.clone())?, Gaussian::from_data(train.view())?);
@@ -274,12 +274,11 @@ impl Trained {
         let x0 = train.select(Axis(0), &(0..n).map(|i| i * train.nrows() / n).collect::<Vec<_>>());
         let [lo, hi] = settings.judged_range;
         let sigmas = geometric(lo, hi, settings.judged_levels);
-        let noise = Noise::new(seed).child(JUDGED);
+        let noise = Noise::new(context.seed).child(JUDGED);
         let mut states = Vec::new();
         for (k, sigma) in sigmas.iter().enumerate() {
             let at = super::linear::at_level(*sigma)?;
-            let mut eps = Array2::zeros(x0.raw_dim());
-            noise.fill_normal(k as u64, eps.as_slice_mut().expect("a new array is contiguous"));
+            let eps = noise.normals(k as u64, x0.raw_dim());
             let xt = &x0 * at.alpha + &eps * at.sigma;
             let best = optimum.denoised(xt.view(), &at);
             states.push((at, xt, best));
@@ -304,13 +303,9 @@ impl Trained {
         let (mut excess, mut slant) = (Vec::new(), 0.0f64);
         for (k, target) in TARGETS.into_iter().enumerate() {
             recipe.objective.prediction = target;
-            let mut trainer = Trainer::<f32>::new(recipe.clone(), Data::load(&recipe)?)?;
-            for step in 0..recipe.steps {
-                if step % 16 == 0 {
-                    told(k, &format!("{target}-network, step {step} of {}", recipe.steps));
-                }
-                trainer.step()?;
-            }
+            let stops = [recipe.steps / 2, recipe.steps];
+            let step = |step| told(k, &format!("{target}-network, step {step} of {}", recipe.steps));
+            let (trainer, _) = watched(&recipe, &stops, context.training(&target.to_string()).as_deref(), &step, |_, _, _| Ok(()))?;
             let network = trainer.network(trainer.best_params(), 128)?;
             excess.push(judge(&network));
             slant = larger(slant, aslant(&network));

@@ -89,7 +89,7 @@ impl Dense {
     }
 
     /// Whether it goes to cuDNN or cuBLAS.
-    pub fn by_library(&self, on: &On) -> bool {
+    fn by_library(&self, on: &On) -> bool {
         if self.kernel > 1 {
             self.convolution().is_some()
         } else {

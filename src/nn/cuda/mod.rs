@@ -335,12 +335,6 @@ impl<T: Element> Cuda<T> {
         self.back.as_ref().expect("an executor with a way back")
     }
 
-    /// Which convolutions and products of the list go to NVIDIA's libraries: (these, all).
-    pub fn by_libraries(&self) -> (usize, usize) {
-        let all: Vec<_> = self.dense.iter().flatten().collect();
-        (all.iter().filter(|d| d.by_library(&self.device)).count(), all.len())
-    }
-
     /// Takes the parameters, all in one vector in the program's order.
     ///
     /// # Errors
@@ -349,11 +343,7 @@ impl<T: Element> Cuda<T> {
         assert_eq!(params.len(), self.program.param_count(), "parameters");
         self.layout.scatter(&self.program, params, &mut self.host);
         self.device.gpu.write(self.params.region(), &self.host)?;
-        self.refresh()
-    }
-
-    /// Rounds the parameters anew from their master copies.
-    pub(crate) fn refresh(&self) -> Result<()> {
+        // The storage type's are rounded from them.
         let Some(narrow) = &self.narrow else { return Ok(()) };
         let n = self.layout.len;
         self.device.over(n, "narrow", &[self.params.region().into(), narrow.region().into(), Arg::Long(n as i64)])

@@ -280,6 +280,28 @@ __device__ inline Pixel pixel_of(long p, int images, int height, int width) {
     return {int(image), int(row - image * height), int(p - row * width), image < images};
 }
 
+// The next segment of an operand that is read along channels, tap by tap: what lies under the tap, zeros outside.
+template <class Walk>
+__device__ inline Segment walked(Walk& w) {
+    Segment s = zeros();
+    if (w.packs) {
+        const S* p = w.under();
+        if (p) s = *(const Segment*)(p + w.channel);
+        w.channel += DEPTH;
+    } else {
+#pragma unroll
+        for (int j = 0; j < SEGMENT; j++) {
+            const S* p = w.under();
+            if (p) s.set(j, p[w.channel]);
+            w.channel++;
+            w.carry();
+        }
+        w.channel += DEPTH - SEGMENT;
+    }
+    w.carry();
+    return s;
+}
+
 // Row: output pixel. Depth: (tap row, tap column, input channel). Value: what the convolution reads there.
 struct Patches {
     const S* x;
@@ -310,25 +332,7 @@ struct Patches {
         if (!pixel.inside || tap_y >= g.kernel || (unsigned)y >= unsigned(g.height << g.up) || (unsigned)x0 >= unsigned(g.width << g.up)) return 0;
         return x + (((long)pixel.image * g.height + (y >> g.up)) * g.width + (x0 >> g.up)) * g.in;
     }
-    __device__ Segment next() {
-        Segment s = zeros();
-        if (packs) {
-            const S* p = under();
-            if (p) s = *(const Segment*)(p + channel);
-            channel += DEPTH;
-        } else {
-#pragma unroll
-            for (int j = 0; j < SEGMENT; j++) {
-                const S* p = under();
-                if (p) s.set(j, p[channel]);
-                channel++;
-                carry();
-            }
-            channel += DEPTH - SEGMENT;
-        }
-        carry();
-        return s;
-    }
+    __device__ Segment next() { return walked(*this); }
 };
 
 // Row: input pixel. Depth: (its copy when doubled, tap row, tap column, output channel). Value: the output's gradient that the input meets
@@ -368,25 +372,7 @@ struct Meetings {
         if (y >= g.out_height || x >= g.out_width) return 0;
         return dy + (((long)pixel.image * g.out_height + y) * g.out_width + x) * g.out;
     }
-    __device__ Segment next() {
-        Segment s = zeros();
-        if (packs) {
-            const S* p = under();
-            if (p) s = *(const Segment*)(p + channel);
-            channel += DEPTH;
-        } else {
-#pragma unroll
-            for (int j = 0; j < SEGMENT; j++) {
-                const S* p = under();
-                if (p) s.set(j, p[channel]);
-                channel++;
-                carry();
-            }
-            channel += DEPTH - SEGMENT;
-        }
-        carry();
-        return s;
-    }
+    __device__ Segment next() { return walked(*this); }
 };
 
 // Row: input channel. Depth: as of Meetings. Value: the weight of that tap between the two channels.

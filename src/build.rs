@@ -1,0 +1,19 @@
+//! Tells the program which commit it is built from, for the manifests of its reports.
+
+use std::process::Command;
+
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+}
+
+fn main() {
+    println!("cargo::rerun-if-changed=src");
+    // A log of every commit and checkout; a package from a registry has none.
+    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    if let Some(commit) = git(&["describe", "--always", "--dirty", "--abbrev=12", "--match="]) {
+        println!("cargo::rustc-env=TWEEDIE_COMMIT={commit}");
+    }
+}

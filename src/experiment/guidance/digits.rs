@@ -1,0 +1,236 @@
+//! Handwritten digits, a Gaussian a class, and a conditional model that does not always listen to its label.
+
+use super::{DigitsSettings, Effort, energy, level};
+use crate::diffusion::Path;
+use crate::error::{Error, Result};
+use crate::evidence::Evidence;
+use crate::law::Gaussian;
+use crate::law::conditional::Guided;
+use crate::law::mixture::Mixture;
+use crate::math::noise::Noise;
+use crate::sample::grid::{Grid, Spacing};
+use crate::sample::noise_source::{Silence, standard_start};
+use crate::sample::registry::{Options, sampler};
+use crate::sample::sample;
+use ndarray::{Array1, Array2, Axis, s};
+use rayon::prelude::*;
+
+const CLASSES: usize = 10;
+
+/// What one scale makes of all draws of noise.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Scale.
+    pub scale: f64,
+    /// First sample of each digit, shape (10, 64).
+    pub pictures: Array2<f64>,
+    /// Share of samples that are most probably of the class that was asked for.
+    pub right: f64,
+    /// Root mean square distance to what the class's own law makes of the same noise, over that of the class's law from its mean.
+    pub distance: f64,
+    /// Share of pixel values that are beyond black or white.
+    pub beyond: f64,
+    /// Root mean square distance of a class's samples from their mean, over that of the class's law.
+    pub spread: f64,
+}
+
+/// Guidance left out on one side of a noise level.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The level.
+    pub sigma: f64,
+    /// Change of the samples by leaving guidance out below it, over the change by leaving it out everywhere.
+    pub below: f64,
+    /// Change by leaving it out above.
+    pub above: f64,
+    /// Share of right samples with guidance above the level only, and below only.
+    pub right: [f64; 2],
+}
+
+/// The numbers of the digits.
+#[derive(Clone, Debug)]
+pub struct Digits {
+    /// First of the class's own samples from the same noise, shape (10, 64).
+    pub exact: Array2<f64>,
+    /// The scales.
+    pub outcomes: Vec<Outcome>,
+    /// The cuts.
+    pub cuts: Vec<Cut>,
+    /// Largest level below which leaving guidance out changes next to nothing.
+    pub idle_below: f64,
+    /// Share of the steps of EDM's grid of 18 that lie below it.
+    pub idle_steps: f64,
+    /// Samples of each scale.
+    pub draws: usize,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
+}
+
+struct Scene<'a> {
+    settings: &'a DigitsSettings,
+    law: Mixture,
+    /// The model given each label: the class, and with the probability of a miss anything.
+    models: Vec<Mixture>,
+    start: Array2<f64>,
+    draws: usize,
+}
+
+impl Digits {
+    pub(super) fn new(settings: &DigitsSettings, effort: Effort, noise: &Noise) -> Result<Self> {
+        let scene = Scene::new(settings, effort.digit_draws, noise)?;
+        // The class's own law, from the same noise.
+        let exact = scene.sampled(|c| scene.run(c, &scene.law.components()[c]))?;
+        let guided = |w: f64, levels: (f64, f64)| {
+            scene.sampled(|c| scene.run(c, &Guided::new(&scene.models[c], &scene.law, w)?.within(levels.0, levels.1)?))
+        };
+        let always = (0.0, f64::INFINITY);
+        let all = settings.scales.iter().map(|w| guided(*w, always)).collect::<Result<Vec<_>>>()?;
+        let outcomes: Vec<Outcome> = settings.scales.iter().zip(&all).map(|(w, x)| scene.outcome(*w, x, &exact)).collect();
+        let of = |w: f64| settings.scales.iter().position(|v| *v == w).map_or(0, |k| k);
+        let (without, with) = (&all[of(1.0)], &all[of(settings.cut_scale)]);
+        let change = |x: &Array2<f64>| (energy(&(x - with)) / energy(&(without - with))).sqrt();
+        let cuts = settings
+            .cuts
+            .iter()
+            .map(|sigma| {
+                let (above, below) =
+                    (guided(settings.cut_scale, (*sigma, f64::INFINITY))?, guided(settings.cut_scale, (0.0, *sigma))?);
+                Ok(Cut {
+                    sigma: *sigma,
+                    below: change(&above),
+                    above: change(&below),
+                    right: [scene.right(&above), scene.right(&below)],
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let idle_below = cuts.iter().take_while(|c| c.below <= settings.negligible).map(|c| c.sigma).last().unwrap_or(0.0);
+        let edm = Grid::new(Spacing::Karras, 18).points(&Path::EDM)?;
+        let idle_steps = edm[..18].iter().filter(|p| p.sigma < idle_below).count() as f64 / 18.0;
+        let evidence = scene.evidence(&outcomes, &cuts, &exact, &all[0])?;
+        let exact = scene.first(&exact);
+        Ok(Self { exact, outcomes, cuts, idle_below, idle_steps, draws: CLASSES * scene.draws, evidence })
+    }
+}
+
+impl<'a> Scene<'a> {
+    fn new(settings: &'a DigitsSettings, draws: usize, noise: &Noise) -> Result<Self> {
+        let data = crate::data::load("digits")?;
+        let labels = data.labels.ok_or_else(|| Error::domain("digits", "no labels", "a label an image", "report this"))?;
+        let rows = |c: usize| (0..labels.len()).filter(|i| labels[*i] as usize == c).collect::<Vec<_>>();
+        let classes = (0..CLASSES).map(|c| Gaussian::from_data(data.images.select(Axis(0), &rows(c)).view()));
+        let classes = classes.collect::<Result<Vec<_>>>()?;
+        let prior = Array1::from_shape_fn(CLASSES, |c| rows(c).len() as f64 / labels.len() as f64);
+        let models = (0..CLASSES).map(|c| {
+            let mut weights = &prior * settings.missed;
+            weights[c] += 1.0 - settings.missed;
+            Mixture::new(weights, classes.clone())
+        });
+        let models = models.collect::<Result<Vec<_>>>()?;
+        let start = standard_start(noise, CLASSES * draws, 64) * settings.range[1];
+        Ok(Self { settings, law: Mixture::new(prior, classes)?, models, start, draws })
+    }
+
+    /// Samples of all classes, row `c draws + k` the k-th of class c.
+    fn sampled(&self, run: impl Fn(usize) -> Result<Array2<f64>> + Send + Sync) -> Result<Array2<f64>> {
+        let parts = (0..CLASSES).into_par_iter().map(run).collect::<Result<Vec<_>>>()?;
+        let views: Vec<_> = parts.iter().map(|x| x.view()).collect();
+        ndarray::concatenate(Axis(0), &views).map_err(|e| Error::domain("samples", e, "one shape", "report this"))
+    }
+
+    fn run(&self, class: usize, model: &dyn crate::diffusion::Denoiser) -> Result<Array2<f64>> {
+        let [s_min, s_max] = self.settings.range;
+        let grid =
+            Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, self.settings.steps) }.points(&Path::Edm { sigma_max: s_max })?;
+        let start = self.start.slice(s![class * self.draws..(class + 1) * self.draws, ..]).to_owned();
+        Ok(sample(&*sampler(&self.settings.sampler, &Options::DEFAULT)?, model, &grid, start, &mut Silence)?.x)
+    }
+
+    fn first(&self, x: &Array2<f64>) -> Array2<f64> {
+        x.select(Axis(0), &(0..CLASSES).map(|c| c * self.draws).collect::<Vec<_>>())
+    }
+
+    fn right(&self, x: &Array2<f64>) -> f64 {
+        let r = self.law.responsibilities(x.view(), &level(self.settings.judged_at));
+        let is_right = |i: &usize| {
+            let asked = i / self.draws;
+            (0..CLASSES).all(|c| c == asked || r[[*i, c]] < r[[*i, asked]])
+        };
+        (0..x.nrows()).filter(is_right).count() as f64 / x.nrows() as f64
+    }
+
+    fn outcome(&self, scale: f64, x: &Array2<f64>, exact: &Array2<f64>) -> Outcome {
+        let variance = |c: usize| self.law.components()[c].variances().sum();
+        let total: f64 = (0..CLASSES).map(variance).sum::<f64>() * self.draws as f64;
+        let around = |c: usize| {
+            let rows = x.slice(s![c * self.draws..(c + 1) * self.draws, ..]);
+            let mean = rows.mean_axis(Axis(0)).unwrap_or_default();
+            energy(&(&rows - &mean))
+        };
+        // Of n draws about their own mean one is lost.
+        let kept = (self.draws as f64 - 1.0).max(1.0) / self.draws as f64;
+        Outcome {
+            scale,
+            pictures: self.first(x),
+            right: self.right(x),
+            distance: (energy(&(x - exact)) / total).sqrt(),
+            beyond: x.iter().filter(|v| v.abs() > 1.0).count() as f64 / x.len() as f64,
+            spread: ((0..CLASSES).map(around).sum::<f64>() / (kept * total)).sqrt(),
+        }
+    }
+
+    fn evidence(&self, outcomes: &[Outcome], cuts: &[Cut], exact: &Array2<f64>, free: &Array2<f64>) -> Result<Vec<Evidence>> {
+        let truth = |b: bool| f64::from(u8::from(b));
+        let why = "it does or does not";
+        let at = |w: f64| outcomes.iter().find(|o| o.scale == w);
+        let (Some(one), Some(cut)) = (at(1.0), at(self.settings.cut_scale)) else { return Ok(Vec::new()) };
+        let last = &outcomes[outcomes.len() - 1];
+        let without = self.sampled(|c| self.run(c, &self.law))?;
+        let largest = (free - &without).iter().fold(0.0f64, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+        let miss = self.settings.missed;
+        let expected = 1.0 - miss * 0.9;
+        let n = (CLASSES * self.draws) as f64;
+        let share = "share of right samples at w = 1: 1 less nine tenths of the misses";
+        let tol = 4.0 * (expected * (1.0 - expected) / n).sqrt();
+        let nearest = outcomes.iter().filter(|o| o.scale >= 1.0).min_by(|a, b| a.distance.total_cmp(&b.distance));
+        let inside = nearest.is_some_and(|o| o.scale > 1.0 && o.scale < last.scale);
+        let least = outcomes.iter().filter(|o| o.scale >= 1.0).min_by(|a, b| a.spread.total_cmp(&b.spread));
+        let rising = outcomes.iter().filter(|o| o.scale >= 1.0).collect::<Vec<_>>();
+        Ok(vec![
+            Evidence::new("w = 0: samples against those of the unconditional law, largest gap", largest, 0.0, 1e-9)
+                .because("rounding along the steps"),
+            Evidence::new("the class's own samples that are of the class", self.right(exact), 1.0, 0.05)
+                .because("classes overlap a little"),
+            Evidence::new(share, one.right, expected, tol).because("4 standard errors"),
+            Evidence::new(
+                format!("more samples are right at w = {} than at w = 1, by a tenth of all (1 if so)", cut.scale),
+                truth(cut.right >= one.right + 0.1),
+                1.0,
+                0.0,
+            )
+            .because(why),
+            Evidence::new("the distance to the exact samples is least at a scale between (1 if so)", truth(inside), 1.0, 0.0)
+                .because(why),
+            Evidence::new(
+                "pixels beyond black and white rise from scale to scale from w = 1 on (1 if so)",
+                truth(rising.windows(2).all(|p| p[1].beyond > p[0].beyond)),
+                1.0,
+                0.0,
+            )
+            .because(why),
+            Evidence::new(
+                "the spread of a class is least at a scale above 1 and below the largest (1 if so)",
+                truth(least.is_some_and(|o| o.scale > 1.0 && o.scale < last.scale)),
+                1.0,
+                0.0,
+            )
+            .because(why),
+            Evidence::new(
+                "the lower the level from which guidance is left out below, the less is changed (1 if so)",
+                truth(cuts.windows(2).all(|p| p[0].below <= p[1].below + 0.2)),
+                1.0,
+                0.0,
+            )
+            .because("up to 0.2: one sample on the border of two classes may fall on either side"),
+        ])
+    }
+}
