@@ -198,7 +198,7 @@ pub struct Survey {
     pub cpu: Option<String>,
     /// Threads that parallel parts use.
     pub threads: usize,
-    /// Vector extensions found, of those that matter here.
+    /// Vector extensions found here, of those that matter.
     pub simd: Vec<&'static str>,
     /// Memory in bytes, where the system tells.
     pub memory: Option<Memory>,
@@ -274,7 +274,8 @@ pub fn gpu_count() -> usize {
     gpus().len()
 }
 
-fn simd() -> Vec<&'static str> {
+/// Vector extensions found here, of those that matter.
+pub fn simd() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     {
         let found = [

@@ -57,6 +57,18 @@ pub fn thousands(n: usize) -> String {
     groups.join(",")
 }
 
+/// A number to so many significant digits.
+pub fn significant(v: f64, digits: usize) -> String {
+    plain(format!("{v:.*e}", digits - 1).parse().unwrap_or(v))
+}
+
+/// A number as a formula, a power of ten with so many significant digits before it.
+pub fn scientific(v: f64, digits: usize) -> String {
+    let text = format!("{v:.*e}", digits - 1);
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("${mantissa} \\cdot 10^{{{exponent}}}$")
+}
+
 /// A share in percent, to three digits.
 pub fn percent(share: f64) -> String {
     format!("{} %", plain(100.0 * share))

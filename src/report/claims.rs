@@ -10,7 +10,7 @@ use crate::experiment::claims::{Numbers, compute};
 
 /// Runs the catalogue and describes what it found.
 pub fn run(context: &Context) -> Result<Chapter> {
-    chapter(&compute(context)?, &Colophon::of(context), command("claims", context))
+    chapter(&compute(context)?, &Colophon::new(context.profile, context.seed), command("claims", context))
 }
 
 fn chapter(n: &Numbers, colophon: &Colophon, command: String) -> Result<Chapter> {

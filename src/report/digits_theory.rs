@@ -1,6 +1,6 @@
 //! The chapter on the exact diffusion of the digits, made from the numbers of [`crate::experiment::digits_theory`].
 
-use super::chapter::{along, command, digits, f, figure, images, p, picture, plot, scaled, section, states};
+use super::chapter::{along, command, digits, f, figure, images, p, picture, plot, scaled, scientific, section, states};
 use super::drawing::{Axis, Drawing, Film, Mark, Pictures, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
@@ -174,9 +174,7 @@ fn small(v: f64) -> String {
     if v >= 1e-3 {
         return plain(v);
     }
-    let text = format!("{v:.2e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    format!("${mantissa} \\cdot 10^{{{exponent}}}$")
+    scientific(v, 3)
 }
 
 fn film(n: &Numbers) -> Section {

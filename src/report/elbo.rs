@@ -1,6 +1,6 @@
 //! The chapter on the variational bound, made from the numbers of [`crate::experiment::elbo`].
 
-use super::chapter::{along, command, f, figure, p, picture, plot, section};
+use super::chapter::{along, command, f, figure, p, picture, plot, section, significant};
 use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
@@ -30,7 +30,7 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
 
 /// Three significant digits.
 fn three(v: f64) -> String {
-    plain(format!("{v:.2e}").parse().unwrap_or(v))
+    significant(v, 3)
 }
 
 /// Four decimals, with a real minus sign.
@@ -237,12 +237,8 @@ fn limit(n: &Numbers) -> Section {
 fn strips(n: &Numbers, c: &Coded) -> Drawing {
     let columns: Vec<String> = n.settings.picture_sigmas.iter().map(|s| format!("σ = {}", plain(*s))).collect();
     let noised = c.noised.iter().map(|v| picture(along(v), "")).collect();
-    let denoised: Vec<Picture> = c
-        .denoised
-        .iter()
-        .zip(&c.bits)
-        .map(|(v, bits)| picture(along(v), format!("{} bit", plain(format!("{bits:.1e}").parse().unwrap_or(*bits)))))
-        .collect();
+    let denoised: Vec<Picture> =
+        c.denoised.iter().zip(&c.bits).map(|(v, bits)| picture(along(v), format!("{} bit", significant(*bits, 2)))).collect();
     // Ink is dark: photographs are stored light.
     let flip = |row: Vec<Picture>| -> Vec<Picture> {
         if c.name == "photographs" {

@@ -1,6 +1,6 @@
 //! The chapter on objectives, made from the numbers of [`crate::experiment::equivalence`].
 
-use super::chapter::{along, command, f, figure, p, plot, section, thousands};
+use super::chapter::{along, command, f, figure, p, plot, scientific, section, thousands};
 use super::drawing::{Axis, Drawing, Mark, Series, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, Colour, GREEN, MUTED, PURPLE, VERMILION};
@@ -46,9 +46,7 @@ fn short(v: f64) -> String {
     if v >= 1e-3 || v == 0.0 {
         return plain(v);
     }
-    let text = format!("{v:.1e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    format!("${mantissa} \\cdot 10^{{{exponent}}}$")
+    scientific(v, 2)
 }
 
 /// One curve for each target.

@@ -1,7 +1,7 @@
 //! What a run on a GPU found: its numbers, the page of them, and the chapter of the report that shows the last run, if there was one.
 
 use super::chapter::{p, section};
-use super::page::{self, Block, Chapter, Colophon, File, Section, Table};
+use super::page::{self, Block, Chapter, Colophon, Drawn, File, Section, Table};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::experiment::Context;
@@ -141,7 +141,7 @@ impl Results {
         for file in files(self)? {
             crate::file::write(&folder.join(&file.name), &file.content)?;
         }
-        crate::file::write(&folder.join("index.html"), page::html(&[chapter], &colophon)?.as_bytes())
+        crate::file::write(&folder.join("index.html"), page::html(&[chapter], &Drawn::new(), &colophon)?.as_bytes())
     }
 
     /// Everything that did not hold or did not come to its end.
@@ -442,8 +442,12 @@ mod tests {
         results.stages[0].status = "failed".into();
         assert_eq!(results.failures().len(), 2);
         assert!(!evidence(&results).iter().all(Evidence::holds));
-        let html = page::html(&[chapter(&results).unwrap()], &Colophon { version: String::new(), profile: String::new(), seed: 0 })
-            .unwrap();
+        let html = page::html(
+            &[chapter(&results).unwrap()],
+            &Drawn::new(),
+            &Colophon { version: String::new(), profile: String::new(), seed: 0 },
+        )
+        .unwrap();
         assert!(html.contains("too large"));
     }
 }

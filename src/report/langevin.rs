@@ -1,6 +1,6 @@
 //! The chapter on Langevin dynamics and the reverse processes, made from the numbers of [`crate::experiment::langevin`].
 
-use super::chapter::{along, command, digits, f, figure, images, p, percent, picture, plot, section, thousands};
+use super::chapter::{along, command, digits, f, figure, images, p, percent, picture, plot, section, significant, thousands};
 use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
@@ -30,7 +30,7 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
 
 /// Two significant digits.
 fn short(v: f64) -> String {
-    plain(format!("{v:.1e}").parse().unwrap_or(v))
+    significant(v, 2)
 }
 
 /// A large number to two digits, its thousands apart.

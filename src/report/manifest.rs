@@ -25,7 +25,7 @@ pub fn program() -> &'static str {
         // Unreadable it is told from others by its version alone.
         let bytes = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
         hasher.write(&bytes);
-        format!("tweedie {VERSION} {COMMIT} {:016x} {}", hasher.finish(), device::survey().simd.join(" "))
+        format!("tweedie {VERSION} {COMMIT} {:016x} {}", hasher.finish(), device::simd().join(" "))
     })
 }
 

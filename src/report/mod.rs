@@ -33,7 +33,7 @@ use crate::error::{Error, Result};
 use crate::experiment;
 use crate::file::Cache;
 use folder::Staging;
-use page::{Chapter, Colophon};
+use page::{Chapter, Colophon, Drawn};
 use progress::Progress;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -248,9 +248,8 @@ pub fn run(options: &Options) -> Result<Summary> {
     // What can be refused is refused before anything is computed.
     drop(Staging::new(&options.out)?);
     let settings = experiments.iter().map(|e| (e.settings)()).collect::<Result<Vec<_>>>()?;
-    let program = manifest::program();
     let key = |k: usize| {
-        let name = experiments[k].name;
+        let (program, name) = (manifest::program(), experiments[k].name);
         format!("{program}\n{name}, {}, seed {}\n{}", options.profile, options.seed, settings[k])
     };
     let kept = |k: usize| {
@@ -284,11 +283,8 @@ pub fn run(options: &Options) -> Result<Summary> {
 
     progress.say("drawing");
     let staging = Staging::new(&options.out)?;
-    for chapter in &chapters {
-        write_files(&staging, chapter)?;
-    }
-    let colophon = Colophon { version: manifest::VERSION.into(), profile: options.profile.to_string(), seed: options.seed };
-    staging.write("index.html", page::html(&chapters, &colophon)?)?;
+    let colophon = Colophon::new(options.profile, options.seed);
+    write_site(&staging, &chapters, &colophon)?;
     let of = |k: usize| json!({"name": experiments[k].name, "settings": settings[k], "seconds": seconds[k]});
     let mut manifest = manifest::of_the_machine();
     let run = json!({
@@ -311,8 +307,15 @@ pub fn run(options: &Options) -> Result<Summary> {
     })
 }
 
+/// Chapters, each in its folder, and the page of them.
+fn write_site(staging: &Staging, chapters: &[Chapter], colophon: &Colophon) -> Result<()> {
+    let drawn = page::draw(chapters)?;
+    chapters.iter().try_for_each(|chapter| write_files(staging, chapter, &drawn))?;
+    staging.write("index.html", page::html(chapters, &drawn, colophon)?)
+}
+
 /// The figures, their numbers, the checks and all else of a chapter's folder.
-fn write_files(staging: &Staging, chapter: &Chapter) -> Result<()> {
+fn write_files(staging: &Staging, chapter: &Chapter, drawn: &Drawn) -> Result<()> {
     for file in chapter.files() {
         staging.write(&format!("{}/{}", chapter.name, file.name), &file.content)?;
     }
@@ -320,16 +323,15 @@ fn write_files(staging: &Staging, chapter: &Chapter) -> Result<()> {
         .evidence()
         .map(|e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "why": e.why, "ok": e.holds()}));
     staging.write(&format!("{}/checks.json", chapter.name), pretty(&evidence.collect::<Vec<_>>().into()))?;
-    let drawings = chapter.figures().flat_map(|figure| figure.drawings.iter().enumerate().map(move |(k, d)| (figure, k, d)));
-    drawings.collect::<Vec<_>>().into_par_iter().try_for_each(|(figure, k, drawing)| {
-        let stem = format!("{}/{}", chapter.name, figure.stem(k));
+    chapter.drawings().collect::<Vec<_>>().into_par_iter().try_for_each(|(stem, drawing)| {
+        let path = format!("{}/{stem}", chapter.name);
         // The style goes after the opening tag of the root element.
-        let svg = drawing.svg()?;
+        let svg = &drawn[&path];
         let body = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
-        staging.write(&format!("{stem}.svg"), format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]))?;
-        staging.write(&format!("{stem}.png"), drawing.png()?)?;
-        staging.write(&format!("{stem}.csv"), drawing.csv()?)?;
-        staging.write(&format!("{stem}.json"), pretty(&drawing.json()))
+        staging.write(&format!("{path}.svg"), format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]))?;
+        staging.write(&format!("{path}.png"), drawing.png()?)?;
+        staging.write(&format!("{path}.csv"), drawing.csv()?)?;
+        staging.write(&format!("{path}.json"), pretty(&drawing.json()))
     })
 }
 

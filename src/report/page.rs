@@ -5,11 +5,13 @@ use super::prose::prose;
 use super::style;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
-use crate::experiment::Context;
+use crate::experiment::Profile;
 use minijinja::{Environment, context};
 use pulldown_latex::config::{DisplayMode, RenderConfig};
 use pulldown_latex::{Parser, Storage, push_mathml};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// One experiment's part of the page.
 ///
@@ -112,6 +114,11 @@ impl Chapter {
         self.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| if let Block::Figure(f) = b { Some(f) } else { None })
     }
 
+    /// All drawings, each with the stem of its files.
+    pub fn drawings(&self) -> impl Iterator<Item = (String, &Drawing)> {
+        self.figures().flat_map(|f| f.drawings.iter().enumerate().map(|(k, drawing)| (f.stem(k), drawing)))
+    }
+
     /// All files beside the figures.
     pub fn files(&self) -> impl Iterator<Item = &File> {
         self.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| if let Block::Files(f) = b { Some(f) } else { None }).flatten()
@@ -139,23 +146,39 @@ pub struct Colophon {
 }
 
 impl Colophon {
-    /// Of an experiment in this program.
-    pub fn of(context: &Context) -> Self {
-        Self { version: env!("CARGO_PKG_VERSION").into(), profile: context.profile.to_string(), seed: context.seed }
+    /// Of a run of this program.
+    pub fn new(profile: Profile, seed: u64) -> Self {
+        Self { version: super::manifest::VERSION.into(), profile: profile.to_string(), seed }
     }
+}
+
+/// Every drawing of some chapters as SVG, by the path of its file without the ending.
+pub type Drawn = HashMap<String, String>;
+
+/// Draws all figures, on all cores.
+///
+/// # Errors
+/// A drawing that can't be drawn.
+pub fn draw(chapters: &[Chapter]) -> Result<Drawn> {
+    let of = |chapter| Chapter::drawings(chapter).map(move |(stem, drawing)| (format!("{}/{stem}", chapter.name), drawing));
+    let all: Vec<_> = chapters.iter().flat_map(of).collect();
+    all.into_par_iter().map(|(path, drawing)| Ok((path, drawing.svg()?))).collect()
 }
 
 /// The whole page as one HTML document that needs no other file.
 ///
 /// # Errors
-/// A formula that is not LaTeX, a drawing that can't be drawn.
-pub fn html(chapters: &[Chapter], colophon: &Colophon) -> Result<String> {
+/// A formula that is not LaTeX.
+///
+/// # Panics
+/// For a figure that is not among the drawn.
+pub fn html(chapters: &[Chapter], drawn: &Drawn, colophon: &Colophon) -> Result<String> {
     let mut figures = 0;
     let mut parts = Vec::new();
     for chapter in chapters {
         let mut sections = Vec::new();
         for section in &chapter.sections {
-            let blocks = section.blocks.iter().map(|b| block(b, &chapter.name, &mut figures)).collect::<Result<String>>()?;
+            let blocks = section.blocks.iter().map(|b| block(b, &chapter.name, drawn, &mut figures)).collect::<Result<String>>()?;
             sections.push(context! { id => format!("{}-{}", chapter.name, section.id), title => section.title, body => blocks });
         }
         let failed = chapter.evidence().filter(|e| !e.holds()).count();
@@ -190,13 +213,13 @@ pub(super) fn render(template: &str, values: minijinja::Value) -> Result<String>
     environment.get_template(template).and_then(|t| t.render(shared)).map_err(page_failed)
 }
 
-fn block(block: &Block, folder: &str, figures: &mut usize) -> Result<String> {
+fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Result<String> {
     Ok(match block {
         Block::Text(t) => format!("<p>{}</p>\n", text(t)?),
         Block::Formula(latex) => format!("<div class=\"formula\">{}</div>\n", displayed(latex)?),
         Block::Figure(f) => {
             *figures += 1;
-            figure(f, folder, *figures)?
+            figure(f, folder, drawn, *figures)?
         }
         Block::Table(t) => table(t)?,
         Block::Evidence(e) => format!("<p class=\"caption\">Checks</p>\n{}", evidence(&[("", e)])),
@@ -208,12 +231,12 @@ fn block(block: &Block, folder: &str, figures: &mut usize) -> Result<String> {
     })
 }
 
-fn figure(f: &Figure, folder: &str, number: usize) -> Result<String> {
+fn figure(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<String> {
     let alt = escaped(&f.alt);
     let (mut body, mut links) = (String::new(), Vec::new());
     for (k, drawing) in f.drawings.iter().enumerate() {
         let stem = f.stem(k);
-        let svg = drawing.svg()?;
+        let svg = &drawn[&format!("{folder}/{stem}")];
         let label = if f.drawings.len() == 1 { alt.clone() } else { format!("{alt} Part {} of {}.", k + 1, f.drawings.len()) };
         let svg = svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{label}\" "), 1);
         let shape = match drawing {

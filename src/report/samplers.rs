@@ -1,6 +1,6 @@
 //! The chapter on samplers, made from the numbers of [`crate::experiment::samplers`].
 
-use super::chapter::{along, command, f, figure, p, plot, section};
+use super::chapter::{along, command, f, figure, p, plot, scientific, section, significant};
 use super::drawing::{Axis, Drawing, Mark, Plot, Series, plain};
 use super::ledger::csv;
 use super::number::{Number, json};
@@ -373,7 +373,7 @@ fn orders(n: &Numbers) -> Section {
     });
     let work = n.certificates.iter().map(|c| {
         let reach = |tol: f64| match c.digits.reach(tol) {
-            Some(r) if r.nfe >= 99_999.5 => format!("~{}", scientific(r.nfe)),
+            Some(r) if r.nfe >= 99_999.5 => format!("~{}", scientific(r.nfe, 2)),
             Some(r) => format!("{}{:.0}", if r.extrapolated { "~" } else { "" }, r.nfe),
             None => "–".into(),
         };
@@ -453,13 +453,7 @@ fn orders(n: &Numbers) -> Section {
 
 /// Three significant digits, in powers of ten where they are far from one.
 fn short(v: f64) -> String {
-    if v == 0.0 || (1e-3..1e4).contains(&v) { plain(format!("{v:.2e}").parse().unwrap_or(v)) } else { scientific(v) }
-}
-
-fn scientific(v: f64) -> String {
-    let text = format!("{v:.1e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    if v == 0.0 { "0".into() } else { format!("${mantissa} \\cdot 10^{{{exponent}}}$") }
+    if v == 0.0 || (1e-3..1e4).contains(&v) { significant(v, 3) } else { scientific(v, 2) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The chapter on noise schedules, made from the numbers of [`crate::experiment::schedules`].
 
-use super::chapter::{along, command, f, figure, p, picture, plot, section, thousands};
+use super::chapter::{along, command, f, figure, p, picture, plot, scientific, section, significant, thousands};
 use super::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
@@ -29,11 +29,9 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
 /// Three significant digits; small numbers as powers of ten.
 fn three(v: f64) -> String {
     if v == 0.0 || v.abs() >= 1e-3 {
-        return plain(format!("{v:.2e}").parse().unwrap_or(v));
+        return significant(v, 3);
     }
-    let text = format!("{v:.1e}");
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    format!("${mantissa} \\cdot 10^{{{exponent}}}$")
+    scientific(v, 2)
 }
 
 const COLOURS: [Colour; 6] = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY];

@@ -8,7 +8,7 @@ mod source;
 
 use super::folder::Staging;
 use super::page::{self, Block, Chapter, Colophon, File};
-use super::{Profile, pretty, write_files};
+use super::{Profile, pretty, write_site};
 use crate::error::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -97,11 +97,8 @@ pub fn run(options: &Options) -> Result<Summary> {
         Kind::Model => models::compare(a, b, [recipe(a), recipe(b)], options, &progress)?,
     };
     let staging = Staging::new(&options.out)?;
-    for chapter in &part.chapters {
-        write_files(&staging, chapter)?;
-    }
-    let colophon = Colophon { version: env!("CARGO_PKG_VERSION").into(), profile: options.profile.to_string(), seed: options.seed };
-    staging.write("index.html", page::html(&part.chapters, &colophon)?)?;
+    let colophon = Colophon::new(options.profile, options.seed);
+    write_site(&staging, &part.chapters, &colophon)?;
     let beyond: Vec<String> = part
         .chapters
         .iter()
