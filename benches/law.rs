@@ -12,6 +12,7 @@ use std::time::Instant;
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::law::{Gaussian, empirical::Empirical};
 use tweedie::math::eigen::{Backend, symmetric_eigen_with};
+use tweedie::math::larger;
 use tweedie::math::matmul::matmul;
 use tweedie::math::noise::Noise;
 
@@ -100,7 +101,7 @@ fn empirical(c: &mut Criterion) {
         .into_iter()
         .map(|y| (&x.row(9) - &(&y * at.alpha)).mapv(|z| z * z).sum() / (-2.0 * at.sigma.powi(2)))
         .collect();
-    let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, larger);
     let p = exponents.mapv(|e| (e - largest).exp());
     let want = p.dot(&points) / p.sum();
     assert!((&out.row(9) - &want).iter().all(|e| e.abs() <= 1e-11), "the softmax average of the points");

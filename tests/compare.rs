@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use tweedie::math::larger;
 
 fn tweedie(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tweedie")).args(args).current_dir(dir).output().unwrap()
@@ -232,7 +233,7 @@ fn two_models(name: &str, factor: f32) -> tempfile::TempDir {
 fn of_models(found: &Value) -> (f64, f64, usize) {
     let number = |v: &Value| v.as_f64().unwrap_or(f64::NAN);
     let levels = found["found"]["said"]["levels"].as_array().unwrap();
-    let apart = levels.iter().map(|l| number(&l["apart"])).fold(0.0, f64::max);
+    let apart = levels.iter().map(|l| number(&l["apart"])).fold(0.0, larger);
     let ends = found["found"]["said"]["samples"]["apart"].as_array().unwrap();
     let tensors = found["found"]["tensors"].as_array().unwrap().iter().filter(|t| t["differing"] != 0).count();
     (apart, number(ends.last().unwrap()), tensors)

@@ -1,4 +1,5 @@
-//! The architecture's invariants, read off the source: layers import downward only, and each kind of side effect has its rooms.
+//! The architecture's invariants, read off the source: layers import downward only, each kind of side effect has its rooms, and no
+//! maximum of floating-point numbers drops a NaN.
 
 use std::path::{Path, PathBuf};
 
@@ -49,6 +50,39 @@ fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
 fn code(text: &str) -> String {
     let body = text.split("#[cfg(test)]\nmod tests").next().unwrap();
     body.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Files in which a running maximum is of integers, or may drop a NaN: (path, why).
+const MAXIMA: [(&str, &str); 4] = [
+    ("src/nn/program.rs", "sizes, integers"),
+    ("src/nn/cuda/mod.rs", "sizes, integers"),
+    ("src/math/vector.rs", "the shift of a sum of exponentials: terms that are NaN stay so"),
+    ("src/law/empirical.rs", "the shift of a sum of exponentials: terms that are NaN stay so"),
+];
+
+/// What stands between a bracket that was just opened and the one that closes it.
+fn bracketed(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|c| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        depth == 0
+    });
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Maxima and minima that drop a NaN: folds over `max`, `min` or a comparison of their own, and `worst = worst.max(x)`.
+fn drops_nan(text: &str) -> Vec<String> {
+    let folds = text.split("fold(").skip(1).map(bracketed).filter(|fold| {
+        let own =
+            fold.contains(" if ") && [" < ", " > ", "<=", ">="].iter().any(|c| fold.contains(c)) && !fold.contains("is_nan()");
+        own || ["f64::max", "f64::min", "f32::max", "f32::min", ".max(", ".min("].iter().any(|m| fold.contains(m))
+    });
+    let running = text.lines().map(str::trim).filter(|line| {
+        let (name, rest) = line.split_once(" = ").unwrap_or_default();
+        let name = name.trim_start_matches("let mut ").trim_start_matches('*');
+        !name.is_empty() && rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(".max(") || rest.starts_with(".min("))
+    });
+    folds.chain(running).map(str::to_owned).collect()
 }
 
 fn layer(module: &str) -> Option<usize> {
@@ -102,6 +136,23 @@ fn layers_and_rooms() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// A worst error that forgets a NaN passes whatever went wrong most.
+#[test]
+fn maxima_keep_nan() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    ["src", "tests", "benches"].iter().for_each(|dir| sources(&root.join(dir), &mut files));
+    let mut found = Vec::new();
+    for path in files {
+        let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
+        if name != "tests/layers.rs" && MAXIMA.iter().all(|(file, _)| *file != name) {
+            let lines = drops_nan(&std::fs::read_to_string(&path).unwrap());
+            found.extend(lines.iter().map(|line| format!("{name}: {line}")));
+        }
+    }
+    assert!(found.is_empty(), "use math::larger and math::smaller:\n{}", found.join("\n"));
+}
+
 #[test]
 fn the_check_itself_notices_each_kind() {
     assert_eq!(violations("math", "use crate::law::Gaussian;").len(), 1);
@@ -109,4 +160,20 @@ fn the_check_itself_notices_each_kind() {
     assert_eq!(violations("exact", "use crate::nowhere::X;").len(), 1);
     assert_eq!(violations("diffusion", "println!(\"x\"); let t = std::time::Instant::now();").len(), 2);
     assert_eq!(code("// crate::cli\nlet x = 1;\n#[cfg(test)]\nmod tests { crate::cli }"), "let x = 1;");
+    for text in [
+        "x.fold(0.0, f64::max)",
+        "x.iter().fold(0.0, |m: f64, v| m.max(v.abs()))",
+        "x.fold(0.0, |m, v| if v <= m { m } else { v })",
+        "    worst = worst.max(error);",
+        "    *worst = worst.min(error);",
+    ] {
+        assert_eq!(drops_nan(text).len(), 1, "{text}");
+    }
+    for text in [
+        "x.fold(0.0, larger).max(1.0)",
+        "let size = batch.max(1);",
+        "x.fold(0.0, |m: f64, v| if m.is_nan() || v <= m { m } else { v })",
+    ] {
+        assert!(drops_nan(text).is_empty(), "{text}");
+    }
 }

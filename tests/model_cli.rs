@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use tweedie::math::larger;
 use tweedie::sample::registry::SAMPLERS;
 
 fn tweedie(dir: &Path, args: &[&str]) -> Output {
@@ -63,7 +64,7 @@ fn refused_with(dir: &Path, more: &[&str], words: &[&str]) {
 }
 
 fn largest(x: &Array2<f64>) -> f64 {
-    x.iter().fold(0.0, |m, x| if x.abs() <= m { m } else { x.abs() })
+    x.iter().map(|x| x.abs()).fold(0.0, larger)
 }
 
 #[test]

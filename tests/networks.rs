@@ -7,6 +7,7 @@ use tweedie::data::npy::Archive;
 use tweedie::device::Place;
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::diffusion::{Denoiser, Path as ProcessPath};
+use tweedie::math::larger;
 use tweedie::nn::adamw::{AdamW, State};
 use tweedie::nn::checkpoint;
 use tweedie::nn::cpu::Cpu;
@@ -27,10 +28,10 @@ fn folder(name: &str) -> PathBuf {
 /// The largest error in units of the largest entry.
 fn relative<T: Element>(got: &[T], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let largest = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    let largest = want.iter().map(|x| x.abs()).fold(0.0, larger);
     let error = got.iter().zip(want).map(|(g, w)| (g.wide() - w).abs());
     // A NaN is the largest error.
-    error.fold(0.0, |m: f64, e| if e <= m { m } else { e }) / largest
+    error.fold(0.0, larger) / largest
 }
 
 /// By tensor: the largest magnitude, and four sums with signs (`digest.py`).
@@ -51,7 +52,7 @@ fn digest<T: Element>(x: &[T], which: u64) -> f64 {
 /// The largest error of a sum in units of the largest entry anywhere times the root of the tensor's length.
 fn digest_error<T: Element>(values: &[T], program: &Program, want: &BTreeMap<String, [f64; 5]>) -> f64 {
     assert_eq!(program.params.len(), want.len());
-    let scale = want.values().fold(0.0, |m: f64, d| m.max(d[0]));
+    let scale = want.values().map(|d| d[0]).fold(0.0, larger);
     let mut worst = 0.0;
     for param in &program.params {
         let (x, want) = (checkpoint::arranged(param, &values[param.at.clone()], true), want[&param.name]);

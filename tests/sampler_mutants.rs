@@ -8,6 +8,7 @@ use tweedie::diffusion::{Path, PathPoint};
 use tweedie::exact::pf_ode::pf_ode_map;
 use tweedie::experiment::samplers::Cold;
 use tweedie::law::{Gaussian, Law};
+use tweedie::math::larger;
 use tweedie::math::noise::Noise;
 use tweedie::sample::check::{Recording, Report, Verdict, check_ode, check_sde};
 use tweedie::sample::grid::{Grid, Spacing, checked, shifted};
@@ -436,7 +437,7 @@ fn starts(n: usize, d: usize, at: &PathPoint) -> Array2<f64> {
 }
 
 fn size(x: &Array2<f64>) -> f64 {
-    x.iter().fold(0.0, |m: f64, v| if m.is_nan() || v.abs() <= m { m } else { v.abs() })
+    x.iter().map(|v| v.abs()).fold(0.0, larger)
 }
 
 /// How far a point mass is off its trajectory or, of a noisy method, its law.
@@ -448,7 +449,7 @@ fn off_the_point(method: &dyn Sampler, grid: &[PathPoint]) -> f64 {
     let (law, eps) = (point_mass(), array![1.1, -0.4]);
     let state = |p: &PathPoint| (&law.mean() * p.alpha + &eps * p.sigma).insert_axis(ndarray::Axis(0));
     let (states, _) = trajectory(method, &law, grid, state(&grid[0]), &mut Silence).unwrap();
-    states.iter().zip(grid).map(|(x, p)| size(&(x - &state(p)))).fold(0.0, f64::max)
+    states.iter().zip(grid).map(|(x, p)| size(&(x - &state(p)))).fold(0.0, larger)
 }
 
 fn measured_order(name: &str, method: &dyn Sampler) -> f64 {
@@ -572,7 +573,7 @@ fn a_time_shift_is_applied_once() {
         Grid { shift, ..range }.points(&Path::FlowMatching).unwrap().iter().map(|p| p.t).collect()
     };
     let table: Vec<f64> = (0..=total).rev().map(|k| shifted(k as f64 / total as f64, shift)).collect();
-    let worst = |times: Vec<f64>| times.iter().zip(&table).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let worst = |times: Vec<f64>| times.iter().zip(&table).map(|(a, b)| (a - b).abs()).fold(0.0, larger);
     assert!(worst(times(shift)) <= 4.0 * f64::EPSILON, "{:e}", worst(times(shift)));
     assert!(worst(times(shift * shift)) >= 0.1);
 }

@@ -4,6 +4,7 @@ use ndarray::Array2;
 use serde::Deserialize;
 use tweedie::diffusion::PathPoint;
 use tweedie::law::Gaussian;
+use tweedie::math::larger;
 use tweedie::sample::noise_source::{Recorded, Silence};
 use tweedie::sample::{
     NoiseSource, Sampler, adams, ancestral, dpm_solver, dpmpp, flow, grid, runge_kutta, sample_watched,
@@ -94,12 +95,12 @@ fn diffusers_trajectories_are_reproduced() {
         };
         let mut worst: f64 = 0.0;
         let sampler = sampler(&run.method);
-        let scale = run.x.iter().flatten().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
+        let scale = run.x.iter().flatten().flatten().map(|v| v.abs()).fold(0.0, larger);
         let end = sample_watched(&sampler, &law, &points, batch(&run.x[0]), noise, |k, x| {
             let want = batch(&run.x[k]);
             // States on the way are as large as their noise level.
-            let size = want.iter().fold(1.0f64, |m, v| m.max(v.abs())).min(scale);
-            let gap = (x - &want).iter().fold(0.0f64, |m, e| if m.is_nan() || e.abs() <= m { m } else { e.abs() });
+            let size = want.iter().map(|v| v.abs()).fold(1.0, larger).min(scale);
+            let gap = (x - &want).iter().map(|e| e.abs()).fold(0.0, larger);
             worst = if gap / size <= worst { worst } else { gap / size };
         });
         match end {

@@ -199,3 +199,31 @@ impl Trial {
         Mixture::new(weights, parts).expect("positive weights")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The property "three numbers are what they should be" over three cases, with a NaN at a place of one of them.
+    fn poisoned(case: Option<usize>, place: usize) -> bool {
+        let mut probe = Probe { evidence: Vec::new(), noise: Noise::new(0), names: &[], active: None };
+        let counted = Cell::new(0);
+        probe.property(Role::Printed, "three numbers", 3, "equal", |t| {
+            let mut got = [1.0, 2.0, 3.0];
+            if Some(counted.get()) == case {
+                got[place] = f64::NAN;
+            }
+            counted.set(counted.get() + 1);
+            t.compare_all(&got, &[1.0, 2.0, 3.0], 1e-9);
+        });
+        probe.evidence[0].1.holds()
+    }
+
+    #[test]
+    fn one_poisoned_number_fails_a_property_wherever_it_stands() {
+        assert!(poisoned(None, 0));
+        for case in 0..3 {
+            assert!((0..3).all(|place| !poisoned(Some(case), place)), "{case}");
+        }
+    }
+}

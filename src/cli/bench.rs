@@ -5,6 +5,7 @@ use super::output::{self, Target};
 use crate::data::Dataset;
 use crate::device::{Device, Place, Precision};
 use crate::error::{Error, Result};
+use crate::math::larger;
 use crate::math::matmul::matmul;
 use crate::math::noise::Noise;
 use crate::nn::adamw::{AdamW, State};
@@ -207,9 +208,8 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
         }
     };
     let got = run.forward()?;
-    let largest = want.iter().fold(0.0, |m: f64, y| m.max(y.abs()));
-    let error =
-        got.iter().zip(&want).map(|(g, w)| (g.wide() - w).abs()).fold(0.0, |m: f64, e| if e <= m { m } else { e }) / largest;
+    let largest = want.iter().map(|y| y.abs()).fold(0.0, larger);
+    let error = got.iter().zip(&want).map(|(g, w)| (g.wide() - w).abs()).fold(0.0, larger) / largest;
     let most = match precision {
         Precision::F64 | Precision::F32 => 1e-3,
         // Some hundred roundings on the way, each at most half of this, none of them aligned.

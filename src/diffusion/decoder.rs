@@ -210,13 +210,14 @@ fn check(x0: ArrayView2<f64>, mean: ArrayView2<f64>, what: &str, spread: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::larger;
     use crate::math::noise::Noise;
     use crate::math::quadrature::{IntervalRule, NormalRule};
     use ndarray::{Array2, array};
     use proptest::prelude::*;
 
     fn log_sum_exp(terms: impl Iterator<Item = f64> + Clone) -> f64 {
-        let top = terms.clone().fold(f64::NEG_INFINITY, f64::max);
+        let top = terms.clone().fold(f64::NEG_INFINITY, larger);
         top + terms.map(|t| (t - top).exp()).sum::<f64>().ln()
     }
 

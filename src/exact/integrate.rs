@@ -1,6 +1,7 @@
 //! A reference integrator of ordinary differential equations: Gragg's midpoint rule, extrapolated (Bulirsch and Stoer), adaptive.
 
 use crate::error::{Error, Result};
+use crate::math::larger;
 use ndarray::{Array2, Zip};
 
 /// Columns of the extrapolation table: orders 2, 4, ..., 16.
@@ -44,7 +45,7 @@ pub(crate) fn integrate(
             }
             let error = table.last().map_or(f64::INFINITY, |previous| {
                 let gaps = value.indexed_iter().map(|((i, j), v)| (v - previous[[i, j]]).abs() / scale[j]);
-                gaps.fold(0.0, |m: f64, g| if m.is_nan() || g <= m { m } else { g })
+                gaps.fold(0.0, larger)
             });
             table.push(value);
             if error <= tol {

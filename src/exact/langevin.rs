@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::exact::shared_modes::shared_modes;
 use crate::law::Gaussian;
 use crate::math::scalar::Scalar;
+use crate::math::smaller;
 
 /// Factor of a deviation from the mean in one step, in a mode of target variance `var`: the chain forgets where it is below 1.
 ///
@@ -69,7 +70,7 @@ pub fn stationary_law(data: &Gaussian, at: &PathPoint, step: f64) -> Result<Gaus
     let level = Level::of(at)?;
     let shared = shared_modes(&[data])?;
     let vars = shared.variances[0].mapv(|lambda| level.var(lambda));
-    let least = vars.iter().copied().fold(f64::INFINITY, f64::min);
+    let least = vars.iter().copied().fold(f64::INFINITY, smaller);
     if !(step > 0.0 && step < 2.0 * least) {
         let allowed = format!("between 0 and {}, twice the smallest variance", 2.0 * least);
         return Err(Error::domain("Langevin step", step, allowed, "take a smaller step, or more noise"));
@@ -105,7 +106,7 @@ mod tests {
         fn one_step_leaves_the_stationary_law_alone(data in gaussian(3), t in 0.1..0.95f64, family in 0u8..3, share in 0.01..1.99f64) {
             let at = point(family, t);
             let level = Level::of(&at).unwrap();
-            let least = data.variances().iter().copied().chain((data.rank() < 3).then_some(0.0)).map(|l| level.var(l)).fold(f64::INFINITY, f64::min);
+            let least = data.variances().iter().copied().chain((data.rank() < 3).then_some(0.0)).map(|l| level.var(l)).fold(f64::INFINITY, smaller);
             let step = share * least;
             let law = stationary_law(&data, &at, step).unwrap();
             prop_assert_eq!(law.mean(), &data.mean() * at.alpha);

@@ -197,6 +197,7 @@ mod tests {
     use crate::exact::testing::*;
     use crate::law::empirical::Empirical;
     use crate::law::mixture::Mixture;
+    use crate::math::{larger, smaller};
     use ndarray::{Array1, array};
     use num_dual::Dual64;
     use proptest::prelude::*;
@@ -228,7 +229,7 @@ mod tests {
             // The middle state rounds against its size, and what that is in each mode leaves with at most the largest gain.
             let lambdas = law.variances().to_vec().into_iter().chain([0.0]);
             let growth = |from: &PathPoint, to: &PathPoint| {
-                lambdas.clone().map(|l| psi(l, Level::from(from), Level::from(to))).fold(1.0, f64::max)
+                lambdas.clone().map(|l| psi(l, Level::from(from), Level::from(to))).fold(1.0, larger)
             };
             let middle = 10.0 * b.alpha + size(&at_b);
             prop_assert!(gap(&via, &direct) <= 64.0 * f64::EPSILON * (growth(&b, &c) * middle + growth(&a, &c) * (10.0 + size(&x))));
@@ -304,7 +305,7 @@ mod tests {
         let x = normal_rows(20, 2, 3);
         let end = pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), DATA]).unwrap().swap_remove(1);
         for row in end.rows() {
-            let nearest = points.rows().into_iter().map(|p| (&p - &row).mapv(f64::abs).sum()).fold(f64::INFINITY, f64::min);
+            let nearest = points.rows().into_iter().map(|p| (&p - &row).mapv(f64::abs).sum()).fold(f64::INFINITY, smaller);
             // Denoised at the end, not only nearly clean: a noise of 1e-15 is taken away, and rounding is left.
             assert!(nearest <= 4.0 * f64::EPSILON, "{row} {nearest:e}");
         }

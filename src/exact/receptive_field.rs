@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::exact::pf_ode::mapped;
 use crate::law::Gaussian;
 use crate::law::gaussian::wiener_gain;
+use crate::math::larger;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 
 /// Receptive fields of some pixels: rows of the Jacobian `d E[x0 | x] / dx` of the Wiener filter.
@@ -77,7 +78,7 @@ pub fn effective_size(fields: ArrayView2<f64>) -> Array1<f64> {
 
 fn participation_ratio(field: ArrayView1<f64>) -> f64 {
     // Scaled by the largest weight: fourth powers underflow below 1e-81, as a field's do at sigma = 1e41.
-    let largest = field.iter().fold(0.0, |m: f64, w| m.max(w.abs()));
+    let largest = field.iter().map(|w| w.abs()).fold(0.0, larger);
     let (two, four) = field.iter().map(|w| (w / largest).powi(2)).fold((0.0, 0.0), |(two, four), e| (two + e, four + e * e));
     two * two / four
 }

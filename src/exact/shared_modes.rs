@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::law::Gaussian;
 use crate::math::eigen::symmetric_eigen;
+use crate::math::larger;
 use ndarray::{Array1, Array2, Axis};
 
 /// A basis in which several commuting covariances are diagonal.
@@ -35,7 +36,7 @@ pub(crate) fn shared_modes(laws: &[&Gaussian]) -> Result<SharedModes> {
     let combined = [0.0, 1.0, 2.0].into_iter().map(|shift: f64| {
         let mut sum = Array2::zeros((d, d));
         for (i, law) in laws.iter().enumerate() {
-            let largest = law.variances().iter().fold(f64::MIN_POSITIVE, |m: f64, v| m.max(*v));
+            let largest = law.variances().iter().copied().fold(f64::MIN_POSITIVE, larger);
             let weight = (2.0 + shift + (i as f64).sqrt()).sqrt() / largest;
             let scaled = &law.modes() * &law.variances().mapv(|v| v * weight);
             sum += &scaled.dot(&law.modes().t());
@@ -64,7 +65,7 @@ fn diagonal_in(modes: &Array2<f64>, law: &Gaussian) -> Option<Array1<f64>> {
     // Rows of the factor are what the modes see of each stored mode: cov = factor factor^T.
     let factor = modes.t().dot(&law.modes()) * &law.variances().mapv(f64::sqrt);
     let norms: Array1<f64> = factor.map_axis(Axis(1), |row| row.dot(&row));
-    let largest = norms.iter().fold(0.0, |m: f64, v| m.max(*v));
+    let largest = norms.iter().copied().fold(0.0, larger);
     let cov = factor.dot(&factor.t());
     // Orthonormal to a few eps times d: what is smaller than that against the largest variance is rounding.
     let share = 64.0 * f64::EPSILON * modes.nrows() as f64;

@@ -3,6 +3,7 @@
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use ndarray::{Array1, Array2};
 use proptest::prelude::*;
@@ -79,10 +80,10 @@ pub fn normal_rows(n: usize, d: usize, seed: u64) -> Array2<f64> {
 
 /// Largest absolute difference, NaN if there is one.
 pub fn gap(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
-    (a - b).iter().fold(0.0, |m: f64, x| if m.is_nan() || x.abs() <= m { m } else { x.abs() })
+    (a - b).iter().map(|x| x.abs()).fold(0.0, larger)
 }
 
 /// Largest absolute value.
 pub fn size(a: &Array2<f64>) -> f64 {
-    a.iter().fold(0.0, |m: f64, x| m.max(x.abs()))
+    a.iter().map(|x| x.abs()).fold(0.0, larger)
 }

@@ -13,6 +13,7 @@ use crate::exact::receptive_field::{effective_size, high_noise_field, low_noise_
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
+use crate::math::{larger, smaller};
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
@@ -182,7 +183,7 @@ impl Spectrum {
             })
             .sum();
         let gram = law.modes().t().dot(&law.modes()) - Array2::<f64>::eye(law.rank());
-        let off = gram.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let off = gram.iter().map(|v| v.abs()).fold(0.0, larger);
         let evidence = vec![
             Evidence::new(
                 "components with variance: 64 less the pixels that never vary",
@@ -287,7 +288,7 @@ impl Film {
         by_memory.reverse();
         let nearest = empirical.nearest(by_memory[0].view(), 1.0);
         let left = &by_memory[0] - &images.select(Axis(0), &nearest);
-        let farthest = left.rows().into_iter().map(|r| (r.dot(&r) / 64.0).sqrt() / sigmas[0]).fold(0.0, f64::max);
+        let farthest = left.rows().into_iter().map(|r| (r.dot(&r) / 64.0).sqrt() / sigmas[0]).fold(0.0, larger);
         let evidence = vec![
             Evidence::new(
                 "empirical law: distance a pixel of the film's ends from the nearest digit, over σ there, the largest of 10",
@@ -386,7 +387,7 @@ impl Trajectories {
         let why = "the integrator allows 1e-13 a step";
         evidence.push(Evidence::new(what, relative(&solved[solved.len() - 1], closed), 0.0, 1e-9).because(why));
         let digits = empirical.points().select(Axis(0), &empirical.nearest(ends[1].view(), 1.0));
-        let nearest = (&ends[1] - &digits).rows().into_iter().map(|r| r.dot(&r).sqrt()).fold(0.0, f64::max);
+        let nearest = (&ends[1] - &digits).rows().into_iter().map(|r| r.dot(&r).sqrt()).fold(0.0, larger);
         let what = "distance of the empirical trajectories' ends to the nearest digit, largest";
         let why = "at σ = 0.02 the other digits weigh nothing in f64; what is left is the integrator's error";
         evidence.push(Evidence::new(what, nearest, 0.0, 1e-6).because(why));
@@ -439,7 +440,7 @@ impl Emergence {
         let std: Vec<f64> = kept.iter().map(|k| law.variances()[*k].sqrt()).collect();
         let predicted: Vec<f64> = kept.iter().map(|k| emergence_sigma(law.variances()[*k], 0.5)).collect();
         let measured = kept.iter().map(|k| crossing(&t.sigmas, &measured_share(*k), 0.5)).collect();
-        let worst = std.iter().zip(&predicted).map(|(s, p)| (p / (3f64.sqrt() * s) - 1.0).abs()).fold(0.0, f64::max);
+        let worst = std.iter().zip(&predicted).map(|(s, p)| (p / (3f64.sqrt() * s) - 1.0).abs()).fold(0.0, larger);
         let evidence = vec![
             Evidence::new(
                 "σ* / √(3λ) of the Gaussian, largest distance from 1 over all components",
@@ -582,7 +583,7 @@ impl Receptive {
 
         let all: Vec<usize> = (0..64).collect();
         let varying = || law.variances().into_iter().copied().filter(|l| *l > 0.0);
-        let (low, high) = (1e-3 * varying().fold(f64::INFINITY, f64::min).sqrt(), 1e3 * varying().fold(0.0, f64::max).sqrt());
+        let (low, high) = (1e-3 * varying().fold(f64::INFINITY, smaller).sqrt(), 1e3 * varying().fold(0.0, larger).sqrt());
         let relative = |a: Array2<f64>, b: &Array2<f64>| (energy(&(&a - b)) / energy(b)).sqrt();
         let at_low = relative(receptive_field(law, &all, &level(low))?, &low_noise_field(law, &all)?);
         let at_high = relative(receptive_field(law, &all, &level(high))? * (high * high), &high_noise_field(law, &all)?);

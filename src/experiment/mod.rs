@@ -164,3 +164,18 @@ mod testing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::farthest;
+
+    #[test]
+    fn a_nan_is_farthest_wherever_it_stands() {
+        assert_eq!(farthest([1.0, -3.0, 2.0]), -3.0);
+        for place in 0..3 {
+            let mut values = [1.0, -3.0, 2.0];
+            values[place] = f64::NAN;
+            assert!(farthest(values).is_nan(), "{place}");
+        }
+    }
+}

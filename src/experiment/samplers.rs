@@ -11,6 +11,7 @@ use crate::exact::gains::psi;
 use crate::exact::student::{ddim_chain_gain, ddim_law, distilled_denoiser_gain};
 use crate::law::gaussian::wiener_gain;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::sample::certify::{Bench, CERTIFIED_STEPS, Certificate, Measure, Study, study, study_grid};
 use crate::sample::dpmpp::{Dpmpp3m, Dpmpp3mPublished};
 use crate::sample::grid::{Grid, Spacing};
@@ -407,9 +408,9 @@ fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<E
     let named = |name: &str| rows.iter().find(|r| r.name.starts_with(name)).map_or(&[][..], |r| &r.modes);
     let stds = |of: &[ModeError]| of.iter().map(|m| m.var.sqrt()).collect::<Array1<f64>>();
     let lambdas = Law::cov(s.law).diag().to_owned();
-    let largest = |gaps: Array1<f64>| gaps.iter().fold(0.0, |m: f64, g| if g.abs() <= m { m } else { g.abs() });
+    let largest = |gaps: Array1<f64>| gaps.iter().map(|g| g.abs()).fold(0.0, larger);
     let gap = |got: &[ModeError], want: Array1<f64>| match got.len() == want.len() {
-        true => largest(stds(got) - want) / lambdas.iter().fold(0.0, |m: f64, v| m.max(*v)).sqrt(),
+        true => largest(stds(got) - want) / lambdas.iter().copied().fold(0.0, larger).sqrt(),
         false => f64::NAN,
     };
     // DDPM by the table's own posterior, one row at a time; the last step adds no noise.

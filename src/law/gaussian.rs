@@ -4,6 +4,7 @@ use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
 use crate::law::{Law, SAMPLE_STREAM};
 use crate::math::eigen::symmetric_eigen;
+use crate::math::larger;
 use crate::math::matmul::matmul;
 use crate::math::moments::{Normalisation, mean_and_cov};
 use crate::math::noise::Noise;
@@ -67,7 +68,7 @@ impl Gaussian {
         }
         finite("mean", mean.iter())?;
         finite("covariance", cov.iter())?;
-        let size = cov.iter().fold(0.0, |m: f64, c| m.max(c.abs()));
+        let size = cov.iter().map(|c| c.abs()).fold(0.0, larger);
         if let Some(((i, j), c)) = cov.indexed_iter().find(|&((i, j), c)| (c - cov[[j, i]]).abs() > 1e-10 * size) {
             let (what, allowed) = (format!("covariance[{i}, {j}]"), format!("covariance[{j}, {i}] = {}", cov[[j, i]]));
             return Err(Error::domain(what, c, allowed, "pass a symmetric matrix, such as (c + c^T) / 2"));
@@ -107,7 +108,7 @@ impl Gaussian {
             let what = format!("modes {i} and {j}: their product's distance from the identity");
             return Err(Error::domain(what, g, "at most 1e-8", "pass orthonormal columns"));
         }
-        let largest = variances.iter().cloned().fold(0.0, f64::max);
+        let largest = variances.iter().cloned().fold(0.0, larger);
         if let Some(v) = variances.iter().find(|v| **v < -1e-10 * largest) {
             return Err(Error::domain("variance of a mode", v, ">= 0", "pass a positive semi-definite covariance"));
         }
@@ -523,7 +524,7 @@ mod tests {
                 law.map_modes(half.view(), 1.0, to, |l| gain(l).sqrt(), twice.view_mut());
                 let mut want = once.clone();
                 dense.map_modes(x.view(), from, to, gain, want.view_mut());
-                let size = 10.0 * (x.iter().chain(law.mean()).fold(0.0, |m: f64, v| m.max(v.abs())) * 3.0 + 1.0);
+                let size = 10.0 * (x.iter().chain(law.mean()).map(|v| v.abs()).fold(0.0, larger) * 3.0 + 1.0);
                 for (a, b) in once.iter().zip(&twice).chain(once.iter().zip(&want)) {
                     prop_assert!((a - b).abs() <= 32.0 * d as f64 * EPS * size);
                 }

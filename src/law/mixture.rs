@@ -3,6 +3,7 @@
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
 use crate::law::{Gaussian, Law, SAMPLE_STREAM};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::math::scalar::Scalar;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
@@ -79,7 +80,7 @@ impl<L: Law> Mixture<L> {
     pub fn log_responsibilities(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
         let mut joint = self.log_joint(x, at);
         for mut row in joint.rows_mut() {
-            let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let largest = row.iter().copied().fold(f64::NEG_INFINITY, larger);
             if largest == f64::INFINITY {
                 // Point masses that hit x: their weights alone decide.
                 Zip::from(&mut row)
@@ -145,7 +146,7 @@ impl<L: Law> Mixture<L> {
 
 /// `ln sum exp(v)`, shifted by the largest; infinite where the largest is, NaN where one is.
 fn log_sum_exp(v: ArrayView1<f64>) -> f64 {
-    let largest = v.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = v.iter().copied().fold(f64::NEG_INFINITY, larger);
     if largest.is_infinite() && !v.iter().any(|v| v.is_nan()) {
         return largest;
     }
@@ -160,7 +161,7 @@ impl Mixture {
     pub fn log_density_of<S: Scalar>(&self, x: &[S], alpha: S, sigma: S) -> S {
         let terms: Vec<S> =
             self.components.iter().zip(&self.log_weights).map(|(c, &w)| c.log_density_of(x, alpha, sigma) + w).collect();
-        let largest = terms.iter().map(|t| t.re()).fold(f64::NEG_INFINITY, f64::max);
+        let largest = terms.iter().map(|t| t.re()).fold(f64::NEG_INFINITY, larger);
         terms.iter().fold(S::from(0.0), |sum, &t| sum + (t - largest).exp()).ln() + largest
     }
 }
@@ -343,7 +344,7 @@ mod tests {
                 let dual: Vec<Dual2_64> = (0..d).map(|i| Dual2_64::new(x[[0, i]], f64::from(i == j), 0.0)).collect();
                 let l = law.log_density_of(&dual, alpha.into(), at.sigma.into());
                 // Sizes of the terms: precision times |x - alpha m|, squared in the second derivative; precisions reach 1 / noise at most.
-                let size = 10.0 * (1.0 + x.iter().fold(0.0, |m: f64, x| m.max(x.abs()))) / (0.1 * alpha * alpha + noise);
+                let size = 10.0 * (1.0 + x.iter().map(|x| x.abs()).fold(0.0, larger)) / (0.1 * alpha * alpha + noise);
                 prop_assert!((law.log_density(x.view(), &at)[0] - l.re).abs() <= 256.0 * EPS * (1.0 + size * size));
                 prop_assert!((score[[0, j]] - l.v1).abs() <= 256.0 * EPS * size * (1.0 + size * size));
                 // d score / dx = (alpha J - 1) / sigma^2.

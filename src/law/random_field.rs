@@ -270,6 +270,7 @@ impl Law for RandomField {
 mod tests {
     use super::*;
     use crate::law::Gaussian;
+    use crate::math::larger;
     use crate::math::moments::{Normalisation, mean_and_cov};
     use ndarray::{array, s};
     use proptest::prelude::*;
@@ -292,14 +293,14 @@ mod tests {
                 }).sum::<f64>() / d as f64
             });
             let tiny = 64.0 * d as f64 * EPS;
-            let top = law.spectrum().iter().cloned().fold(0.0, f64::max);
+            let top = law.spectrum().iter().cloned().fold(0.0, larger);
             prop_assert!((&Law::cov(&law) - &cov).iter().all(|e| e.abs() <= tiny * top));
             let dense = Gaussian::new(Law::mean(&law), cov.view()).unwrap();
             let noise = Noise::new(seed);
             let x = Array2::from_shape_fn((3, d), |(i, j)| noise.normal(0, (i * d + j) as u64));
             let at = PathPoint::still(alpha, log_sigma.exp());
             let condition = 1.0 + alpha * alpha * top / at.sigma.powi(2);
-            let size = x.iter().fold(3.0, |m: f64, v| m.max(v.abs())) * (d as f64).sqrt();
+            let size = x.iter().map(|v| v.abs()).fold(3.0, larger) * (d as f64).sqrt();
             let (mut a, mut b) = (Array2::zeros((3, d)), Array2::zeros((3, d)));
             law.denoise(x.view(), &at, a.view_mut());
             dense.denoise(x.view(), &at, b.view_mut());

@@ -1,6 +1,7 @@
 //! The symmetric eigenproblem behind one function: faer by default, LAPACK with `--features lapack`.
 
 use crate::error::{Error, Result, finite};
+use crate::math::larger;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ShapeBuilder};
@@ -77,7 +78,7 @@ pub fn symmetric_eigen_with(backend: Backend, a: ArrayView2<f64>) -> Result<Eige
 /// Makes the first component within 1e-6 of the largest magnitude positive: the tolerance keeps `[1, -1] / sqrt(2)`, whose two
 /// magnitudes differ by rounding alone, from flipping.
 fn orient(mut u: ArrayViewMut1<f64>) {
-    let largest = u.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+    let largest = u.iter().map(|x| x.abs()).fold(0.0, larger);
     if u.iter().find(|x| x.abs() >= (1.0 - 1e-6) * largest).is_some_and(|x| *x < 0.0) {
         u.mapv_inplace(|x| -x);
     }
@@ -157,9 +158,9 @@ mod tests {
         let unit = (d.max(4) as f64) * f64::EPSILON;
         let mut back = Array2::zeros((d, d));
         matmul(1.0, (&e.vectors * &e.values).view(), e.vectors.t(), 0.0, back.view_mut());
-        let norm = e.values.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
+        let norm = e.values.iter().map(|v| v.abs()).fold(f64::MIN_POSITIVE, larger);
         let gram = e.vectors.t().dot(&e.vectors) - Array2::<f64>::eye(d);
-        let largest = |m: &Array2<f64>| m.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        let largest = |m: &Array2<f64>| m.iter().map(|x| x.abs()).fold(0.0, larger);
         (largest(&(&back - a)) / (unit * norm), largest(&gram) / unit)
     }
 
@@ -169,7 +170,7 @@ mod tests {
         assert!(reconstruction <= 8.0 && orthogonality <= 8.0, "{reconstruction} {orthogonality}");
         assert!(e.values.windows(2).into_iter().all(|w| w[0] >= w[1]));
         for u in e.vectors.axis_iter(Axis(1)) {
-            let largest = u.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            let largest = u.iter().map(|x| x.abs()).fold(0.0, larger);
             assert!(u.iter().find(|x| x.abs() >= (1.0 - 1e-6) * largest).is_none_or(|x| *x > 0.0));
         }
     }
@@ -254,7 +255,7 @@ mod tests {
                 let unit = 16.0 * d.max(4) as f64 * f64::EPSILON * x.values[0];
                 assert!((x.values[k] - y.values[k]).abs() <= unit, "d = {d}, k = {k}");
                 // Davis-Kahan: a simple eigenvector moves by at most the perturbation over its gap.
-                let gap = (0..d).filter(|&j| j != k).map(|j| (x.values[j] - x.values[k]).abs()).fold(f64::INFINITY, f64::min);
+                let gap = (0..d).filter(|&j| j != k).map(|j| (x.values[j] - x.values[k]).abs()).fold(f64::INFINITY, smaller);
                 let difference = (&x.vectors.column(k) - &y.vectors.column(k)).mapv(|v| v * v).sum().sqrt();
                 if gap > 1e3 * unit {
                     assert!(difference <= 4.0 * unit / gap, "d = {d}, k = {k}: {difference} at gap {gap}");

@@ -375,6 +375,7 @@ const FAR_TAIL: ([f64; 8], [f64; 8]) = (
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::larger;
 
     #[test]
     fn both_far_tails_are_looked_at_again() {
@@ -496,7 +497,7 @@ mod tests {
         let mut x = normals(12, 3, n);
         x.sort_by(f64::total_cmp);
         let law = Normal::new(0.0, 1.0).unwrap();
-        let ks = x.iter().enumerate().map(|(i, x)| (law.cdf(*x) - (i as f64 + 0.5) / n as f64).abs()).fold(0.0, f64::max);
+        let ks = x.iter().enumerate().map(|(i, x)| (law.cdf(*x) - (i as f64 + 0.5) / n as f64).abs()).fold(0.0, larger);
         // Kolmogorov: P(sqrt(n) D > 1.95) = 1e-3.
         assert!((n as f64).sqrt() * ks <= 1.95, "sqrt(n) D = {}", (n as f64).sqrt() * ks);
         // Equal-probability cells, the outer ones included: notices a wrong tail that the supremum does not.

@@ -163,6 +163,7 @@ fn exp(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::larger;
     use proptest::prelude::*;
 
     fn ulps(a: f64, b: f64) -> u64 {
@@ -203,7 +204,7 @@ mod tests {
             prop_assert!((distance_squared(&v, shift, &a) - want).abs() <= 4.0 * (v.len() as f64 + 1.0) * f64::EPSILON * (want + v.len() as f64));
             let (mut c, mut d) = (v.clone(), v.clone());
             prop_assert_eq!(add_and_max(&mut c, &a), add_and_max_loop(&mut d, &a));
-            prop_assert_eq!(add_and_max(&mut c, &a), c.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+            prop_assert_eq!(add_and_max(&mut c, &a), c.iter().copied().fold(f64::NEG_INFINITY, larger));
         }
     }
 }

@@ -363,6 +363,7 @@ mod tests {
     use crate::diffusion::schedule::{Schedule, Table};
     use crate::law::Gaussian;
     use crate::law::conditional::Guided;
+    use crate::math::larger;
     use crate::nn::config::UNetConfig;
     use crate::nn::cpu::Cpu;
     use crate::nn::layout::{channels_first, channels_last};
@@ -434,7 +435,7 @@ mod tests {
 
     fn largest(x: &Array2<f64>) -> f64 {
         // A NaN is the largest.
-        x.iter().fold(0.0, |m, x| if x.abs() <= m { m } else { x.abs() })
+        x.iter().map(|x| x.abs()).fold(0.0, larger)
     }
 
     /// A linear layer over one pixel of d channels.
@@ -590,7 +591,7 @@ mod tests {
         }
         for (a, i) in pixels.into_iter().enumerate() {
             for (b, j) in pixels.into_iter().enumerate() {
-                asymmetry = asymmetry.max((rows[[a, j]] - rows[[b, i]]).abs());
+                asymmetry = larger(asymmetry, (rows[[a, j]] - rows[[b, i]]).abs());
             }
         }
         let size = largest(&rows);

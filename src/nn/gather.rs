@@ -481,6 +481,7 @@ impl<T: Element> OuterTask<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::larger;
     use crate::math::noise::Noise;
     use proptest::prelude::*;
 
@@ -535,7 +536,7 @@ mod tests {
     }
 
     fn assert_close<T: Element>(got: &[T], want: &[T], terms: usize) {
-        let size = want.iter().fold(1.0, |m: f64, x| m.max(x.wide().abs()));
+        let size = want.iter().map(|x| x.wide().abs()).fold(1.0, larger);
         let unit = if size_of::<T>() == 8 { f64::EPSILON } else { f32::EPSILON.into() };
         assert_eq!(got.len(), want.len());
         for (g, w) in got.iter().zip(want) {

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::digits_theory::{Numbers, compute};
+use crate::math::larger;
 use ndarray::Array2;
 
 /// Computes the experiment and describes it.
@@ -423,7 +424,7 @@ fn receptive(n: &Numbers) -> Section {
     columns.push("σ → ∞".into());
     let rows = r.rows.iter().map(|([row, column], fields)| {
         let pictures =
-            fields.iter().map(|f| picture(f.iter().copied(), plain(f.iter().fold(0.0f64, |m, v| m.max(v.abs()))))).collect();
+            fields.iter().map(|f| picture(f.iter().copied(), plain(f.iter().map(|v| v.abs()).fold(0.0, larger)))).collect();
         (format!("pixel in row {}, column {}", row + 1, column + 1), pictures)
     });
     section(

@@ -5,6 +5,7 @@
 
 use super::style::{CARD, Colour, GRID, INK, MUTED, SERIES};
 use crate::error::{Error, Result};
+use crate::math::{larger, smaller};
 use base64::Engine;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -333,7 +334,7 @@ impl Drawing {
 
     /// Puts the frames of all plots at the same height, however many rows their legends take.
     pub fn align(drawings: &mut [Drawing]) {
-        let top = drawings.iter().map(|d| d.layout().frame.1).fold(0.0, f64::max);
+        let top = drawings.iter().map(|d| d.layout().frame.1).fold(0.0, larger);
         for d in drawings {
             if let Drawing::Plot(p) = d {
                 p.top = top;
@@ -465,7 +466,8 @@ impl Mapping {
     fn new(axis: &Axis, values: impl Iterator<Item = f64>) -> Self {
         let usable = |v: &f64| v.is_finite() && (axis.scale == Scale::Linear || *v > 0.0);
         let (lo, hi) = axis.range.unwrap_or_else(|| {
-            let (lo, hi) = values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+            let (lo, hi) =
+                values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (smaller(l, v), larger(h, v)));
             match (lo <= hi, axis.scale) {
                 (false, _) => (1.0, 10.0),
                 (true, Scale::Linear) => {
@@ -596,7 +598,7 @@ impl Plot {
         }
         // The vertical axis is named above its upper end, where it can be read without tilting the head.
         top = (top + 36.0).max(self.top - 8.0);
-        let tick_width = y.ticks.iter().map(|t| text_width(&t.1, TICK)).fold(0.0, f64::max);
+        let tick_width = y.ticks.iter().map(|t| text_width(&t.1, TICK)).fold(0.0, larger);
         let frame = (tick_width + 22.0, top + 8.0, WIDTH - 22.0, top + 8.0 + 380.0);
         Layout { height: frame.3 + 84.0, frame, legend, x: Some(x), y: Some(y) }
     }
@@ -750,7 +752,7 @@ impl Pictures {
     /// Size at which the widest heading or note still fits its picture.
     fn label_size(&self) -> f64 {
         let notes = self.rows.iter().flat_map(|r| r.1.iter().map(|p| &p.note));
-        let widest = self.columns.iter().chain(notes).map(|t| text_width(t, 1.0e3) / 1.0e3).fold(0.0, f64::max);
+        let widest = self.columns.iter().chain(notes).map(|t| text_width(t, 1.0e3) / 1.0e3).fold(0.0, larger);
         TICK.min((self.pitch() - 4.0) / widest.max(1e-3))
     }
 
@@ -796,7 +798,7 @@ impl Pictures {
                 (0..plane).map(|i| [0, 1, 2].map(|channel| at(i, channel))).collect()
             }
             Tone::Diverging => {
-                let largest = picture.values.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                let largest = picture.values.iter().map(|v| v.abs()).fold(0.0, larger);
                 // Ends of ColorBrewer's RdBu, which stay apart in every common colour blindness.
                 let mix = |end: [f64; 3], u: f64| end.map(|e| (255.0 + (e - 255.0) * u).round() as u8);
                 let colour = |v: f64| if v < 0.0 { mix([5.0, 80.0, 160.0], -v) } else { mix([178.0, 24.0, 43.0], v) };

@@ -9,6 +9,7 @@ use crate::experiment::Context;
 use crate::experiment::elbo::autoencoders::Chain;
 use crate::experiment::elbo::bits::Coded;
 use crate::experiment::elbo::{Numbers, compute};
+use crate::math::larger;
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {
@@ -464,7 +465,7 @@ fn models(n: &Numbers) -> Section {
             series.collect(),
         )
     });
-    let most = |k: usize| m.lost.iter().flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b)).fold(0.0, f64::max);
+    let most = |k: usize| m.lost.iter().flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b)).fold(0.0, larger);
     section(
         "models",
         "One network, three likelihoods",

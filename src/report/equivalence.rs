@@ -10,6 +10,7 @@ use crate::experiment::Context;
 use crate::experiment::equivalence::linear::{Objective, at_level};
 use crate::experiment::equivalence::manifold::Space;
 use crate::experiment::equivalence::{Numbers, TARGETS, compute};
+use crate::math::{larger, smaller};
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {
@@ -74,7 +75,7 @@ fn minimiser(n: &Numbers) -> Result<Section> {
             row.push(plain(Objective::new(target, &at_level(sigma)?)?.scale));
         }
         row.push(plain(n.linear.descent.starts[k]));
-        let worst = s.errors[k].iter().copied().fold(0.0, f64::max);
+        let worst = s.errors[k].iter().copied().fold(0.0, larger);
         row.push(short(worst));
         rows.push(row);
     }
@@ -500,8 +501,8 @@ fn trained(n: &Numbers) -> Section {
     let mut excess = curves(&t.sigmas, |k| &t.excess[k], Mark::Linked);
     excess.push(Series::new("Wiener filter", along(&t.sigmas), along(&t.wiener), Mark::Dashed, MUTED));
     excess.push(Series::new("least risk", along(&t.sigmas), along(&t.least), Mark::Line, MUTED));
-    let largest = t.excess.iter().flatten().copied().fold(1.0, f64::max);
-    let best: Vec<f64> = (0..t.sigmas.len()).map(|i| t.excess.iter().map(|e| e[i]).fold(f64::INFINITY, f64::min)).collect();
+    let largest = t.excess.iter().flatten().copied().fold(1.0, larger);
+    let best: Vec<f64> = (0..t.sigmas.len()).map(|i| t.excess.iter().map(|e| e[i]).fold(f64::INFINITY, smaller)).collect();
     let relative: Vec<Vec<f64>> = t.excess.iter().map(|e| e.iter().zip(&best).map(|(e, b)| e / b).collect()).collect();
     let rows = t.sigmas.iter().enumerate().map(|(i, s)| {
         let mut row = vec![format!("σ/α = {}", plain(*s))];

@@ -5,6 +5,7 @@ use super::page::{self, Block, Chapter, Colophon, Drawn, File, Section, Table};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::experiment::Context;
+use crate::math::larger;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -335,8 +336,7 @@ const PRECISIONS: [&str; 4] = ["f64", "f32", "tf32", "bf16"];
 fn evidence(r: &Results) -> Vec<Evidence> {
     let worst = |precision: &str| {
         let those = r.checks.iter().filter(|c| c.precision == precision);
-        // A maximum that keeps NaN.
-        those.map(|c| c.error / c.allowed).fold(0.0, |most: f64, x| if x <= most { most } else { x })
+        those.map(|c| c.error / c.allowed).fold(0.0, larger)
     };
     let cases = |precision: &str| r.checks.iter().filter(|c| c.precision == precision).map(|c| c.cases).sum::<usize>();
     let one = |precision: &str| Evidence {
@@ -438,6 +438,11 @@ mod tests {
     fn what_does_not_hold_is_said() {
         let mut results = results();
         assert!(results.failures().is_empty() && evidence(&results).iter().all(Evidence::holds));
+        for k in 0..results.checks.len() {
+            let mut poisoned = results.clone();
+            poisoned.checks[k].error = f64::NAN;
+            assert!(poisoned.failures().len() == 1 && !evidence(&poisoned).iter().all(Evidence::holds), "{k}");
+        }
         results.checks[1].error = f64::NAN;
         results.stages[0].status = "failed".into();
         assert_eq!(results.failures().len(), 2);

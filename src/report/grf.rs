@@ -7,6 +7,7 @@ use super::style::{BLUE, INK, MUTED, SERIES, VERMILION};
 use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::grf::{Numbers, compute};
+use crate::math::{larger, smaller};
 use ndarray::Array2;
 
 /// Computes the experiment and describes it.
@@ -64,7 +65,7 @@ fn denoiser(n: &Numbers) -> Section {
         .iter()
         .step_by(2)
         .map(|of| {
-            let largest = of.iter().copied().fold(0.0, f64::max);
+            let largest = of.iter().copied().fold(0.0, larger);
             picture(of.iter().map(|v| 2.0 * v / largest - 1.0), percent(largest))
         })
         .collect();
@@ -186,9 +187,9 @@ fn samples(n: &Numbers) -> Section {
             p(format!(
                 "The way from noise to data multiplies errors: a denoiser whose risk is nowhere more than {} above the least makes samples whose bands are {} to {} off in variance, and which lie {} of a deviation from where they should. The risk, which is all \
                  that training sees, says little of that.",
-                percent(n.judged.excess.iter().zip(&n.judged.least).map(|(e, l)| e[0] / l).fold(0.0, f64::max)),
-                percent(off.iter().copied().fold(f64::INFINITY, f64::min)),
-                percent(off.iter().copied().fold(0.0, f64::max)),
+                percent(n.judged.excess.iter().zip(&n.judged.least).map(|(e, l)| e[0] / l).fold(0.0, larger)),
+                percent(off.iter().copied().fold(f64::INFINITY, smaller)),
+                percent(off.iter().copied().fold(0.0, larger)),
                 percent((s.apart.iter().sum::<f64>() / s.apart.len() as f64).sqrt()),
             )),
             figure(

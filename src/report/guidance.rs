@@ -7,6 +7,7 @@ use super::style::{BLUE, Colour, GREEN, MUTED, ORANGE, VERMILION};
 use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::guidance::{Curve, Map, Numbers, compute};
+use crate::math::{larger, smaller};
 use ndarray::Array2;
 use std::f64::consts::TAU;
 
@@ -35,7 +36,7 @@ fn percent(share: f64) -> String {
 
 /// A density as a picture, its largest value ink.
 fn shade(values: &[f64], note: impl ToString) -> Picture {
-    let largest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let largest = values.iter().copied().fold(f64::MIN_POSITIVE, larger);
     picture(values.iter().map(|v| 2.0 * v / largest - 1.0), note)
 }
 
@@ -419,7 +420,7 @@ fn listening(n: &Numbers) -> Section {
             p(format!(
                 "One thing is not as told: diversity. The spread of a class's samples falls at first, when the wrong digits go, to {} of the class's own, and then rises again, to {} at $w = {}$. \
                  Guidance does not narrow samples as such: as on the line, it narrows the directions in which the class is narrower than the data and widens the others, and which of them weigh more is up to the data.",
-                plain(d.outcomes.iter().filter(|o| o.scale >= 1.0).map(|o| o.spread).fold(f64::INFINITY, f64::min)),
+                plain(d.outcomes.iter().filter(|o| o.scale >= 1.0).map(|o| o.spread).fold(f64::INFINITY, smaller)),
                 plain(last.spread),
                 plain(last.scale),
             )),

@@ -9,6 +9,7 @@ use crate::experiment::Context;
 use crate::experiment::langevin::family::Curve;
 use crate::experiment::langevin::plane::{CELLS, Field};
 use crate::experiment::langevin::{Numbers, compute};
+use crate::math::larger;
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {
@@ -218,7 +219,7 @@ fn pace(n: &Numbers) -> Section {
 
 /// Shares of particles or masses in the cells as a picture, on its own scale; roots, so that few are seen too.
 fn density(shares: &[f64]) -> Picture {
-    let most = shares.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let most = shares.iter().copied().fold(f64::MIN_POSITIVE, larger);
     picture(shares.iter().map(|s| 2.0 * (s / most).sqrt() - 1.0), "")
 }
 

@@ -7,6 +7,7 @@ use super::style::{BLUE, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, VERMILION};
 use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::natural_patches::{Numbers, compute};
+use crate::math::{larger, smaller};
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {
@@ -63,7 +64,7 @@ fn spectrum(n: &Numbers) -> Section {
     let mut series: Vec<Series> = curves.collect();
     series.push(Series::new("1/f²", reference, reference.map(|f| 6.0 * s.scale / (f * f)), Mark::Dashed, MUTED));
     let slopes = s.photographs.iter().map(|p| p.3);
-    let (least, most) = slopes.fold((f64::INFINITY, 0.0f64), |(l, m), v| (l.min(v), m.max(v)));
+    let (least, most) = slopes.fold((f64::INFINITY, 0.0f64), |(l, m), v| (smaller(l, v), larger(m, v)));
     let index = || (1..=c.variances.len()).map(|k| k as f64);
     let components = c.leading.rows().into_iter().zip(&c.variances).map(|(u, l)| picture(u.iter().copied(), plain(*l)));
     let grey: Vec<Picture> = components.collect();
@@ -74,7 +75,7 @@ fn spectrum(n: &Numbers) -> Section {
         .into_iter()
         .zip(&c.colour.1)
         .map(|(u, l)| {
-            let largest = u.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+            let largest = u.iter().map(|v| v.abs()).fold(0.0, larger);
             picture(u.iter().map(|v| v / largest), plain(*l))
         })
         .collect();
@@ -460,7 +461,7 @@ fn fields(n: &Numbers) -> Section {
     let mut columns: Vec<String> = n.settings.field_sigmas.iter().map(|s| plain(*s)).collect();
     columns.push("σ → ∞".into());
     let rows = r.rows.iter().map(|([row, column], fields)| {
-        let pictures = fields.iter().map(|f| picture(f.iter().copied(), plain(f.iter().fold(0.0f64, |m, v| m.max(v.abs())))));
+        let pictures = fields.iter().map(|f| picture(f.iter().copied(), plain(f.iter().map(|v| v.abs()).fold(0.0, larger))));
         (format!("pixel in row {}, column {}", row + 1, column + 1), pictures.collect())
     });
     section(

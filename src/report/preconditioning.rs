@@ -8,6 +8,7 @@ use crate::diffusion::prediction::Prediction;
 use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::preconditioning::{Numbers, compute};
+use crate::math::larger;
 use ndarray::Array2;
 
 /// Computes the experiment and describes it.
@@ -107,9 +108,9 @@ fn scalings(n: &Numbers) -> Section {
                 plain(edm.sigma_data),
                 three(first.rms),
                 plain(edm.sigma_data),
-                three(edm.target.iter().copied().fold(0.0, f64::max)),
+                three(edm.target.iter().copied().fold(0.0, larger)),
                 three(first.std),
-                three(s.choices[1].target.iter().copied().fold(0.0, f64::max)),
+                three(s.choices[1].target.iter().copied().fold(0.0, larger)),
             )),
             figure(
                 "scalings",

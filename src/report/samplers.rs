@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::Context;
 use crate::experiment::samplers::{Comparison, Numbers, Produced, compute};
+use crate::math::smaller;
 use crate::sample::certify::{Certificate, Measure, Study};
 use std::collections::BTreeMap;
 
@@ -176,7 +177,7 @@ fn headline(n: &Numbers) -> Section {
             let (variances, gaps) = row(c, name)?.deviations();
             Some(Series::new(label, variances, gaps, Mark::Line, *colour))
         });
-        let (most, least) = (c.variances[0], c.variances.iter().copied().fold(f64::INFINITY, f64::min));
+        let (most, least) = (c.variances[0], c.variances.iter().copied().fold(f64::INFINITY, smaller));
         plot(
             &titled(c),
             Axis::log("variance", "variance λ of the component (coarse to fine)").over(most * 1.2, (least / 1.2).max(1e-6 * most)),

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::schedules::levels::Curve;
 use crate::experiment::schedules::{Numbers, compute};
+use crate::math::larger;
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {
@@ -275,11 +276,11 @@ fn steps(n: &Numbers) -> Section {
     let off: Vec<f64> = s.example[1..]
         .iter()
         .zip(&n.settings.example_printed)
-        .map(|((x, _), printed)| x.iter().zip(printed).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max))
+        .map(|((x, _), printed)| x.iter().zip(printed).map(|(a, b)| (a - b).abs()).fold(0.0, larger))
         .collect();
     // Half a unit of the last decimal, and what rounding adds.
     let states = off.iter().filter(|v| **v > 0.005 + 1e-12).count();
-    let worst = off.iter().copied().fold(0.0, f64::max);
+    let worst = off.iter().copied().fold(0.0, larger);
     section(
         "steps",
         "One step forward, one step back",

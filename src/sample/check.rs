@@ -29,6 +29,7 @@ use crate::law::{Gaussian, Law};
 use crate::math::gaussian::w2_squared_normal;
 use crate::math::moments::{Normalisation, mean_and_cov};
 use crate::math::noise::Noise;
+use crate::math::{larger, smaller};
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, Axis, Zip};
 use serde::Serialize;
@@ -256,7 +257,7 @@ fn report(recording: &Recording, errors: &[f64]) -> Report {
         steps: recording.points.len() - 1,
         rows: recording.x[0].nrows(),
         verdict: Verdict::Off,
-        max_rel_err: errors.iter().fold(0.0, |m: f64, e| if m.is_nan() || *e <= m { m } else { *e }),
+        max_rel_err: errors.iter().copied().fold(0.0, larger),
         final_rel_err: errors[errors.len() - 1],
         per_step: recording.points.iter().zip(errors).enumerate().map(line).collect(),
         law: None,
@@ -331,7 +332,7 @@ fn read_steps(recording: &Recording, law: &dyn Law, exact: &[Array2<f64>]) -> Ve
                     let (w, error) = match fit(&columns) {
                         Fit::Weights(w, error) => (w, error),
                         Fit::No(residual) => {
-                            least = least.min(residual);
+                            least = smaller(least, residual);
                             continue;
                         }
                         // More columns would tell less.
@@ -437,14 +438,14 @@ fn least_squares(columns: &[&Array2<f64>], y: &Array2<f64>, control: &Array2<f64
     if !(residual <= tol) {
         return Fit::No(residual);
     }
-    let narrowest = norms.iter().copied().fold(f64::INFINITY, f64::min);
+    let narrowest = norms.iter().copied().fold(f64::INFINITY, smaller);
     Fit::Weights(w.iter().zip(&norms).map(|(w, s)| w / s).collect(), 10.0 * tol * size / (smallest * narrowest))
 }
 
 /// The first unread step that does not carry directions without variance as `alpha x0 + sigma eps`.
 fn off_the_point_mass(recording: &Recording, law: &Gaussian, readings: &[Reading]) -> Option<String> {
     let Recording { x, points, single } = recording;
-    let largest = law.variances().iter().copied().fold(0.0, f64::max);
+    let largest = law.variances().iter().copied().fold(0.0, larger);
     let still: Vec<Array2<f64>> = (x.iter().zip(points))
         .map(|(x, at)| {
             let mut out = Array2::zeros(x.raw_dim());
@@ -614,8 +615,8 @@ fn moment_tests(x: &Array2<f64>, law: Known, truth: &Gaussian, at: &PathPoint) -
     };
     let count = (2 * variances.len()) as f64;
     // Below this a mode's variance is a covariance's rounding: it has one place only, met to the rounding of f32 at worst.
-    let floor = 1e-12 * variances.iter().copied().fold(0.0, f64::max);
-    let near = 1e-5 * (1.0 + x.iter().fold(0.0, |m: f64, v| m.max(v.abs())));
+    let floor = 1e-12 * variances.iter().copied().fold(0.0, larger);
+    let near = 1e-5 * (1.0 + x.iter().map(|v| v.abs()).fold(0.0, larger));
     let mut tests = Vec::with_capacity(2 * variances.len());
     for (k, (y, &variance)) in y.columns().into_iter().zip(&variances).enumerate() {
         let mean = y.sum() / n;

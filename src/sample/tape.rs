@@ -403,6 +403,7 @@ mod tests {
     use crate::diffusion::prediction::{Conversion, Frame, Prediction};
     use crate::diffusion::schedule::{Schedule, Table};
     use crate::law::Gaussian;
+    use crate::math::larger;
     use crate::math::noise::Noise;
     use crate::sample::grid::{Grid, Spacing};
     use crate::sample::noise_source::standard_start;
@@ -488,7 +489,7 @@ mod tests {
     }
 
     fn largest(x: &Array2<f64>) -> f64 {
-        x.iter().fold(0.0, |most, x| if *x < most && *x > -most { most } else { x.abs() })
+        x.iter().map(|x| x.abs()).fold(0.0, larger)
     }
 
     fn pairs<A: Clone, B: Clone>(a: &[A], b: &[B]) -> Vec<(A, B)> {

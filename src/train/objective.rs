@@ -172,6 +172,7 @@ mod tests {
     use super::*;
     use crate::diffusion::Path;
     use crate::diffusion::prediction::{Conversion, Prediction};
+    use crate::math::larger;
     use crate::math::noise::Noise;
     use crate::nn::pipeline::Time;
     use ndarray::Array2;
@@ -231,7 +232,7 @@ mod tests {
             let (loss, gradient) = &seen[0];
             for (other, g) in &seen[1..] {
                 prop_assert!((other - loss).abs() <= 1e-10 * loss, "{other} {loss}");
-                let scale = gradient.iter().fold(0.0, |m: f64, g| m.max(g.abs()));
+                let scale = gradient.iter().map(|g| g.abs()).fold(0.0, larger);
                 prop_assert!(g.iter().zip(gradient).all(|(a, b)| (a - b).abs() <= 1e-10 * scale), "{g:?} {gradient:?}");
             }
         }

@@ -14,6 +14,7 @@ use crate::exact::student::{ddim_gain, ddim_law, distillation_target, distilled_
 use crate::law::gaussian::wiener_gain;
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::sample::ancestral::Ddim;
 use crate::sample::noise_source::Silence;
 use crate::sample::sample;
@@ -126,7 +127,7 @@ fn distillation(p: &mut Probe) {
                 _ => distillation_target(x.view(), end.view(), &from, &to),
             };
             let got = ddim(&Learned(target.expect("two noise levels")), &x, &[from, to]);
-            let size = x.iter().chain(&end).fold(1.0, |m: f64, v| m.max(v.abs()));
+            let size = x.iter().chain(&end).map(|v| v.abs()).fold(1.0, larger);
             let weight = (to.alpha * from.sigma - to.sigma * from.alpha) / from.sigma;
             t.compare_all(&got, &end, 1e-12 * size / weight.min(1.0));
         },
@@ -212,7 +213,7 @@ fn consistency(p: &mut Probe) {
             let (late, early) = (at(t.uniform(0.5, 0.95)), at(t.uniform(0.05, 0.5)));
             let x = t.normal_rows(4, 3) * late.alpha.hypot(late.sigma);
             let moved = pf_ode_map(&law, x.view(), &late, &early).expect("a level");
-            let size = x.iter().chain(&moved).fold(1.0, |m: f64, v| m.max(v.abs()));
+            let size = x.iter().chain(&moved).map(|v| v.abs()).fold(1.0, larger);
             t.compare_all(&map(&law, &x, &late), &map(&law, &moved, &early), 1e-12 * size);
         },
     );

@@ -1,6 +1,7 @@
 //! The cost of self-attention, counted while it is computed.
 
 use crate::claims::{Claim, Probe, Role, Trial};
+use crate::math::larger;
 use ndarray::Array2;
 
 pub(super) const CLAIMS: &[Claim] = &[Claim {
@@ -95,7 +96,7 @@ fn quadratic(p: &mut Probe) {
                 let total = row.sum();
                 row /= total;
             }
-            let largest = v.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+            let largest = v.iter().map(|v| v.abs()).fold(0.0, larger);
             t.compare_all(&attention(&q, &k, &v, |_, _| true).0, &weights.dot(&v), 64.0 * (n * d) as f64 * f64::EPSILON * largest);
         },
     );

@@ -9,6 +9,7 @@ use crate::exact::guidance::{guided_law, tilted_law};
 use crate::law::Gaussian;
 use crate::law::conditional::{ClassifierGuided, Guided};
 use crate::law::mixture::Mixture;
+use crate::math::larger;
 use crate::math::quadrature::IntervalRule;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, array};
 use num_dual::Dual64;
@@ -174,7 +175,7 @@ fn cfg_formula(p: &mut Probe) {
             let guided = (if extra { &cond } else { &null }) + &((&cond - &null) * w);
             let gradient = classifier(&law, c, &x, &at).1;
             let want = -(score_by_duals(&law, &x, &at) + &gradient * w) * if unit { 1.0 } else { at.sigma };
-            let size = 1.0 + w * cond.iter().chain(&null).fold(0.0, |m: f64, e| m.max(e.abs()));
+            let size = 1.0 + w * cond.iter().chain(&null).map(|e| e.abs()).fold(0.0, larger);
             t.compare_all(&guided, &want, 1e-11 * size);
         },
     );
@@ -182,7 +183,7 @@ fn cfg_formula(p: &mut Probe) {
         let (law, at, c, w, x) = draw(t);
         let guided = eps_of(&Guided::new(&law.components()[c], &law, w).expect("one space"), &x, &at);
         let (cond, null) = (eps_of(&law.components()[c], &x, &at), eps_of(&law, &x, &at));
-        let size = 1.0 + w * cond.iter().chain(&null).fold(0.0, |m: f64, e| m.max(e.abs()));
+        let size = 1.0 + w * cond.iter().chain(&null).map(|e| e.abs()).fold(0.0, larger);
         t.compare_all(&guided, &(&null + &((&cond - &null) * w)), 1e-11 * size);
     });
 }

@@ -12,6 +12,7 @@ use crate::exact::likelihood::{log_det, log_likelihood_solve};
 use crate::exact::pf_ode::pf_ode_map;
 use crate::law::gaussian::wiener_gain;
 use crate::law::{Gaussian, Law, mixture::Mixture};
+use crate::math::smaller;
 use nalgebra::DVector;
 
 const EPS: f64 = f64::EPSILON;
@@ -176,7 +177,7 @@ fn variance_growth(p: &mut Probe) {
         "f64 roundings of 1 - abar",
         |t| {
             let table = t.table(t.int(2, 200));
-            let least = (2..=table.steps()).map(|k| printed(&table, k) - printed(&table, k - 1)).fold(f64::INFINITY, f64::min);
+            let least = (2..=table.steps()).map(|k| printed(&table, k) - printed(&table, k - 1)).fold(f64::INFINITY, smaller);
             t.compare(least.min(0.0), 0.0, EPS);
         },
     );
@@ -224,7 +225,7 @@ fn exact_likelihood(p: &mut Probe) {
     };
     let why = "dense inverses of chains whose steps share little fresh noise: eps over the smallest share, times the terms' size";
     let slack = |model: &Model, nats: f64| {
-        let least = kernels(&model.levels).iter().map(|q| q.var).fold(1.0, f64::min);
+        let least = kernels(&model.levels).iter().map(|q| q.var).fold(1.0, smaller);
         512.0 * EPS * (model.levels.len() as f64 + nats.abs()) / least
     };
     p.property(

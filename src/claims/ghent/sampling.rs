@@ -9,6 +9,7 @@ use crate::exact::student::{ddim_gain, ddim_law};
 use crate::law::Gaussian;
 use crate::law::conditional::Guided;
 use crate::law::gaussian::wiener_gain;
+use crate::math::larger;
 use crate::sample::ancestral::{Ddim, Ddpm, Variance};
 use crate::sample::dpm_solver::DpmSolver2;
 use crate::sample::{Sampler, sample};
@@ -237,7 +238,7 @@ fn ddim_update(p: &mut Probe) {
                 law.denoise(x.view(), &PathPoint::still(from.alpha, from.sigma), x0_hat.view_mut());
                 x.zip_mut_with(&x0_hat, |x, &x0_hat| *x = update(x0_hat, (*x - from.alpha * x0_hat) / from.sigma, from, to));
             }
-            t.compare_all(&x, &got, 1e-12 * got.iter().fold(10.0, |m: f64, v| m.max(v.abs())));
+            t.compare_all(&x, &got, 1e-12 * got.iter().map(|v| v.abs()).fold(10.0, larger));
         },
     );
 }
@@ -413,7 +414,7 @@ fn interpolation(p: &mut Probe) {
             let end =
                 |sampler: &dyn Sampler| sample(sampler, &law, &grid, start.clone(), &mut noise.clone()).expect("a falling grid");
             let (ddim, ddpm) = (end(&Ddim { eta: 1.0 }), end(&Ddpm { variance: Variance::Posterior }));
-            t.compare_all(&ddim.x, &ddpm.x, 1e-12 * ddpm.x.iter().fold(10.0, |m: f64, v| m.max(v.abs())));
+            t.compare_all(&ddim.x, &ddpm.x, 1e-12 * ddpm.x.iter().map(|v| v.abs()).fold(10.0, larger));
             t.compare(ddim.draws as f64, ddpm.draws as f64, 0.0);
             t.compare(end(&Ddim { eta: 0.0 }).draws as f64, 0.0, 0.0);
         },

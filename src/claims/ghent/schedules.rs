@@ -9,6 +9,7 @@ use crate::diffusion::path::Path;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::schedule::{Row, Schedule, Table};
 use crate::diffusion::weighting::vlb_continuous;
+use crate::math::larger;
 use crate::math::quadrature::IntervalRule;
 use num_dual::{Dual64, DualNum};
 use std::f64::consts::{FRAC_PI_2, PI};
@@ -119,7 +120,7 @@ fn snr(p: &mut Probe) {
 
 /// Largest value of `f` at the steps `from..=to`, with the row before.
 fn largest(table: &Table, from: usize, to: usize, f: impl Fn(&Row, &Row) -> f64) -> f64 {
-    (from..=to).map(|t| f(&table.rows()[t - 2], &table.rows()[t - 1])).fold(0.0, f64::max)
+    (from..=to).map(|t| f(&table.rows()[t - 2], &table.rows()[t - 1])).fold(0.0, larger)
 }
 
 fn cosine(p: &mut Probe) {
@@ -141,7 +142,7 @@ fn cosine(p: &mut Probe) {
         Table::new(Schedule::COSINE, 1000, false).expect("the paper's schedule")
     };
     // The paper's formula, wherever no beta is capped.
-    let worst = cosine.rows()[..999].iter().map(|r| (r.alpha_bar - f(r.t as f64 / 1000.0) / f(0.0)).abs()).fold(0.0, f64::max);
+    let worst = cosine.rows()[..999].iter().map(|r| (r.alpha_bar - f(r.t as f64 / 1000.0) / f(0.0)).abs()).fold(0.0, larger);
     p.number(
         Role::WithCondition,
         "cosine table against cos^2((t/T + 0.008)/1.008 pi/2), normalised: worst difference up to t = 999",

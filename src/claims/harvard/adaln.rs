@@ -1,6 +1,7 @@
 //! The adaptive layer norm of the diffusion transformer.
 
 use crate::claims::{Claim, Probe, Role, Trial};
+use crate::math::larger;
 use crate::math::scalar::Scalar;
 use ndarray::{Array1, Array2};
 use num_dual::Dual64;
@@ -98,7 +99,7 @@ fn identity(p: &mut Probe) {
         |t| {
             let x = t.normals(6).to_vec();
             let out = Block::random(t, 6).forward(&x, [0.0, 0.0, 1.0], form);
-            let change = out.iter().zip(&x).fold(0.0, |m: f64, (o, x)| m.max((o - x).abs()));
+            let change = out.iter().zip(&x).map(|(o, x)| (o - x).abs()).fold(0.0, larger);
             t.compare(f64::from(change > 1e-6), 1.0, 0.0);
         },
     );
@@ -112,7 +113,7 @@ fn identity(p: &mut Probe) {
             let gradient = |which: usize| {
                 let mut modulation = [Dual64::from(0.0); 3];
                 modulation[which] = modulation[which].derivative();
-                block.forward(&x, modulation, form).iter().map(|o| o.eps.abs()).fold(0.0, f64::max)
+                block.forward(&x, modulation, form).iter().map(|o| o.eps.abs()).fold(0.0, larger)
             };
             t.compare(f64::from(gradient(2) > 1e-6), 1.0, 0.0);
             t.compare(gradient(0), 0.0, 0.0);

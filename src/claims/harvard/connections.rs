@@ -8,6 +8,7 @@ use crate::diffusion::sde::tweedie_score;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::empirical::Empirical;
 use crate::law::mixture::Mixture;
+use crate::math::larger;
 use crate::sample::ancestral::Ddim;
 use crate::sample::dpmpp::Dpmpp2m;
 use crate::sample::grid::{Grid, Spacing};
@@ -70,7 +71,7 @@ fn all_optima_affine(p: &mut Probe) {
                 .into_iter()
                 .map(|p| -0.5 * (0..2).map(|j| ((x[[0, j]] - at.alpha * p[j]) / at.sigma).powi(2)).sum::<f64>())
                 .collect();
-            let most = log.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let most = log.iter().copied().fold(f64::NEG_INFINITY, larger);
             let weights: Vec<f64> = log.iter().map(|l| (l - most).exp()).collect();
             let total: f64 = weights.iter().sum();
             for kind in Prediction::ALL {

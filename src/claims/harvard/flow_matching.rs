@@ -12,6 +12,7 @@ use crate::exact::flow::marginal_velocity;
 use crate::exact::gains::psi;
 use crate::exact::pf_ode::pf_ode_solve;
 use crate::law::mixture::Mixture;
+use crate::math::larger;
 use ndarray::{Array1, array};
 use num_dual::Dual64;
 use statrs::distribution::{ContinuousCDF, Normal};
@@ -78,7 +79,7 @@ fn optimum(p: &mut Probe) {
             let mut x0_hat = x.clone();
             crate::diffusion::Denoiser::denoise(&law, x.view(), &at, x0_hat.view_mut());
             let want = marginal_velocity(&law, x.view(), &at).expect("t > 0");
-            let size = x.iter().chain(&x0_hat).fold(1.0, |m: f64, v| m.max(v.abs()));
+            let size = x.iter().chain(&x0_hat).map(|v| v.abs()).fold(1.0, larger);
             let kept = &x0_hat * if shrunk { 1.0 - at.t } else { 1.0 };
             t.compare_all(&((&x - &kept) / at.t), &want, 1e-12 * size / at.t);
         },

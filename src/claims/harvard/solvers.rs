@@ -9,6 +9,7 @@ use crate::exact::gains::psi;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::exact::reverse_sde::{Churn, mean_gain, variance};
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::sample::adams::Plms;
 use crate::sample::ancestral::Ddim;
 use crate::sample::dpm_solver::{DpmSolver2, DpmSolver3};
@@ -61,7 +62,7 @@ fn orders(p: &mut Probe) {
         let exact = pf_ode_map(&law, start.view(), &grid[0], &grid[grid.len() - 1]).expect("regular");
         let from = if off { &start + 1e-3 } else { start.clone() };
         let end = sample(sampler, &law, &grid, from, &mut Silence).expect("a grid with signal").x;
-        (end - exact).iter().fold(0.0, |m: f64, e| m.max(e.abs()))
+        (end - exact).iter().map(|e| e.abs()).fold(0.0, larger)
     };
     let methods: [(&str, &dyn Sampler, f64); 9] = [
         ("DDIM", &Ddim { eta: 0.0 }, 1.0),
@@ -112,7 +113,7 @@ fn consistency(p: &mut Probe) {
             let x = &x * from.alpha.hypot(from.sigma);
             let later = pf_ode_map(&law, x.view(), &from, &to).expect("regular");
             let end = pf_ode_map(&law, x.view(), &from, &PathPoint::still(1.0, 0.0)).expect("regular");
-            let size = end.iter().fold(1.0, |m: f64, e| m.max(e.abs()));
+            let size = end.iter().map(|e| e.abs()).fold(1.0, larger);
             t.compare_all(&map(&law, later.view(), &to), &map(&law, x.view(), &from), 1e-11 * size);
             t.compare_all(&map(&law, later.view(), &to), &end, 1e-11 * size);
         },

@@ -5,6 +5,7 @@ use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
 use crate::math::gaussian::{Covariance, Normal};
+use crate::math::larger;
 use crate::sample::ancestral::Ddim;
 use crate::sample::noise_source::Silence;
 use crate::sample::sample;
@@ -61,7 +62,7 @@ impl Slopes {
                 scores(c, rows, at).iter().map(|s| s * s).sum::<f64>()
                     + c.variances().iter().map(|l| 1.0 / (at.alpha * at.alpha * l + at.sigma * at.sigma)).sum::<f64>()
             })
-            .fold(0.0, f64::max);
+            .fold(0.0, larger);
         out
     }
 

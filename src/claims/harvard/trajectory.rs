@@ -11,6 +11,7 @@ use crate::exact::flow::{gaussian_velocity, marginal_velocity};
 use crate::exact::gains::{psi, xi};
 use crate::exact::pf_ode::{denoiser_along, off_manifold, pf_ode_map, pf_ode_solve};
 use crate::law::Gaussian;
+use crate::math::larger;
 use ndarray::{Array1, Array2};
 use num_dual::{Dual64, DualNum};
 
@@ -358,7 +359,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 "rounding of products with the modes",
                 |t| {
                     let (data, ..) = case(t);
-                    let largest = |m: Array2<f64>| (Array2::<f64>::eye(m.nrows()) - m).iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                    let largest = |m: Array2<f64>| (Array2::<f64>::eye(m.nrows()) - m).iter().map(|v| v.abs()).fold(0.0, larger);
                     let u = data.modes();
                     t.compare(largest(u.t().dot(&u)), largest(u.dot(&u.t())), 256.0 * EPS);
                 },

@@ -10,6 +10,7 @@ use crate::diffusion::sde::{tweedie_score, tweedie_x0_hat};
 use crate::law::empirical::Empirical;
 use crate::math::gaussian::{Covariance, Normal};
 use crate::math::quadrature::IntervalRule;
+use crate::math::{larger, smaller};
 use nalgebra::{DMatrix, DVector};
 use ndarray::Array2;
 use num_dual::{DualNum, first_derivative};
@@ -199,8 +200,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let h = |x: f64| a + (b * x + c).sin();
                     // One batch: the nodes of the rule, once; each point's noised law then weighs them.
                     let (low, high) = (
-                        points.iter().copied().fold(0.0, f64::min) - 10.0 * sigma,
-                        points.iter().copied().fold(0.0, f64::max) + 10.0 * sigma,
+                        points.iter().copied().fold(0.0, smaller) - 10.0 * sigma,
+                        points.iter().copied().fold(0.0, larger) + 10.0 * sigma,
                     );
                     let mut nodes = Vec::new();
                     rule.composite(low, high, 50, |x| {

@@ -7,6 +7,7 @@ use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::law::gaussian::wiener_gain;
 use crate::law::{Gaussian, Law, mixture::Mixture};
+use crate::math::larger;
 use ndarray::{Array2, array};
 use num_dual::gradient;
 
@@ -82,7 +83,7 @@ fn ddpm_step(p: &mut Probe) {
         let got = &xt - &(eps_theta * step(time));
         // The other way: x_{t-1} has a law of its own, and x_t is x_{t-1} plus unit noise.
         let want = denoised(&noised(&data, time - 1.0), &xt, 1.0);
-        let size = xt.iter().fold(3.0, |m: f64, x| m.max(x.abs()));
+        let size = xt.iter().map(|x| x.abs()).fold(3.0, larger);
         t.compare_all(&got, &want, 256.0 * EPS * size * time);
     };
     let why = "responsibilities carry eps times their exponents, up to t";
@@ -126,7 +127,7 @@ fn ddim_x0(p: &mut Probe) {
         let frame = Frame { alpha: 1.0, sigma: time.sqrt(), d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
         let to_eps = Conversion::new(Prediction::Score, Prediction::Eps, frame).expect("sigma > 0");
         let want = denoised(&data, &xt, time);
-        let size = xt.iter().fold(3.0, |m: f64, x| m.max(x.abs()));
+        let size = xt.iter().map(|x| x.abs()).fold(3.0, larger);
         for i in 0..2 {
             let eps_theta = to_eps.apply(score[i], xt[[0, i]]) * time.sqrt() / sigma;
             t.compare(xt[[0, i]] - factor(time) * eps_theta, want[[0, i]], 256.0 * EPS * size * time);

@@ -11,6 +11,7 @@ use crate::diffusion::{Denoiser, PathPoint};
 use crate::exact::vae::{Encoder, LinearVae};
 use crate::law::Gaussian;
 use crate::math::gaussian::{Covariance, Normal, kl_normal_var};
+use crate::math::larger;
 use nalgebra::DVector;
 use ndarray::{Array1, Array2, array};
 
@@ -145,7 +146,7 @@ fn x0_error(p: &mut Probe) {
         let target = if unit { &eps } else { &whole };
         let eps_side = squared_errors(Prediction::Eps, eps_theta.view(), x0.view(), target.view(), &frame).expect("shapes")[0];
         let got = if dropped { x0_side.sqrt() } else { x0_side };
-        let size = xt.iter().chain(&eps_theta).fold(0.0, |m: f64, x| m.max(x.abs()));
+        let size = xt.iter().chain(&eps_theta).map(|x| x.abs()).fold(0.0, larger);
         t.compare(got, eps_side, 32.0 * EPS * size * (x0_side.sqrt() + size * EPS));
     });
     p.property(Role::Printed, "for unit-variance noise the two errors differ by the factor t", 128, "sqrt(t) squared again", |t| {

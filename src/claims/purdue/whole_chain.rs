@@ -4,6 +4,7 @@ use crate::claims::chain::{Model, joint, kernels, levels, steps_of};
 use crate::claims::{Claim, Probe, Role};
 use crate::diffusion::elbo::Part;
 use crate::diffusion::kernel::Posterior;
+use crate::math::{larger, smaller};
 
 const EPS: f64 = f64::EPSILON;
 
@@ -65,8 +66,8 @@ fn markov_lemma(p: &mut Probe) {
             // What else is conditioned away is the past, x_1 to x_{t-2}: kept and marginalised.
             let conditional = law.condition(&known, &values).expect("all have variance");
             let (mean, var) = (conditional.mean()[now - 2], conditional.cov_matrix()[(now - 2, now - 2)]);
-            let least = kernels.iter().map(|q| q.var).fold(1.0, f64::min);
-            let size = states.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
+            let least = kernels.iter().map(|q| q.var).fold(1.0, smaller);
+            let size = states.iter().map(|x| x.abs()).fold(1.0, larger);
             let x0 = if forget { 0.0 } else { states[0] };
             t.compare(q.mean(x0, states[later]), mean, 256.0 * EPS * size / least);
             t.compare(q.var, var, 256.0 * EPS * size * size / least * q.var.max(least));
@@ -95,7 +96,7 @@ fn joint_kl(p: &mut Probe) {
             let (q, p) = (forward.marginal(&backward).unwrap(), model.joint());
             let q_latents = forward.marginal(&latents).unwrap();
             let p_latents = p.marginal(&(0..steps).collect::<Vec<_>>()).unwrap();
-            let least = kernels(&model.levels).iter().map(|q| q.var).fold(1.0, f64::min);
+            let least = kernels(&model.levels).iter().map(|q| q.var).fold(1.0, smaller);
             let first = terms.terms()[1].nats;
             let total = terms.nats() - if no_prior { terms.part(Part::Prior) } else { 0.0 } + if twice { first } else { 0.0 };
             let tol = 256.0 * EPS * (steps as f64 + terms.nats().abs()) / least;

@@ -8,6 +8,7 @@ use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::exact::low_rank::LowRank;
 use crate::law::Gaussian;
+use crate::math::smaller;
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, array, s};
 
@@ -139,7 +140,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                     .variances()
                     .iter()
                     .map(|l| (alpha * sigma * (1.0 - l)).powi(2) / case.var(*l))
-                    .fold(alpha * alpha, f64::min);
+                    .fold(alpha * alpha, smaller);
                 t.compare((weakest - excess(&case, Prediction::V, rank)).max(0.0), 0.0, 64.0 * EPS);
             },
         );

@@ -4,6 +4,7 @@ use crate::device::gpu::Gpu;
 use crate::device::{Place, Precision};
 use crate::diffusion::{Denoiser, Path};
 use crate::error::Result;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::bundled::{digits, digits_at, digits_program};
 use crate::nn::cpu::Cpu;
@@ -47,8 +48,9 @@ impl Errors {
         });
         worst.cases += 1;
         let allowed = slack * predicted;
-        // NaN is the worst there is.
-        if !(error / allowed <= worst.error / worst.allowed) {
+        // NaN is the worst there is, and stays.
+        let before = worst.error / worst.allowed;
+        if !before.is_nan() && !(error / allowed <= before) {
             (worst.error, worst.predicted, worst.allowed, worst.worst) = (error, predicted, allowed, place.into());
         }
     }
@@ -61,10 +63,12 @@ impl Errors {
     }
 }
 
-/// Largest difference, in units of the largest entry.
+/// Largest difference, in units of the largest entry; NaN where one is NaN, or where there is nothing to compare.
 fn error<T: Element>(got: &[T], want: &[f64]) -> f64 {
-    // A maximum that keeps NaN.
-    let largest = |x: &mut dyn Iterator<Item = f64>| x.fold(0.0, |most: f64, x| if x.abs() <= most { most } else { x.abs() });
+    if got.len() != want.len() || got.is_empty() {
+        return f64::NAN;
+    }
+    let largest = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x.abs()).fold(0.0, larger);
     let off = largest(&mut got.iter().zip(want).map(|(g, w)| g.wide() - w));
     let size = largest(&mut want.iter().copied());
     if size > 0.0 { off / size } else { off }
@@ -212,7 +216,7 @@ fn operation<T: Element>(
     let got_back = cuda.alone_back(0, &of(&dout), &mut grads)?;
     let inputs = got_back.iter().zip(&want_back).map(|(g, w)| error(g, w));
     let params = program.params.iter().map(|p| error(&grads[p.at.clone()], &want_grads[p.at.clone()]));
-    Ok((forward, Some(inputs.chain(params).fold(0.0, |most: f64, e| if e <= most { most } else { e }))))
+    Ok((forward, Some(inputs.chain(params).fold(0.0, larger))))
 }
 
 /// Holds programs of one operation each to f64 in every precision: by NVIDIA's libraries where they are, and by our own kernels.
@@ -470,4 +474,34 @@ pub fn trained(gpu: &Arc<Gpu>, images: usize, samples: usize, steps: usize, erro
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_poisoned_number_is_an_error_wherever_it_stands() {
+        let want = [1.0, -2.0, 0.5];
+        assert_eq!(error(&want, &want), 0.0);
+        for place in 0..3 {
+            let mut got = want;
+            got[place] = f64::NAN;
+            assert!(error(&got, &want).is_nan(), "{place}");
+        }
+        assert!(error::<f64>(&[], &[]).is_nan() && error(&want[..2], &want).is_nan());
+    }
+
+    #[test]
+    fn an_error_that_is_no_number_stays_the_worst_of_its_kind() {
+        for place in 0..3 {
+            let mut errors = Errors::default();
+            for k in 0..3 {
+                let error = if k == place { f64::NAN } else { 1e-9 };
+                errors.add("net", ("Conv", "forward"), Precision::F32, (error, 1e-6), SLACK, "here");
+            }
+            let checks = errors.checks();
+            assert!(checks.len() == 1 && checks[0].cases == 3 && !checks[0].holds(), "{place}");
+        }
+    }
 }

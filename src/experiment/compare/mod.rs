@@ -4,6 +4,7 @@ pub mod checks;
 pub mod models;
 pub mod values;
 
+use crate::math::larger;
 use serde::{Serialize, Serializer};
 
 /// How far two things agree, the worst last.
@@ -76,7 +77,7 @@ impl Gap {
     /// assert_eq!(Gap::of(&[f64::NAN], &[1.0]).agreement(1e-9), Agreement::Beyond);
     /// ```
     pub fn of(a: &[f64], b: &[f64]) -> Self {
-        let scale = a.iter().chain(b).filter(|x| x.is_finite()).fold(LEAST_SCALE, |m, x| m.max(x.abs()));
+        let scale = a.iter().chain(b).filter(|x| x.is_finite()).map(|x| x.abs()).fold(LEAST_SCALE, larger);
         let first = |x: &[f64]| x.first().copied().unwrap_or(0.0);
         let mut gap = Self { count: a.len(), differing: 0, scale, off: 0.0, at: 0, a: first(a), b: first(b) };
         for (at, (&a, &b)) in a.iter().zip(b).enumerate() {
@@ -146,7 +147,7 @@ mod tests {
             prop_assert_eq!((gap.count, gap.differing, gap.at), (a.len(), 1, at));
             prop_assert_eq!((gap.a, gap.b), (a[at], b[at]));
             prop_assert_eq!(gap.off, back.off);
-            let largest = a.iter().chain(&b).fold(0.0f64, |m, x| m.max(*x));
+            let largest = a.iter().chain(&b).copied().fold(0.0, larger);
             // One rounding of the sum, of a number up to 14 times the unit.
             prop_assert!((gap.off - by * unit / largest).abs() <= 8.0 * f64::EPSILON);
         }

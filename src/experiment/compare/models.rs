@@ -5,6 +5,7 @@ use super::{Agreement, Gap, or_word};
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::program::Program;
 use crate::sample::grid::{Grid, Spacing};
@@ -71,7 +72,7 @@ pub fn tensors(program_a: &Program, a: &[f64], program_b: &Program, b: &[f64]) -
         // A tensor of zeros, as biases begin, is measured by the other one.
         let norm = if norm > 0.0 { norm } else { y.iter().map(|y| y * y).sum::<f64>().sqrt() };
         let distance = if apart == 0.0 { 0.0 } else { apart / norm };
-        let largest = x.iter().chain(y).fold(f64::MIN_POSITIVE, |m, x| m.max(x.abs()));
+        let largest = x.iter().chain(y).map(|x| x.abs()).fold(f64::MIN_POSITIVE, larger);
         let gap = Gap::of(x, y);
         Tensor {
             name: p.name.clone(),

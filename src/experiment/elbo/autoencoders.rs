@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::exact::likelihood::log_likelihood_solve;
 use crate::math::gaussian::{entropy_normal, log_density_normal};
+use crate::math::larger;
 use ndarray::Array2;
 use rayon::prelude::*;
 
@@ -117,14 +118,14 @@ impl Autoencoders {
 
         let spacing = data.x[1] - data.x[0];
         let all: Vec<&Chain> = drawn.iter().chain([&best]).chain(&chains).collect();
-        let mass = all.iter().map(|c| (c.density.iter().sum::<f64>() * spacing - 1.0).abs()).fold(0.0, f64::max);
-        let below = all.iter().map(|c| (c.lost - c.bound).max(-c.lost)).fold(f64::NEG_INFINITY, f64::max);
+        let mass = all.iter().map(|c| (c.density.iter().sum::<f64>() * spacing - 1.0).abs()).fold(0.0, larger);
+        let below = all.iter().map(|c| (c.lost - c.bound).max(-c.lost)).fold(f64::NEG_INFINITY, larger);
         // The exact likelihood of single data by the probability-flow ODE.
         let (clean, noise) = (PathPoint::still(1.0, 0.02), PathPoint::still(0.02, 1.0));
         let x = Array2::from_shape_vec((5, 1), vec![-1.5, -1.1, -0.2, 0.4, 1.7]).expect("five rows");
         let by_flow = log_likelihood_solve(&line.law, x.view(), &clean, &noise)?;
         let direct = crate::law::Law::log_density(&line.law, x.view(), &clean);
-        let off = (&by_flow - &direct).iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let off = (&by_flow - &direct).iter().map(|v| v.abs()).fold(0.0, larger);
         let rising = chains.windows(2).all(|w| w[1].bound < w[0].bound) && chains.iter().all(|c| c.bound < best.bound);
         let evidence = vec![
             Evidence::new("mass of a produced density between −7 and 7, farthest from 1", mass, 0.0, 1e-5)

@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::level;
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::math::quadrature::IntervalRule;
 use ndarray::{Array2, s};
@@ -215,7 +216,7 @@ impl Bits {
                 .because("a thousand weights, each by a difference of neighbouring levels"),
             );
         }
-        let worst = weights.iter().zip(&rows[1..]).map(|(w, r)| (w[1] / r.vlb_weight_posterior - 1.0).abs()).fold(0.0, f64::max);
+        let worst = weights.iter().zip(&rows[1..]).map(|(w, r)| (w[1] / r.vlb_weight_posterior - 1.0).abs()).fold(0.0, larger);
         evidence.push(
             Evidence::new("weights of the ε-loss over β/(2 α (1 − ᾱ of the step before)), farthest from 1", worst, 0.0, 1e-10)
                 .because("levels rounded to double precision know their difference to 1e-12"),

@@ -10,6 +10,7 @@ use crate::diffusion::{Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::math::quadrature::IntervalRule;
+use crate::math::{larger, smaller};
 use rayon::prelude::*;
 
 /// A schedule: log-SNR at u in [0, 1], from the noisiest point to the cleanest.
@@ -197,12 +198,12 @@ impl Limit {
             )
             .because("its rate is a difference quotient of an interpolated table"),
         );
-        let least = schedules.iter().map(|s| s.constant).fold(f64::INFINITY, f64::min);
+        let least = schedules.iter().map(|s| s.constant).fold(f64::INFINITY, smaller);
         evidence.push(
             Evidence::new("least constant of all schedules over the best one's", least / worst("the best"), 1.0, 1e-3)
                 .because("no schedule may beat it, but for the rounding of its own"),
         );
-        let spread = gaussian[2].1.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let spread = gaussian[2].1.iter().map(|v| v.abs()).fold(0.0, larger);
         evidence.push(
             Evidence::new("digits, best variance of each component: nats lost, at any T", spread, 0.0, 1e-11)
                 .because("rounding of up to 256 terms for each of 64 components"),

@@ -4,6 +4,7 @@ use crate::diffusion::PathPoint;
 use crate::error::Result;
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use ndarray::{Array1, Array2, array};
 use std::f64::consts::{E, TAU};
 
@@ -41,7 +42,7 @@ impl Line {
     pub fn new(parts: &[[f64; 3]]) -> Result<Self> {
         let components = parts.iter().map(|p| Gaussian::isotropic(array![p[1]], p[2] * p[2])).collect::<Result<Vec<_>>>()?;
         let law = Mixture::new(parts.iter().map(|p| p[0]).collect(), components)?;
-        let largest = |k: usize| parts.iter().map(|p| p[k].abs()).fold(0.0, f64::max);
+        let largest = |k: usize| parts.iter().map(|p| p[k].abs()).fold(0.0, larger);
         Ok(Self { law, reach: (largest(1), largest(2)) })
     }
 

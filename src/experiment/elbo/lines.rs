@@ -11,6 +11,7 @@ use crate::evidence::Evidence;
 use crate::exact::chain::{Step, ancestral, end, joint};
 use crate::law::gaussian::wiener_gain;
 use crate::math::gaussian::{entropy_normal, log_density_normal};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use rayon::prelude::*;
 
@@ -215,7 +216,7 @@ fn one(
             [plain, rearranged]
         })
         .collect();
-    let slack = logs.iter().map(|[a, b]| (a - b).abs()).fold(0.0, f64::max);
+    let slack = logs.iter().map(|[a, b]| (a - b).abs()).fold(0.0, larger);
     let n = trajectories as f64;
     let moments = |f: &dyn Fn(&[f64; 2]) -> f64| {
         let mean = logs.iter().map(f).sum::<f64>() / n;

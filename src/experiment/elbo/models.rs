@@ -13,6 +13,7 @@ use crate::evidence::Evidence;
 use crate::exact::chain::{Step, end};
 use crate::law::gaussian::wiener_gain;
 use crate::math::gaussian::kl_normal_var;
+use crate::math::larger;
 use crate::math::quadrature::IntervalRule;
 use rayon::prelude::*;
 
@@ -145,7 +146,7 @@ impl Models {
             Evidence::new("transitions of the right denoiser in these steps over the limit's", right / limit, 1.0, 1e-3)
                 .because("the same"),
         );
-        let over = |k: usize| lost.iter().flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b)).fold(0.0, f64::max);
+        let over = |k: usize| lost.iter().flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b)).fold(0.0, larger);
         evidence.push(
             Evidence::new(
                 "stochastic sampler's loss over the bound's, how far above 1 at the most",
@@ -156,7 +157,7 @@ impl Models {
             .because("no law is farther than its path, but for rounding"),
         );
         let narrow = &lost[0];
-        let highest = narrow.nats[2].iter().zip(&narrow.nats[0]).map(|(a, b)| a / b).fold(0.0, f64::max);
+        let highest = narrow.nats[2].iter().zip(&narrow.nats[0]).map(|(a, b)| a / b).fold(0.0, larger);
         evidence.push(
             Evidence::new(
                 "narrow error: deterministic sampler's loss over the bound's, how far above 1 at the most",
@@ -166,7 +167,7 @@ impl Models {
             )
             .because("one side of an inequality"),
         );
-        let forgotten = lost.iter().map(|l| l.nats[1][0] / l.nats[0][0]).fold(0.0, f64::max);
+        let forgotten = lost.iter().map(|l| l.nats[1][0] / l.nats[0][0]).fold(0.0, larger);
         evidence.push(
             Evidence::new(
                 "error at the noisiest place: share of the bound's charge that the stochastic sampler loses",

@@ -5,7 +5,7 @@
 //! step of size `rate` on any of the losses is the same step on the implied x0-map M: `M -> M - rate (M H - E[x0 x_t^T])`. Objectives
 //! differ in where they start (`W = 0` implies an x0-map of its own) and in the scale of their loss.
 
-use super::{Settings, TARGETS, larger};
+use super::{Settings, TARGETS};
 use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Path, PathPoint};
@@ -14,6 +14,7 @@ use crate::evidence::Evidence;
 use crate::experiment::geometric;
 use crate::law::gaussian::wiener_gain;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::matmul::matmul_serial;
 use crate::math::noise::Noise;
 use nalgebra::DMatrix;
@@ -171,7 +172,7 @@ impl Solved {
                 let objective = Objective::new(target, &at)?;
                 errors[k].push(largest(&(objective.to_x0(&solve(&at, &objective)?) - &want)));
                 let top = curvature(law.variances()[0], &at);
-                let size = law.variances().iter().chain([&0.0]).fold(0.0f64, |m, l| m.max(objective.best(*l).abs()));
+                let size = law.variances().iter().chain([&0.0]).map(|l| objective.best(*l).abs()).fold(0.0, larger);
                 let (b, det) = (objective.coefficients.1, target.determinant(&Frame::from(&at)));
                 rounding[k].push(EPS * (b.abs() + at.sigma * size * top / (at.sigma * at.sigma)) / det.abs());
             }
@@ -269,7 +270,7 @@ impl Descent {
             for n in 0..=settings.descent_steps {
                 if steps.contains(&n) {
                     let (map, closed) = (objective.to_x0(&w), law.matrix(|l| predicted(l, objective.start(), rate, n)));
-                    worst = worst.max(largest(&(&map - &closed)) / (1.0 + objective.start()));
+                    worst = larger(worst, largest(&(&map - &closed)) / (1.0 + objective.start()));
                     record(&map, &mut seen);
                     record(&closed, &mut theory);
                 }
@@ -286,9 +287,9 @@ impl Descent {
             let mut w = Array2::zeros(cov.dim());
             (0..32).for_each(|_| descend(&mut w, slow));
             let closed = law.matrix(|l| predicted(l, objective.start(), slow, 32));
-            weighted = weighted.max(largest(&(objective.to_x0(&w) - closed)) / (1.0 + objective.start()));
+            weighted = larger(weighted, largest(&(objective.to_x0(&w) - closed)) / (1.0 + objective.start()));
         }
-        let apart = from_one_start.iter().fold(0.0f64, |m, map| m.max(largest(&(map - &from_one_start[0]))));
+        let apart = from_one_start.iter().map(|map| largest(&(map - &from_one_start[0]))).fold(0.0, larger);
         // Each step errs by sums of 64 terms, and what it errs by shrinks like the descent itself: at worst by 1 - rate sigma^2 a step.
         let tol = 64.0 * EPS * top / (settings.descent_rate * at.sigma * at.sigma) / at.alpha.min(at.sigma);
         let why = "64 ulps a step, forgotten as fast as the slowest mode converges";
@@ -399,7 +400,7 @@ impl Stochastic {
             )
             .because("five standard errors, from independent runs"),
         );
-        let met = apart.iter().map(|a| a[a.len() - 1]).fold(0.0, f64::max);
+        let met = apart.iter().map(|a| a[a.len() - 1]).fold(0.0, larger);
         evidence.push(
             Evidence::new(
                 "after the last step, same samples: excess risk of the objectives' difference / floor",

@@ -6,7 +6,7 @@
 //! deep. For x0 there is nothing to say there, and the bound is 0.
 
 use super::linear::{at_level, curvature};
-use super::{Effort, Settings, TARGETS, larger};
+use super::{Effort, Settings, TARGETS};
 use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::prediction::{Frame, Prediction};
 use crate::diffusion::{Denoiser, Path, PathPoint};
@@ -16,6 +16,7 @@ use crate::exact::low_rank::LowRank;
 use crate::experiment::geometric;
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::adamw::{AdamW, State};
 use crate::nn::cpu::Cpu;

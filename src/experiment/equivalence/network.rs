@@ -1,6 +1,6 @@
 //! U-Nets: one function measured by four losses, and four networks trained on them.
 
-use super::{Effort, Settings, TARGETS, larger};
+use super::{Effort, Settings, TARGETS};
 use crate::diffusion::loss::loss_ratio;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::weighting::Weighting;
@@ -11,6 +11,7 @@ use crate::experiment::{Context, geometric};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::noise::Noise;
+use crate::math::{larger, smaller};
 use crate::nn::cpu::Cpu;
 use crate::nn::unet::unet;
 use crate::train::Data;
@@ -165,11 +166,11 @@ impl Measured {
                 reread,
             });
             gradients.push(weighted);
-            loss_apart = loss_apart.max((loss / losses[0].weighted[0] - 1.0).abs());
-            gradient_apart = gradient_apart.max(apart(&gradients[gradients.len() - 1], &gradients[0]));
-            reread_apart = reread_apart.max((reread / losses[0].reread - 1.0).abs());
+            loss_apart = larger(loss_apart, (loss / losses[0].weighted[0] - 1.0).abs());
+            gradient_apart = larger(gradient_apart, apart(&gradients[gradients.len() - 1], &gradients[0]));
+            reread_apart = larger(reread_apart, (reread / losses[0].reread - 1.0).abs());
         }
-        let least_cosine = losses.iter().map(|l| l.cosine).fold(1.0, f64::min);
+        let least_cosine = losses.iter().map(|l| l.cosine).fold(1.0, smaller);
 
         let sigmas = geometric(0.05, 20.0, settings.measured_levels);
         let mut ratios = vec![[Vec::new(), Vec::new()]; TARGETS.len()];
@@ -186,9 +187,9 @@ impl Measured {
                 let known = loss_ratio(target, Prediction::X0, &batch.frames[0].1)?;
                 let own = plain(target)?;
                 let seen = length(&own) / length(&of_x0);
-                ratio_off = ratio_off.max((seen / known - 1.0).abs());
+                ratio_off = larger(ratio_off, (seen / known - 1.0).abs());
                 let scaled: Vec<f64> = of_x0.iter().map(|g| g * known).collect();
-                direction_off = direction_off.max(apart(&own, &scaled));
+                direction_off = larger(direction_off, apart(&own, &scaled));
                 ratios[0].push(known);
                 ratios[1].push(seen);
             }

@@ -1,12 +1,13 @@
 //! Denoisers with a bottleneck, on data that lie in a subspace: what limited rank costs each objective.
 
 use super::linear::{Objective, at_level, curvature};
-use super::{Settings, TARGETS, larger};
+use super::{Settings, TARGETS};
 use crate::diffusion::prediction::Prediction;
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::exact::low_rank::LowRank;
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::adamw::{AdamW, State};
 use nalgebra::DMatrix;
@@ -63,14 +64,14 @@ impl Bottleneck {
                 if target == Prediction::Eps {
                     let rest = &full - &Array2::from_diag_elem(d, 1.0 / at.sigma);
                     let squares = squared_singular_values(&rest.dot(&root));
-                    skipped = skipped.max(squares[settings.manifold_rank..].iter().sum::<f64>() / squares.iter().sum::<f64>());
+                    skipped = larger(skipped, squares[settings.manifold_rank..].iter().sum::<f64>() / squares.iter().sum::<f64>());
                 }
                 let runs: Vec<(usize, f64)> =
                     settings.trained_ranks.par_iter().map(|&r| (r, descend(&full, &h, r, settings.trained_steps, noise))).collect();
                 for (r, e) in &runs {
                     // In units of what there is to learn, so that an exact 0 can be compared.
-                    trained_worst = trained_worst.max((e - excess[*r]) / whole);
-                    beaten = beaten.max((excess[*r] - e) / whole);
+                    trained_worst = larger(trained_worst, (e - excess[*r]) / whole);
+                    beaten = larger(beaten, (excess[*r] - e) / whole);
                 }
                 let relative = |e: f64| (least + e / objective.scale) / total;
                 risk.push(excess.iter().map(|e| relative(*e)).collect());
@@ -80,7 +81,7 @@ impl Bottleneck {
         }
         let rounding = 64.0 * d as f64 * f64::EPSILON;
         let x0_at_rank = |l: &Level| l.risk[0][settings.manifold_rank] / l.least;
-        let worst = levels.iter().map(x0_at_rank).fold(1.0, f64::max);
+        let worst = levels.iter().map(x0_at_rank).fold(1.0, larger);
         evidence.push(
             Evidence::new(format!("x0-map of rank {}: risk / least risk", settings.manifold_rank), worst, 1.0, rounding)
                 .because("no direction off the data has anything to predict"),

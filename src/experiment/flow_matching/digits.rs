@@ -8,6 +8,7 @@ use crate::evidence::Evidence;
 use crate::exact::pf_ode::pf_ode_solve;
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing, shifted};
 use crate::sample::noise_source::{Silence, standard_start};
@@ -146,7 +147,7 @@ fn evidence(
             .because("the same step, rounded otherwise"),
     ];
     if let Some((one, _)) = runs.iter().find(|r| r.1.steps == 1) {
-        let gap = (one - &mixture.mean()).iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let gap = (one - &mixture.mean()).iter().map(|v| v.abs()).fold(0.0, larger);
         evidence.push(
             Evidence::new("one Euler step from any noise gives the mean digit: largest gap", gap, 0.0, 1e-12).because("rounding"),
         );

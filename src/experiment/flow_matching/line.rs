@@ -8,6 +8,7 @@ use crate::evidence::Evidence;
 use crate::exact::pf_ode::pf_ode_solve;
 use crate::law::Gaussian;
 use crate::law::mixture::Mixture;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::flow::FmHeun;
 use crate::sample::noise_source::Silence;
@@ -50,17 +51,17 @@ impl Line {
         let ends = kinds[..2].iter().map(|(path, _)| integrated(&law, path, s)).collect::<Result<Vec<_>>>()?;
         let exact = &paths[0].scaled.row(s.points - 1);
         for (end, (_, name)) in ends.iter().zip(&kinds) {
-            let gap = end.iter().zip(exact).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
+            let gap = end.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, larger);
             let what = format!("{name}: {} steps of Heun's method in its own time against the reference integrator", s.steps);
             evidence.push(Evidence::new(what, gap, 0.0, 1e-4).because("second order, near an end at σ/α = 0.01"));
         }
         let worst = paths[1..].iter().map(|p| {
             let of = |q: &OnPath, k: usize| q.scaled.row(k).to_owned();
-            let ends = [0, s.points - 1].map(|k| (of(p, k) - of(&paths[0], k)).iter().fold(0.0f64, |m, v| m.max(v.abs())));
+            let ends = [0, s.points - 1].map(|k| (of(p, k) - of(&paths[0], k)).iter().map(|v| v.abs()).fold(0.0, larger));
             ends[0].max(ends[1])
         });
         let what = "ends of the trajectories on the three paths, over hypot(α, σ): largest gap";
-        evidence.push(Evidence::new(what, worst.fold(0.0, f64::max), 0.0, 1e-9).because("the integrator allows 1e-13 a step"));
+        evidence.push(Evidence::new(what, worst.fold(0.0, larger), 0.0, 1e-9).because("the integrator allows 1e-13 a step"));
         evidence.push(quantiles(&law, s)?);
         Ok(Self { paths, evidence })
     }
@@ -100,12 +101,12 @@ fn velocities(noise: &Noise) -> Result<Evidence> {
         let t = 0.05 + 0.9 * noise.uniform(2, k);
         let cosine = Frame::from(&Path::Cosine.at(t)?);
         let of = |kind: Prediction, frame: &Frame<f64>| kind.target(x0, eps, frame);
-        worst = worst.max((of(Prediction::Velocity, &cosine) - std::f64::consts::FRAC_PI_2 * of(Prediction::V, &cosine)).abs());
+        worst = larger(worst, (of(Prediction::Velocity, &cosine) - std::f64::consts::FRAC_PI_2 * of(Prediction::V, &cosine)).abs());
         let at = Path::FlowMatching.at(t)?;
         let frame = Frame::from(&at);
         let x = at.alpha * x0 + at.sigma * eps;
         let converted = Conversion::new(Prediction::V, Prediction::Velocity, frame)?.apply(of(Prediction::V, &frame), x);
-        worst = worst.max((converted - (eps - x0)).abs());
+        worst = larger(worst, (converted - (eps - x0)).abs());
     }
     let what = "velocity = π/2 v on the cosine path, and v converted = ε − x₀ on flow matching's: largest gap";
     Ok(Evidence::new(what, worst, 0.0, 64.0 * f64::EPSILON).because("a few operations on numbers of size 3"))
@@ -120,7 +121,7 @@ fn quantiles(law: &Mixture, s: &LineSettings) -> Result<Evidence> {
     };
     let z = Array2::from_shape_fn((s.draws.len(), 1), |(i, _)| s.draws[i]);
     let ends = pf_ode_solve(law, z.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])?.swap_remove(1);
-    let gap = ends.iter().zip(&z).fold(0.0f64, |m, (x, z)| m.max((cdf(*x) - normal.cdf(*z)).abs()));
+    let gap = ends.iter().zip(&z).map(|(x, z)| (cdf(*x) - normal.cdf(*z)).abs()).fold(0.0, larger);
     let what = "quantile at which a trajectory ends against the one at which it starts: largest gap";
     Ok(Evidence::new(what, gap, 0.0, 1e-9).because("the normal distribution function is good to 1e-11"))
 }

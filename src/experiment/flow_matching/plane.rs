@@ -11,6 +11,7 @@ use crate::exact::reflow::{crossing, reflow_coupling, reflowed_velocity, straigh
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
+use crate::math::{larger, smaller};
 use crate::sample::flow::FmEuler;
 use crate::sample::noise_source::{Silence, standard_start};
 use crate::sample::trajectory;
@@ -241,10 +242,10 @@ fn jacobians(law: &Mixture, s: &PlaneSettings) -> Result<(f64, f64)> {
         let column = |k: usize, j: usize| (ends[[2 * k * n * n + i, j]] - ends[[(2 * k + 1) * n * n + i, j]]) / (2.0 * h);
         let [[a, c], [b, d]] = [[column(0, 0), column(0, 1)], [column(1, 0), column(1, 1)]];
         let size = (a * a + b * b + c * c + d * d).sqrt();
-        antisymmetry = antisymmetry.max((b - c).abs() / size);
+        antisymmetry = larger(antisymmetry, (b - c).abs() / size);
         let discriminant = (0.5 * (a - d)).powi(2) + b * c;
         if discriminant >= 0.0 {
-            least = least.min(0.5 * (a + d) - discriminant.sqrt());
+            least = smaller(least, 0.5 * (a + d) - discriminant.sqrt());
         }
     }
     Ok((antisymmetry, least))
@@ -254,7 +255,7 @@ fn jacobians(law: &Mixture, s: &PlaneSettings) -> Result<(f64, f64)> {
 fn reflowed(law: &Gaussian, noise: &Noise) -> Result<Evidence> {
     let eps = standard_start(noise, 16, law.dim());
     let stepped = &eps - &reflowed_velocity(law, eps.view(), 1.0)?;
-    let gap = (stepped - reflow_coupling(law, eps.view())?).iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    let gap = (stepped - reflow_coupling(law, eps.view())?).iter().map(|v| v.abs()).fold(0.0, larger);
     let what = "digits' Gaussian: one Euler step after a reflow against the end of the flow, largest gap";
     Ok(Evidence::new(what, gap, 0.0, 1e-12).because("products with 64 modes"))
 }

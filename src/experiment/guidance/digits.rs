@@ -7,6 +7,7 @@ use crate::evidence::Evidence;
 use crate::law::Gaussian;
 use crate::law::conditional::Guided;
 use crate::law::mixture::Mixture;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::noise_source::{Silence, standard_start};
@@ -185,7 +186,7 @@ impl<'a> Scene<'a> {
         let (Some(one), Some(cut)) = (at(1.0), at(self.settings.cut_scale)) else { return Ok(Vec::new()) };
         let last = &outcomes[outcomes.len() - 1];
         let without = self.sampled(|c| self.run(c, &self.law))?;
-        let largest = (free - &without).iter().fold(0.0f64, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+        let largest = (free - &without).iter().map(|v| v.abs()).fold(0.0, larger);
         let miss = self.settings.missed;
         let expected = 1.0 - miss * 0.9;
         let n = (CLASSES * self.draws) as f64;

@@ -8,6 +8,7 @@ use crate::exact::distance::w2_squared;
 use crate::exact::guidance::{guided_law, tilted_law};
 use crate::law::Gaussian;
 use crate::law::conditional::{ClassifierGuided, Guided};
+use crate::math::larger;
 use crate::math::moments::{Normalisation, mean_and_cov};
 use crate::math::noise::Noise;
 use crate::math::quadrature::IntervalRule;
@@ -164,11 +165,11 @@ fn identity(data: &Gaussian, class: &Gaussian, noise: &Noise) -> Result<Evidence
     let (free, classifier) = (Guided::new(class, data, w)?, ClassifierGuided::new(data, gradient, w)?);
     let gaps = [0.2, 1.0, 4.0].map(|sigma| {
         let gap = free.denoised(x.view(), &still(sigma)) - classifier.denoised(x.view(), &still(sigma));
-        gap.iter().fold(0.0f64, |m, v| m.max(v.abs()))
+        gap.iter().map(|v| v.abs()).fold(0.0, larger)
     });
     let what = "guided denoiser, classifier-free against the classifier's gradient by differences, largest gap";
     let why = "differences of numbers of size 100 over 1e-5, times w σ²";
-    Ok(Evidence::new(what, gaps.into_iter().fold(0.0, f64::max), 0.0, 1e-6).because(why))
+    Ok(Evidence::new(what, gaps.into_iter().fold(0.0, larger), 0.0, 1e-6).because(why))
 }
 
 /// Mean and variance of `p(x) p(c | x)^3` on a line, `p(c | x)` proportional to `p(x | c) / p(x)`.

@@ -8,6 +8,7 @@ use crate::exact::pf_ode::pf_ode_solve;
 use crate::law::conditional::{ClassifierGuided, Guided};
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::noise_source::standard_start;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, array, s};
@@ -207,7 +208,7 @@ impl Scene<'_> {
     fn map(&self, scale: f64, sigma: f64) -> Result<Map> {
         let (x, area) = self.lattice(sigma);
         let log = self.log_tilted(scale, x.view(), &level(sigma));
-        let largest = log.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let largest = log.iter().copied().fold(f64::NEG_INFINITY, larger);
         let mut tilted = log.mapv(|l| (l - largest).exp());
         tilted /= tilted.sum() * area;
         let produced = self.produced(scale, sigma, &x)?;
@@ -260,7 +261,7 @@ impl Scene<'_> {
         let mut price = Price { scales: scales.to_vec(), ..Price::default() };
         for (w, end) in scales.iter().zip(ends) {
             let log = self.log_tilted(*w, lattice.view(), &at);
-            let largest = log.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let largest = log.iter().copied().fold(f64::NEG_INFINITY, larger);
             let density = log.mapv(|l| (l - largest).exp());
             let share = &density / density.sum();
             let even = Array1::from_elem(end.nrows(), 1.0 / end.nrows() as f64);
@@ -287,9 +288,9 @@ impl Scene<'_> {
         let (free, classifier) = (self.guided(4.0)?, ClassifierGuided::new(&self.law, gradient, 4.0)?);
         let gap = |sigma: f64| {
             let gap = free.denoised(x.view(), &level(sigma)) - classifier.denoised(x.view(), &level(sigma));
-            gap.iter().fold(0.0, |m: f64, v| if v.abs() > m || v.is_nan() { v.abs() } else { m })
+            gap.iter().map(|v| v.abs()).fold(0.0, larger)
         };
-        let gap = [0.2, 1.0, 5.0].map(gap).into_iter().fold(0.0, f64::max);
+        let gap = [0.2, 1.0, 5.0].map(gap).into_iter().fold(0.0, larger);
         let what = "classifier-free against classifier guidance with p(c|x_t) by Bayes' rule, w = 4: largest gap of the denoisers";
         Ok(Evidence::new(what, gap, 0.0, 1e-12).because("rounding of numbers of size 10, times w"))
     }
@@ -308,11 +309,11 @@ impl Scene<'_> {
                     self.log_tilted(w, x.view(), &at)
                 };
                 let gap = (moved(h) - moved(-h)) / (2.0 * h) - score.column(j);
-                gap.iter().fold(0.0, |m: f64, v| if v.abs() > m || v.is_nan() { v.abs() } else { m })
+                gap.iter().map(|v| v.abs()).fold(0.0, larger)
             };
             along(0).max(along(1))
         };
-        let gap = [0.5, 1.0, 5.0].map(gap).into_iter().fold(0.0, f64::max);
+        let gap = [0.5, 1.0, 5.0].map(gap).into_iter().fold(0.0, larger);
         let what = "guided score against differences of ln p(x_t) + w ln p(c|x_t), w = 4: largest gap";
         Ok(Evidence::new(what, gap, 0.0, 1e-7).because("numbers of size 100 differenced over 1e-5"))
     }
@@ -323,7 +324,7 @@ impl Scene<'_> {
         let few = start.slice(s![..32, ..]);
         let got = self.draws(1.0, few.to_owned())?;
         let want = pf_ode_solve(self.class()?, few, &[level(high), level(low)])?.swap_remove(1);
-        let gap = (got - want).iter().fold(0.0f64, |m, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
+        let gap = (got - want).iter().map(|v| v.abs()).fold(0.0, larger);
         let what = "w = 1: end of the flow against the reference integrator on the class, largest gap";
         // Fourth order: the error per unit of ln sigma is of the step's fourth power.
         let tol = 2.0 * ((high / low).ln() / self.steps as f64).powi(4);

@@ -10,6 +10,7 @@ use crate::experiment::{geometric, level};
 use crate::law::{Gaussian, Law};
 use crate::math::gaussian::w2_squared_normal;
 use crate::math::noise::Noise;
+use crate::math::smaller;
 use crate::sample::Sampler;
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::propagate::{ModeError, Response, Start};
@@ -304,7 +305,7 @@ fn ways(settings: &Settings, modes: &Modes, vars: &[f64]) -> Result<Vec<Way>> {
     let least = vars[vars.len() - 1];
     let counts = geometric(5.0, 1e4, 24);
     let best =
-        |n: &f64| shares.iter().map(|s| w2_after(modes, vars, s * least, Some(n.round() as u32))).fold(f64::INFINITY, f64::min);
+        |n: &f64| shares.iter().map(|s| w2_after(modes, vars, s * least, Some(n.round() as u32))).fold(f64::INFINITY, smaller);
     let mut ways = vec![Way { name: "Langevin, best step", w2: counts.par_iter().map(best).collect(), nfe: counts }];
     let path = Path::Edm { sigma_max: HIGH };
     let grid = |spacing: Spacing, steps: usize| -> Result<Vec<PathPoint>> {

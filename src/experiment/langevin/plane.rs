@@ -7,6 +7,7 @@ use crate::evidence::Evidence;
 use crate::experiment::level;
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::math::normal::log_cdf_difference;
 use crate::sample::ancestral::{Ddpm, Variance};
@@ -289,7 +290,7 @@ impl Numbers {
                 sample_watched(&EulerMaruyama { g: *g }, &scene.law, &fine, from.clone(), &mut noise.child(6), |k, x| {
                     if stops.contains(&k) {
                         pictures.push(scene.shares(x, fine[k].edm_sigma(), CELLS));
-                        worst = worst.max(scene.score(x, fine[k].edm_sigma()));
+                        worst = larger(worst, scene.score(x, fine[k].edm_sigma()));
                     }
                 })?;
                 Ok((*g, pictures, worst))

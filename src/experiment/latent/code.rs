@@ -7,6 +7,7 @@ use crate::exact::rate_distortion::rate;
 use crate::exact::vae::{Encoder, LinearVae};
 use crate::experiment::{energy, geometric};
 use crate::law::Gaussian;
+use crate::math::{larger, smaller};
 use ndarray::{Array2, s};
 use std::f64::consts::{LN_2, TAU};
 
@@ -35,8 +36,8 @@ impl Bound {
         let mut tried = |encoder: &Encoder| -> Result<[f64; 2]> {
             let (elbo, gap) = (vae.elbo(x, encoder)?, vae.gap(x, encoder)?);
             let off = (&elbo + &gap - &exact) / &elbo;
-            worst = off.iter().fold(worst, |m, v| m.max(v.abs()));
-            least_gap = gap.iter().fold(least_gap, |m, v| m.min(*v));
+            worst = off.iter().map(|v| v.abs()).fold(worst, larger);
+            least_gap = gap.iter().copied().fold(least_gap, smaller);
             Ok([elbo.mean().unwrap_or(f64::NAN), gap.mean().unwrap_or(f64::NAN)])
         };
         let with = |factor: f64, [elbo, gap]: [f64; 2]| [factor, elbo, gap];
@@ -99,15 +100,15 @@ impl Code {
         for &noise_var in &settings.noise_vars {
             let vae = LinearVae::with_noise(law, noise_var)?;
             let (distortion, nats) = measured(&vae)?;
-            off = off.max((nats / rate(law, distortion)? - 1.0).abs());
+            off = larger(off, (nats / rate(law, distortion)? - 1.0).abs());
             let elbo = vae.elbo(digits.view(), &vae.optimal_encoder())?.mean().unwrap_or(f64::NAN);
             let parts = -0.5 * (law.dim() as f64 * (TAU * noise_var).ln() + distortion / noise_var) - nats;
-            bound_off = bound_off.max((elbo / parts - 1.0).abs());
+            bound_off = larger(bound_off, (elbo / parts - 1.0).abs());
             // All posteriors together.
             let encoder = vae.optimal_encoder();
             let together = encoder.gain.dot(&law.matrix(|l| l)).dot(&encoder.gain.t()) + &encoder.cov
                 - Array2::<f64>::eye(encoder.shift.len());
-            not_normal = together.iter().fold(not_normal, |m, v| m.max(v.abs()));
+            not_normal = together.iter().map(|v| v.abs()).fold(not_normal, larger);
             given_noise.push((noise_var, vae.weights().ncols(), distortion / total, nats / LN_2));
         }
         let given_size = settings
@@ -120,7 +121,7 @@ impl Code {
             .collect::<Result<Vec<_>>>()?;
         let excess =
             given_size.iter().map(|(_, lost, bits)| Ok(bits - rate(law, lost * total)? / LN_2)).collect::<Result<Vec<f64>>>()?;
-        let (below, excess) = excess.iter().fold((0.0f64, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)));
+        let (below, excess) = excess.iter().fold((0.0f64, 0.0f64), |(l, h), v| (smaller(l, *v), larger(h, *v)));
         let shares = geometric(0.005, 1.0, 60);
         let bits = shares.iter().map(|s| Ok(rate(law, (s * total).min(total))? / LN_2)).collect::<Result<Vec<f64>>>()?;
         let some = digits.slice(s![..settings.pictures, ..]).to_owned();
@@ -142,7 +143,7 @@ impl Code {
             .collect::<Result<Vec<(f64, Vec<f64>, Array2<f64>)>>>()?;
         let by_latents = drawn.iter().map(|(noise_var, bits, _)| {
             let formula: Vec<f64> = law.variances().iter().take(bits.len()).map(|l| 0.5 * (l / noise_var).log2()).collect();
-            bits.iter().zip(&formula).map(|(b, f)| (b - f).abs()).fold(0.0, f64::max)
+            bits.iter().zip(&formula).map(|(b, f)| (b - f).abs()).fold(0.0, larger)
         });
         let sharpness = drawn.iter().map(|(_, _, x)| energy(&(x - &some))).collect::<Vec<f64>>();
         let evidence = vec![
@@ -161,7 +162,7 @@ impl Code {
                 .because("products of 64 terms over a noise of down to 1/100 of the variance"),
             Evidence::new(
                 "bits of each latent, measured, less log2(lambda / s^2) / 2, farthest",
-                by_latents.fold(0.0, f64::max),
+                by_latents.fold(0.0, larger),
                 0.0,
                 1e-10,
             )

@@ -9,6 +9,7 @@ use crate::experiment::{level, mean_and_stderr};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::gaussian::{Covariance, Normal};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::noise_source::Silence;
@@ -171,7 +172,7 @@ impl Diffusion {
         let response: f64 = modes.iter().map(ModeError::w2_squared).sum::<f64>();
         let small = &on[1].budgets[0];
         let floor = on[0].compression.iter().zip(&on[0].sampler[settings.steps.len() - 1].1);
-        let many = floor.map(|(c, s)| (c + s).sqrt() - c.sqrt()).fold(0.0, f64::max);
+        let many = floor.map(|(c, s)| (c + s).sqrt() - c.sqrt()).fold(0.0, larger);
         let evidence = vec![
             Evidence::new(
                 format!("W2 of digits from a latent of {k} in {steps} steps: dense covariances / the split"),

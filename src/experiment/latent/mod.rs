@@ -10,6 +10,7 @@ use crate::data::photographs::{Colour, photographs};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::config::UNetConfig;
 use crate::sample::registry::SAMPLERS;
@@ -209,7 +210,7 @@ impl Floor {
         let evidence = vec![
             Evidence::new(
                 "digits decoded from k components: share of the variance lost, less the sum of the other variances' shares, farthest",
-                worst.fold(0.0, f64::max),
+                worst.fold(0.0, larger),
                 0.0,
                 1e-12,
             )

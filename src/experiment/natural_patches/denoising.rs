@@ -11,6 +11,7 @@ use crate::experiment::{energy, geometric, level, mean_and_stderr};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::noise::Noise;
+use crate::math::{larger, smaller};
 use ndarray::{Array2, Axis};
 
 /// What a law was made from, as seen from the patch that it denoises.
@@ -121,7 +122,7 @@ impl Denoising {
                 if source == Source::Known {
                     let lead: Vec<f64> = recalled.iter().zip(&filtered).map(|(r, f)| 0.5 * (r.0 + r.1 - f.0 - f.1)).collect();
                     let [mean, stderr] = mean_and_stderr(&lead);
-                    behind = behind.max(mean / stderr);
+                    behind = larger(behind, mean / stderr);
                 }
                 wiener.push(exact / (n * d as f64));
                 empirical.push(mean(&recalled) / d as f64);
@@ -140,7 +141,7 @@ impl Denoising {
 
         let new = 2;
         let off_diagonal = transfer.1.indexed_iter().filter(|((i, j), _)| i != j).map(|(_, v)| *v);
-        let own = transfer.1.diag().iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let own = transfer.1.diag().iter().map(|v| v.abs()).fold(0.0, larger);
         let evidence = vec![
             Evidence::new(
                 format!(
@@ -191,7 +192,7 @@ impl Denoising {
             .because("the text says that the filter travels well: a quarter"),
             Evidence::new(
                 "smallest excess of a foreign filter over a photograph's own, below 0",
-                off_diagonal.fold(0.0, f64::min),
+                off_diagonal.fold(0.0, smaller),
                 0.0,
                 1e-12,
             )

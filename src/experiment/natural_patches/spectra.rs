@@ -7,6 +7,7 @@ use crate::evidence::Evidence;
 use crate::experiment::mean_and_stderr;
 use crate::law::random_field::RandomField;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::matmul::matmul;
 use crate::math::noise::Noise;
 use ndarray::{Array2, ArrayView2, s};
@@ -64,7 +65,7 @@ impl Spectra {
             let squares = p.windows(n, n)?;
             let power = power(&squares);
             let energy = squares.iter().map(|v| v * v).sum::<f64>() / squares.nrows() as f64;
-            parseval = parseval.max((power.sum() / energy - 1.0).abs());
+            parseval = larger(parseval, (power.sum() / energy - 1.0).abs());
             let (f, mean) = binned(&power, settings.bins);
             let slope = fitted(&f, &mean, settings.fit_range).0;
             of.push((p.name.to_string(), f, mean, slope));
@@ -198,7 +199,7 @@ impl Components {
                 })
                 .collect::<Vec<f64>>()
         });
-        let ahead = shares[1].iter().zip(&shares[0]).map(|(c, p)| c - p).fold(f64::NEG_INFINITY, f64::max);
+        let ahead = shares[1].iter().zip(&shares[0]).map(|(c, p)| c - p).fold(f64::NEG_INFINITY, larger);
         let slope = fitted(&frequencies[1..], &variances[1..], [0.0, WAVES]).0;
 
         let side = settings.colour_patch;

@@ -10,6 +10,7 @@ use crate::evidence::Evidence;
 use crate::experiment::Embedded;
 use crate::experiment::level;
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::train::Trainer;
 use crate::train::loader::Data;
@@ -192,7 +193,7 @@ impl Numbers {
             let out2 = (Dual64::from(1.0) - skip) * (Dual64::from(1.0) - skip) * (sd * sd) + skip * skip * (sigma * sigma);
             out2.eps / (sd * sd + sigma * sigma)
         }));
-        let above = all.iter().zip(sigmas).map(|(c, s)| c.c_out / s.min(settings.sigma_data)).fold(0.0, f64::max);
+        let above = all.iter().zip(sigmas).map(|(c, s)| c.c_out / s.min(settings.sigma_data)).fold(0.0, larger);
         let unit = farthest(sigmas.iter().zip(&silent[3].error).map(|(s, e)| e / mmse(square, (1.0, *s)) - 1.0));
         let n = images.nrows();
         let mut sampled = 0.0f64;

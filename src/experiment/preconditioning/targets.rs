@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
@@ -214,7 +215,7 @@ fn amplified(targets: &[Target], velocity: &[f64], sigmas: &[f64], rms: f64, noi
         }
     }
     let flow = farthest(sigmas.iter().zip(velocity).map(|(s, a)| a / (s / (1.0 + s)) - 1.0));
-    let most = |k: usize| targets[k].amplification.iter().copied().fold(0.0, f64::max);
+    let most = |k: usize| targets[k].amplification.iter().copied().fold(0.0, larger);
     Ok(vec![
         Evidence::new("factors of x0, eps, v and F over 1, σ/α, σ and c_out: less 1, worst", by_formula, 0.0, 1e-12)
             .because("rounding"),

@@ -5,6 +5,7 @@ use crate::diffusion::Path;
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::law::Gaussian;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing, shifted};
 use crate::sample::propagate::{Response, Start};
@@ -173,7 +174,7 @@ impl Grids {
             let moved = shifted(t, factor as f64);
             let ratio =
                 Path::FlowMatching.still_at(moved)?.edm_sigma() / Path::FlowMatching.still_at(t)?.edm_sigma() / factor as f64;
-            worst = worst.max((ratio - 1.0).abs());
+            worst = larger(worst, (ratio - 1.0).abs());
             shift.push((t, moved));
         }
         evidence.push(

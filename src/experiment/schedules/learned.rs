@@ -8,6 +8,7 @@ use crate::diffusion::weighting::vlb_continuous;
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::math::noise::Noise;
+use crate::math::smaller;
 use rayon::prelude::*;
 
 /// A way to draw noise levels.
@@ -140,7 +141,7 @@ impl Learned {
                 Ok(Drawn { name, density, deviation, running })
             })
             .collect::<Result<Vec<_>>>()?;
-        let least = drawn.iter().map(|d| d.deviation).fold(f64::INFINITY, f64::min);
+        let least = drawn.iter().map(|d| d.deviation).fold(f64::INFINITY, smaller);
         let own = drawn.last().map_or(f64::NAN, |d| d.deviation);
         evidence.push(
             Evidence::new("deviation of the best density over the least of all", own / least, 1.0, 0.0).because("none may be less"),

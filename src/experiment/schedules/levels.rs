@@ -8,6 +8,7 @@ use crate::diffusion::weighting::vlb_continuous;
 use crate::diffusion::{Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use ndarray::Array1;
 
@@ -85,7 +86,7 @@ impl Levels {
                         let quotient = (points[k - 1].log_snr() - points[k + 1].log_snr()) * 200.0;
                         (quotient / rates[k] - 1.0).abs() / (1.0 / (400.0 * at[k].min(1.0 - at[k]))).powi(2)
                     })
-                    .fold(0.0, f64::max);
+                    .fold(0.0, larger);
                 evidence.push(
                     Evidence::new(format!("{}: rate of log-SNR by dual numbers against its difference quotient, in units of the quotient's own error", path.name()), off, 0.0, 1.5)
                         .because("(step / distance from the end)², to a factor"),

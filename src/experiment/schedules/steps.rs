@@ -9,6 +9,7 @@ use crate::evidence::Evidence;
 use crate::exact::chain::{Step, end};
 use crate::experiment::elbo::line::{Line, Slice};
 use crate::math::gaussian::{entropy_normal, log_density_normal};
+use crate::math::larger;
 use crate::math::noise::Noise;
 use rayon::prelude::*;
 
@@ -155,7 +156,7 @@ impl Steps {
                     (0..last).map(|k| left(k + 1) * settings.example_betas[k].sqrt() * settings.example_noise[k][i]).sum();
                 (left(0) * settings.example_start[i] + fresh - example[last].0[i]).abs()
             })
-            .fold(0.0, f64::max);
+            .fold(0.0, larger);
         evidence.push(
             Evidence::new("worked example: last state step by step, against all at once", off, 0.0, 1e-15 * 8.0)
                 .because("a few roundings"),

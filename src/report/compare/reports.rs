@@ -11,6 +11,7 @@ use crate::evidence::Evidence;
 use crate::experiment::compare::checks::{self, Checked};
 use crate::experiment::compare::values::{self, Found, paired};
 use crate::experiment::compare::{Agreement, Gap, LEAST_SCALE};
+use crate::math::{larger, smaller};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -201,7 +202,7 @@ fn verdict(c: &Comparison) -> Section {
     let rows = c.chapters.iter().map(|name| {
         let of: Vec<&Item> = c.items.iter().filter(|i| i.chapter == *name).collect();
         let with = |agreement| of.iter().filter(|i| i.agreement == agreement).count();
-        let farthest = of.iter().map(|i| i.found.off()).filter(|off| off.is_finite()).fold(0.0, f64::max);
+        let farthest = of.iter().map(|i| i.found.off()).filter(|off| off.is_finite()).fold(0.0, larger);
         let checks: Vec<&Checked> = c.checks.iter().filter(|k| k.chapter == *name).map(|k| &k.checked).collect();
         let changed = checks.iter().filter(|k| k.verdict_changed()).count();
         let mut row = vec![code(name)];
@@ -222,7 +223,7 @@ fn verdict(c: &Comparison) -> Section {
     let evidence = vec![
         Evidence::new(
             "largest difference of a number, over the largest of its series",
-            measured.fold(0.0, f64::max),
+            measured.fold(0.0, larger),
             0.0,
             c.tolerance,
         )
@@ -385,7 +386,7 @@ fn list(value: &Value, key: &str) -> Vec<f64> {
 /// An axis as its document names it; logarithmic where its numbers need that to be seen, which a document does not say.
 fn axis(a: &Value, key: &str, values: &[f64]) -> Axis {
     let word = |what: &str| a.get(key).and_then(|axis| axis.get(what)).and_then(Value::as_str).unwrap_or(key).to_owned();
-    let ends = values.iter().filter(|v| v.is_finite()).fold((f64::INFINITY, 0.0f64), |(l, h), v| (l.min(*v), h.max(*v)));
+    let ends = values.iter().filter(|v| v.is_finite()).fold((f64::INFINITY, 0.0f64), |(l, h), v| (smaller(l, *v), larger(h, *v)));
     let axis = if ends.0 > 0.0 && ends.1 > 50.0 * ends.0 { Axis::log } else { Axis::linear };
     axis(&word("name"), &word("label"))
 }
@@ -440,7 +441,7 @@ fn pictures(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
     let signed = pairs.iter().any(|(a, b)| a.iter().chain(*b).any(|v| v.abs() > 1.5));
     let apart = pairs.iter().map(|(a, b)| {
         let apart: Vec<f64> = a.iter().zip(*b).map(|(a, b)| a - b).collect();
-        let largest = apart.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let largest = apart.iter().map(|v| v.abs()).fold(0.0, larger);
         picture(apart, format!("{largest:.1e}"))
     });
     let apart: Vec<_> = apart.collect();

@@ -9,6 +9,7 @@ use super::settings::{self, Setting};
 use super::{Options, Part, Progress, amount, command, counted, file, folder, measured, quoted, source};
 use crate::error::Result;
 use crate::evidence::Evidence;
+use crate::math::larger;
 use crate::train::checkpoint::{latest, newest_model};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -94,7 +95,7 @@ pub fn compare(options: &Options, progress: &Progress) -> Result<Part> {
         steps: [a.losses.len(), b.losses.len()],
         common: common.len(),
         parted: common.iter().find(|(_, x, y)| off(*x, *y) > 0.0).map(|c| c.0),
-        farthest: common.iter().map(|(_, x, y)| off(*x, *y)).fold(0.0, f64::max),
+        farthest: common.iter().map(|(_, x, y)| off(*x, *y)).fold(0.0, larger),
         validation: [a.validation.clone(), b.validation.clone()],
     };
     let apart: Vec<(f64, f64)> = common.iter().map(|(step, x, y)| (*step as f64, off(*x, *y))).collect();

@@ -14,6 +14,7 @@ use crate::experiment::compare::Agreement;
 use crate::experiment::compare::models::{Level, Probe, Samples, Tensor, at_level, grid, rounded, samples, tensors};
 use crate::experiment::geometric;
 use crate::law::random_field::RandomField;
+use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::checkpoint;
 use crate::nn::denoiser::Network;
@@ -258,12 +259,7 @@ fn probe(shape: (usize, usize, usize), recipes: [Option<Value>; 2], images: usiz
 }
 
 fn farthest(c: &Comparison) -> f64 {
-    c.said.iter().flat_map(|s| &s.levels).map(|l| l.apart).fold(0.0, worse)
-}
-
-/// The larger of two, and NaN if one is.
-fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || a > b { a } else { b }
+    c.said.iter().flat_map(|s| &s.levels).map(|l| l.apart).fold(0.0, larger)
 }
 
 fn says(c: &Comparison) -> String {

@@ -1,9 +1,10 @@
 //! The page of two models, made from what was computed of them.
 
-use super::{Comparison, FORMATS, OF_MODELS, SPREAD, Said, farthest, worse};
+use super::{Comparison, FORMATS, OF_MODELS, SPREAD, Said, farthest};
 use crate::evidence::Evidence;
 use crate::experiment::compare::Agreement;
 use crate::experiment::compare::models::{Level, SURE, Tensor};
+use crate::math::larger;
 use crate::report::chapter::{along, f, figure, p, picture, plot, section, thousands};
 use crate::report::compare::{Options, amount, code, command, file, folder, measured, settings};
 use crate::report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
@@ -58,7 +59,7 @@ fn verdict_on_nearness(c: &Comparison, said: &Said) -> String {
 }
 
 fn worst_tensor(c: &Comparison) -> f64 {
-    c.tensors.iter().map(|t| t.distance).fold(0.0, worse)
+    c.tensors.iter().map(|t| t.distance).fold(0.0, larger)
 }
 
 fn verdict(c: &Comparison) -> Section {
@@ -70,7 +71,7 @@ fn verdict(c: &Comparison) -> Section {
         Evidence::new("tensors in one model only, or of other shapes", unlike as f64, 0.0, 0.0),
         Evidence::new(
             "largest distance of two tensors, over the length of A's",
-            alike.map(|t| t.distance).fold(0.0, worse),
+            alike.map(|t| t.distance).fold(0.0, larger),
             0.0,
             c.tolerance,
         )
@@ -309,7 +310,7 @@ fn said_section(c: &Comparison, said: &Said) -> Section {
         let apart: Vec<f64> = of_a.iter().zip(of_b).map(|(a, b)| (a - b).abs()).collect();
         // Dark where it is large, whatever its size, which stands below.
         let scaled = |x: &[f64]| {
-            let largest = x.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+            let largest = x.iter().copied().fold(f64::MIN_POSITIVE, larger);
             let shades: Vec<f64> = x.iter().map(|v| 2.0 * v / largest - 1.0).collect();
             picture(grey(c, ArrayView1::from(&shades)), note(largest))
         };
