@@ -1,4 +1,5 @@
-//! Tells the program which commit it is built from, for the manifests of its reports.
+//! Tells the program which commit it is built from, for the manifests of its reports, and its tests whether there is a C++ compiler:
+//! those that want one are then counted as ignored, with the reason, and do not pass.
 
 use std::process::Command;
 
@@ -15,5 +16,10 @@ fn main() {
     }
     if let Some(commit) = git(&["describe", "--always", "--dirty", "--abbrev=12", "--match="]) {
         println!("cargo::rustc-env=TWEEDIE_COMMIT={commit}");
+    }
+    println!("cargo::rustc-check-cfg=cfg(no_cxx)");
+    let linux = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux");
+    if !linux || Command::new("c++").arg("--version").output().is_err() {
+        println!("cargo::rustc-cfg=no_cxx");
     }
 }

@@ -8,39 +8,42 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use tweedie::math::larger;
 
-/// The emulator's libraries, built once for each state of their sources; `None`, said once, where there is no C++ compiler.
-fn emulator() -> Option<&'static Path> {
-    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            if !cfg!(target_os = "linux") || Command::new("c++").arg("--version").output().is_err() {
-                assert!(std::env::var_os("TWEEDIE_NEEDS_CXX").is_none(), "the tests of the CUDA path need a C++ compiler on Linux");
-                println!("skipped: no C++ compiler");
-                return None;
+/// The gate says that it has a C++ compiler: there no test of this module may be left out.
+#[test]
+fn a_compiler_is_where_it_is_promised() {
+    assert!(
+        !cfg!(no_cxx) || std::env::var_os("TWEEDIE_NEEDS_CXX").is_none(),
+        "the tests of the CUDA path need a C++ compiler on Linux, and none was found when they were built"
+    );
+}
+
+/// The emulator's libraries, built once for each state of their sources.
+fn emulator() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let mut files: Vec<PathBuf> = fs::read_dir(sources()).unwrap().map(|e| e.unwrap().path()).collect();
+        files.sort();
+        let mut state = DefaultHasher::new();
+        for file in &files {
+            fs::read(file).unwrap().hash(&mut state);
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{:016x}", state.finish()));
+        if !folder.exists() {
+            // Built aside and moved: whoever comes second finds it whole.
+            let aside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            let built = Command::new("sh").arg(sources().join("build.sh")).arg(aside.path()).output().unwrap();
+            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+            // Only the driver and the compiler: what a machine without the other libraries has.
+            fs::create_dir(aside.path().join("bare")).unwrap();
+            for library in ["libcuda.so", "libnvrtc.so"] {
+                std::os::unix::fs::symlink(Path::new("..").join(library), aside.path().join("bare").join(library)).unwrap();
             }
-            let mut files: Vec<PathBuf> = fs::read_dir(sources()).unwrap().map(|e| e.unwrap().path()).collect();
-            files.sort();
-            let mut state = DefaultHasher::new();
-            for file in &files {
-                fs::read(file).unwrap().hash(&mut state);
-            }
-            let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{:016x}", state.finish()));
-            if !folder.exists() {
-                // Built aside and moved: whoever comes second finds it whole.
-                let aside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-                let built = Command::new("sh").arg(sources().join("build.sh")).arg(aside.path()).output().unwrap();
-                assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-                // Only the driver and the compiler: what a machine without the other libraries has.
-                fs::create_dir(aside.path().join("bare")).unwrap();
-                for library in ["libcuda.so", "libnvrtc.so"] {
-                    std::os::unix::fs::symlink(Path::new("..").join(library), aside.path().join("bare").join(library)).unwrap();
-                }
-                let _ = fs::rename(aside.path(), &folder);
-            }
-            Some(folder)
-        })
-        .as_deref()
+            let _ = fs::rename(aside.path(), &folder);
+        }
+        folder
+    })
 }
 
 fn sources() -> PathBuf {
@@ -101,8 +104,8 @@ fn numbers(path: &Path) -> Vec<f64> {
 /// The largest error in units of the largest entry; a NaN is the largest error.
 fn error(got: &[f64], want: &[f64]) -> f64 {
     assert_eq!(got.len(), want.len());
-    let largest = want.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-    got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, |m: f64, e| if e <= m { m } else { e }) / largest
+    let largest = want.iter().map(|x| x.abs()).fold(0.0, larger);
+    got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, larger) / largest
 }
 
 /// Output, or gradients, of a golden network.
@@ -129,8 +132,9 @@ const VARIANTS: [&str; 8] =
     ["scale_shift", "scale_shift_norm", "fourier", "learned", "classes", "resnet_resampling", "no_mid", "odd"];
 
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn the_emulator_runs_what_it_must_and_lets_no_mistake_pass() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let dir = tempfile::tempdir().unwrap();
     let check = dir.path().join("check");
     let built = Command::new("c++")
@@ -150,8 +154,9 @@ fn the_emulator_runs_what_it_must_and_lets_no_mistake_pass() {
 }
 
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn doctor_finds_the_emulated_device_and_its_libraries() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let dir = tempfile::tempdir().unwrap();
     let survey = |settings: &[(&str, &str)]| -> Value {
         serde_json::from_str(&stdout(tweedie(emulator, dir.path(), &["doctor", "--json", "-"], settings))).unwrap()
@@ -180,8 +185,9 @@ fn doctor_finds_the_emulated_device_and_its_libraries() {
 
 /// Every golden network, forward and back, in every precision: convolutions by cuDNN and products by cuBLAS, then by our own kernels.
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn networks_are_the_cpus_in_every_precision() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let bare = emulator.join("bare");
     let names: Vec<String> = ["A", "D"].map(String::from).into_iter().chain(VARIANTS.map(|v| format!("variants/{v}"))).collect();
     for name in &names {
@@ -211,8 +217,9 @@ fn networks_are_the_cpus_in_every_precision() {
 
 /// What hardware or a library may yet refuse costs time, not the run: recording, and convolutions that cuDNN had promised.
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn what_is_refused_is_done_in_another_way() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let refuse = [("REFUSE", "recording,convolutions")];
     let e = error(
         &network(emulator, "D", "backward", "cuda:0", "f32", &refuse),
@@ -229,8 +236,9 @@ fn what_is_refused_is_done_in_another_way() {
 
 /// A missing barrier shows where the threads of a block run in another order.
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn the_order_of_threads_changes_no_bit() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let bare = emulator.join("bare");
     for (name, precision) in [("D", "f32"), ("variants/scale_shift_norm", "bf16"), ("variants/odd", "f64")] {
         let run = |settings: &[(&str, &str)]| network(&bare, name, "backward", "cuda:0", precision, settings);
@@ -304,8 +312,9 @@ fn losses(dir: &Path) -> Vec<f64> {
 }
 
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn training_on_the_device_is_the_cpus_and_resumes_to_the_bit() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let cpu = tempfile::tempdir().unwrap();
     trained(emulator, cpu.path(), &["--device", "cpu", "--precision", "f64"], &[]);
     for (precision, tolerance) in PRECISIONS {
@@ -332,8 +341,9 @@ fn training_on_the_device_is_the_cpus_and_resumes_to_the_bit() {
 
 /// Two processes, a device each, sums by NCCL: the weights of one process to rounding, and of one another to the bit.
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn two_processes_train_as_one() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let on = ["--device", "cuda", "--precision", "f64"];
     let alone = tempfile::tempdir().unwrap();
     trained(emulator, alone.path(), &on, &[]);
@@ -360,8 +370,9 @@ fn two_processes_train_as_one() {
 }
 
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn samples_on_the_device_are_the_cpus() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let samples = |sampler: &str, device: &str, precision: &str| -> Vec<f64> {
         let dir = tempfile::tempdir().unwrap();
         let model = golden("pipelines/ddim_v");
@@ -381,8 +392,9 @@ fn samples_on_the_device_are_the_cpus() {
 }
 
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn what_goes_wrong_is_one_line_and_the_checkpoint_is_kept() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let dir = tempfile::tempdir().unwrap();
     let (model, io) = (golden("A"), golden("A/io.npz"));
     let args = ["net", "forward", "--model", &model, &io, "-o", "out", "--device", "cuda:0"];
@@ -421,9 +433,9 @@ fn what_goes_wrong_is_one_line_and_the_checkpoint_is_kept() {
 /// Every kernel of a network and of a training step under the address and undefined-behaviour sanitizers, in every storage type. Minutes
 /// of compilation: a step of its own in the gate, `cargo test --release --test main gpu::sanitized -- --ignored`.
 #[test]
-#[ignore = "a minute of compilation"]
+#[ignore = "a minute of compilation by a C++ compiler"]
 fn sanitized_kernels_touch_nothing_that_is_not_theirs() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let found = Command::new("c++").arg("-print-file-name=libasan.so").output().unwrap();
     let asan = String::from_utf8(found.stdout).unwrap();
     let cache = tempfile::tempdir().unwrap();
@@ -451,8 +463,9 @@ fn sanitized_kernels_touch_nothing_that_is_not_theirs() {
 }
 
 #[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn the_self_check_finds_nothing_wrong_and_writes_its_page() {
-    let Some(emulator) = emulator() else { return };
+    let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
     // PyTorch has no device here, and NVIDIA's sanitizer is not here: both are said, neither is a failure.
     let run = ["gpu", "--quick", "--commit", "test", "--out", "out", "--python", "no-such-python", "--peers", "no-such-script"];
