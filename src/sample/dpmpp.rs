@@ -2,6 +2,10 @@
 //!
 //! The signal frame gives a constant `x0_hat` its exact weight `1 - exp(-h)`; what the methods add is how `x0_hat` changes over the step.
 //! A step to `sigma = 0` is an infinite stretch of lambda, over which no polynomial can be extrapolated: there `x0_hat` is held.
+//!
+//! Out of pure noise the stretch is infinite too, and however fine the grid, its first steps are wide in lambda (`ln 2`, `ln 3/2`, ... on an even one).
+//! But in `u = alpha / sigma` the flow is regular at 0: `d(x / sigma) = x0_hat du`, with `x0_hat` smooth in u. So a run that starts at `alpha = 0`
+//! interpolates in u until signal and noise are equal, and in lambda from there ([`by_ratio`]): each method keeps its order.
 
 use super::run::{Stretch, level_of};
 use super::weights::{interpolation_weights, signal_moments};
@@ -10,6 +14,73 @@ use crate::diffusion::PathPoint;
 use crate::diffusion::kernel::Posterior;
 use crate::diffusion::level::Level;
 use crate::error::Result;
+use ndarray::Array2;
+
+/// Whether step `k` interpolates in `u = alpha / sigma` and not in `lambda = ln u`: the first out of `alpha = 0` and those after it that end
+/// with no more signal than noise.
+pub(super) fn by_ratio(grid: &[PathPoint], k: usize) -> bool {
+    grid[0].alpha == 0.0 && (k == 0 || grid[k + 1].alpha <= grid[k + 1].sigma)
+}
+
+/// Where points `k`, `k - 1`, ... (`n` of them) lie, seen from point `k`, in the variable of step `k`; u is in units of its value at the step's end.
+fn places(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64>> {
+    if !by_ratio(grid, k) {
+        return nodes_of(grid, k, n);
+    }
+    let end = grid[k + 1];
+    let mut places = vec![0.0];
+    for back in 1..n {
+        let (older, newer) = (grid[k - back], grid[k - back + 1]);
+        let ratio = newer.alpha / end.alpha * (end.sigma / newer.sigma);
+        places.push(places[back - 1] - ratio * Stretch::between(&older, &newer)?.share);
+    }
+    Ok(places)
+}
+
+/// Weights over step `k` of the `x0_hat` at points `k`, `k - 1`, ... (`n` of them), and with `ahead` of the one at its end too: the exact integral of
+/// the polynomial through them, in the signal frame.
+pub(super) fn polynomial_weights(grid: &[PathPoint], k: usize, n: usize, ahead: bool) -> Result<Vec<f64>> {
+    let (mut nodes, stretch) = (places(grid, k, n)?, Stretch::between(&grid[k], &grid[k + 1])?);
+    let ratio = by_ratio(grid, k);
+    if ahead {
+        nodes.push(if ratio { stretch.share } else { stretch.h });
+    }
+    let moments = if ratio {
+        // Integrals of tau^i / i! du, the step being `share` wide.
+        let next = |m: &mut f64, i| {
+            *m *= stretch.share / i as f64;
+            Some(*m)
+        };
+        (1..=nodes.len()).scan(1.0, next).collect()
+    } else {
+        signal_moments(stretch.h, nodes.len())
+    };
+    Ok(interpolation_weights(&nodes, &moments))
+}
+
+/// Half of the step's width over that of the step before, in the step's variable: what the line through two `x0_hat` adds of their difference.
+fn half_reach(run: &Run, stretch: Stretch) -> Result<f64> {
+    let width = if by_ratio(run.grid(), run.index()) { stretch.share } else { stretch.h };
+    Ok(-0.5 * width / places(run.grid(), run.index(), 2)?[1])
+}
+
+/// The middle of the step in its variable, and the weight of a constant `x0_hat` on the way there.
+fn middle(run: &Run, stretch: Stretch) -> (PathPoint, f64) {
+    let (from, to) = (run.from(), run.to());
+    if by_ratio(run.grid(), run.index()) {
+        let half = 0.5 * stretch.share;
+        return (level_of(to.edm_sigma() / (1.0 - half)), half / (1.0 - half));
+    }
+    (level_of((from.edm_sigma() * to.edm_sigma()).sqrt()), -(-0.5 * stretch.h).exp_m1())
+}
+
+/// The singlestep of order two: `x0_hat` taken in the middle.
+fn midpoint(run: &mut Run, stretch: Stretch, first: &Array2<f64>) {
+    let (middle, share) = middle(run, stretch);
+    let second = run.x0_hat_after(&middle, &[(share, first)]);
+    run.settle(&[(stretch.share, &second)]);
+    run.recycle([second]);
+}
 
 /// `dpmpp-2s`: singlestep of order two, `x0_hat` taken in the middle of the stretch.
 ///
@@ -23,20 +94,17 @@ impl Sampler for Dpmpp2s {
     }
 
     fn nfe(&self, grid: &[PathPoint]) -> usize {
-        // From alpha = 0 the stretch has no middle either.
-        intervals(grid) + noisy_intervals(grid) - usize::from(noisy_intervals(grid) > 0 && grid[0].alpha == 0.0)
+        intervals(grid) + noisy_intervals(grid)
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let (from, to, stretch) = (run.from(), run.to(), run.stretch()?);
-        if stretch.h.is_infinite() {
+        let stretch = run.stretch()?;
+        if run.to().sigma == 0.0 {
             return run.ddim();
         }
-        let middle = level_of((from.edm_sigma() * to.edm_sigma()).sqrt());
         let first = run.x0_hat();
-        let second = run.x0_hat_after(&middle, &[(-(-0.5 * stretch.h).exp_m1(), &first)]);
-        run.settle(&[(stretch.share, &second)]);
-        run.recycle([first, second]);
+        midpoint(run, stretch, &first);
+        run.recycle([first]);
         Ok(())
     }
 }
@@ -63,7 +131,7 @@ impl Sampler for Dpmpp2m {
         let mut past = run.recall();
         past.insert(0, run.x0_hat());
         let held = past.len() == 1 || stretch.h.is_infinite() || (self.lower_final && run.steps_left() == 0);
-        let slope = if held { 0.0 } else { 0.5 * stretch.h / Stretch::between(&run.before(1), &run.from())?.h };
+        let slope = if held { 0.0 } else { half_reach(run, stretch)? };
         match &past[..] {
             [m0, m1] => run.settle(&[(stretch.share * (1.0 + slope), m0), (-stretch.share * slope, m1)]),
             _ => run.settle(&[(stretch.share, &past[0])]),
@@ -90,23 +158,19 @@ impl Sampler for Dpmpp3m {
     }
 
     fn nfe(&self, grid: &[PathPoint]) -> usize {
-        intervals(grid) + usize::from(noisy_intervals(grid) > 0 && grid[0].alpha > 0.0)
+        intervals(grid) + usize::from(noisy_intervals(grid) > 0)
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let (from, to, stretch) = (run.from(), run.to(), run.stretch()?);
+        let stretch = run.stretch()?;
         let mut past = run.recall();
         past.insert(0, run.x0_hat());
-        if stretch.h.is_infinite() {
+        if run.to().sigma == 0.0 {
             run.settle(&[(stretch.share, &past[0])]);
         } else if past.len() == 1 {
-            let middle = level_of((from.edm_sigma() * to.edm_sigma()).sqrt());
-            let second = run.x0_hat_after(&middle, &[(-(-0.5 * stretch.h).exp_m1(), &past[0])]);
-            run.settle(&[(stretch.share, &second)]);
-            run.recycle([second]);
+            midpoint(run, stretch, &past[0]);
         } else {
-            let nodes = nodes(run, past.len())?;
-            let weights = interpolation_weights(&nodes, &signal_moments(stretch.h, nodes.len()));
+            let weights = polynomial_weights(run.grid(), run.index(), past.len(), false)?;
             run.settle(&weights.into_iter().zip(&past).collect::<Vec<_>>());
         }
         run.remember(past, 2);
@@ -202,12 +266,12 @@ impl Sampler for Dpmpp2mSde {
 
     fn step(&self, run: &mut Run) -> Result<()> {
         let (s, t) = run.levels();
-        let (q, h) = (Posterior::between(s, t)?, run.stretch()?.h);
+        let (q, stretch) = (Posterior::between(s, t)?, run.stretch()?);
         let mut past = run.recall();
         past.insert(0, run.x0_hat());
         match &past[..] {
-            [m0, m1] if h.is_finite() => {
-                let slope = 0.5 * h / Stretch::between(&run.before(1), &run.from())?.h;
+            [m0, m1] if stretch.h.is_finite() => {
+                let slope = half_reach(run, stretch)?;
                 run.advance(q.coef_xt, &[(q.coef_x0 * (1.0 + slope), m0), (-q.coef_x0 * slope, m1)]);
             }
             _ => run.advance(q.coef_xt, &[(q.coef_x0, &past[0])]),
@@ -242,17 +306,19 @@ impl Sampler for DpmppSde {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let (from, to, s) = (run.from(), run.to(), run.edm_sigma()?);
+        let (from, to) = (run.from(), run.to());
         if to.sigma == 0.0 {
             return run.ddim();
         }
-        let s_to = to.edm_sigma();
-        let middle = level_of((s * s_to).sqrt());
+        let (middle, _) = middle(run, run.stretch()?);
         let half = Posterior::between(Level::from(&middle), Level::from(&from))?;
         let whole = Posterior::between(Level::from(&to), Level::from(&from))?;
         let (first, z1) = (run.x0_hat(), run.normals());
         let second = run.x0_hat_from(&middle, half.coef_xt, &[(half.coef_x0, &first), (half.var.sqrt(), &z1)]);
-        let (shared, std, z2) = ((s - middle.edm_sigma()) / (s - s_to), whole.var.sqrt(), run.normals());
+        let (s, s_mid, s_to) = (from.edm_sigma(), middle.edm_sigma(), to.edm_sigma());
+        // Out of pure noise nearly all of the time in s lies before the middle.
+        let shared = if s.is_infinite() { 1.0 } else { (s - s_mid) / (s - s_to) };
+        let (std, z2) = (whole.var.sqrt(), run.normals());
         let noise = [(std * shared.sqrt(), &z1), (std * (1.0 - shared).sqrt(), &z2)];
         run.advance(whole.coef_xt, &[(whole.coef_x0, &second), noise[0], noise[1]]);
         run.recycle([first, second, z1, z2]);

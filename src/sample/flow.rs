@@ -1,4 +1,7 @@
 //! Euler and Heun in the path's own time, on the marginal velocity `d_alpha x0_hat + d_sigma eps_hat`.
+//!
+//! A path that ends short of the data (VE, whose least noise is `sigma_min`) has no time for the step that is left: it is DDIM's, the denoising with
+//! which Song et al. 2021 end theirs.
 
 use super::combine::combine;
 use super::{Run, Sampler, intervals, noisy_intervals};
@@ -25,7 +28,7 @@ impl Sampler for FmEuler {
 
     fn step(&self, run: &mut Run) -> Result<()> {
         let from = run.from();
-        let dt = duration(run)?;
+        let Some(dt) = duration(run)? else { return run.ddim() };
         let x0_hat = run.x0_hat();
         let (of_x, of_x0) = velocity(&from);
         run.advance(1.0 + dt * of_x, &[(dt * of_x0, &x0_hat)]);
@@ -57,7 +60,8 @@ impl Sampler for FmHeun {
         if run.to().sigma == 0.0 {
             return FmEuler.step(run);
         }
-        let (from, to, dt) = (run.from(), run.to(), duration(run)?);
+        let Some(dt) = duration(run)? else { return run.ddim() };
+        let (from, to) = (run.from(), run.to());
         let ((a, b), (a_to, b_to)) = (velocity(&from), velocity(&to));
         let first = run.x0_hat();
         // x_to = x + dt v: the state and the first slope have the same two ingredients.
@@ -71,15 +75,29 @@ impl Sampler for FmHeun {
     }
 }
 
-/// `t_to - t`.
-pub(super) fn duration(run: &Run) -> Result<f64> {
+/// `t_to - t`; `None` for the step to data that lie off the path.
+///
+/// # Errors
+/// A point without a time before that; a time that does not fall; a rate that is not finite.
+pub(super) fn duration(run: &Run) -> Result<Option<f64>> {
     let (from, to) = (run.from(), run.to());
-    let dt = to.t - from.t;
-    if dt < 0.0 && from.d_alpha.is_finite() && from.d_sigma.is_finite() {
-        return Ok(dt);
+    if to.sigma == 0.0 && to.t.is_nan() && !from.t.is_nan() {
+        return Ok(None);
     }
-    let got = format!("t = {} to {}, rates {} and {}", from.t, to.t, from.d_alpha, from.d_sigma);
-    Err(Error::domain("a step in the path's time", got, "falling times with finite rates", "take the grid from a path"))
+    let dt = to.t - from.t;
+    let refused = |got: String, allowed: &str, mend: &str| Err(Error::domain("a step in the path's time", got, allowed, mend));
+    if !(dt < 0.0) {
+        return refused(format!("t = {} to {}", from.t, to.t), "falling times", "take the grid from a path");
+    }
+    if !(from.d_alpha.is_finite() && from.d_sigma.is_finite()) {
+        let got = format!("rates {} and {} at t = {}", from.d_alpha, from.d_sigma, from.t);
+        return refused(
+            got,
+            "finite rates",
+            "start the grid a little off the end of the path, or use a method in sigma / alpha, such as ddim",
+        );
+    }
+    Ok(Some(dt))
 }
 
 /// Weights of `x` and of `x0_hat` in the velocity `d_alpha x0_hat + d_sigma (x - alpha x0_hat) / sigma`.

@@ -194,10 +194,11 @@ impl Grid {
     }
 }
 
-/// Where a path ends in data: `sigma = 0`, or the nearest that its states come to it, cleaned.
+/// Where a path ends in data: `sigma = 0` at t = 0, or a point without a time where the path comes no nearer than some noise.
 fn clean_end(path: &Path) -> Result<PathPoint> {
     let end = path.still_at(0.0)?;
-    Ok(PathPoint { t: 0.0, alpha: end.alpha, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN })
+    let t = if end.sigma == 0.0 { 0.0 } else { f64::NAN };
+    Ok(PathPoint { t, ..PathPoint::still(end.alpha, 0.0) })
 }
 
 /// Step `row` of a table as a point: the row's own bits, the path's rates.

@@ -1,5 +1,6 @@
 //! Methods for the stochastic equations: Euler-Maruyama on the reverse family, annealed Langevin, predictor-corrector.
 
+use super::flow::{FmEuler, duration};
 use super::{Run, Sampler, intervals, noisy_intervals};
 use crate::diffusion::PathPoint;
 use crate::diffusion::kernel::Posterior;
@@ -11,7 +12,7 @@ use crate::error::Result;
 ///
 /// # Formula
 /// `x += dt [f x - (1 + g^2)/2 g_path^2 score] + g g_path sqrt(|dt|) z`, `score = (alpha x0_hat - x) / sigma^2`; no noise in a step to
-/// `sigma = 0`.
+/// `sigma = 0`, which is DDIM's where the path ends short of the data.
 ///
 /// # Source
 /// Maruyama 1955; Song et al. 2021, "Score-based generative modeling through stochastic differential equations", equation 6;
@@ -35,8 +36,13 @@ impl Sampler for EulerMaruyama {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
+        // Without noise it is the flow's Euler step, which pure noise has too; with noise, f and g_path are infinite there.
+        if self.g == 0.0 {
+            return FmEuler.step(run);
+        }
         let (from, to) = (run.from(), run.to());
-        let (sde, dt) = (Sde::at(&Frame::from(&from))?, super::flow::duration(run)?);
+        let Some(dt) = duration(run)? else { return run.ddim() };
+        let sde = Sde::at(&Frame::from(&from))?;
         // The drift is affine in (x, score), and the score in (x, x0_hat).
         let of_score = sde.reverse_drift(0.0, 1.0, self.g);
         let var = from.sigma * from.sigma;

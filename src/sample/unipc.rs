@@ -1,10 +1,10 @@
 //! UniPC: a multistep predictor and, with the evaluation made where it lands, a corrector that costs nothing more.
 
 use super::combine::combine;
-use super::dpmpp::nodes;
+use super::dpmpp::{by_ratio, nodes_of, polynomial_weights};
 use super::run::Stretch;
-use super::weights::{interpolation_weights, signal_moments};
 use super::{Run, Sampler};
+use crate::diffusion::PathPoint;
 use crate::error::Result;
 use ndarray::Array2;
 
@@ -23,7 +23,9 @@ pub enum Scale {
 /// Both are `psi_1 x0_hat` plus a combination of differences of `x0_hat`: the exact integral of the polynomial through the nodes, except where
 /// only one difference is used (the line through two), whose weight is `B(h) / 2`.
 ///
-/// Its corrector lifts the predictor's order by one, start-up steps included: order p + 1, but two where `lower_final` makes the last step DDIM's.
+/// The corrector lifts the predictor's order by one, but the first step, UniP-1 corrected by UniC-1, has a local error of order three: so the order
+/// is `min(p + 1, 3)`, and two where `lower_final` makes the last step DDIM's. Out of `alpha = 0` both interpolate in `alpha / sigma`, by exact
+/// integration, as [`dpmpp`](super::dpmpp) explains.
 ///
 /// # Source
 /// Zhao et al. 2023, "UniPC: a unified predictor-corrector framework", algorithms 1 and 2, in x0.
@@ -42,25 +44,27 @@ impl UniPc {
         past.len().min(self.points).min(if self.lower_final { left } else { self.points })
     }
 
-    /// Weights of `x0_hat` at `nodes` over a stretch; the two-node case by B(h), the rest by exact integration.
-    fn weights(&self, nodes: &[f64], stretch: Stretch) -> Vec<f64> {
-        match nodes {
-            [_, node] if node.is_finite() => {
-                let b = match self.scale {
-                    Scale::Bh1 => stretch.h,
-                    Scale::Bh2 => stretch.share,
-                };
-                let slope = 0.5 * b * stretch.h / node;
-                vec![stretch.share - slope, slope]
-            }
-            _ => interpolation_weights(nodes, &signal_moments(stretch.h, nodes.len())),
+    /// Weights over step `k` of the `x0_hat` at points `k`, `k - 1`, ... (`n` of them), and with `ahead` of the one at its end too: two values by B(h),
+    /// others by exact integration.
+    fn weights(&self, grid: &[PathPoint], k: usize, n: usize, ahead: bool) -> Result<Vec<f64>> {
+        if by_ratio(grid, k) || n + usize::from(ahead) != 2 {
+            return polynomial_weights(grid, k, n, ahead);
         }
+        let stretch = Stretch::between(&grid[k], &grid[k + 1])?;
+        let b = match self.scale {
+            Scale::Bh1 => stretch.h,
+            Scale::Bh2 => stretch.share,
+        };
+        let node = if ahead { stretch.h } else { nodes_of(grid, k, 2)?[1] };
+        // 0 for a node at minus infinity, which pure noise is.
+        let slope = 0.5 * b * stretch.h / node;
+        Ok(vec![stretch.share - slope, slope])
     }
 }
 
 impl Sampler for UniPc {
     fn order(&self) -> Option<u32> {
-        Some(if self.lower_final { 2 } else { self.points as u32 + 1 })
+        Some(if self.lower_final { 2 } else { (self.points as u32 + 1).min(3) })
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
@@ -68,26 +72,20 @@ impl Sampler for UniPc {
         let x0_hat = run.x0_hat();
         // The state where the previous step began is the oldest thing remembered.
         if let Some(mut before) = past.pop() {
-            let back = Stretch::between(&run.before(1), &run.from())?;
-            if back.h.is_finite() {
-                // Seen from the previous point: itself, those before it, and the one just evaluated.
-                let used = self.used(&past, run.steps_left() + 2);
-                let mut at = vec![0.0];
-                at.extend(nodes(run, used + 1)?[2..].iter().map(|t| t + back.h));
-                at.push(back.h);
-                let weights = self.weights(&at, back);
-                let (from, to) = (run.before(1), run.from());
-                let values = past[..used].iter().chain([&x0_hat]);
-                let terms: Vec<_> = weights.into_iter().map(|w| to.alpha * w).zip(values).collect();
-                combine(&mut before, to.sigma / from.sigma, &terms);
-                std::mem::swap(&mut run.x, &mut before);
-            }
+            // Over the step just taken: the points where it began and before, and the one just evaluated.
+            let used = self.used(&past, run.steps_left() + 2);
+            let weights = self.weights(run.grid(), run.index() - 1, used, true)?;
+            let (from, to) = (run.before(1), run.from());
+            let values = past[..used].iter().chain([&x0_hat]);
+            let terms: Vec<_> = weights.into_iter().map(|w| to.alpha * w).zip(values).collect();
+            combine(&mut before, to.sigma / from.sigma, &terms);
+            std::mem::swap(&mut run.x, &mut before);
             run.recycle([before]);
         }
         past.insert(0, x0_hat);
-        let stretch = run.stretch()?;
         let used = self.used(&past, run.steps_left() + 1);
-        let weights = if stretch.h.is_infinite() { vec![stretch.share] } else { self.weights(&nodes(run, used)?, stretch) };
+        let weights =
+            if run.to().sigma == 0.0 { vec![run.stretch()?.share] } else { self.weights(run.grid(), run.index(), used, false)? };
         let start = run.copy();
         run.settle(&weights.into_iter().zip(&past).collect::<Vec<_>>());
         run.recycle(past.drain(self.points.min(past.len())..));
