@@ -2,10 +2,12 @@
 
 mod advanced;
 mod attention;
+mod cross_attention;
 mod example;
 mod forward;
 mod guidance;
 mod latent;
+mod noise_levels;
 mod properties;
 mod reverse;
 mod sampling;
@@ -29,4 +31,6 @@ pub(super) const FILES: &[&[Claim]] = &[
     schedules::CLAIMS,
     advanced::CLAIMS,
     attention::CLAIMS,
+    cross_attention::CLAIMS,
+    noise_levels::CLAIMS,
 ];

@@ -13,6 +13,7 @@ mod trajectory;
 mod tweedie;
 
 mod adaln;
+mod bound_sign;
 mod conditioning;
 mod connections;
 mod discretisation;
@@ -40,6 +41,7 @@ pub(super) const FILES: &[&[Claim]] = &[
     flow_matching::CLAIMS,
     connections::CLAIMS,
     elbo::CLAIMS,
+    bound_sign::CLAIMS,
     discretisation::CLAIMS,
     likelihood::CLAIMS,
     conditioning::CLAIMS,

@@ -7,6 +7,7 @@ use crate::diffusion::schedule::Table;
 
 pub(in crate::claims) mod chain;
 mod elbo;
+mod first;
 mod forward;
 mod latent;
 mod likelihood;
@@ -28,6 +29,7 @@ pub(super) const FILES: &[&[Claim]] = &[
     speed::CLAIMS,
     latent::CLAIMS,
     likelihood::CLAIMS,
+    first::CLAIMS,
 ];
 
 /// The level of step t of a table, clean data at t = 0.
