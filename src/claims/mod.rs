@@ -25,6 +25,10 @@ use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use rayon::prelude::*;
 
+/// What a deck's "comparable samples" means, in every claim that says so: the law that a sampler produces is farther from the data law than that of
+/// 1000 ancestral steps by at most this share of the data's total deviation, both distances in W2.
+pub(crate) const COMPARABLE: f64 = 0.1;
+
 /// One of the five lecture decks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -25,7 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"-\mathrm{ELBO} = C + \sum_t w_t\, \mathbb{E}\left[\lVert \varepsilon - \varepsilon_\theta(x_t, t)\rVert^2\right], \quad w_t = \frac{\beta_t}{2\alpha_t(1-\bar\alpha_t)}, \qquad L_{\text{simple}}:\ w_t = 1",
         finding: "Every term of the bound, the reconstruction with its t = 1 included, is a positive weight times the squared error of the noise, plus a constant. \
-                  On the linear schedule the weights fall from 0.50 at t = 1 to 0.010 at t = T; setting them to 1 keeps the best prediction at every t, \
+                  On the linear schedule the weights fall from 0.50 at t = 1 to 0.0050 at t = 349 and rise to 0.010 at t = T = 1000; setting them to 1 keeps the best prediction at every t, \
                   but the value is then no bound any more.",
         mutants: &["alpha_bar for alpha_step in the weight", "weight of the next step", "deviation for the variance"],
         check: lsimple,
@@ -169,7 +169,11 @@ fn lsimple(p: &mut Probe) {
     // The betas anew, with the product as a sum of logarithms.
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
     let beta = |t: usize| 1e-4 + (0.02 - 1e-4) * (t - 1) as f64 / 999.0;
-    for t in [1, 1000] {
+    let least = (1..=1000).min_by(|a, b| weight(&table, a - 1).total_cmp(&weight(&table, b - 1))).expect("steps");
+    let exact = (1..=1000).min_by(|a, b| table.rows()[a - 1].vlb_weight_beta.total_cmp(&table.rows()[b - 1].vlb_weight_beta));
+    let what = "linear schedule: step of the least weight, against the table's";
+    p.number(Role::Printed, what, least as f64, exact.expect("steps") as f64, 0.0, "a count");
+    for t in [1, 349, 1000] {
         let log_alpha_bar: f64 = (1..=t).map(|s| (-beta(s)).ln_1p()).sum();
         let want = beta(t) / (2.0 * (1.0 - beta(t)) * -log_alpha_bar.exp_m1());
         p.number(
