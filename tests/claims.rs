@@ -250,8 +250,8 @@ fn values(outcome: &Outcome) -> Vec<f64> {
 }
 
 /// The numbers of a text that nothing backs: neither these settings nor, in each of the runs, the evidence.
-fn unbacked<'a>(text: &'a str, settings: &BTreeSet<&str>, runs: &[Vec<f64>]) -> Vec<&'a str> {
-    let backed = |n: &Numeral| settings.contains(n.text) || n.is_of_a_formula() || runs.iter().all(|values| n.prints(values));
+fn unbacked<'a>(text: &'a str, settings: &[f64], runs: &[Vec<f64>]) -> Vec<&'a str> {
+    let backed = |n: &Numeral| settings.contains(&n.value().0) || n.is_of_a_formula() || runs.iter().all(|values| n.prints(values));
     numerals(text).into_iter().filter(|n| !backed(n)).map(|n| n.text).collect()
 }
 
@@ -266,12 +266,14 @@ fn every_number_of_a_finding_is_a_setting_or_a_value_of_the_evidence() {
         let claim = first.claim;
         let evidence = [values(first), values(second)];
         let stated = [claim.statement, claim.assumes].into_iter().chain(first.evidence.iter().map(|(_, e)| e.what.as_str()));
-        let mut settings: BTreeSet<&str> = stated.flat_map(numerals).map(|n| n.text).collect();
-        let decimals = |text: &'static str| numerals(text).into_iter().filter(|n| n.text.contains('.'));
-        settings.extend(decimals(claim.printed).map(|n| n.text));
-        let formula = decimals(claim.formula).filter(|n| !settings.contains(n.text) && !evidence.iter().all(|v| n.prints(v)));
-        wrong.extend(formula.map(|n| format!("{}: {} in the formula", claim.id, n.text)));
-        settings.extend([claim.formula, claim.printed].into_iter().flat_map(numerals).map(|n| n.text).filter(|n| !n.contains('.')));
+        let value = |n: Numeral| n.value().0;
+        let decimal = |n: &Numeral| n.text.contains('.');
+        let mut settings: Vec<f64> = stated.flat_map(numerals).map(value).collect();
+        settings.extend(numerals(claim.printed).into_iter().map(value));
+        let formula = numerals(claim.formula).into_iter().filter(decimal);
+        let unbacked_decimals = formula.filter(|n| !settings.contains(&n.value().0) && !evidence.iter().all(|v| n.prints(v)));
+        wrong.extend(unbacked_decimals.map(|n| format!("{}: {} in the formula", claim.id, n.text)));
+        settings.extend(numerals(claim.formula).into_iter().filter(|n| !decimal(n)).map(value));
         wrong.extend(unbacked(claim.finding, &settings, &evidence).into_iter().map(|n| format!("{}: {n}", claim.id)));
     }
     assert!(wrong.is_empty(), "numbers that no evidence backs:\n{}", wrong.join("\n"));
@@ -279,7 +281,7 @@ fn every_number_of_a_finding_is_a_setting_or_a_value_of_the_evidence() {
 
 #[test]
 fn a_number_that_no_evidence_backs_is_noticed() {
-    let settings = BTreeSet::from(["300", "1,617"]);
+    let settings = [300.0, 1617.0];
     let found = |text, values: &[f64]| unbacked(text, &settings, &[values.to_vec()]);
     let nothing: [&str; 0] = [];
     assert_eq!(found("at t = 300 of 1,617 it is 49 times too much", &[101.2]), ["49"]);

@@ -91,7 +91,8 @@ pub fn entry(outcome: &Outcome, recorded: &Recorded, whole: bool) -> Result<Stri
     if !whole {
         return Ok(head("", &format!("<a href=\"claims/index.html#{id}\">{id}</a>")) + "</article>\n");
     }
-    let search = page::escaped(&[id, claim.slide, claim.statement, claim.finding, claim.assumes, claim.reading].join(" ").to_lowercase());
+    let search =
+        page::escaped(&[id, claim.slide, claim.statement, claim.finding, claim.assumes, claim.reading].join(" ").to_lowercase());
     let anchor = format!(" id=\"{id}\" data-deck=\"{}\" data-verdict=\"{key}\" data-text=\"{search}\"", outcome.deck.id());
     let mut html = head(&anchor, &format!("<a class=\"anchor\" href=\"#{id}\">{id}</a>"));
     html += "<dl>\n";

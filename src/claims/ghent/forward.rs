@@ -29,7 +29,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         reading: "One card of the slide says that x_t ~ N(0, I) is pure Gaussian noise; the last line of the next has the sign for approximately. The statement is held to approximately: to a hundredth of the signal, and of a nat for each number.",
         assumes: "The linear schedule of the deck; x0 scaled to [-1, 1].",
         printed: "",
-        formula: r"x_{1000} = 0.0063528\,x_0 + 0.9999798\,\varepsilon, \qquad KL\left(q(x_T \mid x_0) \,\|\, \mathcal{N}(0, I)\right) \approx \frac{\bar\alpha_T}{2}\,\|x_0\|^2, \quad \bar\alpha_T = 4.0358 \cdot 10^{-5}",
+        formula: r"x_{1000} = 0.0063528\,x_0 + 0.9999798\,\varepsilon, \qquad KL\left(q(x_T \mid x_0) \,\|\, \mathcal{N}(0, I)\right) \approx \frac{\bar\alpha_T}{2}\,\|x_0\|^2, \quad \bar\alpha_T = 0.000040358",
         finding: "It holds: 0.64 % of the signal is left, worth 2.0e-5 nats for each coordinate of square 1. In many dimensions that adds up: an all-white image of 512 x 512 x 3 is 15.9 nats away from pure noise, so its mean brightness can be read off x_T. Exactly pure noise needs the table rescaled to zero terminal SNR, which then ends with beta = 1.",
         mutants: &["root of abar left out", "100 steps", "betas linear in the root"],
         check: schedule_end,

@@ -41,7 +41,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"\max_t\, (\bar\alpha_{t-1} - \bar\alpha_t), \qquad \max_t\, \left(\log \operatorname{SNR}(t-1) - \log \operatorname{SNR}(t)\right)",
         finding: "True if one looks at alpha_bar, or at log-SNR in the middle half of the schedule: cosine's largest fall of alpha_bar in one step is 0.0016 against 0.0027, \
-                  its steepest fall of log-SNR there 59% of linear's, and it spends 880 of 1000 steps between SNR 100 and 1/100, linear 647. \
+                  its steepest fall of log-SNR there 58% of linear's, and it spends 880 of 1000 steps between SNR 100 and 1/100, linear 647. \
                   At the noisy end it is the rougher one: its last step alone takes 6.9 off the log-SNR, the linear schedule's 0.02.",
         mutants: &["cosine not squared", "cosine table off by one", "steps divided as integers"],
         check: cosine,

@@ -66,7 +66,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         slide: "4D Vector Calculation Example",
         statement: "x0 = (0.8, -0.5, 0.3, 1.2) at alpha_bar = 0.64 with eps = (0.2, -0.7, 1.1, -0.4) gives x_t = (0.76, -0.82, 0.90, 0.72).",
         reading: "",
-        assumes: "Nothing but the numbers of the slide.",
+        assumes: "Nothing but the numbers of the slide, with sqrt(1 - 0.64) = 0.6.",
         printed: "",
         formula: r"x_t = 0.8\,(0.8, -0.5, 0.3, 1.2) + 0.6\,(0.2, -0.7, 1.1, -0.4)",
         finding: "All four coordinates are right to the digits printed, and the noise is got back from them.",
@@ -78,7 +78,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         slide: "4D Vector Calculation Example",
         statement: "With the prediction (0.3, -0.5, 0.9, -0.3) the mean squared error is 0.10.",
         reading: "The slide calls the number MSE and computes the squared norm.",
-        assumes: "Nothing but the numbers of the slide.",
+        assumes: "Nothing but the numbers of the slide, whose squared errors are 0.01 and 0.04.",
         printed: "",
         formula: r"\lVert \varepsilon - \varepsilon_\theta \rVert^2 = 0.01 + 0.04 + 0.04 + 0.01 = 0.10, \qquad \frac{1}{4} \lVert \varepsilon - \varepsilon_\theta \rVert^2 = 0.025",
         finding: "True if the loss is the sum of squares over the coordinates, as the formula beside it says. Their mean, which the name MSE and most libraries' default stand for, is 0.025: \
