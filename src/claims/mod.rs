@@ -4,6 +4,9 @@
 //! one rule ([`Verdict::of`]), never from a constant. Each claim also names its mutants, the wrong variants that its check must
 //! reject: the same check runs with [`Probe::mutant`] answering true for one of them, and has to end differently.
 //!
+//! The decks were read as text that was extracted from the slides; nobody saw the slides themselves. "The slide" is that text; where it is damaged or
+//! doubtful, the claim's `reading` says what was taken for what, and "as printed" means as the text has it.
+//!
 //! One folder a deck, one file a claim or a tight family of claims; each file has a `CLAIMS` slice, and the deck's module lists them.
 
 mod chain;

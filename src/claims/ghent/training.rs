@@ -52,7 +52,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "ghent/training-step-noisy-sample",
         slide: "Denoising Objective Function (practical training process, step 3)",
         statement: "For training, draw t and noise x0 to level t by x_t = sqrt(alpha_t) x0 + sqrt(1 - alpha_t) eps.",
-        reading: "The scan shows alpha_t without a bar, where the deck's own definition is alpha_t = 1 - beta_t; the worked example on the next page has the bar. It is judged as it is printed.",
+        reading: "The scan shows alpha_t without a bar, where the deck's own definition is alpha_t = 1 - beta_t; the worked example on the next page has the bar. It is judged as the text has it.",
         assumes: "The deck's definitions: alpha_t = 1 - beta_t, alpha_bar_t its product up to t.",
         printed: r"x_t = \sqrt{\alpha_t}\, x_0 + \sqrt{1-\alpha_t}\, \varepsilon",
         formula: r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\, \varepsilon",

@@ -32,7 +32,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "harvard/ddpm-elbo",
         slide: "Derivation of ELBO in DDPM",
         statement: "The lines of the derivation of DDPM's bound have one value, with an inequality in the third line only.",
-        reading: "The fourth line has the product of q(x_{t-1}|x_0,x_t) in its denominator without the factor q(x_T|x_0), which the fifth line has. It is taken as printed: \
+        reading: "The fourth line has the product of q(x_{t-1}|x_0,x_t) in its denominator without the factor q(x_T|x_0), which the fifth line has. It is taken as the text has it: \
                   with the factor the two lines would be the same. In the last line but one the conditional q is read as part of the expectation's subscript.",
         assumes: "Gaussian data on a line, a random schedule of two to four steps, a random linear denoiser and random reverse variances: every expectation is exact.",
         printed: r"\mathbb{E}_q \log \frac{\prod_{t=1}^T p_\theta(x_{t-1}|x_t)\, p(x_T)}{\prod_{t=2}^T q(x_{t-1}|x_0,x_t)}",
