@@ -257,6 +257,7 @@ fn unbacked<'a>(text: &'a str, settings: &[f64], runs: &[Vec<f64>]) -> Vec<&'a s
 
 /// A number in a finding is one of these: a setting, which the statement, the assumptions, the whole numbers of the two formulas or the evidence's own
 /// descriptions name; part of a formula; or a value of the evidence at the digits printed, with any seed. A decimal in a formula is a setting or such a value.
+/// Small whole numbers are soon found among these; the test is for what was measured.
 #[test]
 fn every_number_of_a_finding_is_a_setting_or_a_value_of_the_evidence() {
     let all = every();
