@@ -159,3 +159,140 @@ fn every_deck_has_its_slips_and_its_truths_recorded() {
     assert_eq!(recorded, Recorded::parse(&recorded.text()).unwrap(), "the snapshot holds claims that the catalogue does not have");
     assert!(verdicts.len() == 5 && verdicts.values().all(|v| v.len() >= 2), "{verdicts:?}");
 }
+
+/// A number as a sentence writes it, and the text on either side.
+struct Numeral<'a> {
+    text: &'a str,
+    before: &'a str,
+    after: &'a str,
+}
+
+/// The numbers of a text: digits, perhaps grouped in threes, with decimals or a power of ten; or a fraction of two whole numbers.
+fn numerals(text: &str) -> Vec<Numeral<'_>> {
+    let bytes = text.as_bytes();
+    let digit = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_digit);
+    let run = |mut i: usize| {
+        while digit(i) {
+            i += 1;
+        }
+        i
+    };
+    let (mut found, mut i) = (Vec::new(), 0);
+    while i < bytes.len() {
+        if !digit(i) {
+            i += 1;
+            continue;
+        }
+        let from = i;
+        i = run(i);
+        while bytes.get(i) == Some(&b',') && run(i + 1) == i + 4 {
+            i += 4;
+        }
+        let whole = i;
+        if bytes.get(i) == Some(&b'.') && digit(i + 1) {
+            i = run(i + 1);
+        }
+        if bytes.get(i) == Some(&b'e') && (digit(i + 1) || bytes.get(i + 1) == Some(&b'-') && digit(i + 2)) {
+            i = run(i + 2);
+        }
+        if i == whole && bytes.get(i) == Some(&b'/') && digit(i + 1) {
+            i = run(i + 1);
+        }
+        found.push(Numeral { text: &text[from..i], before: &text[..from], after: &text[i..] });
+    }
+    found
+}
+
+impl Numeral<'_> {
+    /// Its value, and half a unit of its last digit; a fraction is exact.
+    fn value(&self) -> (f64, f64) {
+        let number = |s: &str| s.replace(',', "").parse::<f64>().expect("digits");
+        if let Some((above, below)) = self.text.split_once('/') {
+            return (number(above) / number(below), 1e-9);
+        }
+        let (digits, power) = self.text.split_once('e').unwrap_or((self.text, "0"));
+        let decimals = digits.split_once('.').map_or(0, |(_, d)| d.len() as i32);
+        (number(self.text), 0.5 * 10f64.powi(power.parse::<i32>().expect("a power") - decimals))
+    }
+
+    /// Whether it belongs to a formula: an operator, an index, an argument or a factor of a symbol.
+    fn is_of_a_formula(&self) -> bool {
+        let operators = [" + ", " - ", " * ", " / "];
+        let word = |c: char| c.is_alphanumeric() || "_^/*".contains(c);
+        // A sign stands between it and what it belongs to: T^-3, x_{t-1}.
+        let before = self.before.strip_suffix('-').unwrap_or(self.before);
+        let argument = before.strip_suffix('(').is_some_and(|rest| rest.ends_with(char::is_alphabetic));
+        let after = self.after.strip_prefix('-').unwrap_or(self.after);
+        let factor = ["sqrt(", "ln ", "ln(", "pi", "lambda", "n ", "n^", "d "]
+            .iter()
+            .any(|s| self.after[1.min(self.after.len())..].starts_with(s));
+        before.ends_with(word)
+            || argument
+            || after.starts_with(|c: char| word(c) || c == '(')
+            || operators.iter().any(|o| self.before.ends_with(o) || self.after.starts_with(o))
+            || self.after.starts_with(' ') && factor
+    }
+
+    /// Whether one of these values is printed so; where a percent sign follows, as percent, or as what is missing to the whole.
+    fn prints(&self, values: &[f64]) -> bool {
+        let (x, half) = self.value();
+        let rest = self.after.trim_start();
+        let percent = ["%", "percent", "per cent"].iter().any(|sign| rest.starts_with(sign));
+        let shown = |v: f64| if percent { vec![100.0 * v.abs(), 100.0 * (1.0 - v).abs()] } else { vec![v.abs()] };
+        values.iter().any(|v| shown(*v).into_iter().any(|v| (v - x).abs() <= half * (1.0 + 1e-9)))
+    }
+}
+
+/// What the evidence of a run says in numbers: computed values, except those that are the worst of random cases, what they should be, and how far
+/// they may be off.
+fn values(outcome: &Outcome) -> Vec<f64> {
+    outcome.evidence.iter().flat_map(|(_, e)| (e.cases == 1).then_some(e.got).into_iter().chain([e.want, e.tol])).collect()
+}
+
+/// The numbers of a text that nothing backs: neither these settings nor, in each of the runs, the evidence.
+fn unbacked<'a>(text: &'a str, settings: &[f64], runs: &[Vec<f64>]) -> Vec<&'a str> {
+    let backed = |n: &Numeral| settings.contains(&n.value().0) || n.is_of_a_formula() || runs.iter().all(|values| n.prints(values));
+    numerals(text).into_iter().filter(|n| !backed(n)).map(|n| n.text).collect()
+}
+
+/// A number in a finding is one of these: a setting, which the statement, the assumptions, the whole numbers of the two formulas or the evidence's own
+/// descriptions name; part of a formula; or a value of the evidence at the digits printed, with any seed. A decimal in a formula is a setting or such a value.
+/// Small whole numbers are soon found among these; the test is for what was measured.
+#[test]
+fn every_number_of_a_finding_is_a_setting_or_a_value_of_the_evidence() {
+    let all = every();
+    let runs = [claims::run(&all, 0), claims::run(&all, 5)];
+    let mut wrong = Vec::new();
+    for (first, second) in runs[0].iter().zip(&runs[1]) {
+        let claim = first.claim;
+        let evidence = [values(first), values(second)];
+        let stated = [claim.statement, claim.assumes].into_iter().chain(first.evidence.iter().map(|(_, e)| e.what.as_str()));
+        let value = |n: Numeral| n.value().0;
+        let decimal = |n: &Numeral| n.text.contains('.');
+        let mut settings: Vec<f64> = stated.flat_map(numerals).map(value).collect();
+        settings.extend(numerals(claim.printed).into_iter().map(value));
+        let formula = numerals(claim.formula).into_iter().filter(decimal);
+        let unbacked_decimals = formula.filter(|n| !settings.contains(&n.value().0) && !evidence.iter().all(|v| n.prints(v)));
+        wrong.extend(unbacked_decimals.map(|n| format!("{}: {} in the formula", claim.id, n.text)));
+        settings.extend(numerals(claim.formula).into_iter().filter(|n| !decimal(n)).map(value));
+        wrong.extend(unbacked(claim.finding, &settings, &evidence).into_iter().map(|n| format!("{}: {n}", claim.id)));
+    }
+    assert!(wrong.is_empty(), "numbers that no evidence backs:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_number_that_no_evidence_backs_is_noticed() {
+    let settings = [300.0, 1617.0];
+    let found = |text, values: &[f64]| unbacked(text, &settings, &[values.to_vec()]);
+    let nothing: [&str; 0] = [];
+    assert_eq!(found("at t = 300 of 1,617 it is 49 times too much", &[101.2]), ["49"]);
+    assert_eq!(found("at t = 300 of 1,617 it is 101 times too much", &[101.2]), nothing);
+    assert_eq!(found("0.64 % is left, 0.0064 of it, 99.4 percent is gone, and 0.65 is not", &[0.00635]), ["0.65"]);
+    assert_eq!(
+        found("the factor is 2 sqrt(k)/(1 + k), of order T^-3, x_1, sqrt(6), h/2 and 1/16, but 1/7 of 8", &[0.0625]),
+        ["1/7", "8"]
+    );
+    assert_eq!(found("1.7e-4 and 1.8e-4, 786,432 and 786,433", &[1.68e-4, 786_432.0]), ["1.8e-4", "786,433"]);
+    // Backed in one run only.
+    assert_eq!(unbacked("it is 0.5", &settings, &[vec![0.5], vec![0.7]]), ["0.5"]);
+}

@@ -429,6 +429,12 @@ fn verify_compares_with_the_recorded_verdicts_and_explain_shows_one() {
         (Some("ghent/example-loss"), Some("ghent"), Some("holds-if"))
     );
     assert!(claim["condition"].is_string() && claim["correction"].is_null());
+    assert!(["reading", "assumptions", "finding"].iter().all(|key| claim[key].as_str().is_some_and(|text| text.ends_with('.'))));
+    let (_, text) = run(&["verify", "--claim", "ghent/example-x1", "--json", "-"]);
+    let one: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let held = &one["claims"][0];
+    assert_eq!((held["verdict"].as_str(), held["reading"].as_str()), (Some("holds"), Some("")));
+    assert!(["assumptions", "finding"].iter().all(|key| held[key].as_str().is_some_and(|text| text.ends_with('.'))));
     let evidence = &claim["evidence"][1];
     assert_eq!(
         (evidence["want"].as_f64(), evidence["tol"].as_f64(), evidence["ok"].as_bool()),
@@ -450,7 +456,7 @@ fn verify_compares_with_the_recorded_verdicts_and_explain_shows_one() {
     assert_eq!(code, Some(0));
     for part in [
         "ghent/example-loss: true under a condition\n\n  With the prediction",
-        "\nsource   Lecture 16: Generative Models - Diffusion, Ho-min Park, Ghent University; slide \"4D Vector",
+        "\nsource    Lecture 16: Generative Models - Diffusion, Ho-min Park, Ghent University; slide \"4D Vector",
         "\nassumes  ",
         "\nformula  ",
         "\nfinding  ",
@@ -460,6 +466,13 @@ fn verify_compares_with_the_recorded_verdicts_and_explain_shows_one() {
     ] {
         assert!(page.contains(part), "{part:?} is not in\n{page}");
     }
+    assert!(!page.contains("\nprinted ") && !page.contains("\ncorrected "), "{page}");
+    // Where the slide slips, its own form stands beside the correction, each under its name.
+    let (_, page) = run(&["explain", "ghent/example-norm-x0"]);
+    assert!(
+        page.contains("\nprinted   \\|(1, 2, -1, 0.5)\\| = 2.45\ncorrected \\|(1, 2, -1, 0.5)\\| = \\sqrt{6.25} = 2.5\n"),
+        "{page}"
+    );
 
     let refused = |args: &[&str]| {
         let out = tweedie(dir.path(), args);

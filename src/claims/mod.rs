@@ -4,6 +4,9 @@
 //! one rule ([`Verdict::of`]), never from a constant. Each claim also names its mutants, the wrong variants that its check must
 //! reject: the same check runs with [`Probe::mutant`] answering true for one of them, and has to end differently.
 //!
+//! The decks were read as text that was extracted from the slides; nobody saw the slides themselves. "The slide" is that text; where it is damaged or
+//! doubtful, the claim's `reading` says what was taken for what, and "as printed" means as the text has it.
+//!
 //! One folder a deck, one file a claim or a tight family of claims; each file has a `CLAIMS` slice, and the deck's module lists them.
 
 mod chain;
@@ -24,6 +27,10 @@ pub use verdict::{Role, Verdict};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use rayon::prelude::*;
+
+/// What a deck's "comparable samples" means, in every claim that says so: the law that a sampler produces is farther from the data law than that of
+/// 1000 ancestral steps by at most this share of the data's total deviation, both distances in W2.
+pub(crate) const COMPARABLE: f64 = 0.1;
 
 /// One of the five lecture decks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

@@ -40,15 +40,18 @@ fn page(outcome: &claims::Outcome, recorded: &Recorded) -> String {
     };
     let mut out = format!("{}: {verdict}\n\n{}\n", claim.id, wrapped(claim.statement, "  ", WIDTH));
     let source = format!("{}; slide \"{}\"", outcome.deck.title(), claim.slide);
+    // Where nothing is printed wrong, the formula is the slide's own; where something is, the two stand side by side.
+    let formula = if claim.printed.is_empty() { "formula" } else { "corrected" };
     for (name, text) in [
         ("source", source.as_str()),
         ("reading", claim.reading),
         ("assumes", claim.assumes),
-        ("formula", claim.formula),
+        ("printed", claim.printed),
+        (formula, claim.formula),
         ("finding", claim.finding),
     ] {
         if !text.is_empty() {
-            out.push_str(&wrapped(text, &format!("{name:<9}"), WIDTH));
+            out.push_str(&wrapped(text, &format!("{name:<10}"), WIDTH));
         }
     }
     if outcome.verdict != recorded.get(claim.id) {

@@ -48,7 +48,7 @@ const RULE: &str = "No verdict is written down by hand. A check compares numbers
                     also has to reject wrong variants of what it tests: a dropped square, a missing bar, an index off by one, a variance for a deviation.";
 
 const GENTLY: &str = "Most are slips of the pen in decks that are right in what they teach: a bracket, a bar, a root, rounded numbers. Each is shown as printed and corrected; \
-                      the ledger has the comparisons that tell the two apart.";
+                      the ledger has the comparisons that tell the two apart. The decks were read as text extracted from the slides, so that a slip may be the extraction's.";
 
 const RUNS: &str = "Most evidence is the worst of many random cases. Another seed draws other schedules, laws, dimensions and times, and has to end with the same verdicts.";
 

@@ -91,7 +91,8 @@ pub fn entry(outcome: &Outcome, recorded: &Recorded, whole: bool) -> Result<Stri
     if !whole {
         return Ok(head("", &format!("<a href=\"claims/index.html#{id}\">{id}</a>")) + "</article>\n");
     }
-    let search = page::escaped(&[id, claim.slide, claim.statement, claim.finding, claim.assumes].join(" ").to_lowercase());
+    let search =
+        page::escaped(&[id, claim.slide, claim.statement, claim.finding, claim.assumes, claim.reading].join(" ").to_lowercase());
     let anchor = format!(" id=\"{id}\" data-deck=\"{}\" data-verdict=\"{key}\" data-text=\"{search}\"", outcome.deck.id());
     let mut html = head(&anchor, &format!("<a class=\"anchor\" href=\"#{id}\">{id}</a>"));
     html += "<dl>\n";
@@ -147,14 +148,20 @@ pub fn json(outcomes: &[Outcome], recorded: &Recorded, seed: u64) -> Vec<u8> {
         deck: Deck,
         slide: &'a str,
         statement: &'a str,
+        /// What was read where the scan is doubtful; empty where it is clear.
+        reading: &'a str,
+        assumptions: &'a str,
         verdict: Option<Verdict>,
         recorded: Option<Verdict>,
+        /// What was found, whatever the verdict.
+        finding: &'a str,
         /// Under which condition it holds, or `null`.
         condition: Option<&'a str>,
         /// What is right instead, or `null`.
         correction: Option<&'a str>,
         /// The slip in LaTeX, or `null`.
         printed: Option<&'a str>,
+        /// What is checked, corrected where the slide slips, LaTeX.
         formula: &'a str,
         evidence: Vec<Item<'a>>,
         mutants: Vec<Mutant<'a>>,
@@ -184,8 +191,11 @@ pub fn json(outcomes: &[Outcome], recorded: &Recorded, seed: u64) -> Vec<u8> {
                 deck: o.deck,
                 slide: o.claim.slide,
                 statement: o.claim.statement,
+                reading: o.claim.reading,
+                assumptions: o.claim.assumes,
                 verdict: o.verdict,
                 recorded: recorded.get(o.claim.id),
+                finding: o.claim.finding,
                 condition: found(Verdict::HoldsIf),
                 correction: found(Verdict::Fails),
                 printed: (!o.claim.printed.is_empty()).then_some(o.claim.printed),
@@ -227,6 +237,7 @@ pub fn claims_csv(outcomes: &[Outcome], recorded: &Recorded) -> Vec<u8> {
         "evidence",
         "mutants",
         "rejected",
+        "reading",
     ];
     let name = |verdict: Option<Verdict>| verdict.map_or("", Verdict::name).to_owned();
     csv(
@@ -249,6 +260,7 @@ pub fn claims_csv(outcomes: &[Outcome], recorded: &Recorded) -> Vec<u8> {
                 o.evidence.len().to_string(),
                 o.mutants.len().to_string(),
                 o.rejected().to_string(),
+                text(c.reading),
             ]
         }),
     )

@@ -1,8 +1,9 @@
 //! Which of text and image asks in cross-attention.
 
+use super::attention::by_network;
 use crate::claims::{Claim, Probe, Role, Trial};
-use crate::nn::op::attention::{Attention, forward};
-use ndarray::{Array2, Axis};
+
+use ndarray::Array2;
 
 pub(super) const CLAIMS: &[Claim] = &[Claim {
     id: "ghent/cross-attention-text-query",
@@ -18,21 +19,10 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     check: text_query,
 }];
 
-/// One head of the network's own attention, (rows, channels) each.
-fn attention(q: &Array2<f64>, k: &Array2<f64>, v: &Array2<f64>) -> Array2<f64> {
-    let (rows, channels) = q.dim();
-    let [q, k, v] = [q, k, v].map(|x| x.as_standard_layout().into_owned());
-    let (mut log_sums, mut out) = (vec![0.0; rows], Array2::zeros((rows, channels)));
-    let slice = |x: &Array2<f64>| x.as_slice().expect("standard layout").to_vec();
-    let op = Attention { rows, channels, heads: 1 };
-    forward(op, &slice(&q), &slice(&k), &slice(&v), &mut log_sums, out.as_slice_mut().expect("standard layout"));
-    out
-}
-
 /// Rows in another order, one that leaves none in its place.
 fn shuffled(x: &Array2<f64>) -> Array2<f64> {
     let n = x.nrows();
-    x.select(Axis(0), &(0..n).map(|i| (i + 1) % n).collect::<Vec<_>>())
+    Array2::from_shape_fn(x.dim(), |(i, j)| x[[(i + 1) % n, j]])
 }
 
 fn text_query(p: &mut Probe) {
@@ -44,9 +34,9 @@ fn text_query(p: &mut Probe) {
     };
     let why = "the same sums in another order";
     let image_asks = move |image: &Array2<f64>, text: &Array2<f64>, v: &Array2<f64>| match () {
-        _ if own => attention(text, text, v),
-        _ if values => attention(image, text, image),
-        _ => attention(image, text, v),
+        _ if own => by_network(text, text, v),
+        _ if values => by_network(image, text, image),
+        _ => by_network(image, text, v),
     };
     p.property(
         Role::Printed,
@@ -56,7 +46,7 @@ fn text_query(p: &mut Probe) {
         move |t| {
             let [image, text] = drawn(t);
             let moved = shuffled(&image);
-            t.compare_all(&attention(&text, &moved, &moved), &shuffled(&attention(&text, &image, &image)), 1e-12);
+            t.compare_all(&by_network(&text, &moved, &moved), &shuffled(&by_network(&text, &image, &image)), 1e-12);
         },
     );
     p.property(Role::Corrected, "the image asks: the same", 32, why, move |t| {

@@ -53,7 +53,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "True in the directions in which the class is narrower than the data, c < u, and of alignment in comparison with w = 1: there the deviation falls by the factor sqrt(c/u) for each unit of w. \
                   Where the class is as wide as the data guidance moves the mean and takes no diversity away, and where it is wider guidance adds some (the deviation grows by 183% from w = 1 to 4 for c = 2u). \
                   Alignment does not rise for ever either: the sampled mean overshoots the point of best alignment, and 0.12 nats are lost from w = 2 to 4 for c = 0.3u and a class mean of two deviations. \
-                  Only under the density p(x) p(c|x)^w itself, which guided sampling does not produce, does it rise with every w.",
+                  Under the density p(x) p(c|x)^w itself, which guided sampling does not produce, it rises with w.",
         mutants: &["w counted from the null prediction", "variance of the tilted density", "step taken from the class alone"],
         check: cfg_diversity,
     },
@@ -185,6 +185,12 @@ fn cfg_formula(p: &mut Probe) {
         let (cond, null) = (eps_of(&law.components()[c], &x, &at), eps_of(&law, &x, &at));
         let size = 1.0 + w * cond.iter().chain(&null).map(|e| e.abs()).fold(0.0, larger);
         t.compare_all(&guided, &(&null + &((&cond - &null) * w)), 1e-11 * size);
+    });
+    p.property(Role::Printed, "w = 1: the library's guided denoiser in eps, against the conditional prediction", 16, why, |t| {
+        let (law, at, c, _, x) = draw(t);
+        let class = &law.components()[c];
+        let size = 1.0 + eps_of(class, &x, &at).iter().map(|e| e.abs()).fold(0.0, larger);
+        t.compare_all(&eps_of(&Guided::new(class, &law, 1.0).expect("one space"), &x, &at), &eps_of(class, &x, &at), 1e-11 * size);
     });
 }
 

@@ -62,7 +62,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "For the bound: any linear-Gaussian reverse chain. For the exact value: the exact score, Gaussian and mixture data.",
         printed: "",
         formula: r"\log p(x_0) = ELBO + KL\left(q(x_{1:T} \mid x_0) \,\|\, p(x_{1:T} \mid x_0)\right), \qquad \log p(x_0) = \log p_T(x_T) + \log\left|\det \frac{\partial x_T}{\partial x_0}\right|",
-        finding: "The inequality always holds, and the gap is a divergence of the latents that the ELBO does not know. An exact value can be computed if it is taken from the probability-flow ODE by change of variables, which is the likelihood of that ODE's model. From the chain's bound it cannot: with the exact denoiser, posterior variances and 20 cosine steps the bound misses 0.79 nats at a datum one deviation from the mean.",
+        finding: "The inequality holds, and the gap is a divergence of the latents that the ELBO does not know. An exact value can be computed if it is taken from the probability-flow ODE by change of variables, which is the likelihood of that ODE's model. From the chain's bound it cannot: with the exact denoiser, posterior variances and 20 cosine steps the bound misses 0.79 nats at a datum one deviation from the mean.",
         mutants: &["log-determinant left out", "N(0, I) for the marginal at the end", "prior term left out"],
         check: exact_likelihood,
     },

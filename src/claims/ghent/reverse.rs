@@ -6,11 +6,11 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     id: "ghent/mean-prediction-as-printed",
     slide: "Neural Network Parameterization",
     statement: "mu_theta(x_t, t) = 1/sqrt(alpha_t) (x_t - (1 - alpha_t)/sqrt(1 - abar_t)) eps_theta(x_t, t), brackets as printed.",
-    reading: "The closing bracket stands before eps_theta in the slide's formula itself, not only in the scan.",
+    reading: "The text has the closing bracket before eps_theta, with a product sign between the two. Whether the slide has it there cannot be told from the text; the text is judged.",
     assumes: "DDPM tables of four kinds; the exact noise in place of eps_theta.",
     printed: r"\mu_\theta(x_t, t) = \frac{1}{\sqrt{\alpha_t}}\left(x_t - \frac{1-\alpha_t}{\sqrt{1-\bar\alpha_t}}\right) \varepsilon_\theta(x_t, t)",
     formula: r"\mu_\theta(x_t, t) = \frac{1}{\sqrt{\alpha_t}}\left(x_t - \frac{1-\alpha_t}{\sqrt{1-\bar\alpha_t}}\,\varepsilon_\theta(x_t, t)\right)",
-    finding: "The bracket has to close after eps_theta. As printed, a number is subtracted from every coordinate of x_t and the result multiplied by the noise, so that mu is 0 wherever the noise is. Corrected, it is the posterior's mean with x0 put in from x_t and eps.",
+    finding: "The bracket has to close after eps_theta. As it stands, a number is subtracted from every coordinate of x_t and the result multiplied by the noise, so that mu is 0 wherever the noise is. Corrected, it is the posterior's mean with x0 put in from x_t and eps.",
     mutants: &["bar left out", "alpha_t for its root", "plus sign", "bracket as printed"],
     check: mean_prediction,
 }];

@@ -25,7 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"-\mathrm{ELBO} = C + \sum_t w_t\, \mathbb{E}\left[\lVert \varepsilon - \varepsilon_\theta(x_t, t)\rVert^2\right], \quad w_t = \frac{\beta_t}{2\alpha_t(1-\bar\alpha_t)}, \qquad L_{\text{simple}}:\ w_t = 1",
         finding: "Every term of the bound, the reconstruction with its t = 1 included, is a positive weight times the squared error of the noise, plus a constant. \
-                  On the linear schedule the weights fall from 0.50 at t = 1 to 0.010 at t = T; setting them to 1 keeps the best prediction at every t, \
+                  On the linear schedule the weights fall from 0.50 at t = 1 to 0.0050 at t = 349 and rise to 0.010 at t = T = 1000; setting them to 1 keeps the best prediction at every t, \
                   but the value is then no bound any more.",
         mutants: &["alpha_bar for alpha_step in the weight", "weight of the next step", "deviation for the variance"],
         check: lsimple,
@@ -52,7 +52,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "ghent/training-step-noisy-sample",
         slide: "Denoising Objective Function (practical training process, step 3)",
         statement: "For training, draw t and noise x0 to level t by x_t = sqrt(alpha_t) x0 + sqrt(1 - alpha_t) eps.",
-        reading: "The scan shows alpha_t without a bar, where the deck's own definition is alpha_t = 1 - beta_t; the worked example on the next page has the bar. It is judged as it is printed.",
+        reading: "The scan shows alpha_t without a bar, where the deck's own definition is alpha_t = 1 - beta_t; the worked example on the next page has the bar. It is judged as the text has it.",
         assumes: "The deck's definitions: alpha_t = 1 - beta_t, alpha_bar_t its product up to t.",
         printed: r"x_t = \sqrt{\alpha_t}\, x_0 + \sqrt{1-\alpha_t}\, \varepsilon",
         formula: r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\, \varepsilon",
@@ -66,7 +66,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         slide: "4D Vector Calculation Example",
         statement: "x0 = (0.8, -0.5, 0.3, 1.2) at alpha_bar = 0.64 with eps = (0.2, -0.7, 1.1, -0.4) gives x_t = (0.76, -0.82, 0.90, 0.72).",
         reading: "",
-        assumes: "Nothing but the numbers of the slide.",
+        assumes: "Nothing but the numbers of the slide, with sqrt(1 - 0.64) = 0.6.",
         printed: "",
         formula: r"x_t = 0.8\,(0.8, -0.5, 0.3, 1.2) + 0.6\,(0.2, -0.7, 1.1, -0.4)",
         finding: "All four coordinates are right to the digits printed, and the noise is got back from them.",
@@ -78,7 +78,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         slide: "4D Vector Calculation Example",
         statement: "With the prediction (0.3, -0.5, 0.9, -0.3) the mean squared error is 0.10.",
         reading: "The slide calls the number MSE and computes the squared norm.",
-        assumes: "Nothing but the numbers of the slide.",
+        assumes: "Nothing but the numbers of the slide, whose squared errors are 0.01 and 0.04.",
         printed: "",
         formula: r"\lVert \varepsilon - \varepsilon_\theta \rVert^2 = 0.01 + 0.04 + 0.04 + 0.01 = 0.10, \qquad \frac{1}{4} \lVert \varepsilon - \varepsilon_\theta \rVert^2 = 0.025",
         finding: "True if the loss is the sum of squares over the coordinates, as the formula beside it says. Their mean, which the name MSE and most libraries' default stand for, is 0.025: \
@@ -169,7 +169,11 @@ fn lsimple(p: &mut Probe) {
     // The betas anew, with the product as a sum of logarithms.
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
     let beta = |t: usize| 1e-4 + (0.02 - 1e-4) * (t - 1) as f64 / 999.0;
-    for t in [1, 1000] {
+    let least = (1..=1000).min_by(|a, b| weight(&table, a - 1).total_cmp(&weight(&table, b - 1))).expect("steps");
+    let exact = (1..=1000).min_by(|a, b| table.rows()[a - 1].vlb_weight_beta.total_cmp(&table.rows()[b - 1].vlb_weight_beta));
+    let what = "linear schedule: step of the least weight, against the table's";
+    p.number(Role::Printed, what, least as f64, exact.expect("steps") as f64, 0.0, "a count");
+    for t in [1, 349, 1000] {
         let log_alpha_bar: f64 = (1..=t).map(|s| (-beta(s)).ln_1p()).sum();
         let want = beta(t) / (2.0 * (1.0 - beta(t)) * -log_alpha_bar.exp_m1());
         p.number(

@@ -42,13 +42,13 @@ pub(super) const CLAIMS: &[Claim] = &[
     Claim {
         id: "harvard/cfg-samples-tilted-law",
         slide: "One interpretation of CFG",
-        statement: "Sampling with the guided score as with a normal score therefore samples the clean data's p(x) p(c|x)^w.",
-        reading: "The slides give the interpretation of the score and the advice to treat it as a normal score; this is the conclusion that they suggest, checked as a statement.",
+        statement: "Sampling with the guided score as with a normal score samples the clean data's p(x) p(c|x)^w.",
+        reading: "No slide states this. One says to treat the guided score as a normal score, another that it is the gradient of log(p(x) p(c|x)^w), which is a claim of its own and true at each noise level; this is what the two together suggest.",
         assumes: "Gaussian data N(0, u) and a Gaussian class N(m, c), the exact probability-flow ODE from pure noise.",
-        printed: r"\operatorname{Var}_{\text{guided}} = \operatorname{Var}_{\text{tilted}} = \left(\frac{1-w}{u} + \frac{w}{c}\right)^{-1}",
-        formula: r"\operatorname{Var}_{\text{guided}} = u^{1-w} c^{w}",
-        finding: "Not in general: the tilted laws of the noised levels are not noised versions of one law, so no trajectory follows them. The variance comes out as the geometric mean of weights 1-w and w, \
-                  not the harmonic one: 1/16 and not 1/7 for u = 1, c = 1/4, w = 2. The two agree for w = 0 and 1, and for a class as wide as the data.",
+        printed: "",
+        formula: r"\operatorname{Var}_{\text{guided}} = u^{1-w} c^{w}, \qquad \operatorname{Var}_{\text{tilted}} = \left(\frac{1-w}{u} + \frac{w}{c}\right)^{-1}",
+        finding: "It holds if w is 0 or 1, or the class as wide as the data. Otherwise the tilted laws of the noised levels are not noised versions of one law, so no trajectory follows them: the variance comes \
+                  out as the geometric mean of weights 1-w and w, not the harmonic one, 1/16 and not 1/7 for u = 1, c = 1/4, w = 2.",
         mutants: &["guidance counted from the condition", "harmonic mean", "roles of data and class swapped"],
         check: cfg_tilted,
     },
@@ -177,7 +177,7 @@ fn cfg_tilted(p: &mut Probe) {
     };
     let why = "1e-7: the start holds 1e-9 of signal";
     p.number(
-        Role::Printed,
+        Role::WithoutCondition,
         "u = 1, c = 1/4, w = 2: variance of the guided samples, against that of p(x) p(c|x)^2",
         produced(1.0, 1.0, 0.25, 2.0).1,
         1.0 / 7.0,
@@ -185,19 +185,19 @@ fn cfg_tilted(p: &mut Probe) {
         why,
     );
     p.number(
-        Role::Printed,
+        Role::WithoutCondition,
         "the same with m = 1: mean of the guided samples, against that of p(x) p(c|x)^2",
         produced(1.0, 1.0, 0.25, 2.0).0,
         tilted(1.0, 1.0, 0.25, 2.0).0,
         1e-7,
         why,
     );
-    p.property(Role::Corrected, "log variance of the guided samples, against (1-w) log u + w log c", 64, why, |t| {
+    p.property(Role::WithCondition, "log variance of the guided samples, against (1-w) log u + w log c", 64, why, |t| {
         let (u, c, w) = (t.log_uniform(0.1, 5.0), t.log_uniform(0.1, 5.0), t.uniform(-1.0, 5.0));
         t.compare(produced(u, t.normal(), c, w).1.ln(), (1.0 - w) * u.ln() + w * c.ln(), 1e-7 * (1.0 + w.abs()));
     });
     p.property(
-        Role::Corrected,
+        Role::WithCondition,
         "mean and variance of the guided samples, against the guided ODE integrated by Runge-Kutta",
         12,
         "1e-6: 1600 steps of fourth order in log tau, from tau = e^36 to e^-30",
@@ -223,9 +223,9 @@ fn cfg_tilted(p: &mut Probe) {
             t.compare(got_var.sqrt(), std - mean, 1e-6 * (1.0 + std.abs()));
         },
     );
-    p.property(Role::Corrected, "w = 1, or a class as wide as the data: guided and tilted law agree", 48, why, |t| {
+    p.property(Role::WithCondition, "w = 0 or 1, or a class as wide as the data: guided and tilted law agree", 48, why, |t| {
         let (u, m, wide) = (t.log_uniform(0.2, 4.0), t.normal(), t.int(0, 1) == 0);
-        let (c, w) = if wide { (u, t.uniform(0.0, 4.0)) } else { (t.log_uniform(0.2, 4.0), 1.0) };
+        let (c, w) = if wide { (u, t.uniform(0.0, 4.0)) } else { (t.log_uniform(0.2, 4.0), t.int(0, 1) as f64) };
         let (got, want) = (produced(u, m, c, w), tilted(u, m, c, w));
         t.compare(got.0, want.0, 1e-7 * (1.0 + w * m.abs()));
         t.compare(got.1, want.1, 1e-7 * want.1.max(1.0));

@@ -3,7 +3,7 @@
 use crate::claims::{Claim, Probe, Role, Trial};
 use crate::diffusion::PathPoint;
 use crate::diffusion::elbo::{GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
-use crate::diffusion::kernel::Posterior;
+use crate::diffusion::kernel::{Posterior, Transition};
 use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::schedule::Table;
@@ -12,6 +12,7 @@ use crate::exact::vae::{Encoder, LinearVae};
 use crate::law::gaussian::wiener_gain;
 use crate::math::gaussian::{Covariance, Normal, entropy_normal, kl_normal, kl_normal_mean, kl_normal_var, log_density_normal};
 use crate::math::quadrature::NormalRule;
+use crate::math::smaller;
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, array};
 
@@ -24,7 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "A linear decoder with normal noise and any normal q, where every term is known; the identity itself needs no more than q > 0 where p(z|x) > 0.",
         printed: "",
         formula: r"\log p(x) = \underbrace{\mathbb{E}_q \log p(x|z) - D_{KL}(q(z)\|p(z))}_{ELBO} + D_{KL}(q(z)\|p(z|x))",
-        finding: "Both sides agree for random decoders and random q. The gap vanishes for q = p(z|x) alone, and is never negative.",
+        finding: "Both sides agree for random decoders and random q. The gap is a divergence, and vanishes for q = p(z|x).",
         mutants: &["KL the other way round", "posterior without the prior", "spread of q left out of the reconstruction"],
         check: vae_gap,
     },
@@ -32,12 +33,12 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "harvard/ddpm-elbo",
         slide: "Derivation of ELBO in DDPM",
         statement: "The lines of the derivation of DDPM's bound have one value, with an inequality in the third line only.",
-        reading: "The fourth line has the product of q(x_{t-1}|x_0,x_t) in its denominator without the factor q(x_T|x_0), which the fifth line has. It is taken as printed: \
+        reading: "The fourth line has the product of q(x_{t-1}|x_0,x_t) in its denominator without the factor q(x_T|x_0), which the fifth line has. It is taken as the text has it: \
                   with the factor the two lines would be the same. In the last line but one the conditional q is read as part of the expectation's subscript.",
         assumes: "Gaussian data on a line, a random schedule of two to four steps, a random linear denoiser and random reverse variances: every expectation is exact.",
         printed: r"\mathbb{E}_q \log \frac{\prod_{t=1}^T p_\theta(x_{t-1}|x_t)\, p(x_T)}{\prod_{t=2}^T q(x_{t-1}|x_0,x_t)}",
         formula: r"\mathbb{E}_q \log \frac{\prod_{t=1}^T p_\theta(x_{t-1}|x_t)\, p(x_T)}{\prod_{t=2}^T q(x_{t-1}|x_0,x_t)\, q(x_T|x_0)} = \log p_\theta(x_0) - D_{KL}\left(q(x_{1:T}|x_0) \,\|\, p_\theta(x_{1:T}|x_0)\right)",
-        finding: "All lines agree but the fourth, which lacks q(x_T|x_0) and is off by its entropy, d/2 ln(2 pi e sigma_T^2), or 1.42 nats a dimension at sigma_T = 1; the fifth line has it. \
+        finding: "The lines agree but for the fourth, which lacks q(x_T|x_0) and is off by its entropy, d/2 ln(2 pi e sigma_T^2), or 1.42 nats a dimension at sigma_T = 1; the fifth line has it. \
                   What the third line drops is exactly KL(q(x_{1:T}|x_0) || p(x_{1:T}|x_0)), the VAE's gap.",
         mutants: &["KL the other way round", "prior term left out", "forward variance for the posterior's"],
         check: ddpm_elbo,
@@ -50,8 +51,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "Reverse variances that are fixed and not learned, and a mean built from eps as DDPM builds it. What the variances alone cost is a constant of the training.",
         printed: "",
         formula: r"D_{KL}(q(x_{t-1}|x_t,x_0)\|p_\theta(x_{t-1}|x_t)) = \frac{\beta_t^2}{2 \sigma_t^2 \alpha_t (1-\bar\alpha_t)} \left\|\varepsilon - \varepsilon_\theta\right\|^2 + \text{const}",
-        finding: "Equal term by term for any prediction. The weight is beta_t/(2 alpha_t (1 - bar alpha_t)) for the reverse variance beta_t: on Ho's schedule it falls from 0.5 to 0.01, \
-                  so that L_simple, with weight 1, counts the noisy steps up to 49 times more than the bound does.",
+        finding: "Equal term by term for any prediction. The weight is beta_t/(2 alpha_t (1 - bar alpha_t)) for the reverse variance beta_t: on Ho's schedule it falls from 0.50 at t = 1 to \
+                  0.0050 at t = 349 and rises to 0.010 at t = 1000, so that L_simple, with one weight for all, counts noisy steps up to 101 times more against the first than the bound does.",
         mutants: &["bar left out", "square of beta dropped", "index t-1 for t"],
         check: weighted_eps,
     },
@@ -193,6 +194,43 @@ impl Chain {
         steps + quadratic(m, v, 1.0)
     }
 
+    /// Log density of the model's step from `xt`.
+    fn log_step(&self, t: usize, xs: f64, xt: f64) -> f64 {
+        let (gain, offset, var) = self.steps[t];
+        log_density_normal(xs, gain * xt + offset, var)
+    }
+
+    /// `ln p(x_{t-1}|x_t) - ln q(x_{t-1}|x_0,x_t)`.
+    fn log_ratio(&self, t: usize, x0: f64, xs: f64, xt: f64) -> f64 {
+        let q = Posterior::between(self.levels[t - 1], self.levels[t]).expect("ordered");
+        self.log_step(t, xs, xt) - q.log_density(xs, xt, x0)
+    }
+
+    /// `ln p(x_T) - ln q(x_T|x_0)`.
+    fn log_prior_ratio(&self, x0: f64, x: f64) -> f64 {
+        let last = self.levels[self.last()];
+        log_density_normal(x, 0.0, 1.0) - log_density_normal(x, last.alpha * x0, last.sigma.powi(2))
+    }
+
+    /// The seventh and the eighth line: each term averaged by itself, the pair (x_{t-1}, x_t) drawn forward from x_{t-1} or backward from x_t.
+    fn term_by_term(&self, x0: f64, rule: &NormalRule, backward: bool) -> f64 {
+        let over = |t: usize, f: &dyn Fn(f64) -> f64| {
+            let at = self.levels[t];
+            rule.expectation(at.alpha * x0, at.sigma.powi(2), f)
+        };
+        let transitions = (2..=self.last()).map(|t| {
+            let (s, u) = (self.levels[t - 1], self.levels[t]);
+            if backward {
+                let q = Posterior::between(s, u).expect("ordered");
+                over(t, &|xt| rule.expectation(q.mean(x0, xt), q.var, |xs| self.log_ratio(t, x0, xs, xt)))
+            } else {
+                let q = Transition::between(s, u).expect("ordered");
+                over(t - 1, &|xs| rule.expectation(q.mean(xs), q.var, |xt| self.log_ratio(t, x0, xs, xt)))
+            }
+        });
+        over(1, &|x1| self.log_step(1, x0, x1)) + transitions.sum::<f64>() + over(self.last(), &|x| self.log_prior_ratio(x0, x))
+    }
+
     /// Entropies of the posteriors `q(x_{t-1}|x_0,x_t)`, t = 2..T.
     fn posterior_entropy(&self, forward: bool) -> f64 {
         let pairs = self.levels[1..].windows(2);
@@ -253,6 +291,44 @@ fn ddpm_elbo(p: &mut Probe) {
         let got = numerator + chain.posterior_entropy(forward) + ends;
         t.compare(got, numerator + chain.forward(x0).entropy(), 1e-11 * (10.0 + numerator.abs()));
     });
+    p.property(
+        Role::Corrected,
+        "sixth line's bracket at one trajectory, against the third's",
+        96,
+        "1e-9 of the terms: the joint covariance is inverted",
+        |t| {
+            let (chain, x0) = draw(t);
+            let (mut x, n) = (vec![x0], chain.last());
+            for k in 1..=n {
+                let q = Transition::between(chain.levels[k - 1], chain.levels[k]).expect("ordered");
+                x.push(q.mean(x[k - 1]) + q.var.sqrt() * t.normal());
+            }
+            let log_model: f64 =
+                (1..=n).map(|k| chain.log_step(k, x[k - 1], x[k])).sum::<f64>() + log_density_normal(x[n], 0.0, 1.0);
+            let log_latents = chain.forward(x0).log_density(&DVector::from_column_slice(&x[1..])).expect("a density");
+            let ratios: f64 = (2..=n).map(|k| chain.log_ratio(k, x0, x[k - 1], x[k])).sum();
+            let got = chain.log_step(1, x0, x[1]) + ratios + chain.log_prior_ratio(x0, x[n]);
+            t.compare(got, log_model - log_latents, 1e-9 * (10.0 + log_model.abs() + log_latents.abs()));
+        },
+    );
+    let four = NormalRule::new(4).expect("nodes");
+    for (line, backward) in [("seventh line, pairs drawn from x_{t-1}", false), ("eighth line, pairs drawn from x_t", true)] {
+        let what = format!("{line}, by quadrature, against the third");
+        p.property(Role::Corrected, what, 48, "1e-10 of the terms: 4 nodes are exact for quadratics", |t| {
+            let (chain, x0) = draw(t);
+            let numerator = chain.numerator(x0);
+            let got = chain.term_by_term(x0, &four, backward);
+            t.compare(got, numerator + chain.forward(x0).entropy(), 1e-10 * (10.0 + numerator.abs()));
+        });
+    }
+    p.number(
+        Role::Corrected,
+        "what the fourth line lacks in one dimension at sigma_T = 1, against ln(2 pi e)/2",
+        entropy_normal(1.0),
+        0.5 * (std::f64::consts::TAU * std::f64::consts::E).ln(),
+        1e-15,
+        "an ulp",
+    );
     p.property(Role::Corrected, "last line, against the third", 96, why, |t| {
         let (chain, x0) = draw(t);
         let numerator = chain.numerator(x0);
@@ -340,5 +416,25 @@ fn weighted_eps(p: &mut Probe) {
             let k = t.int(2, 1000);
             t.compare(of(if index { k - 1 } else { k }), table.rows()[k - 1].vlb_weight_beta, 1e-11);
         },
+    );
+    for k in [1, 349, 1000] {
+        let what = format!("weight at t = {k} of Ho's schedule");
+        p.number(
+            Role::Printed,
+            what,
+            of(k),
+            table.rows()[k - 1].vlb_weight_beta,
+            1e-11,
+            "1 - bar alpha cancels in f64 down to 1e-4",
+        );
+    }
+    let least = |of: &dyn Fn(usize) -> f64| (1..=1000).map(of).fold(f64::INFINITY, smaller);
+    p.number(
+        Role::Printed,
+        "weight at t = 1 over the least, against the table's",
+        of(1) / least(&of),
+        table.rows()[0].vlb_weight_beta / least(&|k| table.rows()[k - 1].vlb_weight_beta),
+        1e-8,
+        "two weights, each to 1e-11",
     );
 }

@@ -167,4 +167,9 @@ fn is_velocity(p: &mut Probe) {
             t.compare(loss_ratio(Prediction::Velocity, Prediction::V, &frame).expect("never singular"), 1.0 / (n * n), 1e-13);
         },
     );
+    for (t, want) in [(0.5, 4.0), (1.0, 1.0)] {
+        let frame = Frame::from(&Path::FlowMatching.at(t).expect("on the path"));
+        let got = loss_ratio(Prediction::Velocity, Prediction::V, &frame).expect("never singular");
+        p.number(Role::Printed, format!("the same factor by the library at t = {t}"), got, want, 1e-13, "rounding");
+    }
 }

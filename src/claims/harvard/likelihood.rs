@@ -36,7 +36,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "Gaussian data and the exact denoiser, with DDPM's reverse variances: the likelihood of the chain as a generative model is then known, and so is the bound.",
         printed: "",
         formula: r"-\mathbb{E}\log p_\theta(x_0) \le \text{NELBO}_T, \qquad \text{NELBO}_T + \mathbb{E}\log p_\theta(x_0) = O(1/T)",
-        finding: "The bound always holds. Its distance from the exact value falls like 1/T for the forward and for the posterior variance; with the best reverse variance it is 0 for Gaussian data, \
+        finding: "The bound holds. Its distance from the exact value falls like 1/T for the forward and for the posterior variance; with the best reverse variance it is 0 for Gaussian data, \
                   with any number of steps.",
         mutants: &["transitions counted half", "prior term left out", "error of the cleaner level in each transition"],
         check: bound_and_exact,

@@ -69,7 +69,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"\lim_{\sigma \to 0} \Sigma (\sigma^2 I + \Sigma)^{-1} = P_{\operatorname{range} \Sigma}, \text{ which is } I \text{ if } \Sigma \text{ is invertible}",
         finding: "It is true if Sigma is invertible and sigma^2 is small against its least eigenvalue. For singular Sigma, as of any data in a subspace, the limit is \
-                  the projector on that subspace: still non-local. On the digits three pixels never vary, and their own limit is 0, not 1.",
+                  the projector on that subspace: still non-local. On the digits the corner pixel never varies, and its own limit is 0, not 1.",
         mutants: &["field of the high-noise limit", "sigma at the least deviation", "half the identity"],
         check: |p| {
             let high = p.mutant("field of the high-noise limit");
@@ -206,8 +206,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                   digits. Fields are averaged over noised digits, as the slide's pictures are, of pixels with a variance of at least 0.2.",
         printed: "",
         formula: r"\mathbb{E}_x[\nabla_x D_\theta(x; \sigma)] \approx c\, \Sigma (\sigma^2 I + \Sigma)^{-1}, \quad c \le 1",
-        finding: "True of the fields' shape, with sigma from 0.2 to 4: their cosine with the prediction is 0.88 or more, and where the exact denoiser of the training set, which memorises, has hardly a \
-                  field at all, the network keeps the linear one. Their size follows at sigma = 4, within a third; below the data's deviation they are smaller, at 0.2 by two fifths. That is as it \
+        finding: "True of the fields' shape, with sigma from 0.2 to 4: their cosine with the prediction is within 0.15 of 1, and where the exact denoiser of the training set, which memorises, has hardly a \
+                  field at all, the network keeps the linear one. Their size follows at sigma = 4, within three tenths; below the data's deviation they are smaller, at 0.2 by two fifths. That is as it \
                   has to be: of the best denoiser sigma^2 times a pixel's weight in its own field is the variance left in it, and the network leaves less than a linear denoiser can. At high noise the field is \
                   small beside the network's error, and at sigma = 40 its shape is lost; the exact denoiser still follows there within a few percent.",
         mutants: &["sigma for sigma^2", "field of the low-noise limit", "another pixel's field"],
@@ -246,12 +246,12 @@ pub(super) const CLAIMS: &[Claim] = &[
                     t.compare(dot(&seen, &told) / (dot(&seen, &seen) * dot(&told, &told)).sqrt(), 1.0, 0.15);
                 });
             }
-            for (role, sigma, tol) in [(WithCondition, 4.0, 0.4), (WithoutCondition, 0.2, 0.1)] {
+            for (role, sigma) in [(WithCondition, 4.0), (WithoutCondition, 0.2)] {
                 let what =
                     format!("sigma = {sigma}: size of the network's mean fields, their projection on the prediction over it");
-                p.property(role, what, 1, format!("{tol} is taken as following in size"), |t| {
+                p.property(role, what, 1, "three tenths is taken as following in size", |t| {
                     let (_, seen, told) = fields(t, sigma, &by_network);
-                    t.compare(dot(&seen, &told) / dot(&told, &told), 1.0, tol);
+                    t.compare(dot(&seen, &told) / dot(&told, &told), 1.0, 0.3);
                 });
             }
             p.property(

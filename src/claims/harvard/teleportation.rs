@@ -25,7 +25,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     printed: "",
     formula: r"x(\sigma) \approx \mu + \sum_k \sqrt{\frac{\sigma^2 + \lambda_k}{\sigma_T^2 + \lambda_k}} u_k u_k^T (x_T - \mu)",
     finding: "It is true if the jump ends well above the data's deviation, where any law looks Gaussian: down to ten deviations it saves 5 of 24 evaluations and \
-              loses nothing (at five, one mixture in a hundred is skewed enough to lose up to a fifth). Down to a fifth of the deviation, inside the mixture's structure, it lands on the wrong trajectory and the error is several times larger.",
+              loses nothing. Down to a fifth of the deviation, inside the mixture's structure, it lands on the wrong trajectory and the error is several times larger.",
     mutants: &["jump by the ratio of noise levels", "no mean", "jump into the structure"],
     check: |p| {
         let (ratio, meanless) = (p.mutant("jump by the ratio of noise levels"), p.mutant("no mean"));

@@ -34,8 +34,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "One weight of a linear model near its optimum under constant SGD steps with independent noise: w' = a w + noise with a = 1 - (learning rate)(curvature) in (-1, 1). The average is m' = g m + (1-g) w'.",
         printed: "",
         formula: r"\frac{\operatorname{Var} m}{\operatorname{Var} w} = \frac{1-g}{1+g} \cdot \frac{1+a g}{1-a g}, \qquad \text{window} = \frac{1+g}{1-g}, \qquad \text{lag} = \frac{g}{1-g}",
-        finding: "For g in (0, 1) the variance falls for every stable step, by the window of independent weights times how strongly successive ones are correlated: g = 0.9999 averages over 20 000 steps, \
-                  but over weights that themselves move on a scale of 1000 steps (a = 0.999) it leaves 9% of the variance. The price is a lag of g/(1-g) steps behind a weight that drifts.",
+        finding: "For g in (0, 1) the variance falls for every stable step, by the window of independent weights times how strongly successive ones are correlated: g = 0.9999 averages over 19999 independent weights, \
+                  but of the variance of weights that themselves move slowly, with a = 0.999, it leaves 9%. The price is a lag of g/(1-g) steps behind a weight that drifts.",
         mutants: &["correlation of the weights left out", "deviation for variance", "lag of 1/(1-g)", "average by 1-g"],
         check: ema,
     },
@@ -176,6 +176,15 @@ fn ema(p: &mut Probe) {
             t.compare(1.0 / ratio(0.0, g), 1.0 / squares, 1e-10 / squares);
         },
     );
+    // The double sum over lags again, to where g^lag is 1e-15.
+    let summed = |a: f64, g: f64| {
+        let lags = (1..(1e-15f64.ln() / g.ln()) as i32).map(|lag| (a * g).powi(lag)).sum::<f64>();
+        (1.0 - g).powi(2) * (1.0 + 2.0 * lags) / (1.0 - g * g)
+    };
+    let what = "g = 0.9999: number of independent weights averaged, against the sum over lags";
+    p.number(Role::Printed, what, 1.0 / ratio(0.0, 0.9999), 1.0 / summed(0.0, 0.9999), 1e-6, "1 - g is known to 1e-12 of itself");
+    let what = "g = 0.9999, a = 0.999: share of the variance left, against the sum over lags";
+    p.number(Role::Printed, what, ratio(0.999, 0.9999), summed(0.999, 0.9999), 1e-9, "1 - g is known to 1e-12 of itself");
     p.property(Role::Printed, "the variance never grows: ratio less 1, above 0", 128, "0 or below", |t| {
         t.compare((ratio(t.uniform(-0.99, 0.9999), t.uniform(0.01, 0.9999)) - 1.0).max(0.0), 0.0, 0.0);
     });

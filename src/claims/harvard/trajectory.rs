@@ -134,7 +134,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "Gaussian data; the sum over the r components with variance suffices, as the slide has it.",
         printed: "",
         formula: r"\xi(t, \lambda) = \frac{\lambda}{\sqrt{(\sigma_t^2 + \lambda)(\sigma_T^2 + \lambda)}}",
-        finding: "It holds: the Wiener gain at sigma_t times the state's gain. Without variance xi is 0, so here the sum may stop at the data's own components.",
+        finding: "It holds: the Wiener gain at sigma_t times the state's gain. Without variance xi vanishes, so here the sum may stop at the data's own components.",
         mutants: &["root dropped", "the state's gain", "sigma_T left out"],
         check: |p| {
             let (unrooted, state) = (p.mutant("root dropped"), p.mutant("the state's gain"));

@@ -272,7 +272,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "x_sigma = x0 + sigma z, unscaled; with a signal coefficient alpha it is (alpha D* - x)/sigma^2.",
         printed: "",
         formula: r"\nabla \log p(x; \sigma) = \frac{D^*(x; \sigma) - x}{\sigma^2}",
-        finding: "It holds at every noise level. The division multiplies rounding of D* - x by 1/sigma^2, which at sigma = 0.002 leaves ten of sixteen digits.",
+        finding: "It holds at every noise level. The division multiplies rounding of D* - x by 1/sigma^2.",
         mutants: &["sigma for sigma^2", "sign", "sigma^2 of another level"],
         check: |p| {
             let (rooted, sign) = (p.mutant("sigma for sigma^2"), p.pick(1.0, "sign", -1.0));

@@ -148,7 +148,7 @@ fn vp_ode_tilde(p: &mut Probe) {
     });
     p.property(
         Role::Printed,
-        "on variance-preserving paths, against (alpha'/alpha)(x~ + score)",
+        "on variance-preserving paths, alpha^2 + s^2 = 1, against (alpha'/alpha)(x~ + score)",
         64,
         "rounding of a handful of operations",
         |t| {

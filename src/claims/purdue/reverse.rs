@@ -21,7 +21,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         assumes: "Data with finite moments; unit steps, alpha = 1. Checked on Gaussian mixtures.",
         printed: "",
         formula: r"q(x_T) \to \mathcal{N}(\mu_{data},\; \Sigma_{data} + T\,I), \qquad KL \approx \frac{\kappa_3^2}{12\,(\sigma^2 + T)^3} + \frac{\kappa_4^2}{48\,(\sigma^2 + T)^4}",
-        finding: "Mean and covariance are these for every T, exactly. The shape becomes Gaussian: in one dimension the divergence from this normal law falls like T^-3 (T^-4 for symmetric data), with the third and fourth cumulant of the data as coefficients. For Gaussian data it is 0 at every T.",
+        finding: "Mean and covariance are these for every T, exactly. The shape becomes Gaussian: in one dimension the divergence from this normal law falls like T^-3 (T^-4 for symmetric data), with the third and fourth cumulant of the data as coefficients. For Gaussian data it is 0 at every T, checked at T = 1.",
         mutants: &["data covariance left out", "T as a deviation", "mean left out"],
         check: prior_moments,
     },

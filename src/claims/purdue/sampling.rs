@@ -219,7 +219,14 @@ fn ddim_family(p: &mut Probe) {
     };
     let why = "1 is the data's; nothing is random here";
     let [ode, stochastic] = [0.0, 1.0].map(|eta| end(10, eta));
-    p.number(Role::WithoutCondition, "prediction for x0, 10 steps, sigma = 0: variance of the samples", ode, 1.0, 1e-3, why);
+    p.number(
+        Role::WithoutCondition,
+        "prediction for x0, 10 steps from t = 100, sigma = 0: variance of the samples",
+        ode,
+        1.0,
+        1e-3,
+        why,
+    );
     p.number(Role::WithoutCondition, "prediction for x0, 10 steps, posterior's sigma: the same", stochastic, 1.0, 1e-3, why);
     p.number(
         Role::WithoutCondition,

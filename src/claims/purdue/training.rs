@@ -46,7 +46,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "purdue/many-vaes",
         slide: "Training(2): Multiple VAEs with fixed encoder and shared parameters",
         statement: "Encoder N(x, t) and decoder N(z - t eps_t(z), t) for every t make the VAE objectives equal to min E||eps - eps_theta(x + t eps)||^2.",
-        reading: "The slide writes N(z, tI) for the encoder, where its mean must be the datum x, and z = x + t eps in the derivation below; the factor before the norm reads 1/(2 t^2).",
+        reading: "The scan has N(z, t]) for the encoder, read as N(x, t I): in the same list it takes an x for a z more than once, and the derivation below has z = x + t eps. The factor before the norm is garbled; read as 1/(2 t^2).",
         assumes: "eps ~ N(0, I); the encoder has no parameters, so its divergence from the prior is a constant.",
         printed: "",
         formula: r"-ELBO_t = \mathbb{E}\,\frac{1}{2 t^2}\,\|x - (z - t\,\varepsilon_\theta(z))\|^2 + C_t = \frac{1}{2}\,\mathbb{E}\,\|\varepsilon - \varepsilon_\theta(x + t\,\varepsilon)\|^2 + C_t",

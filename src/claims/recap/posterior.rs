@@ -72,8 +72,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         id: "recap/posterior-variance",
         slide: "Training",
         statement: "The variance of q(x_{t-1}|x_t, x0) is (1 - alpha_t)(1 - sqrt(abar_{t-1}))/(1 - abar_t).",
-        reading: "The root is on the slide: the scan gives the same mark for it as for the roots in the mean's coefficients, and \
-        none in the factor 1 - abar_{t-1} of the mean next to it.",
+        reading: "The scan gives the same mark for the root here as for the roots in the mean's coefficients, and none in the factor \
+        1 - abar_{t-1} of the mean next to it. It is judged as the scan has it.",
         assumes: "t >= 2; at t = 1 both forms are 0.",
         printed: r"\tilde\beta_t = \frac{(1 - \alpha_t)\left(1 - \sqrt{\bar\alpha_{t-1}}\right)}{1 - \bar\alpha_t}",
         formula: r"\tilde\beta_t = \frac{(1 - \alpha_t)(1 - \bar\alpha_{t-1})}{1 - \bar\alpha_t}",
@@ -99,6 +99,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                 1.0,
                 1e-9,
                 "equal variances",
+            );
+            p.number(
+                Printed,
+                "The same as deviations",
+                (printed(before, row) / row.posterior_var).sqrt(),
+                1.0,
+                1e-9,
+                "equal deviations",
             );
             p.property(Printed, "The printed variance against conditioning", 64, "rounding of 1 - abar, over 1 - abar_t", |t| {
                 let table = t.table(t.int(2, 60));

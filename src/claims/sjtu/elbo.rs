@@ -233,6 +233,15 @@ pub(super) const CLAIMS: &[Claim] = &[
                 1e-12,
                 "w_t times no error",
             );
+            let later: Vec<f64> = table.rows()[1..].iter().map(|row| kl_normal_var(row.posterior_var, row.beta)).collect();
+            p.number(
+                WithCondition,
+                "Steps of DDPM's schedule from t = 3 on at which this constant is not below that of t = 2",
+                later[1..].iter().filter(|c| !(**c < later[0])).count() as f64,
+                0.0,
+                0.0,
+                "a count",
+            );
         },
     },
     Claim {
@@ -290,6 +299,18 @@ pub(super) const CLAIMS: &[Claim] = &[
                     t.compare(w, row.vlb_weight_posterior, 16.0 * EPS * before.snr / row.snr);
                 },
             );
+            for step in [2, 1000] {
+                let (before, row) = (&table.rows()[step - 2], &table.rows()[step - 1]);
+                let want = 0.5 * (before.snr / row.snr - 1.0);
+                p.number(
+                    Corrected,
+                    format!("w_{step} with DDPM's schedule against half of the relative drop of the SNR"),
+                    row.vlb_weight_posterior,
+                    want,
+                    16.0 * EPS * before.snr / row.snr,
+                    "rounding of the SNRs, over their difference",
+                );
+            }
             p.property(Corrected, "Weight 1/SNR on eps against a plain x0-loss", 64, "rounding of an exponential", |t| {
                 let log_snr = t.uniform(-10.0, 10.0);
                 t.compare_rel(Weighting::X0.weights(log_snr).eps, (-log_snr).exp(), 8.0);

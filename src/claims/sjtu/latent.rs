@@ -73,14 +73,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                 0.0,
                 "a count",
             );
+            p.number(Corrected, "Spatial positions of the image over those of the latent", ratio(&positions), 64.0, 0.0, "a count");
             p.number(
                 Corrected,
-                "Spatial positions of the image over those of the latent",
-                ratio(&positions),
-                64.0,
+                "Pairs of positions of the image over those of the latent",
+                ratio(&|s| if linear { positions(s) } else { positions(s).powi(2) }),
+                4096.0,
                 0.0,
-                "a \
-            count",
+                "a count",
             );
             p.property(
                 Corrected,

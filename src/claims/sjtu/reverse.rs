@@ -27,7 +27,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"\operatorname{KL}\left(q(x_{t-1}|x_t) \,\|\, \mathcal{N}\right) = \frac{1}{12} \beta_t^3
         \left(\frac{\partial^3}{\partial x^3} \ln q(x_{t-1})\right)^2 + O(\beta_t^4)",
-        finding: "It holds, and the distance falls like the third power of beta: halving the step divides it by 8. Small means \
+        finding: "It holds, and the distance falls like the third power of beta: halving the step divides it by 2^3. Small means \
         small against the scale on which the logarithm of the marginal q(x_{t-1}) bends. With one step, T = 1, the reverse kernel \
         is the data law itself: for two narrow modes at -1 and 1 it is 1.61 nats away from any Gaussian.",
         mutants: &["posterior variance without that of x0", "second derivative for the third", "whole chain in one step"],

@@ -111,7 +111,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"\max_{\|u\| = 1} \partial_u \log p(x) = \|\nabla \log p(x)\|, \quad \nabla \log p(x) = \frac{m - x}{\lambda}
         \quad \text{for} \quad p = \mathcal{N}(m, \lambda I)",
-        finding: "The first half holds always. The second holds if the law is an isotropic Gaussian, where the score is a positive \
+        finding: "The first half holds. The second holds if the law is an isotropic Gaussian, where the score is a positive \
         multiple of mode minus x. Already for a Gaussian with variances 1 and 0.01 the cosine between the two falls to 0.198 (in \
         general to 2 sqrt(k)/(1 + k) for a ratio k of the variances): the score first crosses to the ridge, then follows it. \
         Between two modes it vanishes.",

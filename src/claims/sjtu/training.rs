@@ -199,6 +199,18 @@ pub(super) const TARGETS: &[Claim] = &[
                     t.compare(x0_error / lambda + eps_error, 1.0, 16.0 * EPS);
                 },
             );
+            let linear = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
+            for (step, t) in [(1, "1"), (1000, "T = 1000")] {
+                let (at, row) = (still(&linear, step), &linear.rows()[step - 1]);
+                let snr = loss_ratio(Prediction::Eps, Prediction::X0, &Frame::from(&at)).expect("sigma > 0");
+                let x0_error = mmse(1.0, (at.alpha, if unsquared { at.sigma.sqrt() } else { at.sigma }));
+                let eps_error = x0_error * if inverted { snr.recip() } else { snr };
+                let why = "rounding; for unit variance x_t has variance 1";
+                let what = format!("DDPM's schedule at t = {t}, unit variance: least error of x0, against 1 - alpha_bar");
+                p.number(Printed, what, x0_error, 1.0 - row.alpha_bar, 16.0 * EPS, why);
+                let what = format!("DDPM's schedule at t = {t}, unit variance: least error of eps, against alpha_bar");
+                p.number(Printed, what, eps_error, row.alpha_bar, 16.0 * EPS, why);
+            }
             p.property(Printed, "Rises of the x0 error and falls of the eps error from step to step", 64, "counts of steps", |t| {
                 let table = t.table(t.int(2, 200));
                 let lambda = t.log_uniform(0.01, 10.0);
