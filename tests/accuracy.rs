@@ -3,15 +3,21 @@
 //! `UPDATE=1 cargo test --release accuracy` rewrites the committed table; without it the test holds the functions to their bounds
 //! and the committed table to the functions, domains and bounds tested here (the measured figures may move with the C library).
 
+use num_dual::DualNum;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use tweedie::diffusion::decoder::DiscretisedGaussian;
+use tweedie::diffusion::elbo;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::path::{Path, PathRow};
+use tweedie::diffusion::preconditioning::{Preconditioning, input_var, target_var};
+use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::schedule::{Row, Schedule, Table};
-use tweedie::exact::gains::{self};
+use tweedie::exact::{emergence, gains, student};
 use tweedie::law::gaussian::wiener_gain;
 use tweedie::math::dd::Dd;
 use tweedie::math::gaussian::kl_normal;
+use tweedie::math::noise::normal_quantile;
 use tweedie::math::normal::log_cdf_difference;
 
 /// `|got - want|` in units of the last place of `want`; 0 where both are the same infinity.
@@ -128,6 +134,173 @@ fn table_columns(row: &Row) -> [(&'static str, f64); 12] {
     ]
 }
 
+/// The closed forms over the range of an f64, where squares and products of what they are given are not in it.
+fn extremes(report: &mut Report) {
+    let golden = Golden::read("extreme_gains.csv");
+    let domain = "one mode between two levels, sizes 1e-300 to 1e300";
+    let at = ["lambda", "alpha_from", "sigma_from", "alpha_to", "sigma_to"];
+    let from = |n: &[f64]| Level::new(n[1], n[2]);
+    let to = |n: &[f64]| Level::new(n[3], n[4]);
+    type Function = fn(f64, Level, Level) -> f64;
+    let functions: [(&str, &str, Function); 8] = [
+        ("gains::psi", "psi", gains::psi),
+        ("gains::xi", "xi", gains::xi),
+        ("gains::log_psi", "log_psi", gains::log_psi),
+        ("wiener_gain", "wiener", |l, _, to| wiener_gain(l, to.alpha, to.sigma)),
+        ("elbo::mmse", "mmse", |l, _, to| elbo::mmse(l, (to.alpha, to.sigma))),
+        ("Level::noise_share", "noise_share", |l, _, to| to.noise_share(l)),
+        ("student::ddim_gain", "ddim", student::ddim_gain),
+        ("emergence::emerged_fraction", "emerged", |l, _, to| emergence::emerged_fraction(l, to.sigma)),
+    ];
+    for (name, column, function) in functions {
+        report.compare((name, domain), &golden, column, &at, 4.0, |n| function(n[0], from(n), to(n)));
+    }
+    report.compare(("elbo::continuous_transitions", domain), &golden, "transitions", &at, 8.0, |n| {
+        let (a, b) = (from(n), to(n));
+        let (clean, noisy) = if a.log_snr() > b.log_snr() { (a, b) } else { (b, a) };
+        elbo::continuous_transitions(n[0], (clean.alpha, clean.sigma), (noisy.alpha, noisy.sigma))
+    });
+
+    let golden = Golden::read("extreme_steps.csv");
+    let at = ["drop", "error", "log_ratio"];
+    report.compare(("elbo::transition", "drops 1e-20 to 1e300, errors 1e-20 to 1e20"), &golden, "transition", &at, 4.0, |n| {
+        elbo::transition(n[2], n[0], n[1])
+    });
+    report.compare(
+        ("elbo::log_ratio_beta", "sigma 1e-300 to 1e300"),
+        &golden,
+        "log_ratio_beta",
+        &["sigma_s", "sigma_t"],
+        4.0,
+        |n| elbo::log_ratio_beta((1.0, n[4]), (1.0, n[5])),
+    );
+
+    let golden = Golden::read("extreme_preconditioning.csv");
+    let at = ["sigma", "sigma_data", "data_var"];
+    let functions: [(&str, Function3); 5] = [
+        ("c_skip", |s, d, _| Preconditioning::edm(s, d).unwrap().c_skip),
+        ("c_out", |s, d, _| Preconditioning::edm(s, d).unwrap().c_out),
+        ("c_in", |s, d, _| Preconditioning::edm(s, d).unwrap().c_in),
+        ("input_var", input_var),
+        ("target_var", target_var),
+    ];
+    for (column, function) in functions {
+        let what = format!("preconditioning::{column}");
+        report.compare((&what, "sizes 1e-300 to 1e300"), &golden, column, &at, 6.0, |n| function(n[0], n[1], n[2]));
+    }
+
+    let golden = Golden::read("extreme_conversions.csv");
+    let at = ["alpha", "sigma", "d_alpha", "d_sigma", "p", "xt"];
+    use Prediction::{Eps, F, V, Velocity, X0};
+    // The sign of the prediction is the one with which nothing cancels.
+    for (column, a, b, sign) in [
+        ("x0_from_v", V, X0, -1.0),
+        ("eps_from_v", V, Eps, 1.0),
+        ("x0_from_velocity", Velocity, X0, -1.0),
+        ("eps_from_velocity", Velocity, Eps, 1.0),
+        ("x0_from_f", F, X0, 1.0),
+        ("eps_from_f", F, Eps, -1.0),
+    ] {
+        report.compare((&format!("Conversion::apply, {column}"), "sizes 1e-300 to 1e300"), &golden, column, &at, 6.0, |n| {
+            let frame = Frame { alpha: n[0], sigma: n[1], d_alpha: n[2], d_sigma: n[3], sigma_data: 0.5 };
+            Conversion::new(a, b, frame).unwrap().apply(sign * n[4], n[5])
+        });
+    }
+
+    let golden = Golden::read("extreme_quantile.csv");
+    report.compare(("normal_quantile", "5e-324 to 1e-30"), &golden, "quantile", &["p"], 4.0, |n| normal_quantile(n[0]));
+
+    let golden = Golden::read("extreme_vp.csv");
+    let vp = |n: &[f64]| Path::Vp { beta_min: 0.1, beta_max: n[0] };
+    let domain = "vp, beta_max 20 to 1e8, t 1e-300 to 1";
+    report.compare(("Path::log_snr", domain), &golden, "log_snr", &["beta_max", "t"], 1.0, |n| vp(n).log_snr(n[1]).unwrap());
+    report.compare(("Path::t_from_log_snr", domain), &golden, "time", &["beta_max", "at"], 1.0, |n| {
+        vp(n).t_from_log_snr(n[3]).unwrap()
+    });
+    let golden = Golden::read("extreme_ve.csv");
+    let at = ["sigma_min", "sigma_max", "t"];
+    let row = |n: &[f64]| Path::Ve { sigma_min: n[0], sigma_max: n[1] }.row(n[2]).unwrap();
+    let columns: [(&str, fn(&PathRow) -> f64); 3] =
+        [("sigma", |r| r.sigma), ("d_sigma", |r| r.d_sigma), ("log_snr", |r| r.log_snr)];
+    for (column, get) in columns {
+        let what = format!("Path::row.{column}");
+        report.compare((&what, "ve, sigma 1e-300 to 1e300"), &golden, column, &at, 1.0, |n| get(&row(n)));
+    }
+
+    let tables: [(&str, &str, Table); 3] = [
+        ("extreme_table_zero_snr_1e-200.csv", "zero-terminal-snr of betas 1e-200 to 2e-199", tiny_zero_snr(1e-200)),
+        ("extreme_table_zero_snr_1e-16.csv", "zero-terminal-snr of betas 1e-16 to 2e-15", tiny_zero_snr(1e-16)),
+        ("extreme_table_steep.csv", "betas near 0.999, log SNR to -2000", {
+            Table::from_betas(&(0..300).map(|k| 0.999 - 1e-4 * f64::from(k % 7)).collect::<Vec<_>>()).unwrap()
+        }),
+    ];
+    for (file, domain, table) in tables {
+        let golden = Golden::read(file);
+        for (k, (column, _)) in
+            table_columns(&table.rows()[0]).iter().enumerate().filter(|(_, c)| golden.header.iter().any(|h| h == c.0))
+        {
+            report.compare((&format!("Table::row.{column}"), domain), &golden, column, &["t"], 1.0, |n| {
+                table_columns(table.row(n[0] as usize).unwrap())[k].1
+            });
+        }
+    }
+
+    let golden = Golden::read("decoder.csv");
+    let at = ["bins", "k", "mean", "std"];
+    report.compare(("DiscretisedGaussian::log_mass", "2 to 65536 bins, std 1e-7 to 3"), &golden, "log_mass", &at, 8.0, |n| {
+        DiscretisedGaussian::new(n[0] as usize).unwrap().log_mass(n[1] as usize, n[2], n[3])
+    });
+    double_double(report);
+}
+
+type Function3 = fn(f64, f64, f64) -> f64;
+
+fn tiny_zero_snr(size: f64) -> Table {
+    Table::new(Schedule::Linear { beta_start: size, beta_end: 20.0 * size }, 20, true).unwrap()
+}
+
+/// The functions of double-double numbers, in units of 2^-104 of the value.
+fn double_double(report: &mut Report) {
+    let golden = Golden::read("double_double.csv");
+    type Function = fn(Dd) -> Dd;
+    let functions: [(&str, Function); 18] = [
+        ("exp", |x| x.exp()),
+        ("exp2", |x| x.exp2()),
+        ("exp_m1", |x| x.exp_m1()),
+        ("ln", |x| x.ln()),
+        ("ln_1p", |x| x.ln_1p()),
+        ("sqrt", |x| x.sqrt()),
+        ("cbrt", |x| x.cbrt()),
+        ("sinh", |x| x.sinh()),
+        ("cosh", |x| x.cosh()),
+        ("tanh", |x| x.tanh()),
+        ("asinh", |x| x.asinh()),
+        ("acosh", |x| x.acosh()),
+        ("atanh", |x| x.atanh()),
+        ("atan", |x| x.atan()),
+        ("asin", |x| x.asin()),
+        ("acos", |x| x.acos()),
+        ("sin", |x| x.sin()),
+        ("cos", |x| x.cos()),
+    ];
+    for (name, function) in functions {
+        let (mut worst, mut input, mut points) = (0.0, "all exact".to_owned(), 0);
+        for row in golden.rows.iter().filter(|row| row[0] == name) {
+            let [x, hi, lo] = [1, 2, 3].map(|k| row[k].parse::<f64>().unwrap());
+            let (got, want) = (function(Dd::from(x)), Dd::sum_of(hi, lo));
+            let error = if got == want { 0.0 } else { (((got - want) / want).hi() * 2f64.powi(104)).abs() };
+            if !(error <= worst) {
+                (worst, input) = (error, format!("x = {}", row[1]));
+            }
+            points += 1;
+        }
+        assert!(points > 0, "{name}");
+        let (function, domain) =
+            (format!("Dd::{name}"), "its domain, ends included (sine, cosine to 1e15); in units of 2^-104".to_owned());
+        report.lines.push(Line { function, domain, points, worst, bound: 4.0, input });
+    }
+}
+
 #[test]
 fn accuracy() {
     let mut report = Report::default();
@@ -197,6 +370,8 @@ fn accuracy() {
             log_cdf_difference(n[0], n[1])
         });
     }
+
+    extremes(&mut report);
 
     let markdown = report.markdown();
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reports/accuracy.md");

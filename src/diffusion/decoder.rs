@@ -1,7 +1,8 @@
 //! Reconstruction terms `-ln p(x0|x1)`, and what separates a density in [-1, 1] from bits per integer level.
 
 use crate::error::{Error, Result};
-use crate::math::normal::{LN_SQRT_TAU, log_bin_mass, log_cdf};
+use crate::math::dd::Dd;
+use crate::math::normal::{LN_SQRT_TAU, log_mass};
 use ndarray::{Array1, ArrayView2, Axis, Zip};
 use std::f64::consts::LN_2;
 
@@ -94,7 +95,8 @@ pub fn nats_to_bits_per_dim(nats: f64, dims: usize) -> f64 {
 /// `P(k) = Phi((c_k + h - mean)/std) - Phi((c_k - h - mean)/std)`, `c_k = -1 + 2 k/(bins - 1)`, `h = 1/(bins - 1)`;
 /// the first bin reaches to -inf and the last to +inf, so that the probabilities add up to 1.
 ///
-/// Every probability is exact to a few ulp of its logarithm, in bins 40 standard deviations away as well; a difference of two
+/// Every logarithm is within 8 ulp of the exact one (2.2 at most over `tests/golden/mp/decoder.csv`), in bins 40 standard deviations away
+/// and in one that holds nearly all of the mass as well; a difference of two
 /// values of Phi, or its tanh approximation, is wrong there by bits (the tanh leaves half of the mass beyond 4 standard deviations, a seventieth beyond 6).
 ///
 /// # Source
@@ -129,14 +131,18 @@ impl DiscretisedGaussian {
 
     /// `ln P(k)` in nats for `std > 0` and `k < bins`.
     pub fn log_mass(&self, k: usize, mean: f64, std: f64) -> f64 {
-        // From the middle outwards: the difference of the two standardised edges would lose the digits that 1/((bins - 1) std) keeps.
-        let (centre, half) = ((self.scale.scaled(k as f64) - mean) / std, 0.5 * self.scale.spacing() / std);
+        // Edges in 106 bits: x standard deviations out, their last place is worth x^2/2 of the mass's.
+        let n = self.scale.intervals;
+        let standard = |edge: f64| (Dd::from(edge) - Dd::from(mean) * n) / n / std;
+        let middle = 2.0 * k as f64 - n;
+        let (low, high, half) = (standard(middle - 1.0), standard(middle + 1.0), 1.0 / n / std);
+        let infinite = Dd::from(f64::INFINITY);
         if k == 0 {
-            log_cdf(centre + half)
+            log_mass(-infinite, high, -infinite, infinite.hi())
         } else if k + 1 == self.scale.levels {
-            log_cdf(half - centre)
+            log_mass(low, infinite, infinite, infinite.hi())
         } else {
-            log_bin_mass(centre, half)
+            log_mass(low, high, standard(middle), half)
         }
     }
 

@@ -10,11 +10,11 @@
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result, finite};
-use crate::math::gaussian::{entropy_normal, kl_normal_mean, kl_normal_var, x_minus_ln_1p};
+use crate::math::gaussian::{entropy_normal, kl_normal_mean, kl_normal_var, ln_tau_times, x_minus_ln_1p};
 use crate::math::quadrature::IntervalRule;
-use crate::math::scalar::Scalar;
-use std::f64::consts::TAU;
+use crate::math::scalar::{Scalar, exponent, ldexp, ln_ratio};
 
 /// `snr_s - snr_t` for a step between `s = (alpha, sigma)` and the noisier `t`, positive.
 ///
@@ -22,9 +22,13 @@ use std::f64::consts::TAU;
 /// `(alpha_s/sigma_s)^2 - (alpha_t/sigma_t)^2 = D (alpha_s sigma_t + alpha_t sigma_s) / (sigma_s sigma_t)^2` with
 /// `D = alpha_s sigma_t - alpha_t sigma_s`: the factor that cancels holds the rounding of two products, not of four quotients.
 pub fn snr_drop<S: Scalar>(s: (S, S), t: (S, S)) -> S {
-    let (a, b) = (s.0 * t.1, t.0 * s.1);
-    let noise = s.1 * t.1;
-    (a - b) / noise * ((a + b) / noise)
+    // In units in which both sigmas are of the order of 1; a is then out of range where the SNR is.
+    let [s, t] = [s, t].map(|(alpha, sigma)| {
+        let e = exponent(sigma.re());
+        (ldexp(alpha, -e), ldexp(sigma, -e))
+    });
+    let (a, b, noise) = (s.0 * t.1, t.0 * s.1, s.1 * t.1);
+    if a.re().is_finite() { (a - b) / noise * ((a + b) / noise) } else { a }
 }
 
 /// `ln(var_p/var_q)` of the reverse variance `beta`, the forward variance of the step: `ln(sigma_t^2/sigma_s^2)`.
@@ -32,7 +36,8 @@ pub fn snr_drop<S: Scalar>(s: (S, S), t: (S, S)) -> S {
 /// `var_q = beta sigma_s^2/sigma_t^2` is the posterior's, that of q(x_s|x_t,x0).
 pub fn log_ratio_beta<S: Scalar>(s: (S, S), t: (S, S)) -> S {
     // The difference is exact where the two are within a factor 2; late steps of VP have sigma_t/sigma_s = 1 + 1e-6.
-    ((t.1 - s.1) / s.1).ln_1p() * 2.0
+    let growth = (t.1 - s.1) / s.1;
+    (if growth.re().is_finite() { growth.ln_1p() } else { ln_ratio(t.1, s.1) }) * 2.0
 }
 
 /// One transition of one dimension, in nats: `E KL(q(x_s|x_t,x0) || N(coef_xt x_t + coef_x0 x0_hat, var_p))`.
@@ -52,7 +57,10 @@ pub fn transition<S: Scalar>(log_ratio: S, drop: S, error: S) -> S {
     // r + e^-r - 1 is of second order where its terms are of first: at r = 1e-9, the last steps of a fine grid, half of the digits.
     let y = (-log_ratio).exp_m1();
     let spread = if log_ratio.re().abs() <= 1.0 { x_minus_ln_1p(y) } else { log_ratio + y };
-    (spread + drop * error * (y + 1.0)) * 0.5
+    // e^-r itself: of y + 1 nothing is left where r is beyond 37.
+    let miss = drop * error;
+    let left = if miss.re().is_finite() { miss * (-log_ratio).exp() } else { (drop.ln() + error.ln() - log_ratio).exp() };
+    (spread + left) * 0.5
 }
 
 /// The prior term of one dimension, in nats: `E KL(N(alpha x0, sigma^2) || N(0, prior_var))`, with `second_moment = E x0^2`.
@@ -62,7 +70,14 @@ pub fn transition<S: Scalar>(log_ratio: S, drop: S, error: S) -> S {
 ///
 /// The prior's variance is that of the sampler's first state: 1 for VP, `sigma_T^2` for VE, where the mean term is all that is left.
 pub fn prior<S: Scalar>(last: (S, S), second_moment: S, prior_var: S) -> S {
-    kl_normal_var(last.1 * last.1, prior_var) + last.0 * last.0 * second_moment / prior_var * 0.5
+    let noise = last.1 * last.1;
+    // Where the square is out of range, its logarithm is not.
+    let spread = if noise.re().is_normal() {
+        kl_normal_var(noise, prior_var)
+    } else {
+        (last.1 / prior_var * last.1 - 1.0 - (last.1.ln() * 2.0 - prior_var.ln())) * 0.5
+    };
+    spread + last.0 * (second_moment / prior_var) * last.0 * 0.5
 }
 
 /// The Gaussian reconstruction term of one dimension, in nats: `-E ln N(x0; x0_hat, var)`.
@@ -70,7 +85,7 @@ pub fn prior<S: Scalar>(last: (S, S), second_moment: S, prior_var: S) -> S {
 /// # Formula
 /// `(ln(2 pi var) + error/var) / 2`
 pub fn gaussian_reconstruction<S: Scalar>(error: S, var: S) -> S {
-    ((var * TAU).ln() + error / var) * 0.5
+    (ln_tau_times(var) + error / var) * 0.5
 }
 
 /// `E (x0 - E[x0|x_t])^2` of a Gaussian mode of variance `lambda`: the least error of any denoiser.
@@ -78,8 +93,10 @@ pub fn gaussian_reconstruction<S: Scalar>(error: S, var: S) -> S {
 /// # Formula
 /// `lambda sigma^2 / (alpha^2 lambda + sigma^2) = lambda / (1 + snr lambda)`
 pub fn mmse<S: Scalar>(lambda: S, at: (S, S)) -> S {
-    let var = at.1 * at.1;
-    lambda * var / (at.0 * at.0 * lambda + var)
+    let (var, e) = Level { alpha: at.0, sigma: at.1 }.split_var(lambda);
+    let (noise, spread) = (exponent(at.1.re()), exponent(lambda.re()));
+    let sigma = ldexp(at.1, -noise);
+    ldexp(ldexp(lambda, -spread) * (sigma * sigma) / var, spread + 2 * (noise - e))
 }
 
 /// `E (x0 - x0_hat)^2` of a mode of variance `lambda` for the linear denoiser `x0_hat - mean = gain (x_t - alpha mean)`.
@@ -99,7 +116,8 @@ pub fn linear_error<S: Scalar>(lambda: S, gain: S, at: (S, S)) -> S {
 /// # Source
 /// Ho et al. 2020, eq. 12.
 pub fn vlb_weight<S: Scalar>(s: (S, S), t: (S, S), log_ratio: S) -> S {
-    let (a, b) = (s.0 * t.1, t.0 * s.1);
+    let [s, t] = [s, t].map(|(alpha, sigma)| Level { alpha, sigma }.in_unit());
+    let (a, b) = (s.alpha * t.sigma, t.alpha * s.sigma);
     (a - b) / b * ((a + b) / b) * (-log_ratio).exp() * 0.5
 }
 
@@ -113,7 +131,13 @@ pub fn vlb_weight<S: Scalar>(s: (S, S), t: (S, S), log_ratio: S) -> S {
 pub fn continuous_transitions<S: Scalar>(lambda: S, first: (S, S), last: (S, S)) -> S {
     // ln_1p of the relative change: for lambda of 1e-20 the quotient itself is 1.
     let snr_last = (last.0 / last.1).powi(2);
-    (snr_drop(first, last) * lambda / (snr_last * lambda + 1.0)).ln_1p() * 0.5
+    let growth = snr_drop(first, last) * lambda / (snr_last * lambda + 1.0);
+    if growth.re().is_finite() {
+        return growth.ln_1p() * 0.5;
+    }
+    // Out of range, and then far from 0: the logarithms of the deviations in units of the noise.
+    let std = |(alpha, sigma): (S, S)| Level { alpha, sigma }.std(lambda).ln() - sigma.ln();
+    std(first) - std(last)
 }
 
 /// The transitions of any denoiser in continuous time, in nats, from its total error `E||x0 - x0_hat||^2` as a function of log-SNR.
@@ -162,7 +186,8 @@ impl ReverseVar {
         match self {
             ReverseVar::Beta => beta(),
             ReverseVar::Posterior => 0.0,
-            ReverseVar::Optimal => (drop * error).ln_1p(),
+            ReverseVar::Optimal if (drop * error).is_finite() => (drop * error).ln_1p(),
+            ReverseVar::Optimal => drop.ln() + error.ln(),
             ReverseVar::Interpolated(v) => v * beta(),
             ReverseVar::Given(vars) => {
                 // var_q = sigma_s^2 (1 - snr_t/snr_s).
@@ -473,6 +498,7 @@ mod tests {
     use num_dual::DualNum;
     use num_traits::{One, Zero};
     use proptest::prelude::*;
+    use std::f64::consts::TAU;
 
     const SCHEDULES: [Schedule; 4] = [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID];
 
@@ -962,6 +988,68 @@ mod tests {
             let message = continuous_diffusion_loss(last, first, |_| 1.0).unwrap_err().to_string();
             assert!(message.contains("log-SNR range"), "{message}");
         }
+    }
+
+    /// The best variance leaves half of its own logarithm, however long the step.
+    #[test]
+    fn long_steps_keep_their_digits() {
+        for k in -12..300 {
+            let drop = 10f64.powi(k);
+            let want = 0.5 * drop.ln_1p();
+            assert!((transition(drop.ln_1p(), drop, 1.0) - want).abs() <= 2.0 * f64::EPSILON * want, "{drop:e}");
+        }
+        // 1e200 times 1e150 is out of range, its logarithm is not.
+        let (s, t) = (PathPoint::still(1.0, 1e-100), PathPoint::still(0.0, 1.0));
+        let r = ReverseVar::Optimal.log_ratio(0, &s, &t, 1e200, 1e150);
+        let want = 350.0 * std::f64::consts::LN_10;
+        assert!((r - want).abs() <= 4.0 * f64::EPSILON * want && (2.0 * transition(r, 1e200, 1e150) - want).abs() <= 1e-12 * want);
+    }
+
+    /// No model over these points is better than the exact reversal, in one step from almost clean data to pure noise too.
+    #[test]
+    fn the_bound_of_one_long_step_is_the_least() {
+        for (lambda, k) in [(1.0, 3), (1.0, 6), (1.0, 9), (0.3, 20), (7.0, 70), (1e-3, 150)] {
+            let s = 10f64.powi(-k);
+            let points = [PathPoint::still(((1.0 - s) * (1.0 + s)).sqrt(), s), PathPoint::still(0.0, 1.0)];
+            let data = GaussianData { variances: &[lambda], mean_square: 0.0 };
+            let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(&points[1], 1.0));
+            // Terms of k ln 10 each way.
+            assert!((got - want).abs() <= 8.0 * f64::EPSILON * (1.0 + 2.4 * f64::from(k)), "s = {s:e}: {got} {want}");
+        }
+    }
+
+    /// README's 1e-12 on the continuous paths as well.
+    #[test]
+    fn perfect_bound_on_paths() {
+        let variances: Vec<f64> = (0..64).map(|k| 2.0 * f64::from(k + 1).powf(-2.0)).collect();
+        let data = GaussianData { variances: &variances, mean_square: 20.0 };
+        for path in [Path::VP, Path::Cosine, Path::FlowMatching] {
+            for steps in [2, 10, 100, 1000] {
+                for first in [1e-5, 1e-3, 0.1] {
+                    let time = |k: usize| (first + (1.0 - first) * k as f64 / (steps - 1) as f64).min(1.0);
+                    let points: Vec<_> = (0..steps).map(|k| path.still_at(time(k)).unwrap()).collect();
+                    let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(points.last().unwrap(), 1.0));
+                    assert!(
+                        (got - want).abs() <= 1e-12 * want.abs(),
+                        "{} in {steps} from {first}: {:e}",
+                        path.name(),
+                        got / want - 1.0
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn squares_out_of_range_do_not_matter() {
+        let close = |got: f64, want: f64| assert!((got / want - 1.0).abs() <= 8.0 * f64::EPSILON, "{got:e} {want:e}");
+        close(mmse(1e308, (1.0, 80.0)), 6400.0);
+        close(mmse(1e-308, (1.0, 1e200)), 1e-308);
+        close(snr_drop((1e190, 1e200), (1e180, 1e200)), 1e-20);
+        close(log_ratio_beta((1.0, 1e-300), (1.0, 1e300)), 1200.0 * std::f64::consts::LN_10);
+        // KL of a prior that is far too wide: -ln(sigma^2)/2 - 1/2.
+        close(prior((0.0, 1e-200), 1.0, 1.0), 200.0 * std::f64::consts::LN_10 - 0.5);
+        close(gaussian_reconstruction(1e308, 1e308), 0.5 * (TAU.ln() + 308.0 * std::f64::consts::LN_10 + 1.0));
     }
 
     #[test]

@@ -24,18 +24,24 @@ use crate::math::scalar::Scalar;
 pub fn snr_loss<S: Scalar>(s: Level<S>, t: Level<S>) -> Result<S> {
     s.checked()?;
     t.checked()?;
+    // Each level in its own unit of length: the share depends on ratios alone, and products of tiny coefficients underflow.
+    let (given, s, t) = ((s, t), s.in_unit(), t.in_unit());
     let (kept, all) = (t.alpha * s.sigma, s.alpha * t.sigma);
     if all.re() == 0.0 {
         let why = if s.alpha.re() == 0.0 { "the earlier level has no signal" } else { "the later level has no noise" };
-        return Err(Error::singular("transition kernel", describe(s, t), why, "choose levels with alpha_s > 0 and sigma_t > 0"));
+        return Err(Error::singular(
+            "transition kernel",
+            describe(given.0, given.1),
+            why,
+            "choose levels with alpha_s > 0 and sigma_t > 0",
+        ));
     }
     // Kahan's difference of products: without a fused multiply-add (dual numbers) the correction is nothing or rounding.
     let correction = (-t.alpha).mul_add(s.sigma, kept);
     let gap = s.alpha.mul_add(t.sigma, -kept) + correction;
     if gap.re() < 0.0 {
-        return Err(Error::domain("levels s, t", describe(s, t), "snr_t <= snr_s", "order them from data to noise"));
+        return Err(Error::domain("levels s, t", describe(given.0, given.1), "snr_t <= snr_s", "order them from data to noise"));
     }
-    // Two quotients, not one of products: sigma down to 1e-200 must not underflow.
     Ok(gap / all * ((all + kept) / all))
 }
 
@@ -87,7 +93,8 @@ impl<S: Scalar> Transition<S> {
 
     /// The same with the share of SNR lost given, for levels whose difference is known better than their ends.
     pub fn with_loss(s: Level<S>, t: Level<S>, loss: S) -> Self {
-        Self { scale: t.alpha / s.alpha, var: t.sigma * t.sigma * loss }
+        // From the share outwards: sigma^2 may be out of range where the variance is not.
+        Self { scale: t.alpha / s.alpha, var: t.sigma * loss * t.sigma }
     }
 
     /// This kernel followed by `next`: `q(x_u | x_s)` from `q(x_t | x_s)` and `q(x_u | x_t)`.
@@ -145,7 +152,7 @@ impl<S: Scalar> Posterior<S> {
     /// The posterior with the share of SNR lost given, for levels whose difference is known better than their ends.
     pub fn with_loss(s: Level<S>, t: Level<S>, loss: S) -> Self {
         let kept = t.alpha / s.alpha * (s.sigma / t.sigma);
-        Self { coef_x0: s.alpha * loss, coef_xt: kept * (s.sigma / t.sigma), var: s.sigma * s.sigma * loss }
+        Self { coef_x0: s.alpha * loss, coef_xt: kept * (s.sigma / t.sigma), var: s.sigma * loss * s.sigma }
     }
 
     /// The DDIM family `q_eta(x_s | x_t, x0)`, all of which have the marginals `q(x_s | x0)`: the deterministic map at
@@ -181,7 +188,7 @@ impl<S: Scalar> Posterior<S> {
         Ok(Self {
             coef_x0: s.alpha * loss * (eta2 * r2 + 1.0) / (k * r + 1.0),
             coef_xt: k * (s.sigma / t.sigma),
-            var: eta2 * s.sigma * s.sigma * loss,
+            var: eta2 * (s.sigma * loss * s.sigma),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, ldexp, ln_ratio};
 use num_dual::Dual64;
 
 /// The coefficients of `x = alpha x0 + sigma eps` at one time: all that most closed forms read of a [`PathPoint`].
@@ -27,12 +27,66 @@ impl<S: Scalar> Level<S> {
 
     /// `ln(alpha^2 / sigma^2)`.
     pub fn log_snr(&self) -> S {
-        (self.alpha / self.sigma).ln() * 2.0
+        ln_ratio(self.alpha, self.sigma) * 2.0
     }
 
     /// Variance of `x` in a mode whose data variance is `lambda`, `alpha^2 lambda + sigma^2`.
+    ///
+    /// It over- and underflows where variances do: deviations beyond 1e154 or below 1e-162. What divides by a variance takes
+    /// [`split_var`](Self::split_var).
     pub fn var(self, lambda: S) -> S {
         self.alpha * self.alpha * lambda + self.sigma * self.sigma
+    }
+
+    /// [`var`](Self::var) as (v, e), `var = v 4^e` with `2^e` the order of the deviation: v is of the order of 1 for any level that is one.
+    pub fn split_var(self, lambda: S) -> (S, i32) {
+        let (alpha, spread) = (exponent(self.alpha.re()), exponent(lambda.re()));
+        let signal = 2 * alpha + spread;
+        let e = match (self.alpha.re() == 0.0 || lambda.re() == 0.0, self.sigma.re() == 0.0) {
+            (true, _) => exponent(self.sigma.re()),
+            (_, true) => signal.div_euclid(2),
+            _ => exponent(self.sigma.re()).max(signal.div_euclid(2)),
+        };
+        let (a, s) = (ldexp(self.alpha, -alpha), ldexp(self.sigma, -e));
+        (ldexp(a * a * ldexp(lambda, -spread), signal - 2 * e) + s * s, e)
+    }
+
+    /// Deviation of `x` in a mode whose data variance is `lambda`, `sqrt(alpha^2 lambda + sigma^2)`.
+    pub fn std(self, lambda: S) -> S {
+        let (v, e) = self.split_var(lambda);
+        ldexp(v.sqrt(), e)
+    }
+
+    /// `sigma^2 / var`, the share of the noise in the variance of a mode.
+    pub fn noise_share(self, lambda: S) -> S {
+        let ((v, e), sigma) = (self.split_var(lambda), exponent(self.sigma.re()));
+        let s = ldexp(self.sigma, -sigma);
+        ldexp(s * s / v, 2 * (sigma - e))
+    }
+
+    /// `(alpha alpha' lambda + sigma sigma') / (alpha^2 lambda + sigma^2)` with another level, or rates, as the primed ones: what a mode's
+    /// state moves by for each unit of itself, in one DDIM step or in unit time.
+    pub fn projection(self, other: Self, lambda: S) -> S {
+        let (var, e) = self.split_var(lambda);
+        let term = |a: S, b: S, c: S| {
+            let [i, j, k] = [a, b, c].map(|x| exponent(x.re()));
+            (ldexp(a, -i) * ldexp(b, -j) * ldexp(c, -k), i + j + k - 2 * e)
+        };
+        let ((signal, i), (noise, j)) = (term(self.alpha, other.alpha, lambda), term(self.sigma, other.sigma, S::one()));
+        // A term that is 0 has no size.
+        let top = match (signal.re() == 0.0, noise.re() == 0.0) {
+            (true, _) => j,
+            (_, true) => i,
+            _ => i.max(j),
+        };
+        ldexp((ldexp(signal, i - top) + ldexp(noise, j - top)) / var, top)
+    }
+
+    /// The same level seen in another unit of length, a power of two, so that the larger coefficient is in [1, 2): what depends on
+    /// ratios of coefficients alone stays as it is, to the bit.
+    pub fn in_unit(self) -> Self {
+        let e = exponent(self.alpha.re().abs().max(self.sigma.re().abs()));
+        Self { alpha: ldexp(self.alpha, -e), sigma: ldexp(self.sigma, -e) }
     }
 
     /// Itself, if it is a level at all.

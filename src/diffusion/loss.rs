@@ -2,7 +2,7 @@
 
 use crate::diffusion::prediction::{Frame, Prediction, same_shape};
 use crate::error::{Error, Result};
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, ldexp};
 use ndarray::{Array1, ArrayView2, Axis, Zip};
 
 /// The factor w with `|error of a|^2 = w |error of b|^2`, for every prediction at this point that errs.
@@ -19,7 +19,7 @@ use ndarray::{Array1, ArrayView2, Axis, Zip};
 ///
 /// # Errors
 /// [`Frame::check`] of either prediction; [`Error::Singular`] where the factor is not finite: against x0 at `sigma = 0`, against
-/// eps and the score at `alpha = 0`, where those losses can't see an error.
+/// eps and the score at `alpha = 0`, where those losses can't see an error, and where it is beyond 1.8e308.
 ///
 /// # Source
 /// Kingma & Gao, "Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation", 2023, the appendix on prediction types.
@@ -37,17 +37,19 @@ pub fn loss_ratio<S: Scalar>(a: Prediction, b: Prediction, at: &Frame<S>) -> Res
     if a == b {
         return Ok(S::one());
     }
-    let ratio = a.determinant(at) / b.determinant(at);
-    if ratio.re().is_finite() {
-        return Ok(ratio * ratio);
+    // In a unit of length in which v's determinant is in range; each prediction has its own power of it.
+    let (scaled, e) = at.in_unit();
+    let ratio = ldexp(a.determinant(&scaled) / b.determinant(&scaled), e * (a.degree() - b.degree()));
+    let factor = ratio * ratio;
+    if factor.re().is_finite() {
+        return Ok(factor);
     }
+    let why = match b.determinant(&scaled).re() {
+        0.0 => "this loss is 0 whatever the error",
+        _ => "it is beyond 1.8e308, the square of a ratio of the path's coefficients",
+    };
     let place = format!("alpha = {}, sigma = {}", at.alpha.re(), at.sigma.re());
-    Err(Error::singular(
-        format!("weight of the {b}-loss"),
-        place,
-        "this loss is 0 whatever the error",
-        "weight another prediction's loss",
-    ))
+    Err(Error::singular(format!("weight of the {b}-loss"), place, why, "weight another prediction's loss"))
 }
 
 /// `|prediction - target|^2` of each state, summed over its coordinates (divide by d for the mean squared error).
@@ -129,6 +131,19 @@ mod tests {
             assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 64.0 * EPS * w), "{kind}: {got} {want}");
         }
         assert!(matches!(squared_errors(X0, x0_hat.view(), x0.t(), eps.view(), &at), Err(Error::Shape { .. })));
+    }
+
+    #[test]
+    fn a_factor_out_of_range_is_refused() {
+        let at = Frame { alpha: 1e-200, ..Frame::variance_preserving(0.0) };
+        assert!(loss_ratio(X0, Eps, &at).unwrap_err().to_string().contains("beyond 1.8e308"));
+        // v's determinant is 1e400, its ratio to a velocity's is not.
+        let wide: Frame<f64> = Frame { alpha: 1.0, sigma: 1e200, d_alpha: 0.0, d_sigma: 1e200, sigma_data: 0.5 };
+        assert!((loss_ratio(Velocity, Eps, &wide).unwrap_err().to_string()).contains("beyond"));
+        assert!((loss_ratio(Velocity, X0, &wide).unwrap() - 1.0f64).abs() <= 4.0 * EPS);
+        assert!((loss_ratio(F, X0, &wide).unwrap() - 4.0f64).abs() <= 16.0 * EPS);
+        let back = Frame { d_sigma: 1e300, sigma: 1e300, ..wide };
+        assert!((loss_ratio(F, Velocity, &back).unwrap() - 4.0f64).abs() <= 16.0 * EPS);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::error::{Error, Result};
 use crate::math::dd::Dd;
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, hypot, ln_ratio};
 use num_dual::{Dual, DualNum};
 use num_traits::One;
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl PathPoint {
 
     /// `ln(alpha^2 / sigma^2)`.
     pub fn log_snr(&self) -> f64 {
-        2.0 * (self.alpha / self.sigma).ln()
+        2.0 * ln_ratio(self.alpha, self.sigma)
     }
 
     /// Noise level of the unscaled data, `sigma / alpha` (EDM's sigma).
@@ -200,8 +200,10 @@ impl Path {
                 ((b * -0.5).exp(), (-((-b).exp_m1())).sqrt())
             }
             Path::Ve { sigma_min, sigma_max } => {
-                let octaves = (S::from(*sigma_max) / S::from(*sigma_min)).ln();
-                (S::one(), (t * octaves).exp() * *sigma_min)
+                // From the nearer end and in two halves: the ratio of the ends may be beyond 1.8e308.
+                let (end, from_end) = if t.re() <= 0.5 { (*sigma_min, t) } else { (*sigma_max, t - 1.0) };
+                let half = (from_end * ln_ratio(S::from(*sigma_max), S::from(*sigma_min)) * 0.5).exp();
+                (S::one(), half * end * half)
             }
             Path::Edm { sigma_max } => (S::one(), t * *sigma_max),
             // Past the middle from the other end: cos(pi/2) would not be 0 at t = 1, nor its rate at t = 0.
@@ -230,10 +232,20 @@ impl Path {
     pub fn at(&self, t: f64) -> Result<PathPoint> {
         let (alpha, sigma) = self.dual_at(t)?;
         let point = PathPoint { t, alpha: alpha.re.hi(), sigma: sigma.re.hi(), d_alpha: alpha.eps.hi(), d_sigma: sigma.eps.hi() };
-        if point.d_alpha.is_finite() && point.d_sigma.is_finite() {
-            Ok(point)
-        } else {
-            Err(self.singular("the rate of the path", t, "d_sigma is infinite, because sigma grows like the root of t"))
+        match point {
+            _ if point.d_alpha.is_finite() && point.d_sigma.is_finite() => Ok(point),
+            PathPoint { sigma: 0.0, .. } => {
+                Err(self.singular("the rate of the path", t, "d_sigma is infinite, because sigma grows like the root of t"))
+            }
+            PathPoint { d_alpha, d_sigma, .. } => {
+                let got = format!("({d_alpha}, {d_sigma}) at t = {t}");
+                Err(Error::domain(
+                    format!("rates of the path {}", self.name()),
+                    got,
+                    "below 1.8e308",
+                    "choose a smaller largest sigma or beta",
+                ))
+            }
         }
     }
 
@@ -251,13 +263,32 @@ impl Path {
     /// # Errors
     /// t outside [0, 1]; an end point where it is infinite.
     pub fn log_snr(&self, t: f64) -> Result<f64> {
-        let l = self.log_snr_dd(t)?;
+        let l = self.log_snr_dd(t)?.hi();
         if l.is_finite() { Ok(l) } else { Err(self.singular("log SNR", t, "alpha or sigma is 0 there")) }
     }
 
-    fn log_snr_dd(&self, t: f64) -> Result<f64> {
-        let (alpha, sigma) = self.alpha_sigma(Dd::from(in_unit_interval(t)?));
-        Ok(((alpha / sigma).ln() * 2.0).hi())
+    /// From the logarithms of the coefficients, which are finite where a coefficient or their quotient is out of range.
+    fn log_snr_dd(&self, t: f64) -> Result<Dd> {
+        let t = Dd::from(in_unit_interval(t)?);
+        let half = match self {
+            Path::Vp { beta_min, beta_max } => {
+                let b = vp_exponent(t, *beta_min, *beta_max);
+                return Ok(-b - (-((-b).exp_m1())).ln());
+            }
+            Path::Ve { sigma_min, sigma_max } => {
+                let (low, high) = (Dd::from(*sigma_min), Dd::from(*sigma_max));
+                if t <= 0.5 { low.ln() + t * ln_ratio(high, low) } else { high.ln() + (t - 1.0) * ln_ratio(high, low) }
+            }
+            Path::Edm { sigma_max } => Dd::from(*sigma_max).ln() + t.ln(),
+            Path::Discrete(table) => return Ok(table.log_snr(t)),
+            // sin x = x to 106 bits, and its product is a subnormal number where t is.
+            Path::Cosine if t < 1e-200 => Dd::HALF_PI.ln() + t.ln(),
+            Path::Cosine | Path::FlowMatching => {
+                let (alpha, sigma) = self.alpha_sigma(t);
+                ln_ratio(sigma, alpha)
+            }
+        };
+        Ok(half * -2.0)
     }
 
     /// The row of the path's table at time t; at an end point SNR and log SNR may be 0 or infinite, rates may not.
@@ -268,7 +299,7 @@ impl Path {
         let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = self.at(t)?;
         let (a, s) = self.alpha_sigma(Dd::from(t));
         let r = a / s;
-        Ok(PathRow { t, alpha, sigma, d_alpha, d_sigma, snr: (r * r).hi(), log_snr: self.log_snr_dd(t)? })
+        Ok(PathRow { t, alpha, sigma, d_alpha, d_sigma, snr: (r * r).hi(), log_snr: self.log_snr_dd(t)?.hi() })
     }
 
     /// The time at which `sigma / alpha` has the given value.
@@ -283,7 +314,7 @@ impl Path {
     /// assert!((Path::VP.at(t).unwrap().edm_sigma() - 1.0).abs() < 1e-14);
     /// ```
     pub fn t_from_edm_sigma(&self, edm_sigma: f64) -> Result<f64> {
-        let (lowest, highest) = (self.edm_sigma_at_end(0.0), self.edm_sigma_at_end(1.0));
+        let (lowest, highest) = (self.edm_sigma_at_end(0.0)?, self.edm_sigma_at_end(1.0)?);
         if !(edm_sigma >= lowest && edm_sigma <= highest) {
             return Err(Error::domain(
                 format!("sigma/alpha on the path {}", self.name()),
@@ -292,23 +323,7 @@ impl Path {
                 "choose a noise level on the path, or a path that reaches it",
             ));
         }
-        let s = Dd::from(edm_sigma);
-        let t = match self {
-            Path::Vp { beta_min, beta_max } => {
-                // e^B = 1 + s^2, then the root of a quadratic whose terms all have one sign. Beyond 1e150, s^2 overflows.
-                let b = if edm_sigma < 1e100 { (s * s).ln_1p() } else { s.ln() * 2.0 };
-                let (lo, slope) = (Dd::from(*beta_min), Dd::from(*beta_max) - *beta_min);
-                b * 2.0 / (lo + (lo * lo + slope * b * 2.0).sqrt())
-            }
-            Path::Ve { sigma_min, sigma_max } => (s / *sigma_min).ln() / (Dd::from(*sigma_max) / *sigma_min).ln(),
-            Path::Edm { sigma_max } => s / *sigma_max,
-            Path::Cosine => s.atan() / Dd::HALF_PI,
-            Path::FlowMatching if edm_sigma == f64::INFINITY => Dd::one(),
-            Path::FlowMatching => s / (s + 1.0),
-            Path::Discrete(table) => table.t_from_edm_sigma(s),
-        };
-        // The last bit of the inverse may land outside.
-        Ok(t.hi().clamp(0.0, 1.0))
+        self.t_from(Dd::from(edm_sigma).ln() * -2.0)
     }
 
     /// The time at which `ln(alpha^2 / sigma^2)` has the given value.
@@ -316,17 +331,51 @@ impl Path {
     /// # Errors
     /// A value that the path does not reach within [0, 1].
     pub fn t_from_log_snr(&self, log_snr: f64) -> Result<f64> {
-        if log_snr.is_nan() {
-            return Err(Error::domain("log SNR", log_snr, "a number", "pass ln(alpha^2/sigma^2)"));
+        let (lowest, highest) = (self.log_snr_dd(1.0)?.hi(), self.log_snr_dd(0.0)?.hi());
+        // The ends belong to the path: an ulp of rounding outward must not exclude them.
+        if !(log_snr >= lowest.next_down() && log_snr <= highest.next_up()) {
+            return Err(Error::domain(
+                format!("log SNR on the path {}", self.name()),
+                log_snr,
+                format!("[{lowest}, {highest}]"),
+                "choose ln(alpha^2/sigma^2) of a time on the path, or a path that reaches it",
+            ));
         }
-        self.t_from_edm_sigma((Dd::from(log_snr) * -0.5).exp().hi())
+        self.t_from(log_snr.into())
     }
 
-    fn edm_sigma_at_end(&self, t: f64) -> f64 {
-        let (alpha, sigma) = self.alpha_sigma(Dd::from(t));
-        // An end of the path belongs to it: rounding its noise level outward by an ulp must not exclude it.
-        let s = (sigma / alpha).hi();
-        if t == 0.0 || !s.is_finite() { s } else { s.next_up() }
+    /// The time at this log-SNR, which the path is known to reach.
+    fn t_from(&self, log_snr: Dd) -> Result<f64> {
+        // sigma / alpha, and its logarithm where it is out of range.
+        let (s, ln_s) = ((log_snr * -0.5).exp(), log_snr * -0.5);
+        let t = match self {
+            Path::Vp { beta_min, beta_max } => {
+                // e^B = 1 + s^2, then the root of a quadratic whose terms all have one sign.
+                let b = softplus(ln_s * 2.0);
+                let (lo, slope) = (Dd::from(*beta_min), Dd::from(*beta_max) - *beta_min);
+                b * 2.0 / (lo + hypot(lo, slope.sqrt() * (b * 2.0).sqrt()))
+            }
+            Path::Ve { sigma_min, sigma_max } => {
+                let (low, high) = (Dd::from(*sigma_min), Dd::from(*sigma_max));
+                (ln_s - low.ln()) / ln_ratio(high, low)
+            }
+            Path::Edm { sigma_max } => (ln_s - Dd::from(*sigma_max).ln()).exp(),
+            Path::Cosine => s.atan() / Dd::HALF_PI,
+            Path::FlowMatching if s.hi() == f64::INFINITY => Dd::one(),
+            Path::FlowMatching => s / (s + 1.0),
+            Path::Discrete(table) => table.t_from_log_alpha(softplus(ln_s * 2.0) * -0.5),
+        };
+        // The last bit of the inverse may land outside.
+        Ok(t.hi().clamp(0.0, 1.0))
+    }
+
+    /// `sigma / alpha` at an end of the path, an ulp further out at the noisy one: its rounding must not exclude the end.
+    fn edm_sigma_at_end(&self, t: f64) -> Result<f64> {
+        let l = self.log_snr_dd(t)?;
+        let s = (l * -0.5).exp().hi();
+        // What is finite but beyond 1.8e308 is no number that can be asked for.
+        let s = if l.hi().is_finite() { s.min(f64::MAX) } else { s };
+        Ok(if t == 0.0 || s >= f64::MAX { s } else { s.next_up() })
     }
 
     fn dual_at(&self, t: f64) -> Result<(Dual<Dd>, Dual<Dd>)> {
@@ -348,6 +397,11 @@ impl Path {
 fn vp_exponent<S: Scalar>(t: S, beta_min: f64, beta_max: f64) -> S {
     let half_slope = (S::from(beta_max) - S::from(beta_min)) * 0.5;
     t * (t * half_slope + beta_min)
+}
+
+/// `ln(1 + e^x)`, and x itself where `e^x` is out of range.
+fn softplus(x: Dd) -> Dd {
+    if x > 0.0 { x + (-x).exp().ln_1p() } else { x.exp().ln_1p() }
 }
 
 /// pi/2 to the precision of S: 106 bits survive in `Dd`, one double in `f64`.
@@ -438,6 +492,57 @@ mod tests {
         }
         assert!(Path::VE.t_from_edm_sigma(1e-3).is_err());
         assert!(Path::Vp { beta_min: 2.0, beta_max: 1.0 }.validated().is_err());
+    }
+
+    #[test]
+    fn log_snr_goes_on_where_alpha_underflows() {
+        let steep = Path::Vp { beta_min: 0.1, beta_max: 3000.0 };
+        // ln(1 - e^-B) is 0 there: log SNR = -B.
+        let b = 0.99 * (0.99 * (3000.0 - 0.1) / 2.0 + 0.1);
+        assert!((steep.log_snr(0.99).unwrap() + b).abs() <= 1e-12);
+        for t in [0.9, 0.95, 0.99, 1.0] {
+            let back = steep.t_from_log_snr(steep.log_snr(t).unwrap()).unwrap();
+            assert!((back - t).abs() <= f64::EPSILON, "{t} {back}");
+        }
+        // Its noise level is finite everywhere, if beyond what a number holds: infinity is not on it, nor on a path that stops short.
+        for path in [steep, Path::VP, Path::VE, Path::EDM] {
+            assert!(
+                path.t_from_edm_sigma(f64::INFINITY).is_err() && path.t_from_log_snr(f64::NEG_INFINITY).is_err(),
+                "{}",
+                path.name()
+            );
+            assert!(path.t_from_log_snr(-1e6).is_err());
+        }
+        assert!(Path::VP.t_from_log_snr(-1450.0).unwrap_err().to_string().contains("log SNR on the path vp"));
+        for path in [Path::Cosine, Path::FlowMatching, Path::Discrete(Table::new(Schedule::LINEAR, 20, true).unwrap())] {
+            assert_eq!(path.t_from_edm_sigma(f64::INFINITY).unwrap(), 1.0, "{}", path.name());
+            assert_eq!(path.t_from_log_snr(-1450.0).unwrap(), 1.0, "{}", path.name());
+        }
+    }
+
+    #[test]
+    fn a_table_below_the_smallest_number_has_times_and_levels() {
+        // alpha_t = 2^-t, so that log SNR is -2 t ln 2 but for the 1 - alpha^2 of the first rows; alpha is subnormal from t = 1022.
+        let path = Path::Discrete(Table::from_betas(&[0.75; 1500]).unwrap());
+        for row in [100.0, 700.0, 1020.0, 1073.0, 1074.0, 1100.0, 1500.0] {
+            let (t, want) = (row / 1500.0, -2.0 * row * std::f64::consts::LN_2);
+            let got = path.log_snr(t).unwrap();
+            assert!((got - want).abs() <= 4.0 * f64::EPSILON * want.abs(), "row {row}: {got} {want}");
+            assert!((path.t_from_log_snr(want).unwrap() - t).abs() <= 4.0 * f64::EPSILON, "row {row}");
+        }
+        // Half way between two rows alpha is 3/4 of the first.
+        let got = path.log_snr(1100.5 / 1500.0).unwrap();
+        let want = 2.0 * (0.75f64.ln() - 1100.0 * std::f64::consts::LN_2);
+        assert!((got - want).abs() <= 1e-11, "{got} {want}");
+    }
+
+    #[test]
+    fn rates_beyond_the_range_are_called_so() {
+        let at = Path::Ve { sigma_min: 1.0, sigma_max: 1.7e308 }.at(1.0).unwrap_err().to_string();
+        assert!(at.contains("1.8e308") && !at.contains("root"), "{at}");
+        let wide = Path::Ve { sigma_min: 1e-300, sigma_max: 1e300 };
+        assert_eq!((wide.at(0.0).unwrap().sigma, wide.at(1.0).unwrap().sigma), (1e-300, 1e300));
+        assert!((wide.at(0.5).unwrap().sigma - 1.0).abs() <= f64::EPSILON);
     }
 
     #[test]

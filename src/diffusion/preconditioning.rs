@@ -4,7 +4,7 @@
 //! [`edm_sigma`](crate::diffusion::PathPoint::edm_sigma).
 
 use crate::error::{Error, Result};
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, hypot, ldexp};
 
 /// The four scalings of `D(y) = c_skip y + c_out F(c_in y, c_noise)`, with D the denoiser and F the network.
 ///
@@ -49,7 +49,7 @@ impl<S: Scalar> Preconditioning<S> {
         if !(sd > 0.0 && sd.is_finite()) {
             return Err(Error::domain("sigma_data", sd, "> 0 and finite", "give the data's standard deviation"));
         }
-        let n = input_std(sigma, sigma_data);
+        let n = hypot(sigma, sigma_data);
         let share = sigma_data / n;
         Ok(Self { c_skip: share * share, c_out: sigma * share, c_in: n.recip(), c_noise: sigma.ln() * 0.25 })
     }
@@ -61,7 +61,9 @@ impl<S: Scalar> Preconditioning<S> {
 
     /// EDM's weight on the x0-loss, `lambda(sigma) = 1 / c_out^2`: it makes the loss of F unweighted.
     pub fn loss_weight(&self) -> S {
-        (self.c_out * self.c_out).recip()
+        // Squared last: 1/c_out is in range where c_out^2 is not.
+        let root = self.c_out.recip();
+        root * root
     }
 }
 
@@ -70,7 +72,8 @@ impl<S: Scalar> Preconditioning<S> {
 /// # Formula
 /// `(data_var + sigma^2) / (sigma_data^2 + sigma^2)`
 pub fn input_var<S: Scalar>(sigma: S, sigma_data: S, data_var: S) -> S {
-    (data_var + sigma * sigma) / (sigma_data * sigma_data + sigma * sigma)
+    let (sigma, sigma_data, e) = in_unit(sigma, sigma_data);
+    (ldexp(data_var, -2 * e) + sigma * sigma) / (sigma_data * sigma_data + sigma * sigma)
 }
 
 /// Variance of the network's target F along a direction in which the data has variance `data_var`; 1 at `sigma_data^2`.
@@ -81,12 +84,16 @@ pub fn input_var<S: Scalar>(sigma: S, sigma_data: S, data_var: S) -> S {
 /// # Formula
 /// `(sigma^2 data_var + sigma_data^4) / (sigma_data^2 (sigma^2 + sigma_data^2))`
 pub fn target_var<S: Scalar>(sigma: S, sigma_data: S, data_var: S) -> S {
+    let ratio = data_var / sigma_data / sigma_data;
+    let (sigma, sigma_data, _) = in_unit(sigma, sigma_data);
     let (s2, sd2) = (sigma * sigma, sigma_data * sigma_data);
-    (s2 * (data_var / sd2) + sd2) / (s2 + sd2)
+    (s2 * ratio + sd2) / (s2 + sd2)
 }
 
-fn input_std<S: Scalar>(sigma: S, sigma_data: S) -> S {
-    (sigma * sigma + sigma_data * sigma_data).sqrt()
+/// Two deviations over `2^e`, the order of the larger one, so that their squares are in range.
+fn in_unit<S: Scalar>(sigma: S, sigma_data: S) -> (S, S, i32) {
+    let e = exponent(sigma.re().abs().max(sigma_data.re().abs()));
+    (ldexp(sigma, -e), ldexp(sigma_data, -e), e)
 }
 
 #[cfg(test)]

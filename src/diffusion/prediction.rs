@@ -6,7 +6,7 @@
 
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, hypot, ldexp};
 use clap::ValueEnum;
 use ndarray::{ArrayView2, ArrayViewMut2, Zip};
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,17 @@ impl Prediction {
     }
 }
 
+impl Prediction {
+    /// The power of the path's unit of length that [`determinant`](Self::determinant) carries.
+    pub(crate) fn degree(self) -> i32 {
+        match self {
+            Self::X0 | Self::Eps | Self::F => 1,
+            Self::V | Self::Velocity => 2,
+            Self::Score => 0,
+        }
+    }
+}
+
 /// All that a conversion reads of the path at one time, in any scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Frame<S> {
@@ -125,7 +136,9 @@ impl<S: Scalar> Frame<S> {
     pub fn variance_preserving(log_snr: S) -> Self {
         let share = |x: S| ((-x).exp() + 1.0).recip();
         let (signal, noise) = (share(log_snr), share(-log_snr));
-        let (alpha, sigma) = (signal.sqrt(), noise.sqrt());
+        // The root of e^x is in range twice as far as e^x, and there 1 + e^x is 1.
+        let root = |x: S, share: S| if x.re() < -600.0 { (x * 0.5).exp() } else { share.sqrt() };
+        let (alpha, sigma) = (root(log_snr, signal), root(-log_snr, noise));
         Self { alpha, sigma, d_alpha: alpha * noise * 0.5, d_sigma: -sigma * signal * 0.5, sigma_data: S::from(SIGMA_DATA) }
     }
 
@@ -136,8 +149,15 @@ impl<S: Scalar> Frame<S> {
 
     /// Deviation of `x_t` for data of deviation `sigma_data`: `sqrt(sigma^2 + alpha^2 sigma_data^2)`.
     pub fn input_std(&self) -> S {
-        let signal = self.alpha * self.sigma_data;
-        (self.sigma * self.sigma + signal * signal).sqrt()
+        hypot(self.sigma, self.alpha * self.sigma_data)
+    }
+
+    /// The same frame in another unit of length, a power of two `2^e`, so that its larger coefficient is in [1, 2); the data's deviation
+    /// is a length of its own and stays.
+    pub(crate) fn in_unit(&self) -> (Self, i32) {
+        let e = exponent(self.alpha.re().abs().max(self.sigma.re().abs()));
+        let [alpha, sigma, d_alpha, d_sigma] = [self.alpha, self.sigma, self.d_alpha, self.d_sigma].map(|x| ldexp(x, -e));
+        (Self { alpha, sigma, d_alpha, d_sigma, ..*self }, e)
     }
 
     /// That this prediction is defined here.
@@ -215,7 +235,7 @@ impl<S: Scalar> Conversion<S> {
             _ if from == to => false,
             X0 => needs_eps && at.sigma.re() == 0.0,
             Eps | Score => needs_x0 && at.alpha.re() == 0.0,
-            Velocity => from.determinant(&at).re() == 0.0,
+            Velocity => Self { from, to, at }.rows().det.re() == 0.0,
             V | F => false,
         };
         if lost {
@@ -241,14 +261,30 @@ impl<S: Scalar> Conversion<S> {
         }
     }
 
+    /// The equations `alpha x0 + sigma eps = x_t`, `a x0 + b eps = p` of v and velocity, each over the order of its coefficients: as they
+    /// stand, the determinant is out of range where sigma is beyond 1e154.
+    fn rows(&self) -> Rows<S> {
+        let (a, b) = match self.from {
+            Prediction::Velocity => (self.at.d_alpha, self.at.d_sigma),
+            _ => (-self.at.sigma, self.at.alpha),
+        };
+        let order = |x: S, y: S| exponent(x.re().abs().max(y.re().abs()));
+        let unit = (order(self.at.alpha, self.at.sigma), order(a, b));
+        let (alpha, sigma) = (ldexp(self.at.alpha, -unit.0), ldexp(self.at.sigma, -unit.0));
+        let (a, b) = (ldexp(a, -unit.1), ldexp(b, -unit.1));
+        Rows { alpha, sigma, a, b, det: alpha * b - sigma * a, unit }
+    }
+
     fn x0(&self, p: S, xt: S) -> S {
         use Prediction::*;
-        let Frame { alpha, sigma, d_sigma, sigma_data, .. } = self.at;
+        let Frame { alpha, sigma, sigma_data, .. } = self.at;
         match self.from {
             X0 => p,
             Eps => (xt - sigma * p) / alpha,
-            V => (alpha * xt - sigma * p) / self.from.determinant(&self.at),
-            Velocity => (d_sigma * xt - sigma * p) / self.from.determinant(&self.at),
+            V | Velocity => {
+                let Rows { sigma, b, det, unit, .. } = self.rows();
+                (b * ldexp(xt, -unit.0) - sigma * ldexp(p, -unit.1)) / det
+            }
             Score => (xt + sigma * (sigma * p)) / alpha,
             F => {
                 let n = self.at.input_std();
@@ -259,12 +295,14 @@ impl<S: Scalar> Conversion<S> {
 
     fn eps(&self, p: S, xt: S) -> S {
         use Prediction::*;
-        let Frame { alpha, sigma, d_alpha, sigma_data, .. } = self.at;
+        let Frame { alpha, sigma, sigma_data, .. } = self.at;
         match self.from {
             X0 => (xt - alpha * p) / sigma,
             Eps => p,
-            V => (sigma * xt + alpha * p) / self.from.determinant(&self.at),
-            Velocity => (alpha * p - d_alpha * xt) / self.from.determinant(&self.at),
+            V | Velocity => {
+                let Rows { alpha, a, det, unit, .. } = self.rows();
+                (alpha * ldexp(p, -unit.1) - a * ldexp(xt, -unit.0)) / det
+            }
             Score => -sigma * p,
             F => {
                 let n = self.at.input_std();
@@ -272,6 +310,17 @@ impl<S: Scalar> Conversion<S> {
             }
         }
     }
+}
+
+/// See [`Conversion::rows`].
+struct Rows<S> {
+    alpha: S,
+    sigma: S,
+    a: S,
+    b: S,
+    det: S,
+    /// Exponents of the two rows' orders.
+    unit: (i32, i32),
 }
 
 impl Conversion<f64> {
@@ -300,23 +349,28 @@ impl Conversion<f64> {
         if self.from == self.to {
             return p;
         }
-        let (a, b) = self.from.coefficients(at);
-        let det = self.from.determinant(at).abs();
         let (x0, eps) = match self.from {
+            V | Velocity => {
+                let Rows { alpha, sigma, a, b, det, unit } = self.rows();
+                let (p, x, det) = (ldexp(p, -unit.1), ldexp(x, -unit.0), det.abs());
+                // Only the velocity's determinant can cancel, where both rates have one sign.
+                let cancelled = if self.from == Velocity { ((alpha * b).abs() + (sigma * a).abs()) / det } else { 1.0 };
+                (cancelled * ((b.abs() * x + sigma * p) / det), cancelled * ((a.abs() * x + alpha * p) / det))
+            }
             // Without the determinant, alpha: eps and the score give each other also where it is 0.
             Eps => ((x + at.sigma * p) / at.alpha, p),
             Score => ((x + at.sigma * (at.sigma * p)) / at.alpha, at.sigma * p),
-            _ => ((b.abs() * x + at.sigma * p) / det, (a.abs() * x + at.alpha * p) / det),
-        };
-        // Only the velocity's determinant can cancel, where both rates have one sign.
-        let cancelled =
-            if self.from == Velocity { ((at.alpha * at.d_sigma).abs() + (at.sigma * at.d_alpha).abs()) / det } else { 1.0 };
-        let (a, b) = self.to.coefficients(at);
-        cancelled
-            * match self.to {
-                Eps | Score => b.abs() * eps,
-                _ => a.abs() * x0 + b.abs() * eps,
+            X0 | F => {
+                let (a, b) = self.from.coefficients(at);
+                let det = self.from.determinant(at).abs();
+                ((b.abs() * x + at.sigma * p) / det, (a.abs() * x + at.alpha * p) / det)
             }
+        };
+        let (a, b) = self.to.coefficients(at);
+        match self.to {
+            Eps | Score => b.abs() * eps,
+            _ => a.abs() * x0 + b.abs() * eps,
+        }
     }
 }
 

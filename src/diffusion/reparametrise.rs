@@ -34,7 +34,8 @@ pub struct Matched {
 /// assert!((m.point.t - s / (1.0 + s)).abs() < 1e-15);
 /// ```
 pub fn matched(from: &PathPoint, to: &Path) -> Result<Matched> {
-    if !(from.alpha > 0.0) {
+    // A finite ratio beyond 1.8e308 finds no point either.
+    if !(from.alpha > 0.0 && from.edm_sigma().is_finite()) {
         return Err(Error::singular(
             format!("reparametrisation into {}", to.name()),
             format!("alpha = {}", from.alpha),

@@ -9,7 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::math::dd::Dd;
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, ldexp, ln_ratio};
 use num_dual::DualNum;
 use num_traits::{One, Zero};
 use serde::{Deserialize, Serialize};
@@ -136,7 +136,7 @@ pub struct Table {
     origin: Option<(Schedule, bool)>,
     rows: Vec<Row>,
     /// `alpha` at t = 0..=T in 106 bits, for interpolation.
-    alphas: Vec<Dd>,
+    alphas: Vec<Scaled>,
 }
 
 impl Table {
@@ -188,29 +188,30 @@ impl Table {
     }
 
     fn from_betas_dd(betas: &[Dd]) -> Self {
-        let (mut alpha_bar, mut var) = (Dd::one(), Dd::zero());
-        let mut alphas = vec![Dd::one()];
+        let (mut alpha_bar, mut var) = (Scaled { m: Dd::one(), e: 0 }, Dd::zero());
+        let mut alphas = vec![alpha_bar];
         let rows = betas
             .iter()
             .enumerate()
             .map(|(k, &beta)| {
-                let (alpha_bar_before, var_before) = (alpha_bar, var);
+                let (before, var_before) = (alpha_bar.root(), var);
                 let alpha_step = Dd::one() - beta;
-                alpha_bar *= alpha_step;
+                alpha_bar = alpha_bar.times(alpha_step);
                 var += beta * (Dd::one() - var);
-                alphas.push(alpha_bar.sqrt());
+                let alpha = alpha_bar.root();
+                alphas.push(alpha);
                 Row {
                     t: k + 1,
                     beta: beta.hi(),
                     alpha_step: alpha_step.hi(),
-                    alpha_bar: alpha_bar.hi(),
-                    alpha: alpha_bar.sqrt().hi(),
+                    alpha_bar: alpha_bar.value().hi(),
+                    alpha: alpha.value().hi(),
                     sigma: var.sqrt().hi(),
-                    snr: (alpha_bar / var).hi(),
-                    log_snr: (alpha_bar / var).ln().hi(),
-                    posterior_coef_x0: (alpha_bar_before.sqrt() * beta / var).hi(),
-                    posterior_coef_xt: (alpha_step.sqrt() * var_before / var).hi(),
-                    posterior_var: (beta * var_before / var).hi(),
+                    snr: Scaled { m: alpha_bar.m / var, ..alpha_bar }.value().hi(),
+                    log_snr: (ln_ratio(alpha_bar.m, var) + Dd::LN_2 * f64::from(alpha_bar.e)).hi(),
+                    posterior_coef_x0: (before.value() * (beta / var)).hi(),
+                    posterior_coef_xt: (alpha_step.sqrt() * (var_before / var)).hi(),
+                    posterior_var: (beta * (var_before / var)).hi(),
                     vlb_weight_beta: (beta / (alpha_step * var * 2.0)).hi(),
                     vlb_weight_posterior: (beta / (alpha_step * var_before * 2.0)).hi(),
                 }
@@ -250,20 +251,55 @@ impl Table {
         let position = t * steps;
         // A row belongs to the interval before it.
         let k = (position.re().ceil() as usize).clamp(1, self.steps());
-        let (a, b) = (constant::<S>(self.alphas[k - 1]), constant::<S>(self.alphas[k]));
+        let [a, b] = [k - 1, k].map(|k| constant::<S>(self.alphas[k].value()));
         let alpha = a + (b - a) * (position - (k - 1) as f64);
         (alpha, ((-alpha + 1.0) * (alpha + 1.0)).sqrt())
     }
 
-    /// Inverse of [`alpha_sigma`](Self::alpha_sigma) in `sigma / alpha`.
-    pub(crate) fn t_from_edm_sigma(&self, edm_sigma: Dd) -> Dd {
-        if edm_sigma.hi().is_infinite() {
-            return Dd::one();
-        }
-        let alpha = (edm_sigma * edm_sigma + 1.0).sqrt().recip();
-        let k = self.alphas.partition_point(|a| *a > alpha).clamp(1, self.steps());
+    /// `ln(alpha^2 / sigma^2)` of [`alpha_sigma`](Self::alpha_sigma), also where alpha is below 1e-308.
+    pub(crate) fn log_snr(&self, t: Dd) -> Dd {
+        let position = t * self.steps() as f64;
+        let k = (position.hi().ceil() as usize).clamp(1, self.steps());
         let (a, b) = (self.alphas[k - 1], self.alphas[k]);
-        ((alpha - a) / (b - a) + (k - 1) as f64) / self.steps() as f64
+        // Both in the unit of the larger one.
+        let inner = a.m + (ldexp(b.m, b.e - a.e) - a.m) * (position - (k - 1) as f64);
+        let alpha = ldexp(inner, a.e);
+        let log = inner.ln() + Dd::LN_2 * f64::from(a.e);
+        (log * 2.0) - ((-alpha + 1.0) * (alpha + 1.0)).ln()
+    }
+
+    /// Inverse of [`alpha_sigma`](Self::alpha_sigma) in `ln alpha`.
+    pub(crate) fn t_from_log_alpha(&self, log_alpha: Dd) -> Dd {
+        let k = self.alphas.partition_point(|a| a.ln() > log_alpha).clamp(1, self.steps());
+        let (a, b) = (self.alphas[k - 1].ln(), self.alphas[k].ln());
+        // (alpha - a) / (b - a) over a, so that alpha near 1 keeps its distance from it.
+        ((log_alpha - a).exp_m1() / (b - a).exp_m1() + (k - 1) as f64) / self.steps() as f64
+    }
+}
+
+/// `m 2^e`: an alpha or alpha_bar below 1e-308 keeps its digits. e is 0 down to 2^-512, and even.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scaled {
+    m: Dd,
+    e: i32,
+}
+
+impl Scaled {
+    fn times(self, factor: Dd) -> Self {
+        let m = self.m * factor;
+        if m.hi() != 0.0 && m.hi() < 2f64.powi(-512) { Self { m: ldexp(m, 512), e: self.e - 512 } } else { Self { m, ..self } }
+    }
+
+    fn root(self) -> Self {
+        Self { m: self.m.sqrt(), e: self.e / 2 }
+    }
+
+    fn value(self) -> Dd {
+        ldexp(self.m, self.e)
+    }
+
+    fn ln(self) -> Dd {
+        self.m.ln() + Dd::LN_2 * f64::from(self.e)
     }
 }
 
@@ -272,31 +308,29 @@ fn constant<S: Scalar>(x: Dd) -> S {
     S::from(x.hi()) + x.lo()
 }
 
+/// Betas of `alpha' = (alpha - alpha_T) alpha_1 / (alpha_1 - alpha_T)`.
+///
+/// # Formula
+/// With `r_k = sqrt(1 - beta_k)`, `x_k = 1 - r_k = beta_k / (1 + r_k)` and `p_k = 1 - alpha_T / alpha_k`, which runs backwards from
+/// `p_T = 0` by `p_{k-1} = x_k + r_k p_k`: `beta'_k = 1 - (r_k p_k / p_{k-1})^2 = x_k (p_{k-1} + r_k p_k) / p_{k-1}^2`. Nothing is
+/// subtracted, so that betas of any size keep their digits.
 fn rescaled_to_zero_terminal_snr(betas: &[Dd]) -> Vec<Dd> {
-    let mut alpha = Dd::one();
-    let mut alphas: Vec<Dd> = betas
+    // p is linear in x: a common unit keeps the low parts of tiny betas in range.
+    let unit = -exponent(betas.iter().fold(0.0, |m: f64, b| m.max(b.hi())));
+    let mut later = Dd::zero();
+    let mut rescaled: Vec<Dd> = betas
         .iter()
-        .map(|beta| {
-            alpha *= (Dd::one() - *beta).sqrt();
-            alpha
+        .rev()
+        .map(|&beta| {
+            let r = (Dd::one() - beta).sqrt();
+            let (x, kept) = (ldexp(beta, unit) / (r + 1.0), r * later);
+            let p = x + kept;
+            later = p;
+            x / p * ((p + kept) / p)
         })
         .collect();
-    // The paper's factor, which keeps alpha_1, cancels in the quotients below: the shift is all that they see of it.
-    let last = alphas[betas.len() - 1];
-    for a in &mut alphas {
-        *a -= last;
-    }
-    let mut before = Dd::one();
-    let mut rescaled: Vec<Dd> = alphas
-        .iter()
-        .map(|a| {
-            // 1 - (a/before)^2 as a product, because a/before is near 1 for small t.
-            let beta = (before - *a) * (before + *a) / (before * before);
-            before = *a;
-            beta
-        })
-        .collect();
-    // alpha_1 is unchanged, so is beta_1: keep its bits.
+    rescaled.reverse();
+    // The factor keeps alpha_1, so beta_1 stays, to the bit.
     rescaled[0] = betas[0];
     rescaled
 }

@@ -54,7 +54,12 @@ impl<S: Scalar> Sde<S> {
             let got = format!("{} at {}", det.re(), place());
             return Err(Error::domain("rate alpha d_sigma - sigma d_alpha", got, ">= 0", "let time run from data to noise"));
         }
-        Ok(Self { f: frame.d_alpha / frame.alpha, g2: frame.sigma / frame.alpha * det * 2.0 })
+        let sde = Self { f: frame.d_alpha / frame.alpha, g2: frame.sigma / frame.alpha * det * 2.0 };
+        if sde.f.re().is_finite() && sde.g2.re().is_finite() {
+            return Ok(sde);
+        }
+        let got = format!("({}, {}) at {}", sde.f.re(), sde.g2.re(), place());
+        Err(Error::domain("drift and squared diffusion (f, g^2)", got, "below 1.8e308", "measure the data in a larger unit"))
     }
 
     /// Drift of the SDE with noise `eta g dW` that has the path's marginals, run forward in time.
@@ -281,6 +286,12 @@ mod tests {
             let var_error = 1024.0 * EPS * s2 / (at.alpha * at.alpha) * (1.0 + s2 * (curvature.abs() + score * score));
             prop_assert!((tweedie_var(curvature, at) - var).abs() <= var_error, "{} {var}", tweedie_var(curvature, at));
         }
+    }
+
+    #[test]
+    fn a_diffusion_out_of_range_is_refused() {
+        let at = Frame { alpha: 1.0, sigma: 1e200, d_alpha: 0.0, d_sigma: 1e200, sigma_data: 0.5 };
+        assert!(Sde::at(&at).unwrap_err().to_string().contains("below 1.8e308"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::diffusion::kernel::Posterior;
 use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Frame, Prediction};
 use crate::error::{Error, Result};
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, ldexp};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -107,8 +107,14 @@ impl Weighting {
             }
             Self::Sigmoid { bias } => {
                 let eps = ((log_snr - bias).exp() + 1.0).recip();
-                // snr sigmoid(bias - log_snr) = e^bias sigmoid(log_snr - bias).
-                Weights { x0: ((-log_snr + bias).exp() + 1.0).recip() * bias.exp(), eps, v: p * eps }
+                // snr sigmoid(bias - log_snr) = e^bias sigmoid(log_snr - bias), or 1 / (1/snr + e^-bias) where e^bias is out of range.
+                let most = bias.exp();
+                let x0 = if most.is_finite() {
+                    ((-log_snr + bias).exp() + 1.0).recip() * most
+                } else {
+                    (inverse + (-bias).exp()).recip()
+                };
+                Weights { x0, eps, v: p * eps }
             }
             Self::P2 { k, gamma } => {
                 // 1 / (k + snr)^gamma = (q / (k q + p))^gamma, finite parts at both ends.
@@ -127,13 +133,14 @@ impl Weighting {
     pub fn weight<S: Scalar>(self, target: Prediction, at: &Frame<S>) -> Result<S> {
         self.check()?;
         at.check(target)?;
-        let w = self.weights((at.alpha / at.sigma).ln() * 2.0);
+        let w = self.weights(Level { alpha: at.alpha, sigma: at.sigma }.log_snr());
         Ok(match target {
             Prediction::X0 => w.x0,
             Prediction::Eps => w.eps,
             Prediction::Score => w.eps * at.sigma * at.sigma,
             Prediction::V | Prediction::Velocity | Prediction::F => {
-                let det = target.determinant(at);
+                let (scaled, e) = at.in_unit();
+                let det = target.determinant(&scaled);
                 if det.re() == 0.0 {
                     let place = format!("alpha = {}, sigma = {}", at.alpha.re(), at.sigma.re());
                     let why = "this loss is 0 whatever the error";
@@ -144,7 +151,8 @@ impl Weighting {
                         "weight another prediction's loss",
                     ));
                 }
-                w.v * (at.alpha * at.alpha + at.sigma * at.sigma) / (det * det)
+                let length = scaled.alpha * scaled.alpha + scaled.sigma * scaled.sigma;
+                ldexp(w.v / det * length / det, 2 * e * (1 - target.degree()))
             }
         })
     }

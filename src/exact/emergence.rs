@@ -1,8 +1,9 @@
 //! Spectral order of emergence: modes of large variance appear first, each at its own noise level.
 
+use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::law::Gaussian;
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, ldexp};
 use ndarray::Array1;
 
 /// Share of its final value that a mode of the denoised picture has reached, along a PF-ODE trajectory.
@@ -14,7 +15,10 @@ use ndarray::Array1;
 /// # Source
 /// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score model; lecture decks, order of emergence.
 pub fn emerged_fraction<S: Scalar>(lambda: S, edm_sigma: S) -> S {
-    (lambda / (lambda + edm_sigma * edm_sigma)).sqrt()
+    let (var, e) = Level { alpha: S::one(), sigma: edm_sigma }.split_var(lambda);
+    let spread = exponent(lambda.re());
+    let unit = spread.div_euclid(2);
+    ldexp((ldexp(lambda, -2 * unit) / var).sqrt(), unit - e)
 }
 
 /// Noise level `sigma / alpha` at which a mode of the denoised picture reaches `fraction` of its final value.

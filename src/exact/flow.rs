@@ -13,7 +13,7 @@ use ndarray::{Array2, ArrayView2, Zip};
 /// # Formula
 /// `(alpha d_alpha lambda + sigma d_sigma) / (alpha^2 lambda + sigma^2)`
 pub fn velocity_gain<S: Scalar>(lambda: S, at: Level<S>, rate: Level<S>) -> S {
-    (at.alpha * rate.alpha * lambda + at.sigma * rate.sigma) / at.var(lambda)
+    at.projection(rate, lambda)
 }
 
 /// Marginal velocity `E[d_alpha x0 + d_sigma eps | x_t = x]` of any law: what flow matching regresses, and the PF-ODE's right-hand side.

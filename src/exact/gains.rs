@@ -1,7 +1,7 @@
 //! The two gains of one mode along the PF-ODE: `psi` moves the state, `xi` moves its denoiser.
 
 use crate::diffusion::level::Level;
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, ldexp};
 
 /// Gain of the PF-ODE on one mode: the ratio of its standard deviations at the two levels.
 ///
@@ -22,7 +22,8 @@ use crate::math::scalar::Scalar;
 /// assert_eq!(psi(4.0, from, to), 2.0); // noise to data: the mode's own deviation
 /// ```
 pub fn psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
-    (to.var(lambda) / from.var(lambda)).sqrt()
+    let ((to, e_to), (from, e_from)) = (to.split_var(lambda), from.split_var(lambda));
+    ldexp((to / from).sqrt(), e_to - e_from)
 }
 
 /// `ln psi`, which the log-determinant of the flow adds up, exact to rounding also where the two levels are close.
@@ -32,10 +33,22 @@ pub fn psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
 /// At lambda = 1e-12, sigma = 1e-8 to 1e-8 (1 + 1e-12) the logarithm of the rounded ratio keeps 4 digits; over the smaller variance
 /// `ln_1p` never amplifies the error of its argument.
 pub fn log_psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
-    let signal = (to.alpha - from.alpha) * (to.alpha + from.alpha) * lambda;
-    let noise = (to.sigma - from.sigma) * (to.sigma + from.sigma);
-    let growth = signal + noise;
-    if growth.re() >= 0.0 { (growth / from.var(lambda)).ln_1p() * 0.5 } else { (-growth / to.var(lambda)).ln_1p() * -0.5 }
+    let ((var_to, e_to), (var_from, e_from)) = (to.split_var(lambda), from.split_var(lambda));
+    if (e_to - e_from).abs() > 2 {
+        // A logarithm of a ratio far from 1, which itself may be out of range.
+        return (var_to / var_from).ln() * 0.5 + S::from(2.0).ln() * f64::from(e_to - e_from);
+    }
+    // Both in one unit of length, in which the smaller variance is of the order of 1.
+    let e = e_to.min(e_from);
+    let unit = match exponent(lambda.re()) {
+        _ if lambda.re() == 0.0 => e - exponent(to.alpha.re().max(from.alpha.re())),
+        spread => (spread + 1).div_euclid(2),
+    };
+    let difference = |a: S, b: S, e: i32| (ldexp(a, e) - ldexp(b, e)) * (ldexp(a, e) + ldexp(b, e));
+    let signal = difference(to.alpha, from.alpha, unit - e) * ldexp(lambda, -2 * unit);
+    let growth = signal + difference(to.sigma, from.sigma, -e);
+    let (to, from) = (ldexp(var_to, 2 * (e_to - e)), ldexp(var_from, 2 * (e_from - e)));
+    if growth.re() >= 0.0 { (growth / from).ln_1p() * 0.5 } else { (-growth / to).ln_1p() * -0.5 }
 }
 
 /// Gain of the denoiser along the PF-ODE on one mode: what `E[x0 | x_to]` moves for each unit of `x_from`.
@@ -46,7 +59,11 @@ pub fn log_psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
 /// # Source
 /// Wang and Vastola 2023, the Gaussian score model.
 pub fn xi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
-    to.alpha * lambda / (to.var(lambda) * from.var(lambda)).sqrt()
+    let ((var_to, e_to), (var_from, e_from)) = (to.split_var(lambda), from.split_var(lambda));
+    let (alpha, spread) = (exponent(to.alpha.re()), exponent(lambda.re()));
+    // Everything of the order of 1, the powers of two apart: a product of two variances is out of range long before xi is.
+    let gain = ldexp(to.alpha, -alpha) * ldexp(lambda, -spread) / (var_to * var_from).sqrt();
+    ldexp(gain, alpha + spread - e_to - e_from)
 }
 
 #[cfg(test)]
@@ -92,6 +109,19 @@ mod tests {
         let (from, to) = (Level { alpha: 1.0, sigma: 1.0 }, Level { alpha: 1.0, sigma: 1.0 + f64::EPSILON });
         assert!(ulps(log_psi(0.0, from, to), f64::EPSILON.ln_1p()) <= 1.0);
         assert_eq!(log_psi(0.0, from, from), 0.0);
+    }
+
+    #[test]
+    fn squares_out_of_range_do_not_matter() {
+        let level = |alpha, sigma| Level { alpha, sigma };
+        let one = |x: f64| assert!((x - 1.0).abs() <= 4.0 * f64::EPSILON, "{x:e}");
+        one(xi(1e155, level(1.0, 0.5), level(1.0, 0.25)));
+        one(xi(1e-200, level(1.0, 1e-170), level(1.0, 0.0)));
+        one(psi(1.0, level(0.0, 1e200), level(0.0, 1e200)));
+        one(psi(1e300, level(1e150, 1.0), level(1e100, 0.0)) * 1e50);
+        one(log_psi(0.0, level(1.0, 1e-300), level(1.0, 1e300)) / (600.0 * std::f64::consts::LN_10));
+        let small = 2f64.powi(-27);
+        one(log_psi(1e-300, level(1.0, 1e-200), level(1.0 + small, 1e-200)) / small.ln_1p());
     }
 
     #[test]

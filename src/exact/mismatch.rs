@@ -43,7 +43,7 @@ pub fn wiener_risk(model: &Gaussian, data: &Gaussian, at: &PathPoint) -> Result<
     }
     let gain = |lambda: f64| wiener_gain(lambda, level.alpha, level.sigma);
     // 1 - alpha gain without the cancellation where the noise is low.
-    let miss = |lambda: f64| level.sigma * level.sigma / level.var(lambda);
+    let miss = |lambda: f64| level.noise_share(lambda);
     let spread = data.modes().t().to_owned() * &data.variances().mapv(f64::sqrt).insert_axis(ndarray::Axis(1));
     let shift = (&data.mean() - &model.mean()).insert_axis(ndarray::Axis(0));
     let energy = |x: ndarray::Array2<f64>| x.iter().map(|v| v * v).sum::<f64>();

@@ -58,7 +58,7 @@ pub fn straightness_on(law: &Gaussian, path: impl Fn(f64) -> Result<PathPoint>) 
             }
         };
         let bend = |&lambda: &f64| {
-            let rho = |level: Level| level.var(lambda).sqrt();
+            let rho = |level: Level| level.std(lambda);
             (velocity_gain(lambda, at, rate) * rho(at) - (rho(end) - rho(start))).powi(2)
         };
         lambdas.iter().map(bend).sum::<f64>() + means * (rate.alpha - (end.alpha - start.alpha)).powi(2)

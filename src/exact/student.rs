@@ -18,7 +18,7 @@ use ndarray::{Array2, ArrayView2, Zip};
 /// # Source
 /// Song et al. 2021, "Denoising diffusion implicit models", eq. 12 with eta = 0.
 pub fn ddim_gain<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
-    (to.alpha * from.alpha * lambda + to.sigma * from.sigma) / from.var(lambda)
+    from.projection(to, lambda)
 }
 
 /// Gain on one mode of DDIM through `levels`: the product over its steps.

@@ -1,5 +1,6 @@
 //! The Gaussian law: its denoiser is the Wiener filter, diagonal in the eigenbasis of the covariance.
 
+use crate::diffusion::level::Level;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
 use crate::law::{Law, SAMPLE_STREAM};
@@ -8,7 +9,7 @@ use crate::math::larger;
 use crate::math::matmul::matmul;
 use crate::math::moments::{Normalisation, mean_and_cov};
 use crate::math::noise::Noise;
-use crate::math::scalar::Scalar;
+use crate::math::scalar::{Scalar, exponent, ldexp};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use std::f64::consts::TAU;
 
@@ -46,7 +47,9 @@ pub struct Gaussian {
 /// `alpha lambda / (alpha^2 lambda + sigma^2)`; 0/0 where `sigma = 0` and `alpha^2 lambda = 0`
 /// (what a [`Gaussian`] denoises to there is its documented limit).
 pub fn wiener_gain<S: Scalar>(lambda: S, alpha: S, sigma: S) -> S {
-    alpha * lambda / (alpha * alpha * lambda + sigma * sigma)
+    let (var, e) = Level { alpha, sigma }.split_var(lambda);
+    let (signal, spread) = (exponent(alpha.re()), exponent(lambda.re()));
+    ldexp(ldexp(alpha, -signal) * ldexp(lambda, -spread) / var, signal + spread - 2 * e)
 }
 
 impl Gaussian {
@@ -704,5 +707,17 @@ mod tests {
                 assert_eq!(density(&(&along * scale), &(&across * (1e-10 * scale)), 1e-6), f64::NEG_INFINITY);
             }
         }
+    }
+
+    #[test]
+    fn covariances_of_any_size() {
+        // Eigenvalues 3 and 1 of a unit down to where numbers end; of 1e-310 a double holds 45 bits.
+        for (unit, tol) in [(1e-310, 1e-12), (1e-300, 1e-14), (1e300, 1e-14)] {
+            let law = Gaussian::new(array![0.0, 0.0], (array![[2.0, 1.0], [1.0, 2.0]] * unit).view()).unwrap();
+            assert!((law.variances()[0] / unit - 3.0).abs() <= tol && (law.variances()[1] / unit - 1.0).abs() <= tol, "{unit:e}");
+        }
+        assert_eq!(Gaussian::new(array![0.0], array![[5e-324]].view()).unwrap().variances()[0], 5e-324);
+        assert!((wiener_gain(1e300, 1.0, 1e200f64) / 1e-100 - 1.0).abs() <= 4.0 * f64::EPSILON);
+        assert_eq!(wiener_gain(1e-300, 1.0, 1e-200), 1.0);
     }
 }

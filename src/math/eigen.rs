@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result, finite};
 use crate::math::larger;
+use crate::math::scalar::{exponent, ldexp};
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::evd::{ComputeEigenvectors, self_adjoint_evd, self_adjoint_evd_scratch};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ShapeBuilder};
@@ -65,6 +66,13 @@ pub fn symmetric_eigen_with(backend: Backend, a: ArrayView2<f64>) -> Result<Eige
     finite("symmetric matrix", a.iter())?;
     if n == 0 {
         return Ok(Eigen { values: Array1::zeros(0), vectors: Array2::zeros((0, 0)) });
+    }
+    // The iteration forms products of two entries, which a power of two keeps in range.
+    let unit = exponent(a.iter().fold(0.0, |m: f64, x| m.max(x.abs())));
+    if unit.abs() > 300 {
+        let mut e = symmetric_eigen_with(backend, a.mapv(|x| ldexp(x, -unit)).view())?;
+        e.values.mapv_inplace(|v| ldexp(v, unit));
+        return Ok(e);
     }
     let mut e = match backend {
         Backend::Faer => faer_eigen(a)?,
@@ -203,6 +211,10 @@ mod tests {
             assert_eigen(&array![[-2.0]], backend);
             assert_eigen(&array![[0.0, 1e-200], [1e-200, 0.0]], backend);
             assert_eigen(&array![[1e200, 1e199], [1e199, -1e200]], backend);
+            for unit in [1e-300, 1e300] {
+                let e = symmetric_eigen_with(backend, (array![[2.0, 1.0], [1.0, 2.0]] * unit).view()).unwrap();
+                assert!((e.values[0] / unit - 3.0).abs() <= 1e-14 && (e.values[1] / unit - 1.0).abs() <= 1e-14);
+            }
             assert_eq!(symmetric_eigen_with(backend, Array2::zeros((0, 0)).view()).unwrap().values.len(), 0);
         }
         assert_eq!(symmetric_eigen(array![[-2.0]].view()).unwrap().vectors, array![[1.0]]);

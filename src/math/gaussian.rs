@@ -36,13 +36,19 @@ fn x_minus_2_atanh<S: Scalar>(x: S, r: S) -> S {
     r * (x - s * series * 2.0)
 }
 
+/// `ln(2 pi var)`, also where the product is out of range.
+pub(crate) fn ln_tau_times<S: Scalar>(var: S) -> S {
+    let product = var * TAU;
+    if product.re().is_normal() { product.ln() } else { var.ln() + S::from(TAU).ln() }
+}
+
 /// `ln N(x; mean, var)` in nats, for `var > 0`.
 ///
 /// # Formula
 /// `-((x - mean)^2 / var + ln(2 pi var)) / 2`
 pub fn log_density_normal<S: Scalar>(x: S, mean: S, var: S) -> S {
     let z = x - mean;
-    -(z / var * z + (var * TAU).ln()) * 0.5
+    -(z / var * z + ln_tau_times(var)) * 0.5
 }
 
 /// Differential entropy of `N(., var)` in nats; `-inf` for a point mass.
@@ -50,7 +56,7 @@ pub fn log_density_normal<S: Scalar>(x: S, mean: S, var: S) -> S {
 /// # Formula
 /// `(1 + ln(2 pi var)) / 2`
 pub fn entropy_normal<S: Scalar>(var: S) -> S {
-    ((var * TAU).ln() + 1.0) * 0.5
+    (ln_tau_times(var) + 1.0) * 0.5
 }
 
 /// Cross-entropy `-E[ln N(x; m2, v2)]` over `x ~ N(m1, v1)` in nats, for `v2 > 0`.
@@ -58,7 +64,7 @@ pub fn entropy_normal<S: Scalar>(var: S) -> S {
 /// # Formula
 /// `(ln(2 pi v2) + (v1 + (m1 - m2)^2) / v2) / 2`
 pub fn cross_entropy_normal<S: Scalar>(m1: S, v1: S, m2: S, v2: S) -> S {
-    ((v2 * TAU).ln() + v1 / v2) * 0.5 + kl_normal_mean(m1, m2, v2)
+    (ln_tau_times(v2) + v1 / v2) * 0.5 + kl_normal_mean(m1, m2, v2)
 }
 
 /// `KL(N(m1, v1) || N(m2, v2))` in nats, for `v1 >= 0` (infinite at 0) and `v2 > 0`; at most 4 ulp from the exact value.

@@ -212,7 +212,7 @@ fn philox<const N: usize>(c: &mut [[u64; N]; 4], [mut k0, mut k1]: [u32; 2]) {
     }
 }
 
-/// The standard normal's inverse distribution function for `p` in (0, 1), the same bits on every IEEE 754 machine.
+/// The standard normal's inverse distribution function for `p` in (0, 1), infinite at 0 and 1 and NaN beyond; the same bits on every IEEE 754 machine.
 ///
 /// Exact to about 1e-16 relative in exact arithmetic, a few ulp as computed; odd about 1/2 to the bit wherever `1 - p` is exact.
 ///
@@ -227,7 +227,15 @@ fn philox<const N: usize>(c: &mut [[u64; N]; 4], [mut k0, mut k1]: [u32; 2]) {
 /// ```
 pub fn normal_quantile(p: f64) -> f64 {
     let q = p - 0.5;
-    if q.abs() <= CENTRAL { central_quantile(q) } else { tail_quantile(p) }
+    if q.abs() <= CENTRAL {
+        return central_quantile(q);
+    }
+    match p {
+        0.0 => f64::NEG_INFINITY,
+        1.0 => f64::INFINITY,
+        _ if p > 0.0 && p < 1.0 => tail_quantile(p),
+        _ => f64::NAN,
+    }
 }
 
 /// Where the central form ends, in `|p - 1/2|`.
@@ -240,8 +248,13 @@ fn central_quantile(q: f64) -> f64 {
 }
 
 fn tail_quantile(p: f64) -> f64 {
-    let r = tail_root(p);
+    let r = if p.is_subnormal() { subnormal_root(p) } else { tail_root(p) };
     if r <= 5.0 { near_tail_quantile(p) } else { signed(p, horner(&FAR_TAIL.0, r - 5.0) / horner(&FAR_TAIL.1, r - 5.0)) }
+}
+
+/// [`tail_root`] of a subnormal number, from the logarithm of `2^64` times it.
+fn subnormal_root(p: f64) -> f64 {
+    (64.0 * std::f64::consts::LN_2 - ln(p * 2f64.powi(64))).sqrt()
 }
 
 /// Whether [`near_tail_quantile`] may not do, beyond `e^-25` of the mass: 2 draws in 10^10 are looked at again.

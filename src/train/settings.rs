@@ -172,7 +172,8 @@ pub struct OptimiserSettings {
     pub warm_up: u64,
     /// What the rate does then.
     pub decay: Decay,
-    /// Longest gradient, longer ones being shortened to it; 0 for any.
+    /// Longest gradient, longer ones being shortened to just that; 0 for any. torch's `clip_grad_norm_` divides by the length plus 1e-6,
+    /// so that a gradient clipped there is shorter by 1e-6 over its length: 1e-6 of itself at a length of 1.
     pub clip: f64,
     /// Whether the last convolution begins at 0, so that the network's first output is 0.
     pub zero_output: bool,
