@@ -17,5 +17,5 @@ mkdir -p $crate/.cargo
 cp .cargo/mutants.toml $crate/.cargo
 cp Cargo.lock rustfmt.toml $crate
 # The dependencies stay, so that their builds are shared; the program and the bench go.
-sed -e '/^default-run/d; /^readme/d; /^\[\[bench\]\]/,$d' Cargo.toml >$crate/Cargo.toml
+sed -e '/^default-run/d; /^readme/d; /^build = /d; /^\[\[bench\]\]/,$d' Cargo.toml >$crate/Cargo.toml
 printf '[workspace]\n' >>$crate/Cargo.toml
