@@ -6,10 +6,10 @@
 use ndarray::Array2;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::path::{Path, PathRow};
 use tweedie::diffusion::schedule::{Row, Schedule, Table};
-use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::exact::gains::{self};
 use tweedie::exact::pf_ode::pf_ode_measured;
 use tweedie::exact::reverse_sde::{self, Churn};
