@@ -3,9 +3,11 @@
 //! `UPDATE=1 cargo test --release accuracy` rewrites the committed table; without it the test holds the functions to their bounds
 //! and the committed table to the functions, domains and bounds tested here (the measured figures may move with the C library).
 
+use ndarray::Array2;
 use num_dual::DualNum;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::decoder::DiscretisedGaussian;
 use tweedie::diffusion::elbo;
 use tweedie::diffusion::level::Level;
@@ -13,8 +15,13 @@ use tweedie::diffusion::path::{Path, PathRow};
 use tweedie::diffusion::preconditioning::{Preconditioning, input_var, target_var};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::schedule::{Row, Schedule, Table};
+use tweedie::exact::pf_ode::pf_ode_measured;
+use tweedie::exact::reverse_sde::{self, Churn};
 use tweedie::exact::{emergence, gains, student};
+use tweedie::law::empirical::Empirical;
 use tweedie::law::gaussian::wiener_gain;
+use tweedie::law::mixture::Mixture;
+use tweedie::law::{Gaussian, Law};
 use tweedie::math::dd::Dd;
 use tweedie::math::gaussian::kl_normal;
 use tweedie::math::noise::normal_quantile;
@@ -372,6 +379,8 @@ fn accuracy() {
     }
 
     extremes(&mut report);
+    far_and_tied(&mut report);
+    flows(&mut report);
 
     let markdown = report.markdown();
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reports/accuracy.md");
@@ -387,6 +396,110 @@ fn accuracy() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(contract(&committed), contract(&markdown), "reports/accuracy.md is stale: UPDATE=1 cargo test --release accuracy");
+}
+
+/// Two points in the plane, far off them and tied: every output of the empirical law, and of the mixture of two point masses.
+fn far_and_tied(report: &mut Report) {
+    let golden = Golden::read("two_points.csv");
+    let at = ["ax", "ay", "bx", "by", "alpha", "sigma", "x", "y"];
+    let domain = "two points, to 1e9 sigma off and tied down to sigma = 8e-9";
+    let points = |n: &[f64]| ndarray::array![[n[0], n[1]], [n[2], n[3]]];
+    let state = |n: &[f64]| (ndarray::array![[n[6], n[7]]], PathPoint::still(n[4], n[5]));
+    let empirical = |n: &[f64]| -> Box<dyn Law> { Box::new(Empirical::new(points(n)).unwrap()) };
+    let mixture = |n: &[f64]| -> Box<dyn Law> {
+        let parts = points(n).rows().into_iter().map(|y| Gaussian::isotropic(y.to_owned(), 0.0).unwrap()).collect();
+        Box::new(Mixture::new(ndarray::array![1.0, 1.0], parts).unwrap())
+    };
+    type Build<'a> = &'a dyn Fn(&[f64]) -> Box<dyn Law>;
+    for (name, law) in [("Empirical", &empirical as Build), ("Mixture", &mixture as Build)] {
+        let mut compare = |what: &str, want: &str, bound: f64, got: &dyn Fn(&dyn Law, &Array2<f64>, &PathPoint) -> f64| {
+            report.compare((&format!("{name}::{what}"), domain), &golden, want, &at, bound, |n| {
+                let (x, at) = state(n);
+                got(law(n).as_ref(), &x, &at)
+            });
+        };
+        // 1e-12 of an exponent is 4,500 ulp of a weight; an x0_hat between opposite points cancels four of them.
+        compare("denoise", "x0_hat", 20_000.0, &|law, x, at| law.denoised(x.view(), at)[[0, 0]]);
+        compare("posterior_cov", "variance", 20_000.0, &|law, x, at| law.posterior_cov(x.row(0), at)[[0, 0]]);
+        compare("jacobian", "jacobian", 20_000.0, &|law, x, at| law.jacobian(x.row(0), at)[[0, 0]]);
+        compare("log_density", "log_density", 8.0, &|law, x, at| law.log_density(x.view(), at)[0]);
+    }
+    // Between the points the score passes 0; an error is measured there against its two terms, not against what they leave.
+    let (ax, x, sigma, score) = (golden.column("ax"), golden.column("x"), golden.column("sigma"), golden.column("score"));
+    let leaves = |r: &&Vec<String>| {
+        let [ax, x, sigma, score] = [ax, x, sigma, score].map(|k| r[k].parse::<f64>().unwrap());
+        score.abs() * sigma * sigma >= 0.01 * (ax - x).abs()
+    };
+    let scores = Golden { header: golden.header.clone(), rows: golden.rows.iter().filter(leaves).cloned().collect() };
+    let domain_of_score = "the same, where its two terms leave 1 % of each and more";
+    for (name, law) in [("Empirical::score", &empirical as Build), ("Mixture::score", &mixture as Build)] {
+        report.compare((name, domain_of_score), &scores, "score", &at, 20_000.0, |n| {
+            let ((x, at), mut score) = (state(n), Array2::zeros((1, 2)));
+            law(n).score(x.view(), &at, score.view_mut());
+            score[[0, 0]]
+        });
+    }
+    report.compare(("Empirical::responsibilities", domain), &golden, "weight", &at, 5_000.0, |n| {
+        let (x, at) = state(n);
+        Empirical::new(points(n)).unwrap().responsibilities(x.view(), &at)[[0, 0]]
+    });
+    report.compare(("Empirical::posterior_var", domain), &golden, "variance", &at, 20_000.0, |n| {
+        let (x, at) = state(n);
+        Empirical::new(points(n)).unwrap().posterior_var(x.view(), &at)[[0, 0]]
+    });
+}
+
+/// Reverse SDEs with Langevin churn, and the PF-ODE of laws in one dimension, which keeps quantiles.
+fn flows(report: &mut Report) {
+    let golden = Golden::read("langevin_variance.csv");
+    let level = |sigma| Level { alpha: 1.0, sigma };
+    let domain = "lambda 0 to 1e4, sigma 80 to 0, also close levels";
+    report.compare(
+        ("reverse_sde::variance", domain),
+        &golden,
+        "variance",
+        &["lambda", "s_from", "s_to", "start", "rate"],
+        64.0,
+        |n| reverse_sde::variance(n[0], n[3], level(n[1]), level(n[2]), Churn::Langevin(n[4])),
+    );
+
+    let golden = Golden::read("flow_1d.csv");
+    let solution = |n: &[f64]| {
+        let means = &n[1..=n[0] as usize];
+        let law: Box<dyn Law> = if n[5] == 0.0 {
+            Box::new(Empirical::new(Array2::from_shape_fn((means.len(), 1), |(i, _)| means[i])).unwrap())
+        } else {
+            let parts = means.iter().map(|m| Gaussian::isotropic(ndarray::array![*m], n[5]).unwrap()).collect();
+            Box::new(Mixture::new(ndarray::Array1::ones(means.len()), parts).unwrap())
+        };
+        let points = [PathPoint::still(n[6], n[7]), PathPoint::still(n[9], n[10])];
+        let solution = pf_ode_measured(law.as_ref(), ndarray::array![[n[8]]].view(), &points).unwrap();
+        let unit = (n[9] * law.cov()[[0, 0]].sqrt()).hypot(n[10]);
+        (solution.states[1][[0, 0]], solution.errors[1] * unit)
+    };
+    // What the solver says of its error is above the error itself, in every case: that is the bound of 1 here.
+    let wanted = golden.column("x_to");
+    for row in &golden.rows {
+        let numbers: Vec<f64> = row.iter().map(|s| s.parse().unwrap()).collect();
+        let (got, said) = solution(&numbers);
+        let error = (Dd::from(got) - row[wanted].parse::<Dd>().unwrap()).hi().abs();
+        println!("{row:?}: {got} error {error:e} said {said:e}");
+        assert!(error <= said, "{row:?}: {got}, off by {error:e}, said {said:e}");
+    }
+    let which = |pairs: bool| Golden {
+        header: golden.header.clone(),
+        rows: golden.rows.iter().filter(|r| (r[0] == "4.0") == pairs).cloned().collect(),
+    };
+    let at = ["m1", "m2", "sigma", "x", "sigma_to"];
+    report.compare(
+        ("pf_ode_solve", "two modes about a mean of 0 to 1e9, noise to data"),
+        &which(false),
+        "x_to",
+        &at,
+        5_000.0,
+        |n| solution(n).0,
+    );
+    report.compare(("pf_ode_solve", "two pairs of near points, data to noise"), &which(true), "x_to", &at, 5e6, |n| solution(n).0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::options::{Parameters, PathName};
 use super::output::{self, Target};
 use crate::data::npy;
 use crate::error::{Error, Result};
-use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
+use crate::exact::pf_ode::{pf_ode_map, pf_ode_measured};
 use ndarray::Axis;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -15,7 +15,8 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tweedie solve --law law.json --path vp --from 1 --to 0 noise.npy -o data.npy\n\n\
                   law.json is for example {\"kind\": \"gaussian\", \"mean\": [0, 1], \"variances\": [4, 0.25]}. noise.npy holds the states at time --from, \
-                  shape (n, d) or (d,). A Gaussian is solved in closed form, every other law by an adaptive integrator (errors about 1e-12).")]
+                  shape (n, d) or (d,). A Gaussian is solved in closed form, every other law by an adaptive integrator, which \
+                  reports the error that it reached, relative to the law's deviation at --to.")]
 pub struct Args {
     /// Law of the data: gaussian, mixture or empirical
     #[arg(long, value_name = "LAW.json")]
@@ -47,6 +48,15 @@ struct Summary {
     states: usize,
     dim: usize,
     method: &'static str,
+    /// Of the integrator: estimated error relative to the law's deviation at the end, and its steps.
+    #[serde(flatten)]
+    reached: Option<Reached>,
+}
+
+#[derive(Serialize)]
+struct Reached {
+    error: f64,
+    steps: usize,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
@@ -65,23 +75,27 @@ pub fn run(args: &Args) -> Result<Outcome> {
         return Err(Error::file(&args.states, problem, "pass states of the law's dimension"));
     }
     let x = x.into_shape_with_order((n, d)).expect("C order");
-    let (y, method) = match &law {
-        LawFile::Gaussian(law) => (pf_ode_map(law, x.view(), &from, &to)?, "closed form"),
+    let (y, method, reached) = match &law {
+        LawFile::Gaussian(law) => (pf_ode_map(law, x.view(), &from, &to)?, "closed form", None),
         other => {
-            let states = pf_ode_solve(other.law(), x.view(), &[from, to])?;
-            (states.into_iter().next_back().expect("a state for each point"), "adaptive integrator")
+            let mut solution = pf_ode_measured(other.law(), x.view(), &[from, to])?;
+            let reached = Reached { error: solution.errors[1], steps: solution.steps };
+            (solution.states.swap_remove(1), "adaptive integrator", Some(reached))
         }
     };
     let y = if shape.len() == 1 { y.index_axis_move(Axis(0), 0).into_dyn() } else { y.into_dyn() };
     let mut bytes = Vec::new();
     npy::write(&y, &mut bytes).expect("memory takes every byte");
     args.output.write(&bytes)?;
-    if let Some(target) = &args.json {
-        target.write(&output::json(&Summary { states: n, dim: d, method }))?;
-    }
     if let (Target::File(path), false) = (&args.output, args.json == Some(Target::Stdout)) {
         let plural = if n == 1 { "" } else { "s" };
-        output::print(format!("{}: {n} state{plural} of dimension {d}, {method}\n", path.display()))?;
+        let accuracy = reached
+            .as_ref()
+            .map_or(String::new(), |r| format!(", {} steps, error about {:.0e} of the law's deviation", r.steps, r.error));
+        output::print(format!("{}: {n} state{plural} of dimension {d}, {method}{accuracy}\n", path.display()))?;
+    }
+    if let Some(target) = &args.json {
+        target.write(&output::json(&Summary { states: n, dim: d, method, reached }))?;
     }
     Ok(Outcome::Success)
 }

@@ -223,7 +223,8 @@ mod tests {
             };
             let states = array![[0.3 / from.alpha, (0.3 + start.sqrt()) / from.alpha]];
             let scale_of = 1.0 + size(&states);
-            let end = integrate(f, states, (from.edm_sigma().ln(), to.edm_sigma().ln()), &[scale_of; 2], 1e-14).unwrap() * to.alpha;
+            let allowed = |_: f64, y: &Array2<f64>| Array2::from_elem(y.dim(), 1e-14 * scale_of);
+            let end = integrate(f, states, (from.edm_sigma().ln(), to.edm_sigma().ln()), allowed).unwrap().0 * to.alpha;
             let std = (end[[0, 1]] - end[[0, 0]]).abs();
             // 100 steps of 1e-14 of the start's size, each magnified by what guidance amplifies on its way (up to P ratios of 1e4, to the power |scale - 1| / 2).
             let growth = 10f64.powf((u - c).abs() * 0.5 * (scale - 1.0).abs().max(scale.abs()));

@@ -1,16 +1,27 @@
 //! A reference integrator of ordinary differential equations: Gragg's midpoint rule, extrapolated (Bulirsch and Stoer), adaptive.
 
 use crate::error::{Error, Result};
-use crate::math::larger;
+use crate::math::dd::Dd;
 use ndarray::{Array2, Zip};
 
 /// Columns of the extrapolation table: orders 2, 4, ..., 16.
 const COLUMNS: usize = 8;
+/// Steps, kept or not, after which an integration is given up.
+pub(crate) const MAX_STEPS: usize = 10_000;
 
-/// Carries `y' = f(x, y)` from `a` to `b`, each step's estimated error at most `tol * scale[j]` in column j.
+/// Where an integration stopped before its end, and why.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub at: f64,
+    pub why: &'static str,
+}
+
+/// Carries `y' = f(x, y)` from `a` to `b` and counts the steps; each step's estimated error is at most `allowed(x, y)`, entry by entry.
+///
+/// Steps are computed as increments and added up with the rounding of each sum carried on, so that many small ones cost no digits of `y`.
 ///
 /// # Errors
-/// [`Error::Singular`] where the step falls below 1e-13 of the interval: the solution is not smooth there.
+/// [`Stopped`] where the step falls below 1e-13 of the interval (the solution is not smooth there), or after [`MAX_STEPS`].
 ///
 /// # Source
 /// Hairer, Norsett and Wanner, "Solving ordinary differential equations I", section II.9.
@@ -18,53 +29,60 @@ pub(crate) fn integrate(
     mut f: impl FnMut(f64, &Array2<f64>, &mut Array2<f64>),
     mut y: Array2<f64>,
     (a, b): (f64, f64),
-    scale: &[f64],
-    tol: f64,
-) -> Result<Array2<f64>> {
-    let (mut x, mut step) = (a, (b - a) / 8.0);
-    let mut slope = Array2::zeros(y.dim());
+    allowed: impl Fn(f64, &Array2<f64>) -> Array2<f64>,
+) -> Result<(Array2<f64>, usize), Stopped> {
+    let (mut x, mut step, mut steps) = (a, (b - a) / 8.0, 0);
+    let (mut first_slope, mut rest) = (Array2::zeros(y.dim()), Array2::<f64>::zeros(y.dim()));
+    let mut scratch = (Array2::zeros(y.dim()), Array2::zeros(y.dim()));
     while x != b {
         let last = (b - x).abs() <= step.abs() * (1.0 + 1e-9);
         let h = if last { b - x } else { step };
         if h.abs() < 1e-13 * (b - a).abs() {
-            let why = "the step size fell below 1e-13 of the interval";
-            return Err(Error::singular("the trajectory", format!("integration variable {x}"), why, "stop before this point"));
+            return Err(Stopped { at: x, why: "the step size fell below 1e-13 of the interval, so the slope is not smooth there" });
         }
-        f(x, &y, &mut slope);
-        let first_slope = slope.clone();
+        if steps == MAX_STEPS {
+            return Err(Stopped { at: x, why: "10,000 steps lead no further" });
+        }
+        steps += 1;
+        f(x, &y, &mut first_slope);
+        let allowed = allowed(x, &y);
         let mut table: Vec<Array2<f64>> = Vec::with_capacity(COLUMNS);
         let mut accepted = None;
         for column in 0..COLUMNS {
             let substeps = 2 * (column + 1);
-            let mut value = midpoint(&mut f, x, h, &y, &first_slope, substeps, &mut slope);
+            let mut value = midpoint(&mut f, x, h, &y, &first_slope, substeps, &mut scratch);
             // Neville's scheme in h^2: each row replaces the row above it, from the left.
             for (k, above) in table.iter_mut().enumerate() {
                 let ratio = substeps as f64 / (2 * (column - k)) as f64;
                 let next = &value + &((&value - &*above) / (ratio * ratio - 1.0));
                 *above = std::mem::replace(&mut value, next);
             }
-            let error = table.last().map_or(f64::INFINITY, |previous| {
-                let gaps = value.indexed_iter().map(|((i, j), v)| (v - previous[[i, j]]).abs() / scale[j]);
-                gaps.fold(0.0, larger)
+            // Written so that a NaN is too much.
+            let close = table.last().is_some_and(|previous| {
+                Zip::from(&value).and(previous).and(&allowed).all(|v, p, allowed| (v - p).abs() <= *allowed)
             });
             table.push(value);
-            if error <= tol {
+            if close {
                 accepted = table.pop().map(|value| (value, column));
                 break;
             }
         }
         match accepted {
             Some((value, column)) => {
-                (x, y) = (if last { b } else { x + h }, value);
+                x = if last { b } else { x + h };
+                Zip::from(&mut y).and(&mut rest).and(&value).for_each(|y, rest, v| {
+                    let sum = Dd::sum_of(*y, v + *rest);
+                    (*y, *rest) = (sum.hi(), sum.lo());
+                });
                 step = h * [4.0, 4.0, 3.0, 2.0, 1.6, 1.3, 1.0, 0.8][column];
             }
             None => step = 0.35 * h,
         }
     }
-    Ok(y)
+    Ok((y, steps))
 }
 
-/// `substeps` (even) explicit midpoint steps over `h`, whose error is a series in `(h / substeps)^2`.
+/// What `substeps` (even) explicit midpoint steps over `h` add to `y`, whose error is a series in `(h / substeps)^2`.
 fn midpoint(
     f: &mut impl FnMut(f64, &Array2<f64>, &mut Array2<f64>),
     x: f64,
@@ -72,12 +90,13 @@ fn midpoint(
     y: &Array2<f64>,
     first_slope: &Array2<f64>,
     substeps: usize,
-    slope: &mut Array2<f64>,
+    (state, slope): &mut (Array2<f64>, Array2<f64>),
 ) -> Array2<f64> {
     let small = h / substeps as f64;
-    let (mut before, mut now) = (y.clone(), y + &(first_slope * small));
+    let (mut before, mut now) = (Array2::zeros(y.dim()), first_slope * small);
     for i in 1..substeps {
-        f(x + small * i as f64, &now, slope);
+        Zip::from(&mut *state).and(y).and(&now).for_each(|s, y, now| *s = y + now);
+        f(x + small * i as f64, state, slope);
         Zip::from(&mut before).and(&*slope).for_each(|b, s| *b += 2.0 * small * s);
         std::mem::swap(&mut before, &mut now);
     }
@@ -89,6 +108,11 @@ mod tests {
     use super::*;
     use ndarray::array;
 
+    /// The same error in every entry.
+    fn up_to(tol: f64) -> impl Fn(f64, &Array2<f64>) -> Array2<f64> {
+        move |_, y| Array2::from_elem(y.dim(), tol)
+    }
+
     #[test]
     fn a_rotation_and_a_decay() {
         // y'' = -y over ten turns, and y' = -y.
@@ -96,7 +120,7 @@ mod tests {
             dy.assign(&array![[y[[0, 1]], -y[[0, 0]], -y[[0, 2]]]]);
         };
         let end = 20.0 * std::f64::consts::PI;
-        let y = integrate(f, array![[1.0, 0.0, 1.0]], (0.0, end), &[1.0; 3], 1e-13).unwrap();
+        let y = integrate(f, array![[1.0, 0.0, 1.0]], (0.0, end), up_to(1e-13)).unwrap().0;
         // About 60 steps, each at most 1e-13 off.
         assert!((y[[0, 0]] - 1.0).abs() <= 1e-11 && y[[0, 1]].abs() <= 1e-11, "{y}");
         assert!((y[[0, 2]] - (-end).exp()).abs() <= 1e-12, "{y}");
@@ -105,7 +129,9 @@ mod tests {
     #[test]
     fn a_blow_up_is_an_error() {
         let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&y.mapv(|y| y * y));
-        assert!(integrate(f, array![[1.0]], (0.0, 2.0), &[1.0], 1e-12).is_err());
+        let stopped = integrate(f, array![[1.0]], (0.0, 2.0), up_to(1e-12)).unwrap_err();
+        // y = 1 / (1 - x).
+        assert!((stopped.at - 1.0).abs() <= 1e-6 && stopped.why.contains("step size"), "{stopped:?}");
     }
 
     #[test]
@@ -113,7 +139,7 @@ mod tests {
         // The same rotation in units of 1e-6: errors of 1e-13 of the unit, not of 1.
         let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&array![[y[[0, 1]], -y[[0, 0]]]]);
         let unit = 1e-6;
-        let y = integrate(f, array![[unit, 0.0]], (0.0, 2.0 * std::f64::consts::PI), &[unit; 2], 1e-13).unwrap();
+        let y = integrate(f, array![[unit, 0.0]], (0.0, 2.0 * std::f64::consts::PI), up_to(1e-13 * unit)).unwrap().0;
         assert!((y[[0, 0]] - unit).abs() <= 1e-11 * unit && y[[0, 1]].abs() <= 1e-11 * unit, "{y}");
     }
 
@@ -122,10 +148,30 @@ mod tests {
         // y' = k y over intervals of any length (one of 8, whose first step is 1), and one that lies far out.
         for length in [1e-8, 8.0, 1e8] {
             let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&(y / length));
-            let y = integrate(f, array![[1.0]], (0.0, length), &[1.0], 1e-13).unwrap();
+            let y = integrate(f, array![[1.0]], (0.0, length), up_to(1e-13)).unwrap().0;
             assert!((y[[0, 0]] - 1f64.exp()).abs() <= 1e-11, "{length}: {y}");
         }
         let rise = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(1.0);
-        assert_eq!(integrate(rise, array![[0.0]], (1e13, 1e13 + 1.0), &[1.0], 1e-13).unwrap()[[0, 0]], 1.0);
+        assert_eq!(integrate(rise, array![[0.0]], (1e13, 1e13 + 1.0), up_to(1e-13)).unwrap().0[[0, 0]], 1.0);
+    }
+
+    #[test]
+    fn an_integration_has_an_end() {
+        // A slope with a jump in every thousandth needs more steps than are allowed, and says how far it came.
+        let saw = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill((x * 1000.0).floor().rem_euclid(2.0));
+        let stopped = integrate(saw, array![[0.0]], (0.0, 1e3), up_to(1e-12)).unwrap_err();
+        assert!(stopped.at > 0.0 && stopped.at < 1e3 && stopped.why.starts_with("10,000 steps"), "{stopped:?}");
+        // NaN is never close enough.
+        let lost = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(f64::NAN);
+        assert!(integrate(lost, array![[0.0]], (0.0, 1.0), up_to(1e-12)).is_err());
+    }
+
+    #[test]
+    fn small_steps_add_up() {
+        // Back to 1e6 after fifty turns of y' = sin x: hundreds of steps, each of which would round to 1e-10.
+        let f = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(x.sin());
+        let (y, steps) = integrate(f, array![[1e6]], (0.0, 100.0 * std::f64::consts::PI), up_to(1e-13)).unwrap();
+        assert!(steps >= 200, "{steps}");
+        assert!((y[[0, 0]] - 1e6).abs() <= 1.2e-10, "{:e}", y[[0, 0]] - 1e6);
     }
 }

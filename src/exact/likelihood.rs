@@ -4,7 +4,7 @@ use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::gains::log_psi;
-use crate::exact::pf_ode::{pf_ode_map, regular, solve};
+use crate::exact::pf_ode::{Flow, pf_ode_map, regular};
 use crate::law::{Gaussian, Law};
 use ndarray::{Array1, ArrayView2, s};
 
@@ -77,7 +77,7 @@ pub fn log_likelihood_solve(law: &dyn Law, x: ArrayView2<f64>, from: &PathPoint,
             "end at pure noise, where the density is known",
         ));
     }
-    let end = solve(law, x, &[*from, *to], true)?.swap_remove(1);
+    let end = Flow::new(law).with_log_det().solve(x, &[*from, *to])?.0.swap_remove(1);
     let d = law.dim();
     Ok(law.log_density(end.slice(s![.., ..d]), to) + end.column(d))
 }
@@ -119,7 +119,7 @@ mod tests {
         #[test]
         fn the_integrated_trace_is_the_sum_of_log_gains(law in gaussian(3), [from, to, _] in three_points(), seed: u64) {
             let x = normal_rows(1, 3, seed);
-            let end = solve(&law, x.view(), &[from, to], true).unwrap().swap_remove(1);
+            let end = Flow::new(&law).with_log_det().solve(x.view(), &[from, to]).unwrap().0.swap_remove(1);
             let want = log_det(&law, &from, &to).unwrap();
             // 1e-13 d a step, about 30 steps.
             prop_assert!((end[[0, 3]] - want).abs() <= 1e-11 * (1.0 + want.abs()), "{} {want}", end[[0, 3]]);

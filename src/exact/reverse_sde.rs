@@ -26,8 +26,9 @@ pub enum Churn {
 ///
 /// # Formula
 /// `-int g^2 / 2 dtau / (lambda + tau)` over tau from `tau_to` to `tau_from`. Constant g: `g^2` times the [`log_psi`] of the unscaled state. Langevin:
-/// `-rate (s - sqrt(lambda) atan(s / sqrt(lambda)))`, the bracket taken between the two `s = edm_sigma`. From `alpha = 0` (infinite
-/// `edm_sigma`) it is `-inf`: everything is forgotten.
+/// `-rate (s - sqrt(lambda) atan(s / sqrt(lambda)))`, the bracket taken between the two `s = edm_sigma`: with the difference h of these,
+/// `p = s_from s_to` and `q = sqrt(lambda) h / (lambda + p)` it is `h p / (lambda + p) + sqrt(lambda) (q - atan q)`, two terms of one sign. From
+/// `alpha = 0` (infinite `edm_sigma`) it is `-inf`: everything is forgotten.
 pub fn log_forgetting<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>, churn: Churn) -> S {
     match churn {
         // The PF-ODE also starts from alpha = 0, where the general case would be 0 times infinity.
@@ -37,11 +38,30 @@ pub fn log_forgetting<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>, churn:
             log_psi(lambda, unscaled(from), unscaled(to)) * (g * g)
         }
         Churn::Langevin(rate) => {
+            let alphas = from.alpha * to.alpha;
+            // The difference of the two s as the change of each coefficient: both have one sign on a path.
+            let h = ((to.sigma - from.sigma) * from.alpha - from.sigma * (to.alpha - from.alpha)) / alphas;
+            let product = from.sigma * to.sigma;
+            let var = lambda * alphas + product;
+            if lambda.re() == 0.0 || var.re() == 0.0 || alphas.re() == 0.0 {
+                // A point mass, and an end at infinity.
+                return h * rate;
+            }
             let root = lambda.sqrt();
-            let primitive = |level: Level<S>| level.sigma / level.alpha - root * level.sigma.atan2(level.alpha * root);
-            (primitive(to) - primitive(from)) * rate
+            (h * product / var + root * less_atan(root * h * alphas / var)) * rate
         }
     }
+}
+
+/// `q - atan q`, with its digits near 0.
+fn less_atan<S: Scalar>(q: S) -> S {
+    if q.re().abs() > 0.5 {
+        return q - q.atan();
+    }
+    // q^3 / 3 - q^5 / 5 + ...: below 1/2 the 27th term is 4^-26 / 55 of the first.
+    let square = q * q;
+    let series = (0..27).rev().fold(q * 0.0, |sum, n| -sum * square + 1.0 / f64::from(2 * n + 3));
+    q * square * series
 }
 
 /// Gain on the mean of one mode, from one level to a cleaner one.
@@ -263,5 +283,25 @@ mod tests {
             let message = reverse_law(&data, &start, &from, &to, Churn::Constant(churn)).unwrap_err().to_string();
             assert!(message.starts_with("churn"), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_keeps_its_digits() {
+        let langevin =
+            |lambda: f64, s: f64, t: f64| log_forgetting(lambda, Level::new(1.0, s), Level::new(1.0, t), Churn::Langevin(1.0));
+        // s - atan s = s^3 / 3 - s^5 / 5 + ..., where the two terms agree to ten digits; and to a level of the same ratio on another scale.
+        let (s, want) = (1e-5f64, -1e-15 / 3.0 + 1e-25 / 5.0);
+        assert!((langevin(1.0, s, 0.0) / want - 1.0).abs() <= 8.0 * f64::EPSILON);
+        let scaled = log_forgetting(1.0, Level::new(0.5, 0.5 * s), Level::new(0.25, 0.0), Churn::Langevin(1.0));
+        assert!((scaled / want - 1.0).abs() <= 8.0 * f64::EPSILON);
+        // On both sides of the series' border, and against arctangents far from it.
+        for s in [0.4999f64, 0.5, 0.5001, 3.0, 80.0] {
+            assert!((langevin(1.0, s, 0.0) / (s.atan() - s) - 1.0).abs() <= 64.0 * f64::EPSILON, "{s}");
+        }
+        // A point mass forgets by the difference of the levels; at equal ones nothing is forgotten.
+        assert_eq!(langevin(0.0, 2.0, 0.5), -1.5);
+        assert_eq!(langevin(0.0, 2.0, 0.0), -2.0);
+        assert_eq!(langevin(3.0, 0.7, 0.7), 0.0);
+        assert_eq!(log_forgetting(1.0, Level::new(0.0, 1.0), Level::clean(), Churn::Langevin(1.0)), f64::NEG_INFINITY);
     }
 }

@@ -4,9 +4,10 @@ use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
 use crate::law::Law;
 use crate::law::mixture::choose;
+use crate::math::dd::Dd;
 use crate::math::matmul::{matmul, matmul_serial};
 use crate::math::noise::Noise;
-use crate::math::vector::{add_and_max, distance_squared, exp_shifted};
+use crate::math::vector::{add_and_max, distance_squared, distance_squared_unrounded, exp_shifted};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use rayon::prelude::*;
 use std::f64::consts::TAU;
@@ -23,8 +24,10 @@ use std::ops::Range;
 /// # Accuracy
 /// Squared distances come from one matrix product where that is accurate. Its rounding moves the exponents by about
 /// `eps alpha |y| (|x| + alpha |y|) / sigma^2`; where this exceeds 1e-12, the exponents of all points that can weigh anything are
-/// computed again from the differences `x - alpha y` themselves. So the weights are accurate at any sigma, down to sigma = 0, where
-/// the nearest point is returned.
+/// computed again from the differences `x - alpha y` themselves, and where `eps |x - alpha y|^2 / (2 sigma^2)` exceeds it too (ties at tiny sigma,
+/// states far off the data), from distances to 106 bits, whose common part is taken out before they are rounded. So the weights are right to about
+/// `1e-12 + 1e-32 d |x - alpha y|^2 / sigma^2`: as far as `1e9 sigma` off the data and more, where `f64` distances end at `1e6 sigma`. At sigma = 0,
+/// and where `|x - alpha y|^2 / sigma^2` overflows, the nearest point is returned.
 ///
 /// # Example
 /// ```
@@ -51,10 +54,10 @@ pub struct Empirical {
     largest_norm: f64,
 }
 
-/// Exponent error of the matrix product's distances above which they are computed again.
-const GRAM_TOLERANCE: f64 = 1e-12;
+/// Exponent error of distances above which they are computed again, more accurately.
+const TOLERANCE: f64 = 1e-12;
 /// Points whose exponents lie this far below the largest, plus `ln m`, weigh together less than `exp(-40)`, 2^-57.
-const NEGLIGIBLE: f64 = 40.0;
+pub(super) const NEGLIGIBLE: f64 = 40.0;
 /// Rows that share one pass over the data.
 const ROWS: usize = 256;
 /// Points of one matrix product: a block of exponents (ROWS, POINTS) is 2 MB.
@@ -87,10 +90,13 @@ impl Empirical {
         if let Some(w) = weights.iter().find(|w| **w < 0.0).or((total <= 0.0).then_some(&total)) {
             return Err(Error::domain("weight of a point", w, ">= 0, not all 0", "pass counts or probabilities"));
         }
-        let points = points.as_standard_layout().into_owned();
+        Ok(Self::with_log_weights(points.as_standard_layout().into_owned(), weights.mapv(|w| (w / total).ln())))
+    }
+
+    fn with_log_weights(points: Array2<f64>, log_weights: Array1<f64>) -> Self {
         let square_norms = Zip::from(points.rows()).map_collect(|y| y.dot(&y));
         let largest_norm = square_norms.iter().cloned().fold(0.0, f64::max).sqrt();
-        Ok(Self { log_weights: weights.mapv(|w| (w / total).ln()), square_norms, largest_norm, points })
+        Self { log_weights, square_norms, largest_norm, points }
     }
 
     /// The data points, shape (m, d).
@@ -144,14 +150,24 @@ impl Empirical {
     /// `sum_j p_j (y_j - x0_hat)^2`, without the cancellation of `E[y^2] - E[y]^2`.
     pub fn posterior_var(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
         let mut out = Array2::zeros(x.raw_dim());
-        let mut x0_hat = Array2::zeros(x.raw_dim());
-        self.denoise(x, at, x0_hat.view_mut());
-        self.each_posterior(x, at, out.axis_iter_mut(Axis(0)).zip(x0_hat.rows()), |(mut var, x0_hat), p| {
+        self.each_posterior(x, at, out.axis_iter_mut(Axis(0)), |mut var, p| {
+            let (origin, mean) = self.likeliest_and_mean(p);
             for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p > 0.0) {
-                Zip::from(&mut var).and(y).and(x0_hat).for_each(|v, y, m| *v += p * (y - m) * (y - m));
+                Zip::from(&mut var).and(y).and(&origin).and(&mean).for_each(|v, y, o, m| *v += p * (y - o - m) * (y - o - m));
             }
         });
         out
+    }
+
+    /// The likeliest point, and the mean's distance from it: from there small weights move moments by their own digits.
+    fn likeliest_and_mean(&self, p: &[f64]) -> (ArrayView1<'_, f64>, Array1<f64>) {
+        let likeliest = (0..p.len()).reduce(|a, b| if p[b] > p[a] { b } else { a }).expect("a law has points");
+        let origin = self.points.row(likeliest);
+        let mut mean = Array1::zeros(origin.len());
+        for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p > 0.0) {
+            Zip::from(&mut mean).and(y).and(origin).for_each(|m, y, o| *m += p * (y - o));
+        }
+        (origin, mean)
     }
 
     /// How many points a denoised state is an average of, `1 / sum_j p_j^2`, from 1 to m, shape (n).
@@ -201,13 +217,13 @@ impl Empirical {
         tasks.into_par_iter().for_each(|(x, places)| {
             let query = Query::new(self, None, x, at);
             let mut exponents = Array2::zeros((x.nrows(), self.points.nrows()));
-            let largest = self.exponents(&query, 0..self.points.nrows(), exponents.view_mut());
+            let tops = self.exponents(&query, 0..self.points.nrows(), exponents.view_mut());
             for (i, (row, place)) in exponents.axis_iter_mut(Axis(0)).zip(places).enumerate() {
                 let row = row.into_slice().expect("rows are contiguous");
-                if largest[i] == f64::NEG_INFINITY {
+                if tops[i].largest == f64::NEG_INFINITY {
                     self.nearest_weights(&query, i, row);
                 } else {
-                    let sum = exp_shifted(row, largest[i]);
+                    let sum = exp_shifted(row, tops[i].largest);
                     row.iter_mut().for_each(|p| *p /= sum);
                 }
                 f(place, row);
@@ -217,12 +233,21 @@ impl Empirical {
 
     /// The limit of the posterior for sigma to 0: the weights of the nearest points, normalised.
     fn nearest_weights(&self, query: &Query, i: usize, out: &mut [f64]) {
-        let own = query.own.map(|own| own[i]);
+        let (x, alpha) = (query.row(i), query.at.alpha);
         let mut shortest = f64::INFINITY;
         for (j, out) in out.iter_mut().enumerate() {
-            let allowed = own != Some(j) && self.log_weights[j] > f64::NEG_INFINITY;
-            *out = if allowed { distance_squared(query.row(i), query.at.alpha, self.point(j)) } else { f64::INFINITY };
+            *out = if self.allowed(query, i, j) { distance_squared(x, alpha, self.point(j)) } else { f64::INFINITY };
             shortest = shortest.min(*out);
+        }
+        // Rounding neither makes a tie nor breaks one: those that it can't tell apart are measured to 106 bits.
+        let unit = (self.points.ncols() + 16) as f64 * f64::EPSILON;
+        let near: Vec<usize> = (0..out.len()).filter(|&j| out[j] <= shortest * (1.0 + unit)).collect();
+        if near.len() > 1 && shortest.is_finite() {
+            let exact: Vec<Dd> = near.iter().map(|&j| distance_squared_unrounded(x, alpha, self.point(j))).collect();
+            let least = exact.iter().copied().reduce(|a, b| if b < a { b } else { a }).expect("more than one");
+            for (&j, exact) in near.iter().zip(&exact) {
+                out[j] = if (*exact - least).hi() <= unit * f64::EPSILON * shortest { shortest } else { f64::INFINITY };
+            }
         }
         let mut sum = 0.0;
         for (out, log_weight) in out.iter_mut().zip(&self.log_weights) {
@@ -232,15 +257,19 @@ impl Empirical {
         out.iter_mut().for_each(|p| *p /= sum);
     }
 
+    /// Whether row i sees point j at all.
+    fn allowed(&self, query: &Query, i: usize, j: usize) -> bool {
+        query.own.is_none_or(|own| own[i] != j) && self.log_weights[j] > f64::NEG_INFINITY
+    }
+
     /// Writes the exponents of a range of points for each row of the query and returns each row's largest.
     ///
-    /// Rows that `query.refine` marks hold `ln w_j - |x - alpha y_j|^2 / (2 sigma^2)`, or `-inf` where that is negligible; the others
+    /// Rows that `query.refine` marks hold `ln w_j - (|x - alpha y_j|^2 - base) / (2 sigma^2)`, or `-inf` where that is negligible; the others
     /// lack the row's own term `query.row_term`.
-    fn exponents(&self, query: &Query, points: Range<usize>, mut out: ArrayViewMut2<f64>) -> Vec<f64> {
+    fn exponents(&self, query: &Query, points: Range<usize>, mut out: ArrayViewMut2<f64>) -> Vec<Top> {
         let Query { at, noise, .. } = query;
         matmul_serial(at.alpha / noise, query.x.view(), self.points.slice(s![points.clone(), ..]).t(), 0.0, out.view_mut());
         let shift = &query.point_terms.as_slice().expect("a new array is contiguous")[points.clone()];
-        let negligible = NEGLIGIBLE + (self.points.nrows() as f64).ln();
         let row = |(i, out): (usize, ndarray::ArrayViewMut1<f64>)| {
             let out = out.into_slice().expect("rows are contiguous");
             let mut largest = add_and_max(out, shift);
@@ -248,32 +277,59 @@ impl Empirical {
                 out[own - points.start] = f64::NEG_INFINITY;
                 largest = out.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             }
-            if query.refine[i] {
-                // Each sum of d products is off by at most d times its unit.
-                let cutoff = largest - negligible - 2.0 * self.points.ncols() as f64 * query.gram_error[i];
-                largest = f64::NEG_INFINITY;
-                for (k, out) in out.iter_mut().enumerate() {
-                    let j = points.start + k;
-                    *out = if *out >= cutoff {
-                        self.log_weights[j] - distance_squared(query.row(i), at.alpha, self.point(j)) / (2.0 * noise)
-                    } else {
-                        f64::NEG_INFINITY
-                    };
-                    largest = largest.max(*out);
-                }
-            }
-            largest
+            // Each sum of d products is off by at most d times its unit.
+            let cutoff = largest - self.negligible() - 2.0 * self.points.ncols() as f64 * query.gram_error[i];
+            if query.refine[i] { self.refine(query, i, points.start, cutoff, out) } else { Top { largest, base: Dd::from(0.0) } }
         };
         out.axis_iter_mut(Axis(0)).enumerate().map(row).collect()
     }
 
+    /// Exponents this far below the largest weigh nothing, all of them together.
+    fn negligible(&self) -> f64 {
+        NEGLIGIBLE + (self.points.nrows() as f64).ln()
+    }
+
+    /// The exponents of the points from `start` for row i, those above `cutoff`, by differences; where these round too much, relative to the
+    /// distance of the likeliest point, with 106 bits.
+    fn refine(&self, query: &Query, i: usize, start: usize, cutoff: f64, out: &mut [f64]) -> Top {
+        let (x, alpha, twice) = (query.row(i), query.at.alpha, 2.0 * query.noise);
+        let (mut top, mut shortest, mut likeliest) = (Top::NONE, 0.0, start);
+        for (j, out) in (start..).zip(out.iter_mut()) {
+            // A product that overflowed to NaN says nothing.
+            if *out < cutoff || !self.allowed(query, i, j) {
+                *out = f64::NEG_INFINITY;
+                continue;
+            }
+            let distance = distance_squared(x, alpha, self.point(j));
+            *out = self.log_weights[j] - distance / twice;
+            if *out > top.largest {
+                (top.largest, shortest, likeliest) = (*out, distance, j);
+            }
+        }
+        let rounding = f64::EPSILON * shortest / twice;
+        if rounding > TOLERANCE {
+            let cutoff = top.largest - self.negligible() - (self.points.ncols() + 16) as f64 * rounding;
+            let base = distance_squared_unrounded(x, alpha, self.point(likeliest));
+            top = Top { largest: f64::NEG_INFINITY, base };
+            for (j, out) in (start..).zip(out.iter_mut()) {
+                *out = if *out >= cutoff {
+                    self.log_weights[j] - (distance_squared_unrounded(x, alpha, self.point(j)) - base).hi() / twice
+                } else {
+                    f64::NEG_INFINITY
+                };
+                top.largest = top.largest.max(*out);
+            }
+        }
+        top
+    }
+
     /// Denoises the rows into `out`, where given, and returns `ln sum_j w_j exp(-|x - alpha y_j|^2 / (2 sigma^2))` of each.
-    fn average(&self, own: Option<&[usize]>, x: ArrayView2<f64>, at: &PathPoint, out: Option<ArrayViewMut2<f64>>) -> Array1<f64> {
-        let mut log_sums = Array1::zeros(x.nrows());
+    fn average(&self, own: Option<&[usize]>, x: ArrayView2<f64>, at: &PathPoint, out: Option<ArrayViewMut2<f64>>) -> Vec<Dd> {
+        let mut log_sums = vec![Dd::from(0.0); x.nrows()];
         let x_blocks = x.axis_chunks_iter(Axis(0), ROWS).enumerate();
         let mut out_blocks = out.map(|out| split_rows(out, ROWS).into_iter());
         let tasks: Vec<_> = x_blocks
-            .zip(split_rows(log_sums.view_mut().insert_axis(Axis(1)), ROWS))
+            .zip(log_sums.chunks_mut(ROWS))
             .map(|((b, x), log_sums)| {
                 let own = own.map(|own| &own[b * ROWS..b * ROWS + x.nrows()]);
                 (Query::new(self, own, x, at), log_sums, out_blocks.as_mut().and_then(|blocks| blocks.next()))
@@ -283,17 +339,18 @@ impl Empirical {
         log_sums
     }
 
-    fn average_block(&self, query: &Query, mut log_sums: ArrayViewMut2<f64>, out: Option<ArrayViewMut2<f64>>) {
+    fn average_block(&self, query: &Query, log_sums: &mut [Dd], out: Option<ArrayViewMut2<f64>>) {
         let m = self.points.nrows();
         let part = m.div_ceil(PARTS).max(ROWS);
         let starts: Vec<usize> = (0..m).step_by(part).collect();
         let width = if out.is_some() { self.points.ncols() } else { 0 };
         let partials: Vec<Partial> = starts.par_iter().map(|&a| self.partial(query, a..(a + part).min(m), width)).collect();
 
-        let merge = |i: usize, mut out: ndarray::ArrayViewMut1<f64>| -> f64 {
-            let largest = partials.iter().map(|p| p.largest[i]).fold(f64::NEG_INFINITY, f64::max);
+        let twice = 2.0 * query.noise;
+        let merge = |i: usize, mut out: ndarray::ArrayViewMut1<f64>| -> Dd {
+            let top = partials.iter().map(|p| p.top[i]).fold(Top::NONE, |a, b| if b.exceeds(a, twice) { b } else { a });
             out.fill(0.0);
-            if largest == f64::NEG_INFINITY {
+            if top.largest == f64::NEG_INFINITY {
                 if !out.is_empty() {
                     let mut weights = vec![0.0; m];
                     self.nearest_weights(query, i, &mut weights);
@@ -301,11 +358,11 @@ impl Empirical {
                         out.scaled_add(*p, &y);
                     }
                 }
-                return f64::NEG_INFINITY + query.row_terms[i];
+                return Dd::from(f64::NEG_INFINITY + query.row_terms[i]);
             }
             let mut sum = 0.0;
             for p in &partials {
-                let scale = (p.largest[i] - largest).exp();
+                let scale = p.top[i].above(top, twice).exp();
                 if scale > 0.0 {
                     sum += scale * p.sum[i];
                     out.scaled_add(scale, &p.weighted.row(i));
@@ -313,7 +370,7 @@ impl Empirical {
             }
             // A division, not a product with 1 / sum: one point alone must come back exactly.
             out.mapv_inplace(|v| v / sum);
-            largest + sum.ln() + query.row_terms[i]
+            Dd::from(top.largest + sum.ln() + query.row_terms[i]) - top.base / twice
         };
         let mut none = Array2::zeros((query.x.nrows(), 0));
         let mut out = out.unwrap_or(none.view_mut());
@@ -323,9 +380,9 @@ impl Empirical {
 
     /// Log-sum-exp and weighted sum (n, width) of a range of points, streamed in blocks.
     fn partial(&self, query: &Query, points: Range<usize>, width: usize) -> Partial {
-        let n = query.x.nrows();
+        let (n, twice) = (query.x.nrows(), 2.0 * query.noise);
         let block = points.len().div_ceil(points.len().div_ceil(POINTS));
-        let mut p = Partial { largest: vec![f64::NEG_INFINITY; n], sum: vec![0.0; n], weighted: Array2::zeros((n, width)) };
+        let mut p = Partial { top: vec![Top::NONE; n], sum: vec![0.0; n], weighted: Array2::zeros((n, width)) };
         let mut exponents = Array2::zeros((n, block));
         for a in points.clone().step_by(block) {
             let range = a..(a + block).min(points.end);
@@ -333,23 +390,24 @@ impl Empirical {
             if range.len() < block {
                 exponents = Array2::zeros((n, range.len()));
             }
-            let largest = self.exponents(query, range.clone(), exponents.view_mut());
+            let tops = self.exponents(query, range.clone(), exponents.view_mut());
             let mut dense = false;
             for (i, row) in exponents.axis_iter_mut(Axis(0)).enumerate() {
                 let row = row.into_slice().expect("rows are contiguous");
-                if p.largest[i] < largest[i] {
-                    let scale = (p.largest[i] - largest[i]).exp();
-                    p.sum[i] *= scale;
-                    if p.largest[i] > f64::NEG_INFINITY {
-                        p.weighted.row_mut(i).mapv_inplace(|v| v * scale);
-                    }
-                    p.largest[i] = largest[i];
-                }
-                if p.largest[i] == f64::NEG_INFINITY {
+                let top = tops[i];
+                if top.largest == f64::NEG_INFINITY {
                     row.fill(0.0);
                     continue;
                 }
-                p.sum[i] += exp_shifted(row, p.largest[i]);
+                if top.exceeds(p.top[i], twice) {
+                    let scale = p.top[i].above(top, twice).exp();
+                    p.sum[i] *= scale;
+                    if p.top[i].largest > f64::NEG_INFINITY {
+                        p.weighted.row_mut(i).mapv_inplace(|v| v * scale);
+                    }
+                    p.top[i] = top;
+                }
+                p.sum[i] += exp_shifted(row, p.top[i].seen_from(top.base, twice));
                 if query.refine[i] {
                     // Few points are left: they are added one by one, and the product sees zeros.
                     let mut weighted = p.weighted.row_mut(i);
@@ -396,7 +454,7 @@ impl<'a> Query<'a> {
         let signal = at.alpha.abs() * law.largest_norm;
         let gram_error: Vec<f64> = norms.iter().map(|x| f64::EPSILON * signal * (x + signal) / noise).collect();
         // 0 / 0 and NaN want the exact route too.
-        let refine: Vec<bool> = gram_error.iter().map(|e| e.is_nan() || *e > GRAM_TOLERANCE).collect();
+        let refine: Vec<bool> = gram_error.iter().map(|e| e.is_nan() || *e > TOLERANCE).collect();
         let row_term = |(x, refine): (&f64, &bool)| match refine {
             // A NaN of x is kept; an infinite norm is only a square that overflowed.
             true if x.is_nan() => f64::NAN,
@@ -414,9 +472,35 @@ impl<'a> Query<'a> {
     }
 }
 
-/// A running softmax average: `sum_j exp(e_j) y_j = exp(largest) weighted` and likewise its normalisation `sum`.
+/// The largest of a row's exponents, `largest - base / (2 sigma^2)`: what all squared distances have in common stays unrounded.
+#[derive(Clone, Copy)]
+struct Top {
+    largest: f64,
+    base: Dd,
+}
+
+impl Top {
+    const NONE: Self = Self { largest: f64::NEG_INFINITY, base: Dd::ZERO };
+
+    /// The exponent as those above another base are written; `twice` is `2 sigma^2`.
+    fn seen_from(self, base: Dd, twice: f64) -> f64 {
+        // Without a base on either side nothing is divided by a sigma^2 that may be 0.
+        if self.base == base { self.largest } else { self.largest - (self.base - base).hi() / twice }
+    }
+
+    /// By how much the exponent is above another.
+    fn above(self, other: Self, twice: f64) -> f64 {
+        self.seen_from(other.base, twice) - other.largest
+    }
+
+    fn exceeds(self, other: Self, twice: f64) -> bool {
+        self.largest > f64::NEG_INFINITY && (other.largest == f64::NEG_INFINITY || self.above(other, twice) > 0.0)
+    }
+}
+
+/// A running softmax average: `sum_j exp(e_j) y_j = exp(top) weighted` and likewise its normalisation `sum`.
 struct Partial {
-    largest: Vec<f64>,
+    top: Vec<Top>,
     sum: Vec<f64>,
     weighted: Array2<f64>,
 }
@@ -449,7 +533,7 @@ impl Law for Empirical {
     }
 
     fn cov(&self) -> Array2<f64> {
-        self.cov_under(&self.weights(), &Law::mean(self))
+        self.cov_under(&self.weights().to_vec())
     }
 
     /// At `sigma = 0`: `+inf` at `alpha y_j` exactly, `-inf` elsewhere.
@@ -463,14 +547,46 @@ impl Law for Empirical {
                 .map(|(x, j)| if x == &self.points.row(j) * at.alpha { f64::INFINITY } else { f64::NEG_INFINITY })
                 .collect();
         }
-        self.average(None, x, at, None) - 0.5 * x.ncols() as f64 * (TAU.ln() + 2.0 * at.sigma.ln())
+        let normalisation = self.log_normalisation(at);
+        self.average(None, x, at, None).into_iter().map(|log_sum| log_sum.hi() - normalisation).collect()
+    }
+
+    fn log_density_unrounded(&self, x: ArrayView1<f64>, at: &PathPoint) -> Dd {
+        let x = x.insert_axis(Axis(0));
+        if at.sigma == 0.0 {
+            return self.log_density(x, at)[0].into();
+        }
+        self.average(None, x, at, None)[0] - self.log_normalisation(at)
+    }
+
+    fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
+        Some(Box::new(Self::with_log_weights(&self.points + &by, self.log_weights.clone())))
     }
 
     fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        let x = x.insert_axis(Axis(0));
-        let mut x0_hat = Array2::zeros(x.raw_dim());
-        self.denoise(x, at, x0_hat.view_mut());
-        self.cov_under(&self.responsibilities(x, at).row(0).to_owned(), &x0_hat.row(0).to_owned())
+        self.cov_under(&self.responsibilities(x.insert_axis(Axis(0)), at).into_raw_vec_and_offset().0)
+    }
+
+    /// Where `alpha x0_hat` and `x` cancel (wherever distances are taken from differences), the average of `(alpha y - x) / sigma^2`.
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+        let var = at.sigma * at.sigma;
+        let refine = Query::new(self, None, x, at).refine;
+        let [far, near] = [true, false].map(|far| (0..x.nrows()).filter(|&i| refine[i] == far).collect::<Vec<_>>());
+        let x0_hat = self.denoised(x.select(Axis(0), &near).view(), at);
+        for (x0_hat, &i) in x0_hat.rows().into_iter().zip(&near) {
+            Zip::from(out.row_mut(i)).and(x0_hat).and(x.row(i)).for_each(|s, x0_hat, x| *s = (at.alpha * x0_hat - x) / var);
+        }
+        let x = x.select(Axis(0), &far);
+        let mut scores = Array2::zeros(x.raw_dim());
+        self.each_posterior(x.view(), at, scores.axis_iter_mut(Axis(0)).zip(x.rows()), |(mut score, x), p| {
+            for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p != 0.0) {
+                Zip::from(&mut score).and(y).and(x).for_each(|s, y, x| *s += p * at.alpha.mul_add(*y, -x));
+            }
+            score /= var;
+        });
+        for (score, &i) in scores.rows().into_iter().zip(&far) {
+            out.row_mut(i).assign(&score);
+        }
     }
 
     fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
@@ -488,13 +604,19 @@ impl Law for Empirical {
 }
 
 impl Empirical {
+    /// `d ln(2 pi sigma^2) / 2`.
+    fn log_normalisation(&self, at: &PathPoint) -> f64 {
+        0.5 * self.points.ncols() as f64 * (TAU.ln() + 2.0 * at.sigma.ln())
+    }
+
     /// `sum_j p_j (y_j - mean)(y_j - mean)^T` over the points that weigh anything.
-    fn cov_under(&self, p: &Array1<f64>, mean: &Array1<f64>) -> Array2<f64> {
+    fn cov_under(&self, p: &[f64]) -> Array2<f64> {
         let d = self.points.ncols();
         let mut out = Array2::zeros((d, d));
+        let (origin, mean) = self.likeliest_and_mean(p);
         let used: Vec<usize> = (0..p.len()).filter(|&j| p[j] > 0.0).collect();
         for indices in used.chunks(POINTS) {
-            let mut z = self.points.select(Axis(0), indices) - mean;
+            let mut z = self.points.select(Axis(0), indices) - &origin - &mean;
             for (mut z, &j) in z.rows_mut().into_iter().zip(indices) {
                 z *= p[j].sqrt();
             }

@@ -4,6 +4,7 @@ use crate::diffusion::level::Level;
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
 use crate::law::{Law, SAMPLE_STREAM};
+use crate::math::dd::Dd;
 use crate::math::eigen::symmetric_eigen;
 use crate::math::larger;
 use crate::math::matmul::matmul;
@@ -379,6 +380,19 @@ impl Law for Gaussian {
             });
         }
         out
+    }
+
+    /// To 106 bits at positive `sigma`, of the law whose modes are the rounded ones.
+    fn log_density_unrounded(&self, x: ArrayView1<f64>, at: &PathPoint) -> Dd {
+        if at.sigma > 0.0 {
+            let x: Vec<Dd> = x.iter().map(|x| Dd::from(*x)).collect();
+            return self.log_density_of(&x, at.alpha.into(), at.sigma.into());
+        }
+        self.log_density(x.insert_axis(Axis(0)), at)[0].into()
+    }
+
+    fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
+        Some(Box::new(Self { mean: &self.mean + &by, ..self.clone() }))
     }
 
     fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {

@@ -2,7 +2,9 @@
 
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
+use crate::law::empirical::NEGLIGIBLE;
 use crate::law::{Gaussian, Law, SAMPLE_STREAM};
+use crate::math::dd::Dd;
 use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::math::scalar::Scalar;
@@ -33,6 +35,9 @@ pub struct Mixture<L = Gaussian> {
     log_weights: Array1<f64>,
     components: Vec<L>,
 }
+
+/// Rounding of a log density above which differences between components are taken unrounded.
+const TOLERANCE: f64 = 1e-11;
 
 impl<L: Law> Mixture<L> {
     /// Weights, normalised here, and as many components of one dimension.
@@ -78,17 +83,13 @@ impl<L: Law> Mixture<L> {
     /// # Formula
     /// `ln w_c + ln p_c(x_t) - ln sum_k w_k p_k(x_t)`
     pub fn log_responsibilities(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
-        let mut joint = self.log_joint(x, at);
-        for mut row in joint.rows_mut() {
-            let largest = row.iter().copied().fold(f64::NEG_INFINITY, larger);
+        let (mut joint, largest) = self.log_joint(x, at);
+        for (mut row, largest) in joint.rows_mut().into_iter().zip(largest) {
             if largest == f64::INFINITY {
                 // Point masses that hit x: their weights alone decide.
-                Zip::from(&mut row)
-                    .and(&self.log_weights)
-                    .for_each(|l, w| *l = if *l == f64::INFINITY { *w } else { f64::NEG_INFINITY });
-            } else {
-                // The largest first: what is left is small, and its exponentials sum to 1 to the last bits.
-                row -= largest;
+                Zip::from(&mut row).and(&self.log_weights).for_each(|l, w| *l = if *l == 0.0 { *w } else { f64::NEG_INFINITY });
+            } else if largest == f64::NEG_INFINITY {
+                row.fill(f64::NAN);
             }
             let log_sum = log_sum_exp(row.view());
             row -= log_sum;
@@ -101,14 +102,41 @@ impl<L: Law> Mixture<L> {
         self.log_responsibilities(x, at).mapv_into(f64::exp)
     }
 
-    /// `ln w_c + ln p_c(x_t)`, shape (n, c).
-    fn log_joint(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
+    /// `ln w_c + ln p_c(x_t)` less the largest of its row, shape (n, c), and the largest ones, shape (n).
+    ///
+    /// Far off the components all are large and their differences small: where the rounding of the largest would show in a weight, those
+    /// that weigh anything are computed again, unrounded. The largest first: what is left is small, and its exponentials sum to 1 to the last bits.
+    fn log_joint(&self, x: ArrayView2<f64>, at: &PathPoint) -> (Array2<f64>, Array1<f64>) {
         let mut joint = Array2::zeros((x.nrows(), self.components.len()));
         for ((mut column, law), w) in joint.columns_mut().into_iter().zip(&self.components).zip(&self.log_weights) {
             // A component without weight stays without, also where its density is infinite.
             column.assign(&law.log_density(x, at).mapv(|l| if *w == f64::NEG_INFINITY { *w } else { l + w }));
         }
-        joint
+        let largest = Zip::from(joint.rows_mut()).and(x.rows()).map_collect(|mut row, x| {
+            let mut largest = row.iter().copied().fold(f64::NEG_INFINITY, larger);
+            if largest.is_finite() && 4.0 * f64::EPSILON * largest.abs() > TOLERANCE {
+                // Each is a sum over the coordinates.
+                let cutoff = largest - NEGLIGIBLE - 4.0 * x.len() as f64 * f64::EPSILON * largest.abs();
+                if row.iter().filter(|l| **l >= cutoff).count() > 1
+                    && let Some(exact) = self.unrounded(x, at, row.view(), cutoff)
+                {
+                    largest = exact.iter().flatten().fold(f64::NEG_INFINITY, |m, e| m.max(e.hi()));
+                    row.iter_mut().zip(&exact).for_each(|(l, e)| *l = e.map_or(f64::NEG_INFINITY, |e| (e - largest).hi()));
+                    return largest;
+                }
+            }
+            // Infinities of one sign differ by 0.
+            row.mapv_inplace(|l| if l == largest { 0.0 } else { l - largest });
+            largest
+        });
+        (joint, largest)
+    }
+
+    /// `ln w_c + ln p_c(x_t)` unrounded for those components whose rounded one reaches `cutoff`; none at all where one is not finite.
+    fn unrounded(&self, x: ArrayView1<f64>, at: &PathPoint, rounded: ArrayView1<f64>, cutoff: f64) -> Option<Vec<Option<Dd>>> {
+        let each = self.components.iter().zip(&self.log_weights).zip(rounded);
+        let exact: Vec<_> = each.map(|((law, w), l)| (*l >= cutoff).then(|| law.log_density_unrounded(x, at) + *w)).collect();
+        exact.iter().flatten().all(|e| e.hi().is_finite()).then_some(exact)
     }
 
     /// `out = sum_c r_c f_c(x)` for each row.
@@ -133,14 +161,19 @@ impl<L: Law> Mixture<L> {
         }
     }
 
-    /// Each component's `f` at one state, shape (c, d), and their average under the responsibilities `r`.
-    fn each(&self, r: ArrayView1<f64>, d: usize, f: impl Fn(&L, ArrayViewMut2<f64>)) -> (Array2<f64>, Array1<f64>) {
+    /// How far each component's `f` at one state is from their average under the responsibilities `r`, shape (c, d).
+    ///
+    /// Taken from the differences to the likeliest component's, so that small weights move it by their own digits.
+    fn deviations(&self, r: ArrayView1<f64>, d: usize, f: impl Fn(&L, ArrayViewMut2<f64>)) -> Array2<f64> {
         let mut all = Array2::zeros((self.components.len(), d));
         for (law, row) in self.components.iter().zip(all.axis_chunks_iter_mut(Axis(0), 1)) {
             f(law, row);
         }
+        let likeliest = (0..r.len()).reduce(|a, b| if r[b] > r[a] { b } else { a }).expect("a mixture has components");
+        let reference = all.row(likeliest).to_owned();
+        all -= &reference;
         let mean = r.dot(&all);
-        (all, mean)
+        all - mean
     }
 }
 
@@ -190,23 +223,41 @@ impl<L: Law> Law for Mixture<L> {
         let mut cov = Array2::zeros((self.dim(), self.dim()));
         for (law, w) in self.components.iter().zip(&self.weights()) {
             let shift = law.mean() - &mean;
-            cov.scaled_add(*w, &(law.cov() + outer(&shift, &shift)));
+            cov.scaled_add(*w, &(law.cov() + outer(shift.view(), shift.view())));
         }
         cov
     }
 
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
-        self.log_joint(x, at).rows().into_iter().map(log_sum_exp).collect()
+        let (joint, largest) = self.log_joint(x, at);
+        // Infinite where the largest is: its own difference is 0.
+        joint.rows().into_iter().zip(largest).map(|(row, largest)| log_sum_exp(row) + largest).collect()
+    }
+
+    fn log_density_unrounded(&self, x: ArrayView1<f64>, at: &PathPoint) -> Dd {
+        let joint = self.unrounded(x, at, self.log_weights.view(), f64::MIN);
+        let Some(terms) = joint else { return self.log_density(x.insert_axis(Axis(0)), at)[0].into() };
+        let largest = terms
+            .iter()
+            .flatten()
+            .copied()
+            .reduce(|a, b| if b > a { b } else { a })
+            .expect("a mixture has a component with weight");
+        largest + terms.iter().flatten().map(|t| (*t - largest).hi().exp()).sum::<f64>().ln()
+    }
+
+    fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
+        let components = self.components.iter().map(|law| law.translated(by)).collect::<Option<Vec<_>>>()?;
+        Some(Box::new(Mixture { log_weights: self.log_weights.clone(), components }))
     }
 
     fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
         let rows = x.insert_axis(Axis(0));
         let r = self.responsibilities(rows, at);
-        let (hats, hat) = self.each(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
+        let shifts = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
         let mut cov = Array2::zeros((x.len(), x.len()));
-        for ((law, r), own) in self.components.iter().zip(r.row(0)).zip(hats.rows()).filter(|((_, r), _)| **r != 0.0) {
-            let shift = &own - &hat;
-            cov.scaled_add(*r, &(law.posterior_cov(x, at) + outer(&shift, &shift)));
+        for ((law, r), shift) in self.components.iter().zip(r.row(0)).zip(shifts.rows()).filter(|((_, r), _)| **r != 0.0) {
+            cov.scaled_add(*r, &(law.posterior_cov(x, at) + outer(shift, shift)));
         }
         cov
     }
@@ -238,11 +289,11 @@ impl<L: Law> Law for Mixture<L> {
     fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
         let rows = x.insert_axis(Axis(0));
         let r = self.responsibilities(rows, at);
-        let (hats, hat) = self.each(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
-        let (scores, score) = self.each(r.row(0), x.len(), |law, out| law.score(rows, at, out));
+        let hats = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
+        let scores = self.deviations(r.row(0), x.len(), |law, out| law.score(rows, at, out));
         let mut jacobian = Array2::zeros((x.len(), x.len()));
         for (c, law) in self.components.iter().enumerate().filter(|(c, _)| r[[0, *c]] != 0.0) {
-            jacobian.scaled_add(r[[0, c]], &(law.jacobian(x, at) + outer(&(&hats.row(c) - &hat), &(&scores.row(c) - &score))));
+            jacobian.scaled_add(r[[0, c]], &(law.jacobian(x, at) + outer(hats.row(c), scores.row(c))));
         }
         jacobian
     }
@@ -263,8 +314,8 @@ pub(crate) fn choose(weights: &Array1<f64>, n: usize, noise: &Noise) -> Vec<usiz
     (0..n).map(|i| cumulative.partition_point(|c| *c <= noise.uniform(SAMPLE_STREAM, i as u64) * total).min(last)).collect()
 }
 
-fn outer(a: &Array1<f64>, b: &Array1<f64>) -> Array2<f64> {
-    let (column, row) = (a.view().insert_axis(Axis(1)), b.view().insert_axis(Axis(0)));
+fn outer(a: ArrayView1<f64>, b: ArrayView1<f64>) -> Array2<f64> {
+    let (column, row) = (a.insert_axis(Axis(1)), b.insert_axis(Axis(0)));
     &column * &row
 }
 

@@ -243,6 +243,11 @@ impl Law for RandomField {
         log_density.collect::<Vec<_>>().into()
     }
 
+    /// By the same amount in every pixel: the law stays homogeneous.
+    fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
+        by.iter().all(|b| *b == by[0]).then(|| Box::new(Self { mean: self.mean + by[0], ..self.clone() }) as Box<dyn Law>)
+    }
+
     fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
         self.matrix(|l| posterior_variance(l, at))
     }

@@ -43,6 +43,8 @@ fn two_prod(a: f64, b: f64) -> (f64, f64) {
 }
 
 impl Dd {
+    /// 0.
+    pub const ZERO: Dd = Dd { hi: 0.0, lo: 0.0 };
     /// pi / 2 to 106 bits; the next 53 bits keep `sin` and `cos` relative near their zeros.
     pub const HALF_PI: Dd = Dd { hi: std::f64::consts::FRAC_PI_2, lo: 6.123_233_995_736_766e-17 };
     /// ln 2.

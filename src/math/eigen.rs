@@ -68,7 +68,7 @@ pub fn symmetric_eigen_with(backend: Backend, a: ArrayView2<f64>) -> Result<Eige
         return Ok(Eigen { values: Array1::zeros(0), vectors: Array2::zeros((0, 0)) });
     }
     // The iteration forms products of two entries, which a power of two keeps in range.
-    let unit = exponent(a.iter().fold(0.0, |m: f64, x| m.max(x.abs())));
+    let unit = exponent(a.iter().map(|x| x.abs()).fold(0.0, larger));
     if unit.abs() > 300 {
         let mut e = symmetric_eigen_with(backend, a.mapv(|x| ldexp(x, -unit)).view())?;
         e.values.mapv_inplace(|v| ldexp(v, unit));
@@ -146,6 +146,7 @@ fn no_convergence(n: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use crate::math::smaller;
     use super::*;
     use crate::math::matmul::matmul;
     use crate::math::noise::Noise;

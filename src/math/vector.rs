@@ -3,6 +3,8 @@
 //! Each loop is written once with fused multiply-adds in a fixed order and compiled twice, for any processor and for those with
 //! AVX2 and FMA; a fused multiply-add is exactly rounded everywhere, so both give the same bits and only the speed differs.
 
+use crate::math::dd::Dd;
+
 /// Sums run in this many lanes, added pairwise at the end.
 const LANES: usize = 8;
 
@@ -56,6 +58,22 @@ dispatch! {
 }
 
 dispatch! {
+    /// `|x - scale y|^2` to about 106 bits: what is left of two distances that nearly agree.
+    ///
+    /// # Shapes
+    /// `x` and `y` of one length.
+    ///
+    /// # Example
+    /// ```
+    /// use tweedie::math::vector::distance_squared_unrounded;
+    /// // (1 + 2^-40)^2 less 1 is 2^-39 + 2^-80, whose second part no f64 beside 1 can hold.
+    /// let far = distance_squared_unrounded(&[1.0 + 2f64.powi(-40)], 1.0, &[0.0]);
+    /// assert_eq!((far - 1.0).hi(), 2f64.powi(-39) + 2f64.powi(-80));
+    /// ```
+    distance_squared_unrounded(x: &[f64], scale: f64, y: &[f64]) -> Dd, distance_squared_unrounded_loop
+}
+
+dispatch! {
     /// Adds `shift` to `values` and returns the largest, `-inf` if there is none; NaN is never the largest.
     ///
     /// # Shapes
@@ -100,6 +118,35 @@ fn distance_squared_loop(x: &[f64], scale: f64, y: &[f64]) -> f64 {
         *s = z.mul_add(z, *s);
     }
     sum_lanes(sums)
+}
+
+#[inline(always)]
+fn distance_squared_unrounded_loop(x: &[f64], scale: f64, y: &[f64]) -> Dd {
+    let (mut sums, mut rests) = ([0.0; LANES], [0.0; LANES]);
+    // Products and sums with their rounding errors (Dekker, Knuth; Ogita, Rump and Oishi's `Dot2`).
+    let add = |x: f64, y: f64, sum: &mut f64, rest: &mut f64| {
+        let product = scale * y;
+        let rounded = x - product;
+        let back = rounded - x;
+        let error = (x - (rounded - back)) - (product + back) - scale.mul_add(y, -product);
+        let z = rounded + error;
+        let z_rest = error - (z - rounded);
+        let square = z * z;
+        let total = *sum + square;
+        let back = total - *sum;
+        *rest += (*sum - (total - back)) + (square - back) + z.mul_add(z, -square) + 2.0 * z * z_rest;
+        *sum = total;
+    };
+    let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for (((x, y), sum), rest) in x.iter().zip(y).zip(&mut sums).zip(&mut rests) {
+            add(*x, *y, sum, rest);
+        }
+    }
+    for (((x, y), sum), rest) in x_rest.iter().zip(y_rest).zip(&mut sums).zip(&mut rests) {
+        add(*x, *y, sum, rest);
+    }
+    sums.iter().zip(&rests).map(|(sum, rest)| Dd::sum_of(*sum, *rest)).sum()
 }
 
 #[inline(always)]
