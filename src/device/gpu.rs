@@ -248,11 +248,12 @@ impl Gpu {
         if let Some(program) = programs.get(&key).and_then(Weak::upgrade) {
             return Ok(program);
         }
-        let image = compile::image(self, source, options)?;
-        self.enter()?;
-        // SAFETY: the image is what NVRTC made, kept alive until the driver has read it.
-        let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|e| {
-            self.error(format!("loading the kernels: {}", describe(e.0)), "update NVIDIA's driver, or use --device cpu")
+        let module = compile::loaded(self, source, options, |image| {
+            self.enter()?;
+            // SAFETY: the image is what NVRTC made, to the bit, kept alive until the driver has read it.
+            unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|e| {
+                self.error(format!("loading the kernels: {}", describe(e.0)), "update NVIDIA's driver, or use --device cpu")
+            })
         })?;
         let program = Arc::new(Program { gpu: self.clone(), module, kernels: Mutex::default() });
         programs.insert(key, Arc::downgrade(&program));

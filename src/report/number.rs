@@ -29,6 +29,15 @@ impl Serialize for Number {
     }
 }
 
+/// A text as a cell of a CSV file. One that a spreadsheet would take for a formula, and compute, begins with an apostrophe there.
+///
+/// # Source
+/// OWASP, *CSV Injection*.
+pub fn cell(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    if formula { format!("'{text}") } else { text.to_owned() }
+}
+
 /// JSON on one line, numbers with 17 significant digits.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
     struct Digits17;
@@ -52,6 +61,12 @@ mod tests {
     fn numbers_without_a_json_form_are_strings() {
         let text = String::from_utf8(json(&[0.1, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0].map(Number))).unwrap();
         assert_eq!(text, "[1.0000000000000001e-1,\"inf\",\"-inf\",\"nan\",0.0000000000000000e0]\n");
+    }
+
+    #[test]
+    fn a_cell_is_no_formula() {
+        let cells = ["=1+2", "@SUM(A1)", "-2+3", "+x", "\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""].map(cell);
+        assert_eq!(cells, ["'=1+2", "'@SUM(A1)", "'-2+3", "'+x", "'\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""]);
     }
 
     proptest! {
