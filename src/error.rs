@@ -77,10 +77,6 @@ pub fn finite<'a>(what: &str, values: impl IntoIterator<Item = &'a f64>) -> Resu
 /// assert_eq!(printable("σ²\t≤ 1"), "σ²\t≤ 1");
 /// ```
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| {
-        c.is_control() && c != '\n' && c != '\t'
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     if !text.contains(acts) {
         return text.into();
     }
@@ -90,6 +86,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
         let _ = if acts(c) { write!(out, "{}", c.escape_unicode()) } else { out.write_char(c) };
     }
     out.into()
+}
+
+/// Whether a character is no part of a text, but does something where it is shown: a control character but for tabs and line breaks, a mark of direction.
+pub(crate) fn acts(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The known name nearest to a misspelt one, if any is near.

@@ -5,7 +5,7 @@
 
 use super::number::cell;
 use super::style::{CARD, Colour, GRID, INK, MUTED, SERIES};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, acts};
 use base64::Engine;
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -449,7 +449,7 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
         let style = TextStyle::from(("sans-serif", size * 1.24 * self.unit).into_font()).color(&rgb).pos(Pos::new(h, v));
         // No control character is allowed in XML, not even as an entity.
         self.area.draw_text(
-            &text.replace(|c: char| c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}'), "\u{FFFD}"),
+            &text.replace(|c| acts(c) || matches!(c, '\n' | '\t' | '\u{FFFE}' | '\u{FFFF}'), "\u{FFFD}"),
             &style,
             self.px(at),
         )

@@ -1,10 +1,11 @@
 //! Text from outside the program: names and values of folders that are compared, of results of other machines.
 
+use crate::error::acts;
 use serde::Serialize;
 use std::fmt::{Display, Formatter, Result};
 
 /// Text that someone else wrote. Displayed, and so in whatever `format!` makes of it, it is HTML that shows this text: nothing in it is markup, a formula
-/// or a control character. Only [`Foreign::raw`] gives it as it is, for what escapes by itself: drawings, attributes of templates, JSON.
+/// or a character that acts. Only [`Foreign::raw`] gives it as it is, for what escapes by itself: drawings, attributes of templates, JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Foreign(String);
@@ -32,7 +33,7 @@ impl Display for Foreign {
             '\'' => f.write_str("&#39;"),
             // Would begin a formula.
             '$' => f.write_str("&#36;"),
-            c if c.is_control() => f.write_str("\u{FFFD}"),
+            c if acts(c) => f.write_str("\u{FFFD}"),
             c => write!(f, "{c}"),
         })
     }

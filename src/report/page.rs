@@ -495,6 +495,6 @@ mod tests {
         };
         let colophon = Colophon { version: hostile.into(), profile: hostile.into(), seed: 0 };
         let page = html(&[chapter], &Drawn::new(), &colophon).unwrap();
-        assert!(page.matches("&lt;script&gt;").count() > 12 && !page.contains("<script") && !page.contains("\"><"), "{page}");
+        assert!(page.matches("&lt;script&gt;").count() > 12 && !page.contains("<script"), "{page}");
     }
 }

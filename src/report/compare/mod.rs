@@ -10,7 +10,7 @@ use super::folder::Staging;
 use super::foreign::Foreign;
 use super::page::{self, Block, Chapter, Colophon, File};
 use super::{Profile, pretty, write_site};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, acts};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -138,10 +138,14 @@ fn command(options: &Options) -> String {
     format!("tweedie report{names} --compare {} {}{tolerance}", options.a.display(), options.b.display())
 }
 
-/// The beginning of a name or a value from a folder, of a length that a table or a legend bears.
+/// The beginning of a name or a value from a folder, of a length that a table or a legend bears, and without what acts where it is shown.
 fn cut(text: &str, longest: usize) -> String {
-    let cut: String = text.chars().take(longest).collect();
-    if cut.len() < text.len() { cut + "…" } else { cut }
+    let shown = |c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c };
+    let mut cut: String = text.chars().take(longest).map(shown).collect();
+    if text.chars().nth(longest).is_some() {
+        cut.push('…');
+    }
+    cut
 }
 
 /// A name or a value from a folder, set as code and cut.
