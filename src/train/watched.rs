@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const KEPT: &str = "kept";
 
 /// Parts of a training after each of which it is kept, besides the steps that are looked at.
-const PARTS: u64 = 32;
+const PARTS: u64 = 16;
 
 /// What a stopped training goes on from.
 #[derive(Default, Serialize, Deserialize)]
