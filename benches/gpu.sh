@@ -17,5 +17,5 @@ find='import glob, sysconfig; print(":".join(glob.glob(sysconfig.get_paths()["pu
 libraries=$("$python" -c "$find" 2> /dev/null || true)
 if [ -n "$libraries" ]; then export LD_LIBRARY_PATH="$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"; fi
 args=(--commit "${COMMIT:-$(git rev-parse --short HEAD 2> /dev/null || echo unknown)}")
-if "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null; then args+=(--python "$python"); fi
+if "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null; then args+=(--python "$python" --peers benches/peers/gpu.py); fi
 exec $binary gpu "${args[@]}" "$@"

@@ -1,5 +1,7 @@
 //! One error type for the whole crate: every message says what was wrong, what was got, what is allowed, and how to mend it.
 
+use std::borrow::Cow;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// What every fallible function of this crate returns.
@@ -63,6 +65,33 @@ pub fn finite<'a>(what: &str, values: impl IntoIterator<Item = &'a f64>) -> Resu
         None => Ok(()),
         Some((i, v)) => Err(Error::domain(format!("{what}[{i}]"), v, "finite numbers", "remove or replace it")),
     }
+}
+
+/// Text as a terminal can be given it, whoever wrote it: control characters but for tabs and line breaks, which may move the cursor, colour, or rename the
+/// window, and marks that turn the direction of writing are spelt out. All that the command line prints for people goes through here.
+///
+/// # Example
+/// ```
+/// use tweedie::error::printable;
+/// assert_eq!(printable("a\u{1b}[2Jb \u{202e}c\n"), "a\\u{1b}[2Jb \\u{202e}c\n");
+/// assert_eq!(printable("σ²\t≤ 1"), "σ²\t≤ 1");
+/// ```
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(acts) {
+        return text.into();
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Writing to a string does not fail.
+        let _ = if acts(c) { write!(out, "{}", c.escape_unicode()) } else { out.write_char(c) };
+    }
+    out.into()
+}
+
+/// Whether a character is no part of a text, but does something where it is shown: a control character but for tabs and line breaks, a mark of direction.
+pub(crate) fn acts(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The known name nearest to a misspelt one, if any is near.

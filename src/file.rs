@@ -1,6 +1,7 @@
 //! Files that are never seen half-written, and those that only save work.
 
 use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -54,7 +55,40 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A folder of results that are computed again where they are missing: nothing in it is needed, and nothing about it is an error.
+/// Content behind its length and SHA-256, by which [`opened`] knows it.
+pub fn sealed(content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u64).to_le_bytes(), Sha256::digest(content).as_slice(), content].concat()
+}
+
+/// The content of what [`sealed`] made; none of anything else, be it cut off or one bit of it flipped.
+pub fn opened(bytes: &[u8]) -> Option<&[u8]> {
+    let (length, rest) = bytes.split_first_chunk::<8>()?;
+    let (digest, content) = rest.split_first_chunk::<32>()?;
+    let whole = u64::from_le_bytes(*length) == content.len() as u64 && Sha256::digest(content).as_slice() == digest;
+    whole.then_some(content)
+}
+
+/// SHA-256 of a folder: of the names and the content of all that is in it.
+///
+/// # Errors
+/// What can't be read.
+pub fn fingerprint(folder: &Path) -> io::Result<[u8; 32]> {
+    let mut all = std::fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+    all.sort_by_key(std::fs::DirEntry::file_name);
+    let mut hasher = Sha256::new();
+    for entry in all {
+        let (name, path) = (entry.file_name(), entry.path());
+        let digest: [u8; 32] = if path.is_dir() { fingerprint(&path)? } else { Sha256::digest(std::fs::read(&path)?).into() };
+        // Everything of a fixed length: no two folders make one text.
+        hasher.update([u8::from(path.is_dir())]);
+        hasher.update(Sha256::digest(name.as_encoded_bytes()));
+        hasher.update(digest);
+    }
+    Ok(hasher.finalize().into())
+}
+
+/// A folder of results that are computed again where they are missing: nothing in it is needed, and nothing about it is an error. What is not to the bit as it
+/// was put there is missing too.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
@@ -66,9 +100,14 @@ impl Cache {
         Self { folder: folder.into() }
     }
 
-    /// The user's: `tweedie` in `XDG_CACHE_HOME` or `~/.cache`; none where neither is known.
+    /// The user's: `tweedie` in `XDG_CACHE_HOME` or `~/.cache`; none where neither is known. A path that is not absolute is ignored, as the
+    /// [specification](https://specifications.freedesktop.org/basedir-spec/latest/) asks: it would be another cache in every folder, and anyone's.
     pub fn of_user() -> Option<Self> {
-        let env = |key| std::env::var_os(key).filter(|v| !v.is_empty()).map(PathBuf::from);
+        Self::told_by(|key| std::env::var_os(key))
+    }
+
+    fn told_by(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> Option<Self> {
+        let env = |key| variable(key).map(PathBuf::from).filter(|path| path.is_absolute());
         let folder = env("XDG_CACHE_HOME").or_else(|| Some(env("HOME")?.join(".cache")))?;
         Some(Self::new(folder.join("tweedie")))
     }
@@ -84,7 +123,7 @@ impl Cache {
     /// What was kept for this very key.
     pub fn get(&self, key: &str, kind: &str) -> Option<Vec<u8>> {
         let bytes = std::fs::read(self.path(key, kind)).ok()?;
-        let (length, rest) = bytes.split_first_chunk::<8>()?;
+        let (length, rest) = opened(&bytes)?.split_first_chunk::<8>()?;
         let (stored, result) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
         (stored == key.as_bytes() && !result.is_empty()).then(|| result.to_vec())
     }
@@ -93,8 +132,13 @@ impl Cache {
     pub fn put(&self, key: &str, kind: &str, result: &[u8], newest: usize) {
         let _ = std::fs::create_dir_all(&self.folder);
         let whole = [&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), result].concat();
-        let _ = write(&self.path(key, kind), &whole);
+        let _ = write(&self.path(key, kind), &sealed(&whole));
         self.prune(kind, newest);
+    }
+
+    /// Removes a result that turned out to be of no use.
+    pub fn forget(&self, key: &str, kind: &str) {
+        let _ = std::fs::remove_file(self.path(key, kind));
     }
 
     /// Removes all of a kind, files or folders, but the newest.
@@ -127,10 +171,25 @@ mod tests {
         let whole = std::fs::read(cache.path("key", "x")).unwrap();
         std::fs::write(cache.path("other", "x"), &whole).unwrap();
         assert_eq!(cache.get("other", "x"), None);
-        for length in [0, 7, 9, whole.len() - 6] {
+        for length in 0..whole.len() {
             std::fs::write(cache.path("key", "x"), &whole[..length]).unwrap();
             assert_eq!(cache.get("key", "x"), None, "{length}");
         }
+        // Any bit flipped; something after the end; garbage of the same length.
+        for bit in 0..8 * whole.len() {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(cache.path("key", "x"), flipped).unwrap();
+            assert_eq!(cache.get("key", "x"), None, "bit {bit}");
+        }
+        for garbage in [[&whole[..], b"x"].concat(), vec![0; whole.len()], vec![0xFF; whole.len()]] {
+            std::fs::write(cache.path("key", "x"), garbage).unwrap();
+            assert_eq!(cache.get("key", "x"), None);
+        }
+        std::fs::write(cache.path("key", "x"), &whole).unwrap();
+        assert_eq!(cache.get("key", "x").unwrap(), b"result");
+        cache.forget("key", "x");
+        assert_eq!(cache.get("key", "x"), None);
 
         std::fs::create_dir(cache.path("a run", "y")).unwrap();
         for k in 0..4 {
@@ -140,6 +199,44 @@ mod tests {
         assert_eq!((files, cache.get("3", "x").is_some()), (3, true));
         // Where nothing can be kept nothing happens.
         Cache::new("/dev/null/none").put("key", "x", b"result", 1);
+    }
+
+    #[test]
+    fn only_absolute_paths_are_the_users_cache() {
+        let of = |set: &[(&str, &str)]| {
+            let cache = Cache::told_by(|key| set.iter().find(|s| s.0 == key).map(|s| s.1.into()));
+            cache.map(|cache| cache.folder.display().to_string())
+        };
+        let home = ("HOME", "/home/a");
+        assert_eq!(of(&[home, ("XDG_CACHE_HOME", "/var/b")]).unwrap(), "/var/b/tweedie");
+        for ignored in ["", "cache", "./cache", "../cache"] {
+            assert_eq!(of(&[home, ("XDG_CACHE_HOME", ignored)]).unwrap(), "/home/a/.cache/tweedie");
+        }
+        assert_eq!(of(&[("HOME", "here"), ("XDG_CACHE_HOME", "there")]), None);
+    }
+
+    #[test]
+    fn a_fingerprint_is_of_names_and_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str, content: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        put("a", "1");
+        put("b/c", "2");
+        let first = fingerprint(dir.path()).unwrap();
+        assert_eq!(first, fingerprint(dir.path()).unwrap());
+        put("b/c", "3");
+        let second = fingerprint(dir.path()).unwrap();
+        put("b/c", "2");
+        put("b/d", "");
+        let third = fingerprint(dir.path()).unwrap();
+        std::fs::rename(dir.path().join("b/d"), dir.path().join("d")).unwrap();
+        let fourth = fingerprint(dir.path()).unwrap();
+        let all = std::collections::HashSet::from([first, second, third, fourth]);
+        assert_eq!(all.len(), 4);
+        assert!(fingerprint(&dir.path().join("none")).is_err());
     }
 
     #[test]

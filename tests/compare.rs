@@ -158,7 +158,7 @@ fn what_was_changed_is_found_named_and_drawn() {
     for words in ["where they differ", "A &amp; &lt;i&gt;B&lt;/i&gt;", "verdict changed", "<code>one/risk</code>"] {
         assert!(page.contains(words), "{words}");
     }
-    for name in ["series.json", "settings.json", "one-risk-a.svg", "one-risk-b.json", "two-digits-a.png", "checks.json"] {
+    for name in ["series.json", "settings.json", "overlay-1-a.svg", "overlay-1-b.json", "overlay-2-a.png", "checks.json"] {
         assert!(site.join("reports").join(name).is_file(), "{name}");
     }
     // The same is within a tolerance that allows it, but for the verdict; and beyond none, with it.
@@ -208,6 +208,208 @@ fn what_cannot_be_compared_is_refused_in_a_line() {
     refused(here, &["a", "b"], &["manifest.json", "names no experiments"]);
     fs::write(here.join("b/manifest.json"), "{\"exp").unwrap();
     refused(here, &["a", "b"], &["manifest.json", "is no JSON"]);
+}
+
+/// What a hostile folder may say in the place of any text.
+const HOSTILE: [&str; 6] = [
+    "\"><script>alert(1)</script>",
+    "../../../../victim/package",
+    "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\r\nerror: nothing",
+    "=cmd|' /C calc'!A0$\\frac{1}$",
+    "{{ 7*7 }}{% raw %}' onload='x",
+    "/etc/passwd\0",
+];
+
+/// Every text of a document replaced, names of objects too.
+fn all_texts(value: &Value, by: &str) -> Value {
+    // What makes a document one of ours stays.
+    const OURS: [&str; 20] = [
+        "experiments",
+        "name",
+        "settings",
+        "title",
+        "x",
+        "y",
+        "label",
+        "series",
+        "width",
+        "height",
+        "columns",
+        "rows",
+        "pictures",
+        "note",
+        "values",
+        "what",
+        "got",
+        "want",
+        "tol",
+        "ok",
+    ];
+    match value {
+        Value::String(_) => json!(by),
+        Value::Array(list) => list.iter().map(|v| all_texts(v, by)).collect(),
+        Value::Object(map) => {
+            let named = |key: &String| if OURS.contains(&key.as_str()) { key.clone() } else { format!("{by}{key}") };
+            map.iter().map(|(key, v)| (named(key), all_texts(v, by))).collect::<serde_json::Map<_, _>>().into()
+        }
+        other => other.clone(),
+    }
+}
+
+/// Every file below a folder, with its content, but for those below `out`.
+fn tree(folder: &Path, out: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut found = vec![];
+    for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|path| path != out) {
+        if path.is_dir() && !path.is_symlink() {
+            found.extend(tree(&path, out))
+        } else {
+            found.push((path.clone(), fs::read(&path).unwrap()))
+        }
+    }
+    found.sort();
+    found
+}
+
+/// What no terminal should be sent.
+fn acts(text: &str) -> bool {
+    text.contains(|c: char| c.is_control() && c != '\n' && c != '\t' || c == '\u{202e}')
+}
+
+#[test]
+fn a_hostile_report_is_shown_as_text_and_writes_nowhere_else() {
+    for by in HOSTILE {
+        let outer = tempfile::tempdir().unwrap();
+        let here = outer.path().join("deep/down/here");
+        fs::create_dir_all(outer.path().join("victim")).unwrap();
+        fs::write(outer.path().join("victim/package.json"), "{}").unwrap();
+        report(&here.join("a"));
+        report(&here.join("b"));
+        // Something differs in every document, so that all of it is shown.
+        edit(&here.join("b/one/risk.json"), |f| (f["series"][0]["y"][4], f["series"][1]["y"][0]) = (json!(1), json!([1, 2])));
+        edit(&here.join("b/two/digits.json"), |f| f["rows"][0]["pictures"][1]["values"][2] = json!(-0.75));
+        edit(&here.join("b/one/checks.json"), |c| (c[1]["got"], c[1]["ok"]) = (json!(1.5), json!(false)));
+        edit(&here.join("b/manifest.json"), |m| m["experiments"][1]["settings"]["levels"] = json!("other"));
+        for document in ["one/risk.json", "one/checks.json", "two/digits.json", "two/checks.json", "manifest.json"] {
+            for side in ["a", "b"] {
+                edit(&here.join(side).join(document), |value| {
+                    let names = value.get("experiments").cloned();
+                    *value = all_texts(value, by);
+                    for k in 0..names.as_ref().map_or(0, |n| n.as_array().unwrap().len()) {
+                        value["experiments"][k]["name"] = names.as_ref().unwrap()[k]["name"].clone();
+                    }
+                });
+            }
+        }
+        // A file may be called anything without a slash.
+        let called = by.replace(['/', '\0'], "");
+        for side in ["a", "b"] {
+            fs::rename(here.join(side).join("two/digits.json"), here.join(side).join("two").join(format!("{called}.json")))
+                .unwrap();
+        }
+        let out = here.join("page");
+        let before = tree(outer.path(), &out);
+        let done = tweedie(&here, &["report", "--compare", "a", "b", "--out", "page"]);
+        assert_eq!(done.status.code(), Some(1), "{by:?}: {}", said(&done));
+        let told = String::from_utf8(done.stdout).unwrap();
+        assert!(!acts(&told), "{by:?}: {told:?}");
+        assert!(before == tree(outer.path(), &out), "{by:?}");
+        let page = fs::read_to_string(out.join("index.html")).unwrap();
+        assert!(!page.contains("<script") && !acts(&page), "{by:?}");
+        // Nothing of it is typeset, but for the formulas that the page has of its own.
+        assert_eq!(page.matches("<math").count(), page.matches("</math>").count());
+        assert!(!page.contains("<mfrac><mn>1</mn>"), "{by:?}");
+        let mut files: Vec<String> =
+            fs::read_dir(out.join("reports")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        files.sort();
+        assert!(files.iter().all(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))), "{files:?}");
+        assert!(files.contains(&"overlay-1-a.csv".to_string()), "{files:?}");
+        for name in files.iter().filter(|name| name.ends_with(".svg") || name.ends_with(".csv")) {
+            let text = fs::read_to_string(out.join("reports").join(name)).unwrap();
+            assert!(!text.contains("<script") || name.ends_with(".csv"), "{by:?}: {name}");
+            assert!(
+                !name.ends_with(".csv") || text.split(['\n', ',']).all(|cell| !cell.trim_start_matches('"').starts_with('=')),
+                "{name}: {text}"
+            );
+        }
+
+        // Names of chapters are names of folders: anything else is refused.
+        edit(&here.join("b/manifest.json"), |m| m["experiments"][0]["name"] = json!(by));
+        edit(&here.join("a/manifest.json"), |m| m["experiments"][0]["name"] = json!(by));
+        let before = tree(outer.path(), &out);
+        let done = tweedie(&here, &["report", "--compare", "a", "b", "--out", "other"]);
+        assert_eq!((done.status.code(), said(&done).lines().count()), (Some(2), 1), "{by:?}: {}", said(&done));
+        assert!(said(&done).contains("names an experiment") && !acts(&said(&done)), "{}", said(&done));
+        assert!(before == tree(outer.path(), &out) && !here.join("other").exists(), "{by:?}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_report_is_read_within_its_folder() {
+    let dir = two_reports();
+    let b = dir.path().join("b");
+    // A chapter and a document that are elsewhere.
+    fs::rename(b.join("two"), dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("elsewhere"), b.join("two")).unwrap();
+    fs::rename(b.join("one/risk.json"), dir.path().join("risk.json")).unwrap();
+    std::os::unix::fs::symlink("../../risk.json", b.join("one/risk.json")).unwrap();
+    let (code, found) = compare(dir.path(), &[]);
+    assert_eq!(code, 1);
+    let named = |name: &str| (name.to_owned(), "beyond".to_owned());
+    assert_eq!(
+        differing(&found),
+        [named("one/risk the whole document"), named("two/checks the whole document"), named("two/digits the whole document")]
+    );
+    assert!(found["found"]["series"].to_string().contains("leads out of b"), "{found}");
+    // A link within it is as good as a file.
+    fs::remove_file(b.join("one/risk.json")).unwrap();
+    fs::rename(dir.path().join("risk.json"), b.join("one/kept.txt")).unwrap();
+    std::os::unix::fs::symlink("kept.txt", b.join("one/risk.json")).unwrap();
+    assert_eq!(compare(dir.path(), &["one"]).0, 0);
+    fs::rename(b.join("manifest.json"), dir.path().join("m.json")).unwrap();
+    std::os::unix::fs::symlink("../m.json", b.join("manifest.json")).unwrap();
+    fs::remove_dir_all(dir.path().join("reports")).unwrap();
+    refused(dir.path(), &["a", "b"], &["manifest.json", "leads out of b"]);
+}
+
+#[test]
+fn numbers_of_any_size_are_drawn() {
+    for y in [vec![0.0, 5e-324], vec![1.0, 1e300], vec![-1.7e308, 1.7e308], vec![5e-324, 1.7e308], vec![1e300; 2], vec![0.0, 0.0]] {
+        let dir = two_reports();
+        edit(&dir.path().join("b/one/risk.json"), |f| {
+            (f["series"][0]["y"], f["series"][0]["x"]) = (json!([&y[..], &y[..]].concat()), json!([&y[..], &y[..]].concat()));
+        });
+        edit(&dir.path().join("a/one/risk.json"), |f| {
+            (f["series"][0]["y"], f["series"][0]["x"]) =
+                (json!([&y[..], &[2.0, 3.0]].concat()), json!([&y[..], &[2.0, 3.0]].concat()));
+        });
+        // A strip of pixels, and a shape beyond all bounds.
+        edit(&dir.path().join("a/two/digits.json"), |f| (f["width"], f["height"]) = (json!(1), json!(4)));
+        edit(&dir.path().join("b/two/digits.json"), |f| f["width"] = json!(u64::MAX));
+        assert_eq!(compare(dir.path(), &[]).0, 1, "{y:?}");
+        let page = dir.path().join("reports/comparison/index.html");
+        assert!(page.metadata().unwrap().len() < 2 << 20, "{y:?}");
+    }
+}
+
+#[test]
+fn a_run_of_anyone_is_shown_as_text() {
+    for by in HOSTILE {
+        let dir = tempfile::tempdir().unwrap();
+        for side in ["a", "b"] {
+            let put = |name: &str, lines: [Value; 2]| {
+                fs::write(dir.path().join(side).join(name), lines.map(|l| format!("{l}\n")).concat()).unwrap();
+            };
+            fs::create_dir_all(dir.path().join(side)).unwrap();
+            put("metrics.jsonl", [json!({"step": 1, "loss": 1e300}), json!({"step": 2, "loss": 5e-324, by: by})]);
+            let level = |sigma: f64| json!({"step": 2, "set": by, "edm_sigma": sigma, "network": 1e300, "network_stderr": 0.1, "exact": 0.2});
+            put("validation.jsonl", [level(0.5), level(2.0)]);
+        }
+        let done = tweedie(dir.path(), &["report", "--compare", "a", "b"]);
+        assert_eq!(done.status.code(), Some(0), "{by:?}: {}", said(&done));
+        let page = fs::read_to_string(dir.path().join("reports/comparison/index.html")).unwrap();
+        assert!(page.contains("of the set “") && !page.contains("<script") && !page.contains("<mfrac>") && !acts(&page), "{by:?}");
+    }
 }
 
 /// Two copies of a small model, the second with one number of its weights moved by a factor.

@@ -365,6 +365,7 @@ fn two_processes_train_as_one() {
     for process in [start("0"), start("1")] {
         stdout(process.wait_with_output().unwrap());
     }
+    assert!(!both.path().join("run/.tweedie-secret").exists());
     let e = error(&weights(both.path(), 8), &weights(alone.path(), 8));
     assert!(e <= 1e-11, "{e:e}");
 }
@@ -388,6 +389,37 @@ fn samples_on_the_device_are_the_cpus() {
             let e = error(&samples(sampler, "cuda:0", precision), &want);
             assert!(e <= tolerance, "{sampler} in {precision}: {e:e}");
         }
+    }
+}
+
+#[test]
+#[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
+fn kept_kernels_that_are_damaged_are_compiled_again() {
+    let emulator = emulator();
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (model, io) = (golden("A"), golden("A/io.npz"));
+    let run = || {
+        let args = ["net", "forward", "--model", &model, &io, "-o", "out.npz", "--device", "cuda:0"];
+        stdout(command(emulator, dir.path(), &args, &[]).env("XDG_CACHE_HOME", cache.path()).output().unwrap());
+        fs::read(dir.path().join("out.npz")).unwrap()
+    };
+    let want = run();
+    let kernels = || {
+        let all = fs::read_dir(cache.path().join("tweedie")).unwrap().map(|e| e.unwrap().path());
+        all.filter(|path| path.extension().is_some_and(|e| e == "kernels")).collect::<Vec<_>>()
+    };
+    let [kept] = &kernels()[..] else { panic!("{:?}", kernels()) };
+    let whole = fs::read(kept).unwrap();
+    // Sealed as it should be around an image that is none: the length of the key stands behind length and digest of all.
+    let key = usize::try_from(u64::from_le_bytes(whole[40..48].try_into().unwrap())).unwrap();
+    let no_image = tweedie::file::sealed(&[&whole[40..48 + key], b"no image"].concat());
+    let middle = whole.len() / 2;
+    let flipped: Vec<u8> = whole.iter().enumerate().map(|(i, b)| if i == middle { b ^ 16 } else { *b }).collect();
+    for damaged in [flipped, whole[..middle].to_vec(), vec![], no_image] {
+        fs::write(kept, damaged).unwrap();
+        assert!(run() == want);
+        // Compiled again, and kept: a compiler may give other bytes, but what is there is sealed.
+        assert!(tweedie::file::opened(&fs::read(kept).unwrap()).is_some_and(|kept| kept.len() > key + 1000));
     }
 }
 
@@ -481,6 +513,9 @@ fn the_self_check_finds_nothing_wrong_and_writes_its_page() {
     }
     assert_eq!(results["speeds"].as_array().unwrap().len(), 2);
     assert!(read("index.html").contains("Held to f64") && read("checks.csv").lines().count() > 100);
+    // What is run is named: nothing is looked for in the current folder.
+    let unnamed = tweedie(emulator, folder.path(), &["gpu", "--quick", "--python", "no-such-python"], &[]);
+    assert!(unnamed.status.code() == Some(2) && String::from_utf8_lossy(&unnamed.stderr).contains("--peers"));
     // A limit that is spent leaves parts out; nothing fails.
     let short = stdout(tweedie(emulator, folder.path(), &["gpu", "--quick", "--limit", "1", "--out", "out"], &[]));
     assert!(short.contains("not run") && short.contains(" 0 failures"), "{short}");

@@ -98,7 +98,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// One line on stderr, exit code 2.
 fn fail(message: &str) -> ExitCode {
     // A path or a decoder's message may hold line breaks; a closed stderr is no reason to panic.
-    let _ = writeln!(std::io::stderr(), "error: {}", message.split_whitespace().collect::<Vec<_>>().join(" "));
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let _ = writeln!(std::io::stderr(), "error: {}", crate::error::printable(&line));
     ExitCode::from(2)
 }
 

@@ -1,6 +1,6 @@
 //! Where results go: standard output or a file that is never seen half-written.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 pub use crate::report::number::{Number, json};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -30,16 +30,21 @@ impl Target {
     /// A folder that is missing or may not be written, a full disk.
     pub fn write(&self, bytes: &[u8]) -> Result<()> {
         match self {
-            Target::Stdout => print(bytes),
+            Target::Stdout => put(bytes),
             Target::File(path) => crate::file::write(path, bytes),
         }
     }
 }
 
+/// Writes text for people to standard output, made [`printable`]: names and messages in it may come from files of anyone.
+pub fn print(text: impl AsRef<str>) -> Result<()> {
+    put(printable(text.as_ref()).as_bytes())
+}
+
 /// Writes to standard output. A reader that has seen enough (`head`) is no error.
-pub fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
+fn put(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes.as_ref()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::file("standard output", format!("cannot be written: {e}"), "free space, or write to a file"))
         }

@@ -12,7 +12,7 @@ use crate::nn::element::Element;
 use crate::train::loader::VALIDATION;
 use crate::train::parallel::World;
 #[cfg(feature = "cuda")]
-use crate::train::parallel::meet;
+use crate::train::parallel::{Secret, meet};
 use crate::train::settings::Settings;
 use crate::train::validation::{Level, Validation};
 use crate::train::{Data, Step, Trainer, checkpoint, samples};
@@ -71,15 +71,18 @@ pub fn run(args: &Args) -> Result<Outcome> {
         None => settings.device.parse().map_err(|e| Error::file(&args.recipe, e, "write auto, cpu, cuda or cuda:N"))?,
     };
     let world = World::read(|name| std::env::var(name).ok())?;
-    let place = together(&world, device, settings.precision)?;
+    let name = args.recipe.file_stem().unwrap_or_default();
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+    let place = together(&world, &out, device, settings.precision)?;
     match settings.precision {
-        Precision::F64 => train::<f64>(args, settings, &place, &world),
-        _ => train::<f32>(args, settings, &place, &world),
+        Precision::F64 => train::<f64>(args, settings, &place, &world, &out),
+        _ => train::<f32>(args, settings, &place, &world, &out),
     }
 }
 
 /// Where this process trains: with several, the GPU of its number on its machine, joined to the others.
-fn together(world: &World, device: Device, precision: Precision) -> Result<Place> {
+#[cfg_attr(not(feature = "cuda"), expect(unused_variables))]
+fn together(world: &World, out: &Path, device: Device, precision: Precision) -> Result<Place> {
     if world.size == 1 {
         return device.place(precision);
     }
@@ -94,7 +97,8 @@ fn together(world: &World, device: Device, precision: Precision) -> Result<Place
     let place = device.place(precision)?;
     #[cfg(feature = "cuda")]
     if let Place::Gpu(gpu, _) = &place {
-        gpu.join(meet(world, Duration::from_secs(300), crate::device::nccl::identity)?, world.rank, world.size)?;
+        let secret = Secret::of_run(out, |name| std::env::var(name).ok())?;
+        gpu.join(meet(world, &secret, Duration::from_secs(300), crate::device::nccl::identity)?, world.rank, world.size)?;
     }
     Ok(place)
 }
@@ -107,16 +111,14 @@ fn data(args: &Args, settings: &Settings) -> Result<Data> {
     Data::law(law.into_law(), shape)
 }
 
-fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &World) -> Result<Outcome> {
-    let name = args.recipe.file_stem().unwrap_or_default();
-    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &World, out: &Path) -> Result<Outcome> {
     let data = data(args, &settings)?;
     let checkpoints = out.join("checkpoints");
     let mut trainer = match (checkpoint::latest(&checkpoints)?, args.resume) {
         (Some(latest), true) => checkpoint::resume::<T>(&latest, settings, data, place)?,
         (Some(latest), false) => {
             let mend = "pass --resume to go on from it, or another --out";
-            return Err(Error::file(&out, format!("holds a run already ({})", latest.display()), mend));
+            return Err(Error::file(out, format!("holds a run already ({})", latest.display()), mend));
         }
         (None, _) => Trainer::placed(settings, data, place)?,
     };
@@ -128,10 +130,10 @@ fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &Wor
         }
         return Ok(Outcome::Success);
     }
-    for folder in [&out, &checkpoints, &out.join("samples")] {
+    for folder in [out, &checkpoints, &out.join("samples")] {
         file::sweep(folder);
     }
-    let run = Run::new(&out, &trainer)?;
+    let run = Run::new(out, &trainer)?;
     run.all(&mut trainer, &checkpoints, &stop)
 }
 

@@ -64,7 +64,7 @@ impl Blas {
     ///
     /// # Panics
     /// Where none of two steps is 1.
-    pub fn run(&self, gpu: &Gpu, p: &Product, precision: Precision) -> Result<()> {
+    pub(crate) fn run(&self, gpu: &Gpu, p: &Product, precision: Precision) -> Result<()> {
         use sys::cublasComputeType_t as Compute;
         use sys::cudaDataType_t::{CUDA_R_16BF, CUDA_R_32F, CUDA_R_64F};
         gpu.enter()?;

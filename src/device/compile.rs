@@ -9,11 +9,12 @@ use std::ffi::{CString, c_char, c_int};
 /// Kind of the kept images.
 const KIND: &str = "kernels";
 
-/// The image of a source for a device: machine code, or PTX where NVRTC is older than the device.
+/// What `load` makes of the image of a source for a device: machine code, or PTX where NVRTC is older than the device. A kept image that does not load is
+/// dropped, and the source compiled once more.
 ///
 /// # Errors
-/// A source that does not compile: the first line of the compiler's log.
-pub(super) fn image(gpu: &Gpu, source: &str, options: &[String]) -> Result<Vec<u8>> {
+/// A source that does not compile: the first line of the compiler's log; what `load` says of an image that was just compiled.
+pub(super) fn loaded<T>(gpu: &Gpu, source: &str, options: &[String], load: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
     let capability = gpu.capability.0 * 10 + gpu.capability.1;
     let known = architectures();
     // Without the list take the device's own: NVRTC says if it does not know it.
@@ -34,14 +35,20 @@ pub(super) fn image(gpu: &Gpu, source: &str, options: &[String]) -> Result<Vec<u
     // Everything that the image depends on.
     let key = format!("NVRTC {major}.{minor}\n{}\n{source}", options.join("\n"));
     let cache = Cache::of_user();
-    if let Some(image) = cache.as_ref().and_then(|cache| cache.get(&key, KIND)) {
-        return Ok(image);
+    if let Some(cache) = &cache
+        && let Some(kept) = cache.get(&key, KIND)
+    {
+        match load(&kept) {
+            Ok(loaded) => return Ok(loaded),
+            Err(_) => cache.forget(&key, KIND),
+        }
     }
     let image = compile(gpu, source, &options, exact)?;
+    let loaded = load(&image)?;
     if let Some(cache) = cache {
         cache.put(&key, KIND, &image, 32);
     }
-    Ok(image)
+    Ok(loaded)
 }
 
 /// The architectures that NVRTC makes machine code for, as 10 major + minor; empty where it does not tell.

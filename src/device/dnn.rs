@@ -168,7 +168,7 @@ impl Dnn {
     ///
     /// # Errors
     /// What cuDNN refuses.
-    pub fn forward(&self, gpu: &Gpu, c: &Convolution, x: Region, w: Region, y: Region, workspace: Region) -> Result<bool> {
+    pub(crate) fn forward(&self, gpu: &Gpu, c: &Convolution, x: Region, w: Region, y: Region, workspace: Region) -> Result<bool> {
         gpu.enter()?;
         let handle = *self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let (one, zero) = (scalar(&1.0), scalar(&0.0));
@@ -198,7 +198,7 @@ impl Dnn {
     /// # Errors
     /// What cuDNN refuses.
     #[allow(clippy::too_many_arguments)]
-    pub fn input_gradient(
+    pub(crate) fn input_gradient(
         &self,
         gpu: &Gpu,
         c: &Convolution,
@@ -236,7 +236,7 @@ impl Dnn {
     ///
     /// # Errors
     /// What cuDNN refuses.
-    pub fn weight_gradient(
+    pub(crate) fn weight_gradient(
         &self,
         gpu: &Gpu,
         c: &Convolution,

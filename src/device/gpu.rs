@@ -194,7 +194,7 @@ impl Gpu {
     ///
     /// # Errors
     /// A lost device.
-    pub fn write<P: bytemuck::Pod>(&self, to: Region, x: &[P]) -> Result<()> {
+    pub(crate) fn write<P: bytemuck::Pod>(&self, to: Region, x: &[P]) -> Result<()> {
         assert!(size_of_val(x) <= to.bytes, "{} bytes into {}", size_of_val(x), to.bytes);
         self.enter()?;
         // SAFETY: the region is as long as was asserted; from pageable memory the call returns when the source has been read.
@@ -207,7 +207,7 @@ impl Gpu {
     ///
     /// # Errors
     /// What went wrong in the work that it waited for.
-    pub fn read<P: bytemuck::Pod>(&self, from: Region, x: &mut [P]) -> Result<()> {
+    pub(crate) fn read<P: bytemuck::Pod>(&self, from: Region, x: &mut [P]) -> Result<()> {
         assert!(size_of_val(x) <= from.bytes, "{} bytes out of {}", size_of_val(x), from.bytes);
         self.enter()?;
         let bytes = bytemuck::cast_slice_mut::<P, u8>(x);
@@ -220,7 +220,7 @@ impl Gpu {
     ///
     /// # Errors
     /// A lost device.
-    pub fn copy(&self, to: Region, from: Region) -> Result<()> {
+    pub(crate) fn copy(&self, to: Region, from: Region) -> Result<()> {
         assert!(from.bytes <= to.bytes, "{} bytes into {}", from.bytes, to.bytes);
         self.enter()?;
         // SAFETY: both regions are as long as was asserted.
@@ -231,7 +231,7 @@ impl Gpu {
     ///
     /// # Errors
     /// A lost device.
-    pub fn fill(&self, to: Region, byte: u8) -> Result<()> {
+    pub(crate) fn fill(&self, to: Region, byte: u8) -> Result<()> {
         self.enter()?;
         // SAFETY: the region is memory of the device.
         self.check("setting memory", unsafe { result::memset_d8_async(to.at, byte, to.bytes, self.stream) })
@@ -248,11 +248,12 @@ impl Gpu {
         if let Some(program) = programs.get(&key).and_then(Weak::upgrade) {
             return Ok(program);
         }
-        let image = compile::image(self, source, options)?;
-        self.enter()?;
-        // SAFETY: the image is what NVRTC made, kept alive until the driver has read it.
-        let module = unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|e| {
-            self.error(format!("loading the kernels: {}", describe(e.0)), "update NVIDIA's driver, or use --device cpu")
+        let module = compile::loaded(self, source, options, |image| {
+            self.enter()?;
+            // SAFETY: the image is what NVRTC made, to the bit, kept alive until the driver has read it.
+            unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|e| {
+                self.error(format!("loading the kernels: {}", describe(e.0)), "update NVIDIA's driver, or use --device cpu")
+            })
         })?;
         let program = Arc::new(Program { gpu: self.clone(), module, kernels: Mutex::default() });
         programs.insert(key, Arc::downgrade(&program));
@@ -296,7 +297,7 @@ impl Gpu {
     ///
     /// # Errors
     /// A lost device.
-    pub fn record(self: &Arc<Self>, queue: impl FnOnce() -> Result<()>) -> Result<Option<Graph>> {
+    pub(crate) fn record(self: &Arc<Self>, queue: impl FnOnce() -> Result<()>) -> Result<Option<Graph>> {
         self.enter()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is ours.
@@ -389,7 +390,8 @@ impl Drop for Buffer {
     }
 }
 
-/// A part of a [`Buffer`], which must outlive what is queued on it.
+/// A part of a [`Buffer`], by its address. Nothing ties the two together: whoever queues work on a part keeps the buffer until the work is done, also what is
+/// recorded, and passes a kernel what its declaration says. That can't be checked, and so everything that takes a part or records work is the crate's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Region {
     at: u64,
@@ -516,7 +518,7 @@ impl Program {
     ///
     /// # Panics
     /// For a grid beyond what a device takes.
-    pub fn launch(&self, name: &'static str, launch: Launch, args: &[Arg]) -> Result<()> {
+    pub(crate) fn launch(&self, name: &'static str, launch: Launch, args: &[Arg]) -> Result<()> {
         self.gpu.enter()?;
         let kernel = {
             let mut kernels = self.kernels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -567,7 +569,7 @@ impl Repeated {
     ///
     /// # Errors
     /// Those of `queue`; a lost device.
-    pub fn run(&mut self, gpu: &Arc<Gpu>, queue: impl Fn() -> Result<()>) -> Result<()> {
+    pub(crate) fn run(&mut self, gpu: &Arc<Gpu>, queue: impl Fn() -> Result<()>) -> Result<()> {
         self.runs += 1;
         if self.runs == 2 {
             self.graph = gpu.record(&queue)?;
@@ -591,7 +593,7 @@ impl Graph {
     ///
     /// # Errors
     /// A lost device.
-    pub fn run(&self) -> Result<()> {
+    pub(crate) fn run(&self) -> Result<()> {
         self.gpu.enter()?;
         // SAFETY: the memory that it names is kept by whoever recorded it.
         self.gpu.check("running recorded work", unsafe { result::graph::launch(self.exec, self.gpu.stream) })

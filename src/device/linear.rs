@@ -116,7 +116,7 @@ impl Linear {
     ///
     /// # Errors
     /// What cuBLASLt refuses.
-    pub fn run(&self, gpu: &Gpu, x: Region, w: Region, bias: Region, skip: Region, y: Region) -> Result<()> {
+    pub(crate) fn run(&self, gpu: &Gpu, x: Region, w: Region, bias: Region, skip: Region, y: Region) -> Result<()> {
         let lt = gpu.lt().expect("it made the layer");
         gpu.enter()?;
         let product = self.product.lock().unwrap_or_else(PoisonError::into_inner);

@@ -63,7 +63,7 @@ impl Communicator {
     ///
     /// # Errors
     /// A process that is gone.
-    pub fn sum(&self, gpu: &Gpu, x: Region, precision: Precision) -> Result<()> {
+    pub(crate) fn sum(&self, gpu: &Gpu, x: Region, precision: Precision) -> Result<()> {
         let kind = match precision {
             Precision::F64 => sys::ncclDataType_t::ncclDouble,
             Precision::F32 | Precision::Tf32 => sys::ncclDataType_t::ncclFloat,
@@ -80,7 +80,7 @@ impl Communicator {
     ///
     /// # Errors
     /// A process that is gone.
-    pub fn gather(&self, gpu: &Gpu, x: Region) -> Result<()> {
+    pub(crate) fn gather(&self, gpu: &Gpu, x: Region) -> Result<()> {
         let share = x.bytes() / self.size;
         let own = x.part(self.rank * share, share);
         gpu.enter()?;

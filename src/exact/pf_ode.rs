@@ -1,12 +1,12 @@
 //! The probability-flow ODE: its exact map for a Gaussian between any two levels, and a reference integrator for every law.
 
-use crate::math::larger;
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result, finite};
 use crate::exact::gains::{psi, xi};
 use crate::exact::integrate::integrate;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 
 /// State at `to` of the PF-ODE trajectories that pass `from` at `x`, for Gaussian data.

@@ -146,10 +146,10 @@ fn no_convergence(n: usize) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use crate::math::smaller;
     use super::*;
     use crate::math::matmul::matmul;
     use crate::math::noise::Noise;
+    use crate::math::smaller;
     use nalgebra::DMatrix;
     use ndarray::{Axis, array};
     use proptest::prelude::*;

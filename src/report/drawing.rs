@@ -3,8 +3,10 @@
 //! A drawing has a logical width of [`WIDTH`] units, and text sizes in those units, so that at the page's width and at a
 //! telephone's the text can be read. plotters snaps coordinates to whole pixels: every unit is drawn as several pixels.
 
+use super::number::cell;
 use super::style::{CARD, Colour, GRID, INK, MUTED, SERIES};
 use crate::error::{Error, Result};
+use crate::error::{Error, Result, acts};
 use crate::math::{larger, smaller};
 use base64::Engine;
 use plotters::coord::Shift;
@@ -192,6 +194,21 @@ impl Film {
         self.frames.len() - 1 + Self::STAYS
     }
 
+    /// The rules by which each frame is seen in its turn: the same for all films of as many frames, because a page may hold several.
+    fn style(&self) -> String {
+        let turns = self.turns();
+        let (name, round) = (format!("film{turns}"), turns * Self::FRAME);
+        let share = |n: usize| 100.0 * n as f64 / turns as f64;
+        format!(
+            "@keyframes {name}{{0%{{opacity:1}}{:.4}%,100%{{opacity:0}}}}@keyframes {name}-last{{0%{{opacity:1}}{:.4}%,100%{{opacity:0}}}}\
+             .{name}{{animation:{name} {round}ms step-end infinite}}.{name}:last-child{{animation-name:{name}-last}}\
+             svg:hover>.{name}{{animation-play-state:paused}}\
+             @media print,(prefers-reduced-motion:reduce){{.{name}{{animation:none;opacity:0}}.{name}:last-child{{opacity:1}}}}",
+            share(1),
+            share(Self::STAYS)
+        )
+    }
+
     /// All frames on top of each other, the last one uppermost, each seen in its turn by CSS alone.
     fn svg(&self) -> Result<String> {
         let frames = self.frames.iter().map(|f| Drawing::Pictures(f.clone()).svg()).collect::<Result<Vec<_>>>()?;
@@ -199,20 +216,10 @@ impl Film {
             let inside = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
             (svg[..inside].to_owned(), svg[inside..].trim_end().trim_end_matches("</svg>").to_owned())
         };
-        // The rules are the same for all films of as many frames: a page may hold several.
         let (turns, last) = (self.turns(), self.frames.len() - 1);
         let (name, round) = (format!("film{turns}"), turns * Self::FRAME);
-        let share = |n: usize| 100.0 * n as f64 / turns as f64;
         let mut out = parts(&frames[0]).0;
-        let _ = write!(
-            out,
-            "<style>@keyframes {name}{{0%{{opacity:1}}{:.4}%,100%{{opacity:0}}}}@keyframes {name}-last{{0%{{opacity:1}}{:.4}%,100%{{opacity:0}}}}\
-             .{name}{{animation:{name} {round}ms step-end infinite}}.{name}:last-child{{animation-name:{name}-last}}\
-             svg:hover>.{name}{{animation-play-state:paused}}\
-             @media print,(prefers-reduced-motion:reduce){{.{name}{{animation:none;opacity:0}}.{name}:last-child{{opacity:1}}}}</style>",
-            share(1),
-            share(Self::STAYS)
-        );
+        let _ = write!(out, "<style>{}</style>", self.style());
         for (k, frame) in frames.iter().enumerate() {
             // A negative delay: as if the round had begun long ago.
             let delay = k as i64 * Self::FRAME as i64 - round as i64;
@@ -264,6 +271,11 @@ impl Drawing {
         Ok(svg)
     }
 
+    /// The content of the style element in its SVG, where it has one.
+    pub fn style(&self) -> Option<String> {
+        if let Drawing::Film(film) = self { Some(film.style()) } else { None }
+    }
+
     /// As a PNG file, in the light colours; a film as an animated one.
     pub fn png(&self) -> Result<Vec<u8>> {
         match self {
@@ -292,10 +304,10 @@ impl Drawing {
         let mut write = |record: Vec<String>| out.write_record(&record).map_err(drawing_failed);
         match self {
             Drawing::Plot(p) => {
-                write(vec!["series".into(), p.x.name.clone(), p.y.name.clone()])?;
+                write(vec!["series".into(), cell(&p.x.name), cell(&p.y.name)])?;
                 for s in &p.series {
                     for (x, y) in &s.points {
-                        write(vec![s.name().into(), number(x), number(y)])?;
+                        write(vec![cell(s.name()), number(x), number(y)])?;
                     }
                 }
             }
@@ -437,7 +449,12 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
     fn text(&self, text: &str, at: (f64, f64), size: f64, colour: Colour, h: HPos, v: VPos) -> Drawn<DB> {
         let rgb = colour.rgb();
         let style = TextStyle::from(("sans-serif", size * 1.24 * self.unit).into_font()).color(&rgb).pos(Pos::new(h, v));
-        self.area.draw_text(text, &style, self.px(at))
+        // No control character is allowed in XML, not even as an entity.
+        self.area.draw_text(
+            &text.replace(|c| acts(c) || matches!(c, '\n' | '\t' | '\u{FFFE}' | '\u{FFFF}'), "\u{FFFD}"),
+            &style,
+            self.px(at),
+        )
     }
 }
 
@@ -471,16 +488,18 @@ impl Mapping {
             match (lo <= hi, axis.scale) {
                 (false, _) => (1.0, 10.0),
                 (true, Scale::Linear) => {
-                    let margin = if hi > lo { 0.04 * (hi - lo) } else { 1.0 };
+                    // Of two ends that may be farther apart than the largest number.
+                    let margin = if hi > lo { 0.04 * hi - 0.04 * lo } else { 1.0 };
                     // An axis that starts at zero stays there.
                     (if lo == 0.0 { 0.0 } else { lo - margin }, hi + margin)
                 }
                 (true, Scale::Log) => {
-                    let margin = (hi / lo).powf(0.03).max(1.05);
-                    (lo / margin, hi * margin)
+                    let margin = (0.03 * (hi.ln() - lo.ln())).exp().max(1.05);
+                    ((lo / margin).max(LEAST), hi * margin)
                 }
             }
         });
+        let (lo, hi) = (lo.clamp(f64::MIN, f64::MAX), hi.clamp(f64::MIN, f64::MAX));
         let (a, b) = (lo.min(hi), lo.max(hi));
         let ticks = match axis.scale {
             Scale::Linear => linear_ticks(a, b),
@@ -492,34 +511,59 @@ impl Mapping {
     /// Position on the axis, 0 to 1 within its ends.
     fn at(&self, v: f64) -> Option<f64> {
         let u = match self.scale {
-            Scale::Linear => (v - self.lo) / (self.hi - self.lo),
-            Scale::Log if v > 0.0 => (v / self.lo).ln() / (self.hi / self.lo).ln(),
+            Scale::Linear if (self.hi - self.lo).is_finite() => (v - self.lo) / (self.hi - self.lo),
+            Scale::Linear => (v / 2.0 - self.lo / 2.0) / (self.hi / 2.0 - self.lo / 2.0),
+            Scale::Log if v > 0.0 => (v.ln() - self.lo.ln()) / (self.hi.ln() - self.lo.ln()),
             Scale::Log => f64::NAN,
         };
-        u.is_finite().then_some(u)
+        // What is farther away than this has no place on a drawing, nor has a line to it.
+        (u.abs() <= 1e9).then_some(u)
     }
 }
 
-/// About five round numbers between two ends.
+/// The least positive number.
+const LEAST: f64 = f64::from_bits(1);
+
+/// About five round numbers between two finite ends; the ends alone where they are too near to each other for that.
 fn linear_ticks(a: f64, b: f64) -> Vec<(f64, String)> {
-    let raw = (b - a) / 5.0;
+    let raw = b / 5.0 - a / 5.0;
     let magnitude = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| *s >= raw * 0.999).unwrap_or(raw);
-    let digits = (0..12).find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-6).unwrap_or(0) as usize;
+    let largest = a.abs().max(b.abs());
+    // Below this a step has no digits of its own.
+    if !(step > largest * 1e-12 && step >= f64::MIN_POSITIVE && step.is_finite()) {
+        let mut ends = vec![a, b];
+        ends.dedup();
+        return ends.into_iter().map(|v| (v, scientific(v, 3))).collect();
+    }
+    let digits = (0..12).find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-6).map(|digits| digits as usize);
     let first = (a / step - 1e-9).ceil() as i64;
     let last = (b / step + 1e-9).floor() as i64;
-    (first..=last).map(|k| k as f64 * step).map(|v| (v, minus(&format!("{v:.digits$}")))).collect()
+    let label = |v: f64| match digits {
+        Some(digits) if largest < 1e9 => minus(&format!("{v:.digits$}")),
+        _ => scientific(v, (largest / step).log10().ceil().max(0.0) as usize + 1),
+    };
+    (first..=last).map(|k| k as f64 * step).filter(|v| v.is_finite()).map(|v| (v, label(v))).collect()
 }
 
-/// Powers of ten (every second or third where there are many); where there are fewer than three, 2s and 5s as well.
+/// A number of so many digits before a power of ten.
+fn scientific(v: f64, digits: usize) -> String {
+    let text = format!("{v:.digits$e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let mantissa = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
+    if v == 0.0 { "0".into() } else { format!("{}·{}", minus(mantissa), power(exponent.parse().unwrap_or(0))) }
+}
+
+/// Powers of ten (every second or third where there are many); where there are fewer than three, 2s and 5s as well. Both ends are positive and finite.
 fn log_ticks(a: f64, b: f64) -> Vec<(f64, String)> {
     let (first, last) = ((a.log10() - 1e-9).ceil() as i32, (b.log10() + 1e-9).floor() as i32);
     let every = ((last - first) / 6 + 1).max(1);
     let multiples: &[f64] = if last - first < 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     (first - 1..=last)
         .filter(|k| every == 1 || k.rem_euclid(every) == 0)
-        .flat_map(|k| multiples.iter().map(move |m| (m * 10f64.powi(k), *m as i32, k)))
-        .filter(|(v, _, _)| *v >= a * (1.0 - 1e-9) && *v <= b * (1.0 + 1e-9))
+        // Read, not multiplied: powers below the least normal number are made from their reciprocals, which are infinite.
+        .flat_map(|k| multiples.iter().filter_map(move |m| Some((format!("{m}e{k}").parse::<f64>().ok()?, *m as i32, k))))
+        .filter(|(v, _, _)| v.is_finite() && *v >= a * (1.0 - 1e-9) && *v <= b * (1.0 + 1e-9))
         .map(|(v, m, k)| {
             (
                 v,
@@ -718,7 +762,7 @@ impl Pictures {
         self.rows.iter().flat_map(move |(label, row)| {
             row.iter().enumerate().map(move |(k, picture)| {
                 let column = self.columns.get(k).cloned().unwrap_or_else(|| k.to_string());
-                [label.clone(), column].into_iter().chain(picture.values.iter().map(number)).collect()
+                [cell(label), cell(&column)].into_iter().chain(picture.values.iter().map(number)).collect()
             })
         })
     }
@@ -896,6 +940,89 @@ mod tests {
         assert_eq!(labels(log_ticks(1.0, 60.0)), ["1", "2", "5", "10", "20", "50"]);
         assert_eq!(labels(log_ticks(2e-12, 0.2)), ["10⁻¹⁰", "10⁻⁸", "10⁻⁶", "10⁻⁴", "0.01"]);
         assert_eq!(labels(log_ticks(3e5, 3e6)), ["5·10⁵", "10⁶", "2·10⁶"]);
+    }
+
+    #[test]
+    fn ticks_of_any_finite_range_are_few_and_inside() {
+        let mut ends =
+            vec![0.0, LEAST, 3.0 * LEAST, f64::MIN_POSITIVE, 1e-300, 1e-13, 1.0, 1.0 + f64::EPSILON, 1e9, 1e15, 1e300, f64::MAX];
+        ends.extend(ends.clone().iter().map(|v| -v));
+        // Bits at random, of every exponent.
+        let noise = crate::math::noise::Noise::new(1);
+        ends.extend((0..300).map(|k| noise.bits(0, k)).map(f64::from_bits).filter(|v| v.is_finite()));
+        for a in &ends {
+            for b in &ends {
+                let (a, b) = (a.min(*b), a.max(*b));
+                for (scale, least) in [(Scale::Linear, f64::MIN), (Scale::Log, LEAST)] {
+                    if a < least {
+                        continue;
+                    }
+                    let axis = Axis { scale, ..Axis::linear("", "") };
+                    let fitted = Mapping::new(&axis, [a, b, f64::NAN, f64::INFINITY, f64::NEG_INFINITY].into_iter());
+                    let given = Mapping::new(&axis.over(a, b), [].into_iter());
+                    for mapping in [fitted, given] {
+                        let Mapping { lo, hi, ticks, .. } = &mapping;
+                        assert!(lo.is_finite() && hi.is_finite() && lo <= hi, "{a:e} {b:e}: {mapping:?}");
+                        assert!(ticks.len() <= 9, "{a:e} {b:e}: {mapping:?}");
+                        for (v, text) in ticks {
+                            assert!(v.is_finite() && text.chars().count() <= 20, "{a:e} {b:e}: {mapping:?}");
+                            let u = mapping.at(*v);
+                            assert!(
+                                lo == hi || u.is_some_and(|u| (-0.01..=1.01).contains(&u)),
+                                "{a:e} {b:e} {v:e} {u:?}: {mapping:?}"
+                            );
+                        }
+                        if lo < hi {
+                            assert!((mapping.at(*lo), mapping.at(*hi)) == (Some(0.0), Some(1.0)), "{mapping:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_plot_of_extreme_numbers_is_drawn() {
+        let values = [0.0, LEAST, 1e-300, 1.0, 1e300, f64::MAX, -f64::MAX, f64::INFINITY, f64::NAN];
+        for y in [&values[..2], &values[2..5], &values[..], &values[4..7]] {
+            for axis in [Axis::linear as fn(&str, &str) -> Axis, Axis::log] {
+                let lines = [Mark::Dashed, Mark::Linked].map(|mark| Series::new("s", values, y.to_vec(), mark, BLUE));
+                let plot = Drawing::Plot(Plot::new("", axis("a", "a"), axis("b", "b").over(1.0, 2.0), lines.to_vec()));
+                assert!(plot.svg().unwrap().len() < 200_000);
+                let plot = Drawing::Plot(Plot::new("", axis("a", "a"), axis("b", "b"), lines.to_vec()));
+                assert!(plot.svg().unwrap().len() < 200_000);
+            }
+        }
+    }
+
+    #[test]
+    fn words_of_a_drawing_are_text_and_nothing_else() {
+        let words = "\"><script>alert(1)</script>\u{1b}[2J\u{9b}\u{7}&#36;\n</svg>";
+        let plot = Plot::new(
+            words,
+            Axis::linear(words, words),
+            Axis::log(words, words),
+            vec![
+                Series::new(words, [1.0, 2.0], [1.0, 2.0], Mark::Line, BLUE),
+                Series::new(words, [1.0, 2.0], [1.0, 2.0], Mark::Line, BLUE),
+            ],
+        );
+        let picture = Picture { values: vec![0.0; 4], note: words.into() };
+        let pictures = Pictures {
+            title: words.into(),
+            heading: words.into(),
+            columns: vec![words.into()],
+            rows: vec![(words.into(), vec![picture])],
+            shape: (2, 2),
+            tone: Tone::Ink,
+        };
+        let film = Film { frames: vec![pictures.clone(), pictures.clone()] };
+        for drawing in [Drawing::Plot(plot), Drawing::Pictures(pictures), Drawing::Film(film)] {
+            let svg = drawing.svg().unwrap();
+            assert!(svg.contains("&lt;script&gt;") && !svg.contains("<script"), "{svg}");
+            assert_eq!((svg.matches("<svg").count(), svg.matches("</svg>").count()), (1, 1));
+            assert!(!svg.contains(|c: char| c.is_control() && c != '\n'));
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,7 +17,9 @@ use tempfile::TempDir;
 pub struct Staging {
     target: PathBuf,
     aside: TempDir,
-    _unbroken: Unbroken,
+    /// Held for as long as the folder is in use, which tells it from what a process that was killed has left.
+    _lock: Option<fs::File>,
+    unbroken: Unbroken,
 }
 
 impl Staging {
@@ -27,11 +29,22 @@ impl Staging {
         sweep(target);
         let unbroken = Unbroken::new();
         let aside = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(target).map_err(|e| unwritable(target, e))?;
-        Ok(Self { target: target.to_path_buf(), aside, _unbroken: unbroken })
+        Ok(Self { target: target.to_path_buf(), _lock: locked(aside.path()), aside, unbroken })
     }
 
     /// Writes one file, named relative to the target.
+    ///
+    /// # Errors
+    /// A name that is absolute, empty, or leads elsewhere; a folder that can't be written; a request to end the process, which is obeyed when this is dropped.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
+        if self.unbroken.asked() {
+            return Err(Error::file(&self.target, "was not written: the process was asked to end", "run it again"));
+        }
+        let normal = |part: &str| matches!(Path::new(part).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+        if !name.split('/').all(|part| normal(part) && !part.contains(['\\', '\0'])) {
+            let allowed = "names of folders and a file, with / between them";
+            return Err(Error::domain("file of a report", format!("{name:?}"), allowed, "report this as a bug"));
+        }
         let path = self.aside.path().join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(|e| unwritable(&self.target.join(name), e))?;
@@ -48,6 +61,7 @@ impl Staging {
         entries.sort_by_key(|p| (p.is_file(), p.clone()));
         let replaced =
             tempfile::Builder::new().prefix(REPLACED).tempdir_in(&self.target).map_err(|e| unwritable(&self.target, e))?;
+        let _lock = locked(replaced.path());
         for from in entries {
             let Some(name) = from.file_name() else { continue };
             let to = self.target.join(name);
@@ -64,14 +78,22 @@ impl Staging {
 const UNFINISHED: &str = ".unfinished-";
 const REPLACED: &str = ".replaced-";
 
-/// Removes what processes that were killed have left, told from those at work by its age.
+/// The lock of a folder, where no other process has it, and where folders can be locked.
+fn locked(folder: &Path) -> Option<fs::File> {
+    fs::File::open(folder).ok().filter(|file| file.try_lock().is_ok())
+}
+
+/// Removes what processes that were killed have left: what nobody has locked, and on a file system without locks what is old.
 fn sweep(target: &Path) {
     const HOUR: Duration = Duration::from_secs(3600);
+    // A folder is locked right after it was made.
+    const MOMENT: Duration = Duration::from_secs(5);
     for entry in fs::read_dir(target).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-        if (name.starts_with(UNFINISHED) || name.starts_with(REPLACED)) && age.is_some_and(|age| age > HOUR) {
+        let left = |age: Duration| age > HOUR || age > MOMENT && locked(&entry.path()).is_some();
+        if (name.starts_with(UNFINISHED) || name.starts_with(REPLACED)) && age.is_some_and(left) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -102,6 +124,11 @@ impl Unbroken {
         let requests = REQUESTS.get_or_init(|| [SIGINT, SIGTERM].map(registered));
         requests.iter().for_each(|r| r.at_once.store(false, Ordering::Relaxed));
         Self(requests)
+    }
+
+    /// Whether the process has been asked to end.
+    fn asked(&self) -> bool {
+        self.0.iter().any(|request| request.noted.load(Ordering::Relaxed))
     }
 }
 
@@ -149,6 +176,35 @@ mod tests {
         staging.publish().unwrap();
         assert_eq!(names(target.path()), ["index.html", "other.md", "x"]);
         assert_eq!(names(&target.path().join("x")), ["new.svg"]);
+    }
+
+    #[test]
+    fn nothing_is_written_elsewhere() {
+        let outer = tempfile::tempdir().unwrap();
+        let staging = Staging::new(&outer.path().join("site")).unwrap();
+        let absolute = outer.path().join("absolute").display().to_string();
+        for name in ["", ".", "..", "../x", "a/../../x", "a/..", "/x", "a//x", "a/", "./x", "a/./x", "a\\..\\x", "a\0", &absolute] {
+            let message = staging.write(name, "x").unwrap_err().to_string();
+            assert!(message.contains("file of a report"), "{name}: {message}");
+        }
+        staging.write("a/..b/c", "x").unwrap();
+        staging.publish().unwrap();
+        assert_eq!((names(outer.path()), names(&outer.path().join("site"))), (vec!["site".to_string()], vec!["a".to_string()]));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_a_killed_process_left_is_swept_and_what_another_fills_is_not() {
+        let target = tempfile::tempdir().unwrap();
+        let working = Staging::new(target.path()).unwrap();
+        let left = target.path().join(".unfinished-left");
+        fs::create_dir(&left).unwrap();
+        let at = std::time::SystemTime::now() - Duration::from_secs(60);
+        for folder in [&left, working.aside.path()] {
+            fs::File::open(folder).unwrap().set_modified(at).unwrap();
+        }
+        sweep(target.path());
+        assert!(!left.exists() && working.aside.path().exists());
     }
 
     #[test]

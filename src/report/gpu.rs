@@ -1,6 +1,8 @@
 //! What a run on a GPU found: its numbers, the page of them, and the chapter of the report that shows the last run, if there was one.
 
 use super::chapter::{p, section};
+use super::foreign::Foreign;
+use super::number::cell;
 use super::page::{self, Block, Chapter, Colophon, Drawn, File, Section, Table};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
@@ -10,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Folder of a run's results, below the report's.
+/// Folder of a run's results, in a checkout.
 pub const FOLDER: &str = "reports/gpu";
+
+/// The same in the checkout that the program was built from: the report shows what lies there, wherever it runs and is written to.
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/reports/gpu");
 
 /// Everything that a run found, as `gpu.json` holds it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -145,6 +150,61 @@ impl Results {
         crate::file::write(&folder.join("index.html"), page::html(&[chapter], &Drawn::new(), &colophon)?.as_bytes())
     }
 
+    /// The same with every text changed. All fields are named, so that a new one can't be forgotten.
+    fn with_texts(&self, change: impl Fn(&str) -> String) -> Self {
+        let Self { tweedie, commit, date, device, machine, quick, stages, checks, speeds, rates, parts } = self;
+        let stage = |Stage { name, status, seconds, note }: &Stage| Stage {
+            name: change(name),
+            status: change(status),
+            seconds: *seconds,
+            note: change(note),
+        };
+        let check = |Check { of, what, way, precision, cases, error, predicted, allowed, worst }: &Check| Check {
+            of: change(of),
+            what: change(what),
+            way: change(way),
+            precision: change(precision),
+            cases: *cases,
+            error: *error,
+            predicted: *predicted,
+            allowed: *allowed,
+            worst: change(worst),
+        };
+        let speed = |Speed { by, config, what, precision, batch, ms, fastest_ms, images_per_s, tflops }: &Speed| Speed {
+            by: change(by),
+            config: change(config),
+            what: change(what),
+            precision: change(precision),
+            batch: *batch,
+            ms: *ms,
+            fastest_ms: *fastest_ms,
+            images_per_s: *images_per_s,
+            tflops: *tflops,
+        };
+        let rate = |Rate { what, value, unit }: &Rate| Rate { what: change(what), value: *value, unit: change(unit) };
+        let part = |Part { config, precision, part, forward_ms, backward_ms, forward_bound_ms }: &Part| Part {
+            config: change(config),
+            precision: change(precision),
+            part: change(part),
+            forward_ms: *forward_ms,
+            backward_ms: *backward_ms,
+            forward_bound_ms: *forward_bound_ms,
+        };
+        Self {
+            tweedie: change(tweedie),
+            commit: change(commit),
+            date: change(date),
+            device: change(device),
+            machine: machine.iter().map(|(name, value)| (change(name), change(value))).collect(),
+            quick: *quick,
+            stages: stages.iter().map(stage).collect(),
+            checks: checks.iter().map(check).collect(),
+            speeds: speeds.iter().map(speed).collect(),
+            rates: rates.iter().map(rate).collect(),
+            parts: parts.iter().map(part).collect(),
+        }
+    }
+
     /// Everything that did not hold or did not come to its end.
     pub fn failures(&self) -> Vec<String> {
         let checks = self.checks.iter().filter(|c| !c.holds());
@@ -175,7 +235,7 @@ pub fn settings() -> Result<Value> {
 }
 
 fn last_run() -> Result<Option<Results>> {
-    Ok(Results::read(Path::new(FOLDER))?.filter(|results| !results.device.contains("emulator")))
+    Ok(Results::read(Path::new(CHECKOUT))?.filter(|results| !results.device.contains("emulator")))
 }
 
 fn described(lead: String, sections: Vec<Section>) -> Chapter {
@@ -192,16 +252,12 @@ fn without() -> Chapter {
     )
 }
 
-fn chapter(r: &Results) -> Result<Chapter> {
+fn chapter(results: &Results) -> Result<Chapter> {
+    // They come from a file, of whatever machine: from here on every text of theirs is markup that shows it.
+    let r = &results.with_texts(|text| Foreign::from(text).to_string());
     let machine: Vec<String> = r.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
     let quick = if r.quick { " This was a quick run: small shapes, whose times say nothing." } else { "" };
-    let lead = format!(
-        "On {}, {}, commit {}: {}.{quick}",
-        escaped(&r.device),
-        escaped(&r.date),
-        escaped(&r.commit),
-        escaped(&machine.join("; "))
-    );
+    let lead = format!("On {}, {}, commit {}: {}.{quick}", r.device, r.date, r.commit, machine.join("; "));
     let mut sections = vec![];
     let goals = goals(r);
     if !goals.is_empty() {
@@ -233,7 +289,7 @@ fn chapter(r: &Results) -> Result<Chapter> {
     if !r.speeds.is_empty() {
         let rows = r.speeds.iter().map(|s| {
             vec![
-                format!("{} {}, {}", s.config, s.what, escaped(&s.by)),
+                format!("{} {}, {}", s.config, s.what, s.by),
                 s.precision.clone(),
                 s.batch.to_string(),
                 format!("{:.2}", s.ms),
@@ -271,9 +327,9 @@ fn chapter(r: &Results) -> Result<Chapter> {
         ));
     }
     let stages =
-        r.stages.iter().map(|s| vec![s.name.clone(), format!("{:.1}", s.seconds), s.status.clone(), escaped(&s.note)]).collect();
+        r.stages.iter().map(|s| vec![s.name.clone(), format!("{:.1}", s.seconds), s.status.clone(), s.note.clone()]).collect();
     sections.push(section("gpu-stages", "The run", vec![table("Parts of the run, in their order.", &["", "s", "", ""], stages)]));
-    sections.push(section("gpu-files", "Files", vec![Block::Files(files(r)?)]));
+    sections.push(section("gpu-files", "Files", vec![Block::Files(files(results)?)]));
     Ok(described(lead, sections))
 }
 
@@ -286,7 +342,7 @@ fn goals(r: &Results) -> Vec<Vec<String>> {
     let eager = |s: &Speed| s.by.starts_with("PyTorch") && !s.by.contains("compile");
     let row = |text: &str, config: &str, what: &str, them: &dyn Fn(&Speed) -> bool| {
         let (us, them) = (r.fastest(config, what, ours)?, r.fastest(config, what, them)?);
-        let told = |s: &Speed| format!("{:.0} images/s ({}, {})", s.images_per_s, escaped(&s.by), s.precision);
+        let told = |s: &Speed| format!("{:.0} images/s ({}, {})", s.images_per_s, s.by, s.precision);
         Some(vec![text.into(), told(us), told(them), format!("{:.2}", us.images_per_s / them.images_per_s)])
     };
     [
@@ -323,7 +379,7 @@ fn check_table(caption: &str, checks: &[&Check]) -> Block {
             Some(c) => format!("<strong>{:.1e} ({:.0e}) too large</strong>", c.error, c.predicted),
         };
         let cases = PRECISIONS.iter().filter_map(|p| of_kind(p)).map(|c| c.cases).max().unwrap_or(0);
-        let name = format!("{}, {} {}", escaped(kind.0), kind.1, kind.2);
+        let name = format!("{}, {} {}", kind.0, kind.1, kind.2);
         [name, cases.to_string()].into_iter().chain(PRECISIONS.map(cell)).collect()
     });
     table(caption, &[&["", "cases"][..], &PRECISIONS].concat(), rows.collect())
@@ -351,6 +407,7 @@ fn files(r: &Results) -> Result<Vec<File>> {
     let file = |name: &str, about: &str, content: Vec<u8>| File { name: name.into(), about: about.into(), content };
     let mut json = serde_json::to_vec_pretty(r).map_err(|e| Error::domain("results", e, "plain data", "report this as a bug"))?;
     json.push(b'\n');
+    let r = &r.with_texts(cell);
     Ok(vec![
         file("gpu.json", "everything", json),
         file("checks.csv", "one row a check", csv(&r.checks)?),
@@ -364,11 +421,6 @@ fn csv(rows: &[impl Serialize]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(vec![]);
     rows.iter().try_for_each(|row| writer.serialize(row)).map_err(failed)?;
     writer.into_inner().map_err(|e| Error::domain("results", e, "memory", "report this as a bug"))
-}
-
-/// Text from outside the program.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('$', "&#36;")
 }
 
 #[cfg(test)]
@@ -432,6 +484,27 @@ mod tests {
         assert_eq!(std::fs::read_to_string(folder.path().join("speeds.csv")).unwrap().lines().count(), 7);
         std::fs::write(folder.path().join("gpu.json"), "{").unwrap();
         assert!(Results::read(folder.path()).unwrap_err().to_string().contains("just gpu"));
+    }
+
+    #[test]
+    fn results_of_anyone_are_shown_as_text() {
+        let hostile = "=\"><script>alert(1)</script>$x$\u{1b}[2J";
+        for quick in [false, true] {
+            // Numbers stay: every table is there.
+            let foreign = Results { quick, ..results().with_texts(|_| hostile.into()) };
+            let page = page::html(
+                &[chapter(&foreign).unwrap()],
+                &Drawn::new(),
+                &Colophon { version: String::new(), profile: String::new(), seed: 0 },
+            )
+            .unwrap();
+            assert!(page.matches("&lt;script&gt;").count() > 20, "{page}");
+            assert!(!page.contains("<script") && !page.contains('\u{1b}') && !page.contains("<math"), "{page}");
+            for file in files(&foreign).unwrap().iter().filter(|file| file.name.ends_with(".csv")) {
+                let text = String::from_utf8(file.content.clone()).unwrap();
+                assert!(text.contains("'=") && !text.contains(",=") && !text.contains(",\"="), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The ledger: every claim of the catalogue with its verdict, formulas, evidence and rejected variants, as a page, as JSON and as CSV.
 
-use super::number::{self, Number};
+use super::number::{self, Number, cell};
 use super::page::{self, Colophon};
 use super::prose::prose;
 use crate::claims::{Deck, Outcome, Recorded, Role, Verdict};
@@ -31,15 +31,20 @@ pub fn html(outcomes: &[Outcome], recorded: &Recorded, colophon: &Colophon) -> R
     for verdict in ORDER {
         let found: Vec<&Outcome> = outcomes.iter().filter(|o| o.verdict == verdict).collect();
         if !found.is_empty() {
-            let entries = found.iter().map(|o| entry(o, recorded, true)).collect::<Result<String>>()?;
+            let entries = page::markup(found.iter().map(|o| entry(o, recorded, true)).collect::<Result<String>>()?);
             groups.push(context! { key => verdict.map_or("undecided", Verdict::name), name => called(verdict), count => found.len(), entries });
         }
     }
     let decks: Vec<Value> = Deck::ALL.into_iter().map(|deck| context! { id => deck.id(), title => deck.title() }).collect();
     page::render(
         "ledger.html",
+        &page::Own {
+            css: include_str!("templates/ledger.css").into(),
+            styles: [].into(),
+            script: include_str!("templates/ledger.js").trim_end(),
+        },
         context! {
-            own_css => include_str!("templates/ledger.css"), script => include_str!("templates/ledger.js"), groups, decks, counts => counts(outcomes),
+            groups, decks, counts => page::markup(counts(outcomes)),
             claims => outcomes.len(), evidence => outcomes.iter().map(|o| o.evidence.len()).sum::<usize>(),
             rejected => outcomes.iter().map(Outcome::rejected).sum::<usize>(), mutants => outcomes.iter().map(|o| o.mutants.len()).sum::<usize>(),
             version => colophon.version, seed => colophon.seed,
@@ -290,6 +295,8 @@ pub fn evidence_csv(outcomes: &[Outcome]) -> Vec<u8> {
 
 pub(super) fn csv(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let written = writer.write_record(head).and_then(|()| rows.into_iter().try_for_each(|row| writer.write_record(row)));
+    let written = writer
+        .write_record(head)
+        .and_then(|()| rows.into_iter().try_for_each(|row| writer.write_record(row.iter().map(|text| cell(text)))));
     written.and_then(|()| writer.into_inner().map_err(|e| e.into_error().into())).expect("rows of equal length, written to memory")
 }

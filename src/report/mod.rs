@@ -12,6 +12,7 @@ mod elbo;
 mod equivalence;
 mod flow_matching;
 mod folder;
+mod foreign;
 pub mod gpu;
 mod grf;
 mod guidance;
@@ -282,9 +283,12 @@ pub fn run(options: &Options) -> Result<Summary> {
     let (chapters, seconds): (Vec<Chapter>, Vec<f64>) = done.into_iter().flatten().map(|k| (k.chapter, k.seconds)).unzip();
 
     progress.say("drawing");
-    let staging = Staging::new(&options.out)?;
     let colophon = Colophon::new(options.profile, options.seed);
-    write_site(&staging, &chapters, &colophon)?;
+    let drawn = page::draw(&chapters)?;
+    let page = page::html(&chapters, &drawn, &colophon)?;
+    // Only then: while a folder is filled, a request to end is obeyed at its next file, before that at once.
+    let staging = Staging::new(&options.out)?;
+    write_site(&staging, &chapters, &drawn, &page)?;
     let of = |k: usize| json!({"name": experiments[k].name, "settings": settings[k], "seconds": seconds[k]});
     let mut manifest = manifest::of_the_machine();
     let run = json!({
@@ -308,10 +312,9 @@ pub fn run(options: &Options) -> Result<Summary> {
 }
 
 /// Chapters, each in its folder, and the page of them.
-fn write_site(staging: &Staging, chapters: &[Chapter], colophon: &Colophon) -> Result<()> {
-    let drawn = page::draw(chapters)?;
-    chapters.iter().try_for_each(|chapter| write_files(staging, chapter, &drawn))?;
-    staging.write("index.html", page::html(chapters, &drawn, colophon)?)
+fn write_site(staging: &Staging, chapters: &[Chapter], drawn: &Drawn, page: &str) -> Result<()> {
+    chapters.iter().try_for_each(|chapter| write_files(staging, chapter, drawn))?;
+    staging.write("index.html", page)
 }
 
 /// The figures, their numbers, the checks and all else of a chapter's folder.
@@ -326,10 +329,10 @@ fn write_files(staging: &Staging, chapter: &Chapter, drawn: &Drawn) -> Result<()
     chapter.drawings().collect::<Vec<_>>().into_par_iter().try_for_each(|(stem, drawing)| {
         let path = format!("{}/{stem}", chapter.name);
         // The style goes after the opening tag of the root element.
-        let svg = &drawn[&path];
+        let page::Rendered { svg, png } = &drawn[&path];
         let body = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
         staging.write(&format!("{path}.svg"), format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]))?;
-        staging.write(&format!("{path}.png"), drawing.png()?)?;
+        staging.write(&format!("{path}.png"), png)?;
         staging.write(&format!("{path}.csv"), drawing.csv()?)?;
         staging.write(&format!("{path}.json"), pretty(&drawing.json()))
     })

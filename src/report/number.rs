@@ -1,5 +1,6 @@
 //! Numbers as the crate's files carry them. Layer L8.
 
+use crate::error::acts;
 use serde::{Serialize, Serializer};
 use std::io::{self, Write};
 
@@ -29,12 +30,25 @@ impl Serialize for Number {
     }
 }
 
-/// JSON on one line, numbers with 17 significant digits.
+/// A text as a cell of a CSV file. One that a spreadsheet would take for a formula, and compute, begins with an apostrophe there.
+///
+/// # Source
+/// OWASP, *CSV Injection*.
+pub fn cell(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    if formula { format!("'{text}") } else { text.to_owned() }
+}
+
+/// JSON on one line, numbers with 17 significant digits. What would act on a terminal is spelt out, as JSON spells it.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
     struct Digits17;
     impl serde_json::ser::Formatter for Digits17 {
         fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
             write!(writer, "{value:.16e}")
+        }
+        fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+            // All of them are of the first 65,536, which four digits hold.
+            fragment.chars().try_for_each(|c| if acts(c) { write!(writer, "\\u{:04x}", c as u32) } else { write!(writer, "{c}") })
         }
     }
     let mut bytes = Vec::new();
@@ -52,6 +66,20 @@ mod tests {
     fn numbers_without_a_json_form_are_strings() {
         let text = String::from_utf8(json(&[0.1, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0].map(Number))).unwrap();
         assert_eq!(text, "[1.0000000000000001e-1,\"inf\",\"-inf\",\"nan\",0.0000000000000000e0]\n");
+    }
+
+    #[test]
+    fn json_of_any_text_is_shown_and_reads_back() {
+        let text = "a\u{1b}[2J\u{9b}31m\u{7f}\u{202e} σ\u{1F600}\n\"\\";
+        let bytes = String::from_utf8(json(&text)).unwrap();
+        assert!(!bytes.trim_end().contains(acts), "{bytes:?}");
+        assert_eq!(serde_json::from_str::<String>(&bytes).unwrap(), text);
+    }
+
+    #[test]
+    fn a_cell_is_no_formula() {
+        let cells = ["=1+2", "@SUM(A1)", "-2+3", "+x", "\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""].map(cell);
+        assert_eq!(cells, ["'=1+2", "'@SUM(A1)", "'-2+3", "'+x", "'\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""]);
     }
 
     proptest! {

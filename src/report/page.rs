@@ -1,21 +1,25 @@
 //! What a report consists of, and the page it becomes.
 
 use super::drawing::Drawing;
+use super::foreign::Foreign;
 use super::prose::prose;
 use super::style;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::experiment::Profile;
-use minijinja::{Environment, context};
+use base64::Engine;
+use minijinja::{Environment, Value, context};
 use pulldown_latex::config::{DisplayMode, RenderConfig};
 use pulldown_latex::{Parser, Storage, push_mathml};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeSet, HashMap};
 
 /// One experiment's part of the page.
 ///
-/// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own, never a user's.
+/// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own. What comes from elsewhere gets into them as a [`Foreign`], which escapes
+/// itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Chapter {
     /// Name of the experiment and of its folder.
@@ -152,8 +156,14 @@ impl Colophon {
     }
 }
 
-/// Every drawing of some chapters as SVG, by the path of its file without the ending.
-pub type Drawn = HashMap<String, String>;
+/// A drawing as its files have it.
+pub struct Rendered {
+    pub svg: String,
+    pub png: Vec<u8>,
+}
+
+/// Every drawing of some chapters, by the path of its file without the ending.
+pub type Drawn = HashMap<String, Rendered>;
 
 /// Draws all figures, on all cores.
 ///
@@ -162,7 +172,7 @@ pub type Drawn = HashMap<String, String>;
 pub fn draw(chapters: &[Chapter]) -> Result<Drawn> {
     let of = |chapter| Chapter::drawings(chapter).map(move |(stem, drawing)| (format!("{}/{stem}", chapter.name), drawing));
     let all: Vec<_> = chapters.iter().flat_map(of).collect();
-    all.into_par_iter().map(|(path, drawing)| Ok((path, drawing.svg()?))).collect()
+    all.into_par_iter().map(|(path, drawing)| Ok((path, Rendered { svg: drawing.svg()?, png: drawing.png()? }))).collect()
 }
 
 /// The whole page as one HTML document that needs no other file.
@@ -178,8 +188,8 @@ pub fn html(chapters: &[Chapter], drawn: &Drawn, colophon: &Colophon) -> Result<
     for chapter in chapters {
         let mut sections = Vec::new();
         for section in &chapter.sections {
-            let blocks = section.blocks.iter().map(|b| block(b, &chapter.name, drawn, &mut figures)).collect::<Result<String>>()?;
-            sections.push(context! { id => format!("{}-{}", chapter.name, section.id), title => section.title, body => blocks });
+            let blocks = section.blocks.iter().map(|b| block(b, &chapter.name, drawn, &mut figures)).collect::<Result<Vec<_>>>()?;
+            sections.push(context! { id => format!("{}-{}", chapter.name, section.id), title => section.title, blocks });
         }
         let failed = chapter.evidence().filter(|e| !e.holds()).count();
         parts.push(context! {
@@ -189,88 +199,102 @@ pub fn html(chapters: &[Chapter], drawn: &Drawn, colophon: &Colophon) -> Result<
     }
     let checks: Vec<bool> = chapters.iter().flat_map(Chapter::evidence).map(Evidence::holds).collect();
     let failed = checks.iter().filter(|holds| !**holds).count();
-    let own_css = format!("{}{}", style::page_css(), include_str!("templates/ledger.css"));
+    let styles = chapters.iter().flat_map(Chapter::drawings).filter_map(|(_, drawing)| drawing.style()).collect();
     render(
         "page.html",
-        context! { own_css, figures, checks => checks.len(), failed, chapters => parts, version => colophon.version, profile => colophon.profile, seed => colophon.seed },
+        &Own { css: format!("{}{}", style::page_css(), include_str!("templates/ledger.css")), styles, script: "" },
+        context! { figures, checks => checks.len(), failed, chapters => parts, version => colophon.version, profile => colophon.profile, seed => colophon.seed },
     )
 }
 
+/// What a page brings with it that a browser acts on.
+pub(super) struct Own {
+    /// Its style sheet, besides that of all pages.
+    pub css: String,
+    /// Style elements in its drawings.
+    pub styles: BTreeSet<String>,
+    /// Its script, or nothing.
+    pub script: &'static str,
+}
+
+/// Markup that the program has written. Templates escape every other text.
+pub(super) fn markup(html: impl Into<String>) -> Value {
+    Value::from_safe_string(html.into())
+}
+
 /// A template of the folder, within the frame that all pages share.
-pub(super) fn render(template: &str, values: minijinja::Value) -> Result<String> {
+///
+/// A page says by a content security policy what it consists of: its one script and its style sheets, by their hashes, and pictures and fonts within it. A
+/// browser runs and fetches nothing else, whatever else should get into it.
+pub(super) fn render(template: &str, own: &Own, values: Value) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
-    let templates = [
-        ("base.html", include_str!("templates/base.html")),
-        ("page.html", include_str!("templates/page.html")),
-        ("ledger.html", include_str!("templates/ledger.html")),
-    ];
-    for (name, source) in templates {
+    for (name, source) in TEMPLATES {
         environment.add_template(name, source).map_err(page_failed)?;
     }
-    let shared = context! { css => include_str!("templates/page.css"), font_css => style::font_css(), ..values };
+    let css = [&style::font_css(), include_str!("templates/page.css"), &own.css].map(|part| part.trim_end()).join("\n");
+    let hash = |text: &str| format!("'sha256-{}'", base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text)));
+    let styles: Vec<String> = std::iter::once(&css).chain(&own.styles).map(|style| hash(style)).collect();
+    let script = if own.script.is_empty() { "'none'".into() } else { hash(own.script) };
+    // Attributes place the frames of films and the parts of formulas. Browsers that do not tell them from elements take `style-src`.
+    let policy = format!(
+        "default-src 'none'; script-src {script}; style-src 'unsafe-inline'; style-src-elem {}; style-src-attr 'unsafe-inline'; \
+         img-src data:; font-src data:; base-uri 'none'; form-action 'none'",
+        styles.join(" ")
+    );
+    let shared = context! { css => markup(css), script => markup(own.script), policy => markup(policy), ..values };
     environment.get_template(template).and_then(|t| t.render(shared)).map_err(page_failed)
 }
 
-fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Result<String> {
+/// All templates. Their names end in `.html`, so that the engine escapes what is no [`markup`].
+const TEMPLATES: [(&str, &str); 4] = [
+    ("base.html", include_str!("templates/base.html")),
+    ("block.html", include_str!("templates/block.html")),
+    ("page.html", include_str!("templates/page.html")),
+    ("ledger.html", include_str!("templates/ledger.html")),
+];
+
+/// What `block.html` shows of a block.
+fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Result<Value> {
+    let line = |cells: &[String]| cells.iter().map(|cell| text(cell)).collect::<Result<Vec<_>>>();
     Ok(match block {
-        Block::Text(t) => format!("<p>{}</p>\n", text(t)?),
-        Block::Formula(latex) => format!("<div class=\"formula\">{}</div>\n", displayed(latex)?),
+        Block::Text(t) => context! { kind => "text", text => text(t)? },
+        Block::Formula(latex) => context! { kind => "formula", formula => markup(displayed(latex)?) },
         Block::Figure(f) => {
             *figures += 1;
             figure(f, folder, drawn, *figures)?
         }
-        Block::Table(t) => table(t)?,
-        Block::Evidence(e) => format!("<p class=\"caption\">Checks</p>\n{}", evidence(&[("", e)])),
-        Block::Markup(html) => html.clone(),
+        Block::Table(t) => {
+            let rows = t.rows.iter().map(|row| line(row)).collect::<Result<Vec<_>>>()?;
+            context! { kind => "table", caption => text(&t.caption)?, head => line(&t.head)?, rows }
+        }
+        Block::Evidence(e) => context! { kind => "evidence", evidence => markup(evidence(&[("", e)])) },
+        Block::Markup(html) => context! { kind => "markup", html => markup(html) },
         Block::Files(files) => {
-            let link = |f: &File| format!("<li><a href=\"{folder}/{}\">{}</a>: {}</li>\n", f.name, f.name, f.about);
-            format!("<ul class=\"beside\">\n{}</ul>\n", files.iter().map(link).collect::<String>())
+            let files: Vec<Value> = files.iter().map(|f| context! { name => f.name, about => markup(&f.about) }).collect();
+            context! { kind => "files", folder, files }
         }
     })
 }
 
-fn figure(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<String> {
-    let alt = escaped(&f.alt);
-    let (mut body, mut links) = (String::new(), Vec::new());
+fn figure(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<Value> {
+    let mut drawings = Vec::new();
     for (k, drawing) in f.drawings.iter().enumerate() {
-        let stem = f.stem(k);
-        let svg = &drawn[&format!("{folder}/{stem}")];
-        let label = if f.drawings.len() == 1 { alt.clone() } else { format!("{alt} Part {} of {}.", k + 1, f.drawings.len()) };
-        let svg = svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{label}\" "), 1);
+        let (stem, alone) = (f.stem(k), f.drawings.len() == 1);
+        let svg = &drawn[&format!("{folder}/{stem}")].svg;
+        // The template opens it, with a role and a label.
+        let svg = svg.strip_prefix("<svg ").ok_or_else(|| page_failed("a drawing that is no SVG element"))?;
+        let label = if alone { f.alt.clone() } else { format!("{} Part {} of {}.", f.alt, k + 1, f.drawings.len()) };
         let shape = match drawing {
-            Drawing::Plot(_) if f.drawings.len() == 1 => " plot",
-            _ if f.drawings.len() == 1 || drawing.is_wide() => " wide",
-            _ => "",
+            Drawing::Plot(_) if alone => "drawing plot",
+            _ if alone || drawing.is_wide() => "drawing wide",
+            _ => "drawing",
         };
-        body += &format!("<div class=\"drawing{shape}\">{svg}</div>\n");
-        let kinds: Vec<_> = ["svg", "png", "csv", "json"]
-            .iter()
-            .map(|kind| format!("<a href=\"{folder}/{stem}.{kind}\" aria-label=\"{stem} as {kind}\">{kind}</a>"))
-            .collect();
-        let part = if f.drawings.len() == 1 { String::new() } else { format!("({}) ", (b'a' + k as u8) as char) };
-        links.push(format!("<span>{part}{}</span>", kinds.join(" ")));
+        let part = if alone { String::new() } else { format!("({}) ", (b'a' + k as u8) as char) };
+        drawings.push(context! { stem, label, shape, part, svg => markup(svg) });
     }
-    Ok(format!(
-        "<figure id=\"{folder}-figure-{id}\">\n<div class=\"drawings\">\n{body}</div>\n<figcaption><b>Figure {number}.</b> {caption} <span class=\"files\">{links}</span></figcaption>\n</figure>\n",
-        id = f.id,
-        caption = text(&f.caption)?,
-        links = links.join(" ")
-    ))
-}
-
-fn table(t: &Table) -> Result<String> {
-    let row = |cells: &[String], tag: &str| -> Result<String> {
-        let cells: Result<String> = cells.iter().map(|c| Ok(format!("<{tag}>{}</{tag}>", text(c)?))).collect();
-        Ok(format!("<tr>{}</tr>\n", cells?))
-    };
-    let body: String = t.rows.iter().map(|r| row(r, "td")).collect::<Result<_>>()?;
-    Ok(format!(
-        "<p class=\"caption\">{}</p>\n<div class=\"table\"><table><thead>{}</thead><tbody>{body}</tbody></table></div>\n",
-        text(&t.caption)?,
-        row(&t.head, "th")?
-    ))
+    Ok(context! { kind => "figure", folder, id => f.id, number, caption => text(&f.caption)?, drawings })
 }
 
 /// Rows of evidence under their headings; an empty heading is left out.
@@ -321,13 +345,11 @@ pub(super) fn number(v: f64) -> String {
     short.replace('-', "−")
 }
 
-/// Text with its `$...$` typeset.
-fn text(source: &str) -> Result<String> {
-    source
-        .split('$')
-        .enumerate()
-        .map(|(k, part)| if k % 2 == 0 { Ok(part.to_string()) } else { formula(part, DisplayMode::Inline) })
-        .collect()
+/// The program's own text with its `$...$` typeset.
+fn text(source: &str) -> Result<Value> {
+    let parts = source.split('$').enumerate();
+    let set = parts.map(|(k, part)| if k % 2 == 0 { Ok(part.to_string()) } else { formula(part, DisplayMode::Inline) });
+    Ok(markup(set.collect::<Result<String>>()?))
 }
 
 /// A displayed formula. On a narrow page it breaks before its relations, between the terms of a long sum, and where `\quad` or `\qquad`
@@ -398,7 +420,7 @@ fn formula(latex: &str, display_mode: DisplayMode) -> Result<String> {
 }
 
 pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    Foreign::from(text).to_string()
 }
 
 fn page_failed(problem: impl ToString) -> Error {
@@ -411,7 +433,7 @@ mod tests {
 
     #[test]
     fn formulas_become_mathml_and_mistakes_become_errors() {
-        let inline = text("mean $\\mu$ & all").unwrap();
+        let inline = text("mean $\\mu$ & all").unwrap().to_string();
         assert!(inline.starts_with("mean <math") && inline.contains('\u{1D707}') && inline.ends_with("</math> & all"), "{inline}");
         let message = text("$\\frac{1}$").unwrap_err().to_string();
         assert!(message.contains("formula of the report"), "{message}");
@@ -440,7 +462,39 @@ mod tests {
     }
 
     #[test]
-    fn text_of_attributes_is_escaped() {
-        assert_eq!(escaped("a < \"b\" & c"), "a &lt; &quot;b&quot; &amp; c");
+    fn templates_declare_nothing_safe_and_policies_name_everything_that_acts() {
+        for (name, source) in TEMPLATES {
+            assert!(name.ends_with(".html") && !source.contains("safe") && !source.contains("autoescape"), "{name}");
+        }
+        let own = Own { css: "b{}".into(), styles: ["i{}".to_string()].into(), script: "1 < 2" };
+        let values = context! { groups => Vec::<Value>::new(), version => "<b>" };
+        let page = render("ledger.html", &own, values).unwrap();
+        let policy = page.split("Security-Policy\" content=\"").nth(1).unwrap().split('"').next().unwrap();
+        // printf '1 < 2' | openssl dgst -sha256 -binary | base64
+        assert!(policy.contains("script-src 'sha256-T8Xibs7zV8KTQdRXjpKJTlizX17SudRlddrZKaeFg9E=';"), "{policy}");
+        assert!(policy.contains(" 'sha256-e6jWDOyGxCCjebQhFRQYe5n6sSPlNhc3njC4Jta3SyM=';"), "{policy}");
+        assert!(page.contains("<script>1 < 2</script>") && !page.contains("<b>") && page.contains("b{}</style>"), "{page}");
+    }
+
+    #[test]
+    fn figures_and_tables_show_foreign_text_as_text() {
+        let hostile = "\"><script>alert(1)</script>";
+        let foreign = Foreign::from(hostile);
+        let figure = Figure { id: hostile.into(), caption: format!("{foreign}"), alt: hostile.into(), drawings: vec![] };
+        let table =
+            Table { caption: format!("{foreign}"), head: vec![format!("{foreign}")], rows: vec![vec![format!("{foreign}")]] };
+        let file = File { name: hostile.into(), about: format!("{foreign}"), content: vec![] };
+        let blocks = vec![Block::Text(format!("{foreign}")), Block::Figure(figure), Block::Table(table), Block::Files(vec![file])];
+        let section = Section { id: hostile.into(), title: hostile.into(), blocks };
+        let chapter = Chapter {
+            name: hostile.into(),
+            title: hostile.into(),
+            lead: format!("{foreign}"),
+            command: hostile.into(),
+            sections: vec![section],
+        };
+        let colophon = Colophon { version: hostile.into(), profile: hostile.into(), seed: 0 };
+        let page = html(&[chapter], &Drawn::new(), &colophon).unwrap();
+        assert!(page.matches("&lt;script&gt;").count() > 12 && !page.contains("<script"), "{page}");
     }
 }

@@ -84,6 +84,19 @@ pub fn save<T: Element>(trainer: &mut Trainer<T>, folder: &Path, keep: usize) ->
     Ok(whole)
 }
 
+/// Makes a checkpoint the newest of its folder again: those of later steps go.
+///
+/// # Errors
+/// A folder that can't be read or written.
+pub(super) fn back_to(folder: &Path, step: u64) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(refused(folder, "cannot be read"))?.filter_map(|entry| entry.ok()) {
+        if step_of(&entry.file_name().to_string_lossy()).is_some_and(|other| other > step) {
+            clear(&entry.path())?;
+        }
+    }
+    file::write(&folder.join(LATEST), name(step).as_bytes())
+}
+
 fn name(step: u64) -> String {
     format!("step-{step}")
 }

@@ -5,13 +5,17 @@
 //! a gradient is summed. All of them end a step with the same weights, to the bit, because all of them see the same sums.
 //!
 //! How many there are and which one this is, is read from what `torchrun`, `mpirun` and `srun` set. Sums are the device's business:
-//! on GPUs NCCL's, whose 128-byte identity the processes agree on by [`meet`].
+//! on GPUs NCCL's, whose 128-byte identity the processes agree on by [`meet`]. Both sides of a meeting prove that they know the run's [`Secret`], which never
+//! goes over the network itself; rank 0 listens where the others look for it, and not at all addresses of its machine.
 
 use crate::error::{Error, Result};
 use core::time::Duration;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 /// Where the processes meet unless `MASTER_PORT` says otherwise: torchrun's own port.
 const PORT: u16 = 29500;
@@ -38,17 +42,27 @@ struct Launcher {
     local_rank: &'static [&'static str],
     /// Where rank 0 runs, beside `MASTER_ADDR`.
     host: Option<&'static str>,
+    /// What tells that all run on one machine: processes on this one, which are then all, or machines, which are then one.
+    one_machine: (&'static str, Option<usize>),
 }
 
 /// In the order in which they count: torchrun may run below srun, and mpirun inside a Slurm job.
 const LAUNCHERS: [Launcher; 4] = [
-    Launcher { name: "torchrun", rank: "RANK", size: &["WORLD_SIZE"], local_rank: &["LOCAL_RANK"], host: None },
+    Launcher {
+        name: "torchrun",
+        rank: "RANK",
+        size: &["WORLD_SIZE"],
+        local_rank: &["LOCAL_RANK"],
+        host: None,
+        one_machine: ("LOCAL_WORLD_SIZE", None),
+    },
     Launcher {
         name: "mpirun",
         rank: "OMPI_COMM_WORLD_RANK",
         size: &["OMPI_COMM_WORLD_SIZE"],
         local_rank: &["OMPI_COMM_WORLD_LOCAL_RANK"],
         host: None,
+        one_machine: ("OMPI_COMM_WORLD_LOCAL_SIZE", None),
     },
     Launcher {
         name: "mpiexec",
@@ -56,6 +70,7 @@ const LAUNCHERS: [Launcher; 4] = [
         size: &["PMI_SIZE"],
         local_rank: &["MPI_LOCALRANKID", "PMI_LOCAL_RANK"],
         host: None,
+        one_machine: ("MPI_LOCALNRANKS", None),
     },
     Launcher {
         name: "srun",
@@ -63,6 +78,7 @@ const LAUNCHERS: [Launcher; 4] = [
         size: &["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"],
         local_rank: &["SLURM_LOCALID"],
         host: Some("SLURM_LAUNCH_NODE_IPADDR"),
+        one_machine: ("SLURM_STEP_NUM_NODES", Some(1)),
     },
 ];
 
@@ -130,10 +146,10 @@ impl World {
                 let allowed = format!("0 to {rank}, because {} is {rank}", launcher.rank);
                 return Err(Error::domain(local_name, local_rank, allowed, "correct the launcher's environment"));
             }
-            // All on one machine, if the last of them is.
-            let one_machine = variable("OMPI_COMM_WORLD_LOCAL_SIZE").is_some_and(|n| n == size.to_string());
-            let here = (launcher.name == "mpirun" && one_machine).then(|| "127.0.0.1".to_owned());
-            let Some(host) = variable("MASTER_ADDR").or_else(|| variable(launcher.host?)).or(here) else {
+            // All on one machine need nobody else to reach them.
+            let (of_machine, whole) = launcher.one_machine;
+            let here = variable(of_machine).is_some_and(|n| n == whole.unwrap_or(size).to_string()).then(|| "127.0.0.1".to_owned());
+            let Some(host) = here.or_else(|| variable("MASTER_ADDR")).or_else(|| variable(launcher.host?)) else {
                 let mend = "set it to the name of the machine of rank 0, for example mpirun -x MASTER_ADDR=node0";
                 return Err(Error::domain("MASTER_ADDR", "nothing", format!("a host, for {size} processes"), mend));
             };
@@ -171,8 +187,99 @@ impl World {
 /// What rank 0 tells all others: NCCL's identity of their communicator.
 pub type Identity = [u8; 128];
 
-/// What a process says when it arrives: a word by which a stranger at the port is told apart, then size and rank.
-const GREETING: &[u8; 8] = b"tweedie1";
+/// What the processes of a run know, and nobody else does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Secret {
+    /// A text that each of them was told.
+    Told(String),
+    /// A file that rank 0 writes, for its user's eyes only, before the others come, and removes when all are there.
+    Written(PathBuf),
+}
+
+/// The environment's variable with a secret.
+const SECRET: &str = "TWEEDIE_SECRET";
+
+impl Secret {
+    /// Shortest text that is taken for a secret.
+    const LEAST: usize = 16;
+
+    /// The one of a run that is written to `out`: `TWEEDIE_SECRET`, as `variable` tells it, else a file in that folder.
+    ///
+    /// # Errors
+    /// A text that is too short to be one.
+    pub fn of_run(out: &Path, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        match variable(SECRET) {
+            None => Ok(Self::Written(out.join(".tweedie-secret"))),
+            Some(text) if text.len() >= Self::LEAST => Ok(Self::Told(text)),
+            Some(text) => {
+                let allowed = format!("{} or more, at random", Self::LEAST);
+                Err(Error::domain(
+                    SECRET,
+                    format!("{} characters", text.len()),
+                    allowed,
+                    "set it to the output of openssl rand -hex 16, everywhere",
+                ))
+            }
+        }
+    }
+
+    /// Rank 0's side: the key, made where it is not told.
+    fn made(&self) -> Result<(Key, Option<Shown<'_>>)> {
+        let path = match self {
+            Self::Told(text) => return Ok((Sha256::digest(text).into(), None)),
+            Self::Written(path) => path,
+        };
+        let refused = |e: std::io::Error| {
+            Error::file(path, format!("cannot be written: {e}"), "pass an --out that may be written, or set TWEEDIE_SECRET")
+        };
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(refused)?;
+        let key = nonce()?;
+        // Temporary files are their owner's alone.
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(refused)?;
+        file.write_all(&key).map_err(refused)?;
+        file.persist(path).map_err(|e| refused(e.error))?;
+        Ok((key, Some(Shown(path))))
+    }
+
+    /// The side of all others: the key, where it is there already.
+    fn known(&self) -> Option<Key> {
+        match self {
+            Self::Told(text) => Some(Sha256::digest(text).into()),
+            Self::Written(path) => std::fs::read(path).ok()?.try_into().ok(),
+        }
+    }
+}
+
+/// A secret, or a number used once.
+type Key = [u8; 32];
+
+/// A file with a secret, removed with this; so is its folder, if nothing else has come into it.
+struct Shown<'a>(&'a Path);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(self.0);
+        let _ = self.0.parent().map(std::fs::remove_dir);
+    }
+}
+
+/// 32 bytes that nobody can guess.
+fn nonce() -> Result<Key> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|e| failed(e, "random numbers of the system", "see that /dev/urandom can be read"))?;
+    Ok(bytes)
+}
+
+/// What proves to the other side that one knows the key: HMAC-SHA-256 of all that both have said.
+fn proof(key: &Key, parts: &[&[u8]]) -> Hmac<Sha256> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac
+}
+
+/// The first words of a process that arrives, by which a stranger at the port is told apart; then size, rank and a number used once.
+const GREETING: &[u8; 8] = b"tweedie2";
 
 /// Pause between looks at the port.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -180,35 +287,57 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Agrees on one identity: rank 0 makes it and hands it to the others, who look for rank 0 until it is there.
 ///
 /// # Errors
-/// Processes that do not come within `patience`; two of one rank, or of another number of processes; what `make` says on rank 0.
-pub fn meet(world: &World, patience: Duration, make: impl FnOnce() -> Result<Identity>) -> Result<Identity> {
+/// Processes that do not come within `patience`; two of one rank, or of another number of processes; no secret; what `make` says on rank 0.
+pub fn meet(world: &World, secret: &Secret, patience: Duration, make: impl FnOnce() -> Result<Identity>) -> Result<Identity> {
     let Some((host, port)) = &world.meeting else { return make() };
     if world.rank > 0 {
-        return ask(world, (host, *port), patience);
+        return ask(world, (host, *port), secret, patience);
     }
-    let listener = TcpListener::bind(("0.0.0.0", *port))
-        .map_err(|e| failed(e, format!("port {port} free"), "set MASTER_PORT to a port that is free on rank 0's machine"))?;
-    tell(world, &listener, patience, &make()?)
+    let identity = make()?;
+    let listener = listen(host, *port)?;
+    let (key, _shown) = secret.made()?;
+    tell(world, &listener, &key, patience, &identity)
+}
+
+/// The addresses at which rank 0 listens: those at which the others look for it.
+fn listen(host: &str, port: u16) -> Result<TcpListener> {
+    let found = (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+    let bound = if itself(host, &found) { TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) } else { TcpListener::bind(&found[..]) };
+    bound.map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            failed(e, format!("port {port} free"), "set MASTER_PORT to a port that is free on rank 0's machine")
+        }
+        _ => failed(format!("{host}: {e}"), "an address of the machine of rank 0", "set MASTER_ADDR to one"),
+    })
+}
+
+/// Whether a name leads a machine to itself alone, as many machines have it for their own name, while it leads all others to an address of it that it does
+/// not know by this name.
+fn itself(host: &str, found: &[SocketAddr]) -> bool {
+    let name = host.parse::<IpAddr>().is_err() && host != "localhost";
+    name && !found.is_empty() && found.iter().all(|at| at.ip().is_loopback())
 }
 
 /// Rank 0's side.
-fn tell(world: &World, listener: &TcpListener, patience: Duration, identity: &Identity) -> Result<Identity> {
+fn tell(world: &World, listener: &TcpListener, key: &Key, patience: Duration, identity: &Identity) -> Result<Identity> {
     let broken = |e: std::io::Error| failed(e, "a network that holds", "start all processes again");
     listener.set_nonblocking(true).map_err(broken)?;
-    let mut arrived: Vec<Option<TcpStream>> = (1..world.size).map(|_| None).collect();
+    let mut arrived: Vec<Option<Guest>> = (1..world.size).map(|_| None).collect();
     // Time is counted in pauses: nothing here reads the clock.
     let mut looks = patience.as_millis() / PAUSE.as_millis();
     while arrived.iter().any(Option::is_none) {
         match listener.accept() {
             Ok((stream, _)) => {
-                // One who does not greet is no process of ours.
-                let Ok((stream, size, rank)) = greeted(stream) else { continue };
+                let own = nonce()?;
+                // One who does not greet, or does not know the secret, is no process of ours.
+                let Ok(guest) = greeted(stream, key, &own) else { continue };
+                let (rank, size) = (guest.rank, guest.size);
                 if size != world.size {
                     let mend = "where two runs use one MASTER_PORT give each its own";
                     return Err(failed(format!("rank {rank} of {size}"), format!("ranks of {}", world.size), mend));
                 }
                 match arrived.get_mut(rank.wrapping_sub(1)) {
-                    Some(place @ None) => *place = Some(stream),
+                    Some(place @ None) => *place = Some(guest),
                     _ => {
                         let allowed = format!("one of each from 1 to {}", world.size - 1);
                         return Err(failed(format!("rank {rank} once more"), allowed, "start all processes by one launcher"));
@@ -223,52 +352,106 @@ fn tell(world: &World, listener: &TcpListener, patience: Duration, identity: &Id
                 let missing: Vec<String> =
                     (1..world.size).filter(|rank| arrived[rank - 1].is_none()).map(|rank| rank.to_string()).collect();
                 let got = format!("no word of rank {} within {} s", missing.join(", "), patience.as_secs());
-                return Err(failed(got, "every process", "see that each was started and reaches MASTER_ADDR"));
+                return Err(failed(got, "every process", "see that each was started, reaches MASTER_ADDR and knows the secret"));
             }
             Err(e) => return Err(broken(e)),
         }
     }
-    arrived.iter_mut().flatten().try_for_each(|stream| stream.write_all(identity)).map_err(broken)?;
+    let hand = |guest: &mut Guest| {
+        let sign = proof(key, &[b"rank 0", &guest.said, &guest.told, identity]).finalize().into_bytes();
+        guest.stream.write_all(&[&identity[..], &sign[..]].concat())
+    };
+    arrived.iter_mut().flatten().try_for_each(hand).map_err(broken)?;
     Ok(*identity)
 }
 
-/// Reads who has come.
-fn greeted(mut stream: TcpStream) -> std::io::Result<(TcpStream, usize, usize)> {
+/// A process that has come.
+struct Guest {
+    stream: TcpStream,
+    size: usize,
+    rank: usize,
+    /// Its greeting.
+    said: [u8; 56],
+    /// The number that it was told.
+    told: Key,
+}
+
+/// Reads who has come, and has it prove that it knows the key.
+fn greeted(mut stream: TcpStream, key: &Key, told: &Key) -> std::io::Result<Guest> {
     // Some systems hand the listener's way of not waiting on to its streams.
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut words = [0; 24];
-    stream.read_exact(&mut words)?;
-    if words[..8] != *GREETING {
-        return Err(std::io::ErrorKind::InvalidData.into());
+    let (mut said, mut sign) = ([0; 56], [0; 32]);
+    stream.read_exact(&mut said)?;
+    let stranger = || std::io::Error::from(std::io::ErrorKind::InvalidData);
+    if said[..8] != *GREETING {
+        return Err(stranger());
     }
-    let number = |at: usize| u64::from_le_bytes(words[at..at + 8].try_into().expect("8 bytes")) as usize;
-    Ok((stream, number(8), number(16)))
+    stream.write_all(told)?;
+    stream.read_exact(&mut sign)?;
+    proof(key, &[b"guest", &said, told]).verify_slice(&sign).map_err(|_| stranger())?;
+    stream.write_all(&proof(key, &[b"welcome", &said, told]).finalize().into_bytes())?;
+    let number = |at: usize| u64::from_le_bytes(said[at..at + 8].try_into().expect("8 bytes")) as usize;
+    Ok(Guest { stream, size: number(8), rank: number(16), said, told: *told })
 }
 
 /// The side of all other ranks.
-fn ask(world: &World, (host, port): (&str, u16), patience: Duration) -> Result<Identity> {
+fn ask(world: &World, (host, port): (&str, u16), secret: &Secret, patience: Duration) -> Result<Identity> {
     let place = format!("{host}:{port}");
     let alone = |got: String| failed(got, "rank 0's word", "see that rank 0 runs, without error, and is at MASTER_ADDR");
+    let (mut found, mut refused) = (false, false);
     for _ in 0..=patience.as_millis() / PAUSE.as_millis() {
-        // Looked up anew each time: a machine of a job that is just starting may not have its name yet.
-        let addresses = (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-        if let Some(mut stream) = addresses.iter().find_map(|at| TcpStream::connect_timeout(at, Duration::from_secs(2)).ok()) {
-            let mut identity = [0; 128];
-            let mut exchange = || {
-                stream.set_read_timeout(Some(patience))?;
-                stream
-                    .write_all(&[&GREETING[..], &(world.size as u64).to_le_bytes(), &(world.rank as u64).to_le_bytes()].concat())?;
-                stream.read_exact(&mut identity)
-            };
-            return match exchange() {
-                Ok(()) => Ok(identity),
-                Err(e) => Err(alone(format!("no word from {place} ({e})"))),
-            };
+        if let Some(key) = secret.known() {
+            found = true;
+            // Looked up anew each time: a machine of a job that is just starting may not have its name yet.
+            let addresses = (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+            let connect = |at: &SocketAddr| TcpStream::connect_timeout(at, Duration::from_secs(2)).ok();
+            if let Some(mut stream) = addresses.iter().find_map(connect) {
+                match exchange(world, &mut stream, &key, patience) {
+                    Ok(identity) => return Ok(identity),
+                    // Hung up on: the secret may be one that an earlier run has left, and is about to be replaced.
+                    Err(None) => refused = true,
+                    Err(Some(e)) => return Err(alone(format!("no word from {place} ({e})"))),
+                }
+            }
         }
         std::thread::sleep(PAUSE);
     }
-    Err(alone(format!("nobody at {place} for {} s", patience.as_secs())))
+    let within = format!("for {} s", patience.as_secs());
+    match (secret, found, refused) {
+        (Secret::Written(path), false, _) => Err(failed(
+            format!("no secret of rank 0 in {} {within}", path.display()),
+            "the file that rank 0 writes there, or TWEEDIE_SECRET in all processes",
+            "see that rank 0 runs; where --out is not on a file system of all machines set TWEEDIE_SECRET",
+        )),
+        (_, _, true) => Err(failed(
+            format!("rank 0 at {place} that knows no such secret {within}"),
+            "one secret",
+            "set TWEEDIE_SECRET to one text in all processes, and give each run its own MASTER_PORT",
+        )),
+        _ => Err(alone(format!("nobody at {place} {within}"))),
+    }
+}
+
+/// What is said between a process and rank 0. The error is none where the two do not know the same secret.
+fn exchange(world: &World, stream: &mut TcpStream, key: &Key, patience: Duration) -> std::result::Result<Identity, Option<Error>> {
+    let gone = |e: std::io::Error| Some(failed(&e, "a network that holds", "start all processes again"));
+    let mut said = [0; 56];
+    said[..8].copy_from_slice(GREETING);
+    said[8..16].copy_from_slice(&(world.size as u64).to_le_bytes());
+    said[16..24].copy_from_slice(&(world.rank as u64).to_le_bytes());
+    said[24..].copy_from_slice(&nonce().map_err(Some)?);
+    let (mut told, mut identity, mut sign) = ([0; 32], [0; 128], [0; 32]);
+    stream.set_read_timeout(Some(patience)).map_err(gone)?;
+    // A stranger at the port says something else, or nothing; both are met by looking again.
+    stream.write_all(&said).and_then(|()| stream.read_exact(&mut told)).map_err(|_| None)?;
+    let own = proof(key, &[b"guest", &said, &told]).finalize().into_bytes();
+    stream.write_all(&own).and_then(|()| stream.read_exact(&mut sign)).map_err(|_| None)?;
+    proof(key, &[b"welcome", &said, &told]).verify_slice(&sign).map_err(|_| None)?;
+    // From here on it is rank 0, and what goes wrong is its word on the matter.
+    stream.read_exact(&mut identity).and_then(|()| stream.read_exact(&mut sign)).map_err(gone)?;
+    proof(key, &[b"rank 0", &said, &told, &identity]).verify_slice(&sign).map_err(|e| gone(std::io::Error::other(e)))?;
+    Ok(identity)
 }
 
 fn failed(got: impl ToString, allowed: impl ToString, mend: &str) -> Error {
@@ -343,6 +526,10 @@ mod tests {
         // Below srun, which started one torchrun on each of two machines.
         let below = [&torchrun[..], &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_LOCALID", "0")]].concat();
         assert_eq!(world(&below).unwrap(), at(3, 4, 1, "a", 1234));
+        // All on this machine: nobody else has to reach them.
+        let here = [&torchrun[..], &[("LOCAL_WORLD_SIZE", "4")]].concat();
+        assert_eq!(world(&here).unwrap(), at(3, 4, 1, "127.0.0.1", 1234));
+        assert_eq!(world(&[&torchrun[..], &[("LOCAL_WORLD_SIZE", "2")]].concat()).unwrap(), at(3, 4, 1, "a", 1234));
         let mpirun = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_RANK", "1")];
         assert!(world(&mpirun).unwrap_err().to_string().contains("MASTER_ADDR"));
         assert_eq!(world(&[&mpirun[..], &[("OMPI_COMM_WORLD_LOCAL_SIZE", "2")]].concat()).unwrap(), at(1, 2, 1, "127.0.0.1", PORT));
@@ -351,6 +538,8 @@ mod tests {
         assert_eq!(world(&mpiexec).unwrap(), at(1, 2, 0, "c", PORT));
         let srun = [("SLURM_PROCID", "7"), ("SLURM_NTASKS", "8"), ("SLURM_LOCALID", "3"), ("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")];
         assert_eq!(world(&srun).unwrap(), at(7, 8, 3, "10.0.0.1", PORT));
+        assert_eq!(world(&[&srun[..], &[("SLURM_STEP_NUM_NODES", "2")]].concat()).unwrap(), at(7, 8, 3, "10.0.0.1", PORT));
+        assert_eq!(world(&[&srun[..], &[("SLURM_STEP_NUM_NODES", "1")]].concat()).unwrap(), at(7, 8, 3, "127.0.0.1", PORT));
         // A step of fewer tasks than the job has.
         assert!(world(&[&srun[..], &[("SLURM_STEP_NUM_TASKS", "4")]].concat()).is_err());
         // The script of a job is none of its tasks; nor is a step of one task more than one process.
@@ -487,6 +676,95 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
+    fn told() -> Secret {
+        Secret::Told("what only we know".into())
+    }
+
+    fn key() -> Key {
+        told().known().unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_told_or_written_for_its_user_alone() {
+        let out = tempfile::tempdir().unwrap();
+        let of =
+            |text: Option<&str>| Secret::of_run(&out.path().join("run"), |name| text.filter(|_| name == SECRET).map(str::to_owned));
+        assert_eq!(of(Some("0123456789abcdef")).unwrap(), Secret::Told("0123456789abcdef".into()));
+        for short in ["", "0123456789abcde"] {
+            let error = of(Some(short)).unwrap_err().to_string();
+            assert!(error.contains("TWEEDIE_SECRET") && error.contains("16 or more") && !error.contains("0123"), "{error}");
+        }
+        let secret = of(None).unwrap();
+        assert_eq!(secret.known(), None);
+        let (key, shown) = secret.made().unwrap();
+        assert_eq!(secret.known(), Some(key));
+        assert_ne!(key, nonce().unwrap());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(out.path().join("run/.tweedie-secret")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        drop(shown);
+        assert!(secret.known().is_none() && !out.path().join("run").exists());
+    }
+
+    #[test]
+    fn rank_0_listens_where_it_is_looked_for() {
+        for host in ["127.0.0.1", "localhost"] {
+            assert!(listen(host, 0).unwrap().local_addr().unwrap().ip().is_loopback(), "{host}");
+        }
+        // Of no machine: an address for documentation; and of no name.
+        for host in ["192.0.2.1", "no-such-host.invalid"] {
+            let error = listen(host, 0).unwrap_err().to_string();
+            assert!(error.contains("MASTER_ADDR"), "{error}");
+        }
+        let at = |text: &str| vec![text.parse::<SocketAddr>().unwrap()];
+        assert!(itself("node0", &at("127.0.1.1:1")) && !itself("node0", &at("10.0.0.1:1")) && !itself("node0", &[]));
+        assert!(
+            !itself("localhost", &at("127.0.0.1:1")) && !itself("127.0.0.1", &at("127.0.0.1:1")) && !itself("::1", &at("[::1]:1"))
+        );
+    }
+
+    #[test]
+    fn who_does_not_know_the_secret_is_told_nothing() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let short = Duration::from_millis(300);
+        let rank_0 = std::thread::spawn(move || tell(&member(0, 2, port), &listener, &key(), Duration::from_secs(1), &[7; 128]));
+        let stranger = Secret::Told("what nobody else knows".into());
+        let error = meet(&member(1, 2, port), &stranger, short, || unreachable!()).unwrap_err().to_string();
+        assert!(error.contains("knows no such secret"), "{error}");
+        // What one guest has said proves nothing a second time.
+        let mut first = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let said = [&GREETING[..], &2u64.to_le_bytes(), &1u64.to_le_bytes(), &[5; 32]].concat();
+        first.write_all(&said).unwrap();
+        let mut told = [0; 32];
+        first.read_exact(&mut told).unwrap();
+        let mut second = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        drop(first);
+        second.write_all(&said).unwrap();
+        second.write_all(&proof(&key(), &[b"guest", &said, &told]).finalize().into_bytes()).unwrap();
+        let mut rest = vec![];
+        let _ = second.read_to_end(&mut rest);
+        assert!(rest.len() <= 32 && rest != told, "{rest:?}");
+        assert!(rank_0.join().unwrap().unwrap_err().to_string().contains("no word of rank 1"));
+        // Nor is a rank 0 believed that does not know it.
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let false_0 = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.read_exact(&mut [0; 56]).unwrap();
+            stream.write_all(&[0; 32 + 32 + 128 + 32]).unwrap();
+        });
+        assert!(meet(&member(1, 2, port), &super::tests::told(), short, || unreachable!()).is_err());
+        false_0.join().unwrap();
+        // One that was not written where it is looked for.
+        let nowhere = Secret::Written("/nowhere/.tweedie-secret".into());
+        let error = meet(&member(1, 2, port), &nowhere, short, || unreachable!()).unwrap_err().to_string();
+        assert!(error.contains("no secret of rank 0 in /nowhere/.tweedie-secret"), "{error}");
+    }
+
     #[test]
     fn all_ranks_learn_one_identity() {
         for size in [1, 2, 5] {
@@ -494,14 +772,16 @@ mod tests {
             let port = listener.local_addr().unwrap().port();
             let identity: Identity = std::array::from_fn(|i| (i * i + size) as u8);
             let others: Vec<_> = (1..size)
-                .map(|rank| std::thread::spawn(move || meet(&member(rank, size, port), PATIENCE, || panic!("rank 0's to make"))))
+                .map(|rank| {
+                    std::thread::spawn(move || meet(&member(rank, size, port), &told(), PATIENCE, || panic!("rank 0's to make")))
+                })
                 .collect();
             // A stranger who says nothing of use, and leaves.
             TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n hello").unwrap();
-            assert_eq!(tell(&member(0, size, port), &listener, PATIENCE, &identity).unwrap(), identity);
+            assert_eq!(tell(&member(0, size, port), &listener, &key(), PATIENCE, &identity).unwrap(), identity);
             others.into_iter().for_each(|other| assert_eq!(other.join().unwrap().unwrap(), identity));
         }
-        assert_eq!(meet(&World::alone(), PATIENCE, || Ok([7; 128])).unwrap(), [7; 128]);
+        assert_eq!(meet(&World::alone(), &told(), PATIENCE, || Ok([7; 128])).unwrap(), [7; 128]);
     }
 
     #[test]
@@ -509,16 +789,18 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let short = Duration::from_millis(200);
-        let rank_0 = |size| tell(&member(0, size, port), &listener, short, &[0; 128]).unwrap_err().to_string();
+        let rank_0 = |size| tell(&member(0, size, port), &listener, &key(), short, &[0; 128]).unwrap_err().to_string();
         assert!(rank_0(3).contains("no word of rank 1, 2 within 0 s"), "{}", rank_0(3));
         for (who, says) in [(member(1, 4, port), "got rank 1 of 4, allowed: ranks of 3"), (member(3, 3, port), "rank 3 once more")]
         {
-            let other = std::thread::spawn(move || meet(&who, PATIENCE, || unreachable!()));
-            let error = tell(&member(0, 3, port), &listener, PATIENCE, &[0; 128]).unwrap_err().to_string();
+            let other = std::thread::spawn(move || meet(&who, &told(), PATIENCE, || unreachable!()));
+            let error = tell(&member(0, 3, port), &listener, &key(), PATIENCE, &[0; 128]).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
             assert!(other.join().unwrap().unwrap_err().to_string().contains("no word from"));
         }
         drop(listener);
-        assert!(meet(&member(1, 2, port), short, || unreachable!()).unwrap_err().to_string().contains("nobody at 127.0.0.1"));
+        assert!(
+            meet(&member(1, 2, port), &told(), short, || unreachable!()).unwrap_err().to_string().contains("nobody at 127.0.0.1")
+        );
     }
 }

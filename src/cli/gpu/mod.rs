@@ -17,7 +17,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "Examples:\n  tweedie gpu --python python3 --commit $(git rev-parse --short HEAD)\n  tweedie gpu --quick --only operations\n  \
+    after_help = "Examples:\n  tweedie gpu --python python3 --peers benches/peers/gpu.py --commit $(git rev-parse --short HEAD)\n  tweedie gpu --quick --only operations\n  \
                   tweedie gpu source --precision bf16 > kernels.cu\n\n\
                   Every operation alone and whole networks are held to f64 in every precision, a trained model and its samples to the CPU's; then training and \
                   sampling are timed, beside PyTorch where --python has it, and what the device can do at best. Needs NVIDIA's driver and NVRTC; cuBLAS and cuDNN are \
@@ -45,11 +45,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "PARTS", value_delimiter = ',')]
     only: Vec<String>,
     /// A Python with PyTorch, to time it beside
-    #[arg(long, value_name = "PYTHON")]
+    #[arg(long, value_name = "PYTHON", requires = "peers")]
     python: Option<PathBuf>,
-    /// The script that times PyTorch
-    #[arg(long, value_name = "FILE", default_value = "benches/peers/gpu.py")]
-    peers: PathBuf,
+    /// The script that times PyTorch: benches/peers/gpu.py of a checkout. None is looked for: it is run
+    #[arg(long, value_name = "FILE")]
+    peers: Option<PathBuf>,
     /// Commit to be named in the results
     #[arg(long, value_name = "HASH", default_value = "unknown")]
     commit: String,

@@ -166,14 +166,16 @@ const PEERS: Duration = Duration::from_secs(260);
 
 /// PyTorch on the same device, by `benches/peers/gpu.py`.
 pub fn pytorch(on: &Job, results: &mut Results) -> Result<Done> {
-    let Some(python) = &on.args.python else { return Ok(Done::No("no --python was given".into())) };
-    if !on.args.peers.is_file() {
-        return Ok(Done::No(format!("{} is not here", on.args.peers.display())));
+    let (Some(python), Some(peers)) = (&on.args.python, &on.args.peers) else {
+        return Ok(Done::No("no --python was given".into()));
+    };
+    if !peers.is_file() {
+        return Ok(Done::No(format!("{} is not here", peers.display())));
     }
     // The script ends itself before it is ended.
     let limit = PEERS.min(on.left * 2 / 3);
     let mut command = Command::new(python);
-    command.arg(&on.args.peers).args(["--limit", &limit.as_secs().to_string(), "--device", &format!("cuda:{}", on.args.number)]);
+    command.arg(peers).args(["--limit", &limit.as_secs().to_string(), "--device", &format!("cuda:{}", on.args.number)]);
     let (output, ended) = finished(&mut command, limit + Duration::from_secs(20))?;
     let mut problems: Vec<(String, Vec<String>)> = vec![];
     for line in output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {

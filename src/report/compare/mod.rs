@@ -7,9 +7,10 @@ mod settings;
 mod source;
 
 use super::folder::Staging;
+use super::foreign::Foreign;
 use super::page::{self, Block, Chapter, Colophon, File};
 use super::{Profile, pretty, write_site};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, acts};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -96,9 +97,11 @@ pub fn run(options: &Options) -> Result<Summary> {
         Kind::Run => runs::compare(options, &progress)?,
         Kind::Model => models::compare(a, b, [recipe(a), recipe(b)], options, &progress)?,
     };
-    let staging = Staging::new(&options.out)?;
     let colophon = Colophon::new(options.profile, options.seed);
-    write_site(&staging, &part.chapters, &colophon)?;
+    let drawn = page::draw(&part.chapters)?;
+    let page = page::html(&part.chapters, &drawn, &colophon)?;
+    let staging = Staging::new(&options.out)?;
+    write_site(&staging, &part.chapters, &drawn, &page)?;
     let beyond: Vec<String> = part
         .chapters
         .iter()
@@ -135,22 +138,24 @@ fn command(options: &Options) -> String {
     format!("tweedie report{names} --compare {} {}{tolerance}", options.a.display(), options.b.display())
 }
 
-/// What comes from a folder, as text of the page: nothing in it is markup or a formula.
-fn quoted(text: impl ToString) -> String {
-    page::escaped(&text.to_string()).replace('$', "&#36;")
+/// The beginning of a name or a value from a folder, of a length that a table or a legend bears, and without what acts where it is shown.
+fn cut(text: &str, longest: usize) -> String {
+    let shown = |c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c };
+    let mut cut: String = text.chars().take(longest).map(shown).collect();
+    if text.chars().nth(longest).is_some() {
+        cut.push('…');
+    }
+    cut
 }
 
-/// A name or a value from a folder, set as code and cut to a length that a table bears.
-fn code(text: impl ToString) -> String {
-    const LONGEST: usize = 90;
-    let text = text.to_string();
-    let cut: String = text.chars().take(LONGEST).collect();
-    format!("<code>{}{}</code>", quoted(&cut), if cut.len() < text.len() { "…" } else { "" })
+/// A name or a value from a folder, set as code and cut.
+fn code(text: &str) -> String {
+    format!("<code>{}</code>", Foreign::from(cut(text, 90)))
 }
 
 /// A folder's name for people.
 fn folder(path: &Path) -> String {
-    format!("<code>{}</code>", quoted(path.display()))
+    format!("<code>{}</code>", Foreign::from(path.display().to_string()))
 }
 
 /// A document beside a table.

@@ -2,10 +2,11 @@
 
 use super::super::chapter::{f, figure, p, picture, plot, section, thousands};
 use super::super::drawing::{Axis, Drawing, Mark, Pictures, Series, Tone};
+use super::super::foreign::Foreign;
 use super::super::page::{Block, Chapter, Section, Table, number};
 use super::super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
 use super::settings::{self, Setting};
-use super::{OF_REPORTS, Options, Part, ROWS, amount, code, command, counted, file, folder, quoted, shown_of, source};
+use super::{OF_REPORTS, Options, Part, ROWS, amount, code, command, counted, cut, file, folder, shown_of, source};
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::experiment::compare::checks::{self, Checked};
@@ -20,13 +21,16 @@ use std::path::Path;
 /// Documents whose worst series are drawn.
 const DRAWN: usize = 4;
 
+/// Longer side over shorter of a picture that is drawn.
+const SLIMMEST: usize = 16;
+
 /// One name in a document of both reports.
 #[derive(Serialize)]
 struct Item {
-    chapter: String,
+    chapter: Foreign,
     /// The document, without `.json`.
-    document: String,
-    name: String,
+    document: Foreign,
+    name: Foreign,
     agreement: Agreement,
     found: Found,
 }
@@ -34,7 +38,7 @@ struct Item {
 /// A check of a chapter.
 #[derive(Serialize)]
 struct ChapterCheck {
-    chapter: String,
+    chapter: Foreign,
     #[serde(flatten)]
     checked: Checked,
 }
@@ -44,9 +48,9 @@ struct ChapterCheck {
 struct Comparison {
     tolerance: f64,
     /// Names in the order of A's page, then what only B has.
-    chapters: Vec<String>,
-    only_a: Vec<String>,
-    only_b: Vec<String>,
+    chapters: Vec<Foreign>,
+    only_a: Vec<Foreign>,
+    only_b: Vec<Foreign>,
     settings: Vec<Setting>,
     #[serde(skip)]
     items: Vec<Item>,
@@ -74,7 +78,8 @@ pub fn compare(options: &Options) -> Result<Part> {
     let (equal, within, beyond) = (c.of(Agreement::Equal), c.of(Agreement::Within), c.of(Agreement::Beyond));
     let worst = c.differing().first().map_or(String::new(), |worst| {
         let by = if worst.found.off().is_finite() { format!(", {:.1e} off", worst.found.off()) } else { String::new() };
-        format!("; farthest {}/{} ({}){by}", worst.chapter, worst.document, worst.name)
+        let [chapter, document, name] = [&worst.chapter, &worst.document, &worst.name].map(Foreign::raw);
+        format!("; farthest {chapter}/{document} ({}){by}", cut(name, 200))
     });
     let changed = c.checks.iter().filter(|k| k.checked.verdict_changed()).count();
     let says = format!(
@@ -99,13 +104,18 @@ fn chapters_of(manifest: &Value) -> Vec<String> {
 
 fn read(options: &Options) -> Result<Comparison> {
     let (a, b) = (&options.a, &options.b);
-    let manifests = [a, b].map(|folder| source::json(&folder.join("manifest.json")));
+    let manifests = [a, b].map(|folder| source::json(&source::within(folder, "manifest.json")?));
     let [manifest_a, manifest_b] = manifests;
     let (mut manifest_a, mut manifest_b) = (manifest_a?, manifest_b?);
     for (folder, manifest) in [(a, &manifest_a), (b, &manifest_b)] {
         if chapters_of(manifest).is_empty() {
             let path = folder.join("manifest.json");
             return Err(Error::file(path, "names no experiments", "pass a folder that `tweedie report` wrote"));
+        }
+        // They are names of folders, of files and of anchors.
+        if let Some(name) = chapters_of(manifest).iter().find(|name| !source::is_chapter(name)) {
+            let problem = format!("names an experiment {:?}, which is not made of letters, digits, - and _", cut(name, 60));
+            return Err(Error::file(folder.join("manifest.json"), problem, "pass a folder that `tweedie report` wrote"));
         }
     }
     let chosen = |name: &String| options.names.is_empty() || options.names.contains(name);
@@ -121,7 +131,7 @@ fn read(options: &Options) -> Result<Comparison> {
     let (only_a, only_b) = (alone(&of_a, &of_b), alone(&of_b, &of_a));
     let mut c = Comparison { tolerance: options.tolerance.unwrap_or(OF_REPORTS), ..Comparison::default() };
     for name in of_a.iter().filter(|name| of_b.contains(name)) {
-        chapter_of(&mut c, name, &a.join(name), &b.join(name));
+        chapter_of(&mut c, name, a, b);
     }
     // Of chapters in one alone no setting can differ.
     for manifest in [&mut manifest_a, &mut manifest_b] {
@@ -134,18 +144,23 @@ fn read(options: &Options) -> Result<Comparison> {
         }
     }
     c.settings = settings::differing(&manifest_a, &manifest_b);
-    c.chapters = of_a.into_iter().chain(only_b.iter().cloned()).collect();
-    (c.only_a, c.only_b) = (only_a, only_b);
+    c.chapters = of_a.into_iter().chain(only_b.iter().cloned()).map(Foreign::from).collect();
+    [c.only_a, c.only_b] = [only_a, only_b].map(|names| names.into_iter().map(Foreign::from).collect());
     Ok(c)
+}
+
+/// A document of a chapter, which lies in the report and nowhere else.
+fn document_of(report: &Path, chapter: &str, document: &str) -> Result<Value> {
+    source::json(&source::within(report, &format!("{chapter}/{document}"))?)
 }
 
 /// Every document of a chapter that both reports have.
 fn chapter_of(c: &mut Comparison, name: &str, a: &Path, b: &Path) {
-    let (of_a, of_b) = (source::documents(a), source::documents(b));
+    let (of_a, of_b) = (source::documents(a, name), source::documents(b, name));
     let all: BTreeSet<&String> = of_a.iter().chain(&of_b).collect();
     let mut put = |document: &str, name_within: &str, found: Found| {
         let agreement = found.agreement(c.tolerance);
-        let (chapter, document, name) = (name.to_owned(), document.trim_end_matches(".json").to_owned(), name_within.to_owned());
+        let [chapter, document, name] = [name, document.trim_end_matches(".json"), name_within].map(Foreign::from);
         c.items.push(Item { chapter, document, name, agreement, found });
     };
     if all.is_empty() {
@@ -155,10 +170,10 @@ fn chapter_of(c: &mut Comparison, name: &str, a: &Path, b: &Path) {
         match (of_a.contains(document), of_b.contains(document)) {
             (true, false) => put(document, "the whole document", Found::OnlyA),
             (false, _) => put(document, "the whole document", Found::OnlyB),
-            (true, true) => match (source::json(&a.join(document)), source::json(&b.join(document))) {
+            (true, true) => match (document_of(a, name, document), document_of(b, name, document)) {
                 (Ok(a), Ok(b)) if document == "checks.json" => {
                     let checks = checks::compare(&checks::read(&a), &checks::read(&b), c.tolerance);
-                    c.checks.extend(checks.into_iter().map(|checked| ChapterCheck { chapter: name.to_owned(), checked }));
+                    c.checks.extend(checks.into_iter().map(|checked| ChapterCheck { chapter: name.into(), checked }));
                 }
                 (Ok(a), Ok(b)) => values::compare(&a, &b).into_iter().for_each(|(within, found)| put(document, &within, found)),
                 (a, b) => {
@@ -205,7 +220,7 @@ fn verdict(c: &Comparison) -> Section {
         let farthest = of.iter().map(|i| i.found.off()).filter(|off| off.is_finite()).fold(0.0, larger);
         let checks: Vec<&Checked> = c.checks.iter().filter(|k| k.chapter == *name).map(|k| &k.checked).collect();
         let changed = checks.iter().filter(|k| k.verdict_changed()).count();
-        let mut row = vec![code(name)];
+        let mut row = vec![code(name.raw())];
         if c.only_a.contains(name) || c.only_b.contains(name) {
             row.push(if c.only_a.contains(name) { "only in A".into() } else { "only in B".into() });
             row.extend(vec![String::new(); 6]);
@@ -327,14 +342,7 @@ fn series(c: &Comparison, options: &Options) -> Result<Option<Section>> {
             Found::OnlyA => (String::new(), "only in A".into(), String::new(), String::new()),
             Found::OnlyB => (String::new(), "only in B".into(), String::new(), String::new()),
         };
-        vec![
-            format!("{} {}", code(format!("{}/{}", i.chapter, i.document)), quoted(&i.name)),
-            count,
-            off,
-            a,
-            b,
-            i.agreement.to_string(),
-        ]
+        vec![format!("{} {}", code(&place(i)), Foreign::from(cut(i.name.raw(), 200))), count, off, a, b, i.agreement.to_string()]
     };
     blocks.push(Block::Table(Table {
         caption: shown_of(differing.len(), "series with a difference, the farthest first: how many of their numbers differ, the largest difference over the scale, and the two numbers where it is"),
@@ -346,31 +354,39 @@ fn series(c: &Comparison, options: &Options) -> Result<Option<Section>> {
     Ok(Some(section("series", "The series, the farthest first", blocks)))
 }
 
-/// The figures of A and B on top of each other, of the documents with the farthest series.
+/// Where an item stands: chapter and document.
+fn place(item: &Item) -> String {
+    format!("{}/{}", item.chapter.raw(), item.document.raw())
+}
+
+/// The figures of A and B on top of each other, of the documents with the farthest series. Their files are numbered: what a document is called is
+/// no name for a file here.
 fn overlays(differing: &[&Item], options: &Options) -> Result<Vec<Block>> {
-    let mut seen: Vec<(&str, &str)> = vec![];
+    let mut seen: Vec<String> = vec![];
     let mut blocks = vec![];
     for item in differing.iter().filter(|i| matches!(i.found, Found::Numbers(_) | Found::Lengths(..))) {
-        let place = (item.chapter.as_str(), item.document.as_str());
+        let place = place(item);
         if seen.contains(&place) || blocks.len() == DRAWN {
             continue;
         }
-        seen.push(place);
-        let read = |folder: &Path| source::json(&folder.join(place.0).join(format!("{}.json", place.1)));
+        let read = |report: &Path| document_of(report, item.chapter.raw(), &format!("{}.json", item.document.raw()));
         let (a, b) = (read(&options.a)?, read(&options.b)?);
-        let id = format!("{}-{}", place.0, place.1);
+        let id = format!("overlay-{}", blocks.len() + 1);
+        let of = format!("{} of {}", cut(item.document.raw(), 90), item.chapter.raw());
+        let shown = code(&place);
+        seen.push(place);
         if let Some(drawings) = curves(&a, &b) {
             blocks.push(figure(
                 &id,
-                &format!("{}: the farthest series of A (line) and B (dashed), and the absolute difference.", code(format!("{}/{}", place.0, place.1))),
-                &format!("Left: the curves of both reports on the same axes. Right: the absolute difference of the two, of the figure {} of {}.", place.1, place.0),
+                &format!("{shown}: the farthest series of A (line) and B (dashed), and the absolute difference."),
+                &format!("Left: the curves of both reports on the same axes. Right: the absolute difference of the two, of the figure {of}."),
                 drawings,
             ));
         } else if let Some(drawings) = pictures(&a, &b) {
             blocks.push(figure(
                 &id,
-                &format!("{}: the pictures that are farthest apart, of A and of B, and A − B, blue to red about zero, each on its own scale; the largest difference is below it.", code(format!("{}/{}", place.0, place.1))),
-                &format!("Rows of pictures of A and B and a row of their differences, of the figure {} of {}.", place.1, place.0),
+                &format!("{shown}: the pictures that are farthest apart, of A and of B, and A − B, blue to red about zero, each on its own scale; the largest difference is below it."),
+                &format!("Rows of pictures of A and B and a row of their differences, of the figure {of}."),
                 drawings,
             ));
         }
@@ -385,7 +401,9 @@ fn list(value: &Value, key: &str) -> Vec<f64> {
 
 /// An axis as its document names it; logarithmic where its numbers need that to be seen, which a document does not say.
 fn axis(a: &Value, key: &str, values: &[f64]) -> Axis {
-    let word = |what: &str| a.get(key).and_then(|axis| axis.get(what)).and_then(Value::as_str).unwrap_or(key).to_owned();
+    let word = |what: &str| {
+        a.get(key).and_then(|axis| axis.get(what)).and_then(Value::as_str).map_or_else(|| key.to_owned(), |text| cut(text, 60))
+    };
     let ends = values.iter().filter(|v| v.is_finite()).fold((f64::INFINITY, 0.0f64), |(l, h), v| (smaller(l, *v), larger(h, *v)));
     let axis = if ends.0 > 0.0 && ends.1 > 50.0 * ends.0 { Axis::log } else { Axis::linear };
     axis(&word("name"), &word("label"))
@@ -409,6 +427,7 @@ fn curves(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
     let (mut overlay, mut apart) = (vec![], vec![]);
     let pairs = [(BLUE, ORANGE), (PURPLE, GREEN), (INK, SKY)];
     for ((name, a, b), (colour_a, colour_b)) in found.iter().zip(pairs) {
+        let name = cut(name, 60);
         overlay.push(Series::new(format!("A: {name}"), a.0.clone(), a.1.clone(), Mark::Line, colour_a));
         overlay.push(Series::new(format!("B: {name}"), b.0.clone(), b.1.clone(), Mark::Dashed, colour_b));
         let difference = a.1.iter().zip(&b.1).map(|(a, b)| (a - b).abs());
@@ -429,7 +448,9 @@ fn pictures(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
     };
     let side = |key: &str| a.get(key).and_then(Value::as_u64).map(|n| n as usize);
     let (of_a, of_b, shape) = (all(a)?, all(b)?, (side("width")?, side("height")?));
-    let whole = |v: &[f64]| v.len() == shape.0 * shape.1;
+    // A row of pictures is as tall as its shape says: a strip of pixels would be a page of its own.
+    let drawable = shape.0 <= shape.1.saturating_mul(SLIMMEST) && shape.1 <= shape.0.saturating_mul(SLIMMEST);
+    let whole = |v: &[f64]| drawable && shape.0.checked_mul(shape.1) == Some(v.len());
     let mut pairs: Vec<_> =
         of_a.iter().zip(&of_b).map(|(a, b)| (&a.1, &b.1)).filter(|(a, b)| a != b && whole(a) && whole(b)).collect();
     pairs.sort_by(|p, q| Gap::of(q.0, q.1).off.total_cmp(&Gap::of(p.0, p.1).off));
@@ -475,7 +496,7 @@ fn differing_checks(c: &Comparison) -> Option<Section> {
         };
         let off = k.checked.gap.as_ref().map_or(String::new(), |gap| amount(gap.off));
         vec![
-            format!("{} {}", code(&k.chapter), quoted(what)),
+            format!("{} {}", code(k.chapter.raw()), Foreign::from(cut(what, 300))),
             said(*a),
             said(*b),
             a.or(*b).map_or(String::new(), |c| number(c.tol)),

@@ -2,11 +2,12 @@
 
 use super::super::chapter::{figure, p, plot, section, thousands};
 use super::super::drawing::{Axis, Mark, Series, plain};
+use super::super::foreign::Foreign;
 use super::super::page::{Block, Chapter, Section, Table, number};
 use super::super::style::{BLUE, INK, MUTED, ORANGE};
 use super::models::{self, OF_MODELS};
 use super::settings::{self, Setting};
-use super::{Options, Part, Progress, amount, command, counted, file, folder, measured, quoted, source};
+use super::{Options, Part, Progress, amount, command, counted, file, folder, measured, source};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::math::larger;
@@ -34,7 +35,7 @@ struct Run {
 #[derive(Clone, Debug, Serialize)]
 struct Validated {
     step: u64,
-    set: String,
+    set: Foreign,
     sigma: f64,
     network: f64,
     stderr: f64,
@@ -65,7 +66,7 @@ fn read(folder: &Path) -> Result<Run> {
     let validation = validated.iter().filter(|line| step(line) == last).filter_map(|line| {
         Some(Validated {
             step: step(line)?,
-            set: line.get("set")?.as_str()?.to_owned(),
+            set: line.get("set")?.as_str()?.into(),
             sigma: number(line, "edm_sigma"),
             network: number(line, "network"),
             stderr: number(line, "network_stderr"),
@@ -235,17 +236,18 @@ fn losses(a: &Run, b: &Run, apart: &[(f64, f64)]) -> Section {
 
 fn validation(c: &Comparison) -> Section {
     let [a, b] = &c.validation;
-    let sets: Vec<&String> = a.iter().map(|v| &v.set).filter(|set| b.iter().any(|v| v.set == **set)).collect();
-    let set = sets.iter().find(|set| **set == "held-out").or(sets.first()).map(|set| set.as_str()).unwrap_or("train");
+    let sets: Vec<&Foreign> = a.iter().map(|v| &v.set).filter(|set| b.iter().any(|v| v.set == **set)).collect();
+    let train = Foreign::from("train");
+    let set = sets.iter().find(|set| set.raw() == "held-out").or(sets.first()).copied().unwrap_or(&train);
     let of = |side: &[Validated], pick: fn(&Validated) -> f64| {
-        side.iter().filter(|v| v.set == set).map(|v| (v.sigma, pick(v))).collect::<Vec<(f64, f64)>>()
+        side.iter().filter(|v| v.set == *set).map(|v| (v.sigma, pick(v))).collect::<Vec<(f64, f64)>>()
     };
     let series = vec![
         curve("exact", &of(a, |v| v.exact), Mark::Line, MUTED),
         curve("A", &of(a, |v| v.network), Mark::Linked, BLUE),
         curve("B", &of(b, |v| v.network), Mark::Dashed, ORANGE),
     ];
-    let rows = a.iter().filter(|x| x.set == set).filter_map(|x| {
+    let rows = a.iter().filter(|x| x.set == *set).filter_map(|x| {
         let y = b.iter().find(|y| y.set == x.set && (y.sigma - x.sigma).abs() <= 1e-9 * x.sigma)?;
         let told = |v: &Validated| measured(v.network, v.stderr);
         Some(vec![format!("σ = {}", plain(x.sigma)), number(x.exact), told(x), told(y), number(x.network - y.network)])
@@ -261,7 +263,7 @@ fn validation(c: &Comparison) -> Section {
             )),
             figure(
                 "validation",
-                &format!("Loss by noise level, of the set “{}”.", quoted(set)),
+                &format!("Loss by noise level, of the set “{set}”."),
                 "Curves of the loss against the noise level: A, B, and the exact denoiser of the training data.",
                 vec![plot("", Axis::log("sigma", "noise level σ"), Axis::log("loss", "loss of x₀, a pixel"), series)],
             ),

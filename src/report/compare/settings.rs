@@ -1,7 +1,8 @@
 //! Settings that differ: of two manifests, two recipes, two networks.
 
+use super::super::foreign::Foreign;
 use super::super::page::{Block, Table};
-use super::{ROWS, code, file, quoted, shown_of};
+use super::{ROWS, code, cut, file, shown_of};
 use crate::experiment::compare::Gap;
 use crate::experiment::compare::values::{self, Content, paired};
 use serde::Serialize;
@@ -10,9 +11,9 @@ use serde_json::Value;
 /// A setting that differs, or that one of the two has.
 #[derive(Serialize)]
 pub struct Setting {
-    name: String,
-    a: Option<String>,
-    b: Option<String>,
+    name: Foreign,
+    a: Option<Foreign>,
+    b: Option<Foreign>,
 }
 
 /// The values of two documents that differ, by name.
@@ -23,20 +24,23 @@ pub fn differing(a: &Value, b: &Value) -> Vec<Setting> {
         (a, b) => a != b,
     });
     // What JSON calls null is, of a setting, that there is none.
-    let shown = |content: Option<&Content>| content.map(values::shown).filter(|text| text != "NaN");
+    let shown = |content: Option<&Content>| content.map(values::shown).filter(|text| text != "NaN").map(Foreign::from);
     differ.map(|(name, a, b)| Setting { name: name.into(), a: shown(a), b: shown(b) }).collect()
 }
 
 /// A table of them, and a file of all.
 pub fn table(settings: &[Setting], what: &str, name: &str) -> [Block; 2] {
-    let cell = |text: &Option<String>| text.as_ref().map_or("none".into(), code);
+    let cell = |text: &Option<Foreign>| text.as_ref().map_or("none".into(), |text| code(text.raw()));
     let table = Table {
         caption: shown_of(settings.len(), what),
         head: ["setting", "A", "B"].map(String::from).to_vec(),
         rows: settings
             .iter()
             .take(ROWS)
-            .map(|s| vec![quoted(s.name.trim_start_matches("experiments · ")), cell(&s.a), cell(&s.b)])
+            .map(|s| {
+                let name = Foreign::from(cut(s.name.raw().trim_start_matches("experiments · "), 200));
+                vec![name.to_string(), cell(&s.a), cell(&s.b)]
+            })
             .collect(),
     };
     [Block::Table(table), file(name, "all of them", &settings)]

@@ -74,8 +74,29 @@ pub fn json(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).map_err(|e| bad(format!("is no JSON: {e}")))
 }
 
+/// What a folder has under this name, if that is within the folder: neither a name nor a link leads out of it.
+///
+/// # Errors
+/// What is missing or lies elsewhere.
+pub fn within(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    let real = |path: &Path| {
+        path.canonicalize().map_err(|e| Error::file(path, format!("cannot be read: {e}"), "make it again, or restore it"))
+    };
+    if real(&path)?.starts_with(real(folder)?) {
+        return Ok(path);
+    }
+    Err(Error::file(&path, format!("leads out of {}", folder.display()), "copy into it what it leads to"))
+}
+
+/// Whether a name may be that of a chapter, and so of a folder of a report.
+pub fn is_chapter(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+}
+
 /// The documents of a chapter of a report, by their names, sorted; what cannot be listed is empty.
-pub fn documents(folder: &Path) -> Vec<String> {
+pub fn documents(report: &Path, chapter: &str) -> Vec<String> {
+    let Ok(folder) = within(report, chapter) else { return vec![] };
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = entries.filter(|name| name.ends_with(".json")).collect();
     names.sort();
