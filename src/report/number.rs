@@ -1,6 +1,7 @@
 //! Numbers as the crate's files carry them. Layer L8.
 
 use serde::{Serialize, Serializer};
+use std::cell::Cell;
 use std::io::{self, Write};
 
 /// A number as JSON and CSV carry it: 17 significant digits; `inf`, `-inf` and `nan`, which JSON's numbers lack, as strings.
@@ -23,8 +24,23 @@ impl std::fmt::Display for Number {
     }
 }
 
+thread_local! {
+    /// Whether a NaN was written since [`json_without_nan`] last looked.
+    static NAN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// [`json`]; `None` where one of its [`Number`]s is NaN.
+pub fn json_without_nan(value: &impl Serialize) -> Option<Vec<u8>> {
+    NAN.set(false);
+    let bytes = json(value);
+    (!NAN.take()).then_some(bytes)
+}
+
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        if self.0.is_nan() {
+            NAN.set(true);
+        }
         if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.serialize_str(&self.to_string()) }
     }
 }
@@ -52,6 +68,14 @@ mod tests {
     fn numbers_without_a_json_form_are_strings() {
         let text = String::from_utf8(json(&[0.1, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0].map(Number))).unwrap();
         assert_eq!(text, "[1.0000000000000001e-1,\"inf\",\"-inf\",\"nan\",0.0000000000000000e0]\n");
+    }
+
+    #[test]
+    fn a_nan_is_noticed_wherever_it_stands() {
+        assert_eq!(json_without_nan(&[Number(0.5), Number(f64::INFINITY)]), Some(json(&[Number(0.5), Number(f64::INFINITY)])));
+        assert_eq!(json_without_nan(&[("nan", vec![Number(1.0)])]).map(|b| b.len() > 0), Some(true));
+        assert_eq!(json_without_nan(&[vec![Number(1.0)], vec![Number(f64::NAN)]]), None);
+        assert!(json_without_nan(&Number(1.0)).is_some());
     }
 
     proptest! {
