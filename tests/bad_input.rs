@@ -266,6 +266,15 @@ fn what_is_not_finite_is_never_written() {
     let out =
         limited(dir.path(), &["sample", "--law", "law.json", "--sampler", "dpmpp-2m", "--steps", "9", "-n", "4", "-o", "good.npz"]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    // A table has numbers or is refused by the place of the first that is none.
+    let out = limited(dir.path(), &["tabulate", "--schedule", "linear", "--steps", "100000", "--zero-terminal-snr", "-o", "t.csv"]);
+    match out.status.code() {
+        Some(0) => assert!(!fs::read_to_string(dir.path().join("t.csv")).unwrap().contains("nan")),
+        code => {
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(code == Some(2) && said.contains("of the table, ") && !dir.path().join("t.csv").exists(), "{code:?} {said}");
+        }
+    }
     // A network that overflows.
     let model = model();
     let weights = model.path().join("m/unet/diffusion_pytorch_model.safetensors");

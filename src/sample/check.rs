@@ -7,6 +7,9 @@
 //! weights: a reading counts only where the exact flow's own state is no such combination. Where the law does not vary at all in some
 //! direction, that direction is a point mass and every step is held to it, read or not.
 //!
+//! A state inside that no reading explains is held to two distances, from the exact flow and from one exact step off the state before it: DDIM's over
+//! the same points are the yardstick, and a step that is off by half of its state is none. The first state that fails both is named.
+//!
 //! Stochastic trajectories and plain samples are compared by their law, with exact tests in the modes of the true covariance; where the law is
 //! off, the first state that shows it is named, and the noise that each step added is estimated.
 
