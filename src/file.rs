@@ -1,5 +1,7 @@
 //! Files that are never seen half-written, and those that only save work.
 
+pub mod input;
+
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: linking is what they cost.
 
 mod accuracy;
+mod bad_input;
 mod certificates;
 mod claims;
 mod cli;

@@ -1,7 +1,7 @@
 //! `tweedie bench`: how fast a network runs here.
 
 use super::Outcome;
-use super::output::{self, Target};
+use super::output::{self, Document, Target};
 use crate::data::Dataset;
 use crate::device::{Device, Place, Precision};
 use crate::error::{Error, Result};
@@ -14,6 +14,7 @@ use crate::nn::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use crate::nn::cuda::Cuda;
 use crate::nn::element::Element;
+use crate::nn::program::Pass;
 use crate::nn::unet::unet;
 use crate::train::{Data, Settings, Trainer};
 use ndarray::Array2;
@@ -99,7 +100,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         _ => time::<f32>(args, &place)?,
     };
     if let Some(target) = &args.json {
-        target.write(&output::json(&figures))?;
+        target.write(&Document::json(&figures)?)?;
     }
     if args.json != Some(Target::Stdout) {
         let rate = |flops: usize, ms: f64| {
@@ -165,6 +166,9 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
         .sample_shape()
         .ok_or_else(|| Error::domain("U-Net config `sample_size`", "null", "a size", "add sample_size to the config"))?;
     let program = unet(config, height, width)?;
+    // In f64 the weights, one image and its network; then what is timed.
+    program.fits(1, &[Pass::Recorded, Pass::Backward], 2, 8)?;
+    program.fits(batch, &[Pass::Recorded, Pass::Backward], 8, size_of::<T>())?;
     let noise = Noise::new(0);
     // Weights of a deviation that keeps activations near 1.
     let mut params = vec![0.0; program.param_count()];

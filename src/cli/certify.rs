@@ -1,7 +1,7 @@
 //! `tweedie certify`: measured order, evaluations and exact error of the samplers.
 
 use super::Outcome;
-use super::output::{self, Target};
+use super::output::{self, Document, Target};
 use crate::error::Result;
 use crate::sample::certify::{Bench, Certificate, Measure, Study, Verdict};
 use crate::sample::registry::SAMPLERS;
@@ -55,7 +55,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         output::print(orders(&certificates) + "\n" + &errors(&certificates))?;
     }
     if let Some(target) = &args.json {
-        target.write(&output::json(&Output { certificates: &certificates }))?;
+        target.write(&Document::verdicts(&Output { certificates: &certificates }))?;
     }
     Ok(if certificates.iter().all(Certificate::is_as_recorded) { Outcome::Success } else { Outcome::CheckFailed })
 }

@@ -2,15 +2,15 @@
 
 use super::Outcome;
 use super::law_file;
-use super::output::{self, Number, Target};
-use crate::data::npy::Archive;
+use super::output::{self, Document, Number, Target};
+use crate::data::npy::{self, Archive};
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use crate::sample::check::{Recording, Report, StepReport, Verdict, check_ode, check_samples, check_sde, order_of};
 use crate::sample::order::Order;
 use crate::sample::shortcut::Known;
 use clap::ValueEnum;
-use ndarray::{Array1, Array2, Array3, Axis, Ix1};
+use ndarray::{Array1, Array2, Ix1};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let law = file.known();
     let mut lines = Vec::new();
     for path in &args.files {
-        let stored = Stored::read(path)?;
+        let mut stored = Stored::read(path, file.dim())?;
         let kind = args.kind.unwrap_or(if matches!(stored.states, States::Samples(_)) { Kind::Samples } else { Kind::Ode });
         let report = stored.held_to(law, kind).map_err(|e| match e {
             Error::File { .. } => e,
@@ -164,7 +164,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     if let Some(target) = &args.json {
         let order = order.map(|o| OrderLine { slope: Number(o.slope), stderr: Number(o.stderr), files: flows.len() });
-        target.write(&output::json(&Output { files: lines.into_iter().map(FileLine::from).collect(), order }))?;
+        // NaN is an error that is off: it is said, and the exit code is 1.
+        target.write(&Document::verdicts(&Output { files: lines.into_iter().map(FileLine::from).collect(), order }))?;
     }
     Ok(if good { Outcome::Success } else { Outcome::CheckFailed })
 }
@@ -210,24 +211,31 @@ struct Stored {
 }
 
 enum States {
-    Trajectory { x: Array3<f64>, single: bool },
+    Trajectory { x: Vec<Array2<f64>>, single: bool },
     Samples(Array2<f64>),
 }
 
 const FORMAT: &str = "save x (K+1, n, d), alpha and sigma (K+1) as float32 or float64 with numpy.savez";
 
 impl Stored {
-    fn read(path: &Path) -> Result<Self> {
+    /// States of dimension `d`.
+    fn read(path: &Path, d: usize) -> Result<Self> {
         let refused = |problem: String| Error::file(path, problem, FORMAT);
         let mut archive = Archive::open(path)?;
-        let Some((x, single)) = archive.array("x")? else {
+        let fits = |shape: &[usize]| match shape {
+            [.., dim] if matches!(shape.len(), 2 | 3) && *dim != d => {
+                Err(refused(format!("cannot be checked: x has shape {shape:?}, wanted {d} for its last axis, the law's dimension")))
+            }
+            [0, _] | [_, 0, _] | [0, _, _] => Err(refused(format!("x has shape {shape:?}, wanted at least one state"))),
+            [_, _] | [_, _, _] => Ok(()),
+            _ => Err(refused(format!("x has shape {shape:?}, wanted (K+1, n, d), or (n, d) for samples"))),
+        };
+        let Some(npy::States { mut states, several, single }) = archive.states("x", fits)? else {
             return Err(refused(format!("holds no array 'x', only: {}", archive.names().join(", "))));
         };
-        let shape = x.shape().to_vec();
-        let states = match shape.len() {
-            3 => States::Trajectory { x: x.into_dimensionality().expect("three axes"), single },
-            2 => States::Samples(x.into_dimensionality().expect("two axes")),
-            _ => return Err(refused(format!("x has shape {shape:?}, wanted (K+1, n, d), or (n, d) for samples"))),
+        let states = match several {
+            true => States::Trajectory { x: states, single },
+            false => States::Samples(states.remove(0)),
         };
         let mut column = |name: &str| -> Result<Option<Array1<f64>>> {
             let Some((array, _)) = archive.array(name)? else { return Ok(None) };
@@ -247,23 +255,21 @@ impl Stored {
         Ok(Self { path: path.to_owned(), states, levels, nfe, name: archive.text("name")? })
     }
 
-    fn held_to(&self, law: Known, kind: Kind) -> Result<Report> {
+    /// The states are given away.
+    fn held_to(&mut self, law: Known, kind: Kind) -> Result<Report> {
         let refused = |problem: &str| Err(Error::file(&self.path, problem, FORMAT));
-        match (&self.states, kind, &self.levels) {
+        match (&mut self.states, kind, &self.levels) {
             (States::Samples(x), Kind::Samples, _) => check_samples(x, law),
             // The last states of a trajectory are samples too.
-            (States::Trajectory { x, .. }, Kind::Samples, _) if !x.is_empty() => {
-                check_samples(&x.index_axis(Axis(0), x.len_of(Axis(0)) - 1).to_owned(), law)
-            }
+            (States::Trajectory { x, .. }, Kind::Samples, _) if !x.is_empty() => check_samples(&x[x.len() - 1], law),
             (States::Trajectory { x, single }, Kind::Ode | Kind::Sde, Some((alpha, sigma))) => {
-                if alpha.len() != x.len_of(Axis(0)) || sigma.len() != alpha.len() {
-                    let got =
-                        format!("x has {} states, alpha {} and sigma {} entries", x.len_of(Axis(0)), alpha.len(), sigma.len());
+                if alpha.len() != x.len() || sigma.len() != alpha.len() {
+                    let got = format!("x has {} states, alpha {} and sigma {} entries", x.len(), alpha.len(), sigma.len());
                     return refused(&got);
                 }
                 levels_fit(&self.path, alpha, sigma)?;
                 let recording = Recording {
-                    x: x.outer_iter().map(|x| x.to_owned()).collect(),
+                    x: std::mem::take(x),
                     points: alpha.iter().zip(sigma).map(|(&a, &s)| PathPoint::still(a, s)).collect(),
                     single: *single,
                 };

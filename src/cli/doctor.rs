@@ -1,7 +1,7 @@
 //! `tweedie doctor`: what this machine has, and what that means.
 
 use super::Outcome;
-use super::output::{self, Target};
+use super::output::{self, Document, Target};
 use crate::device::{self, Cuda, Survey};
 use crate::error::Result;
 use std::fmt::Write;
@@ -18,7 +18,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome> {
     let survey = device::survey();
     if let Some(target) = &args.json {
-        target.write(&output::json(&survey))?;
+        target.write(&Document::json(&survey)?)?;
     }
     if args.json != Some(Target::Stdout) {
         output::print(text(&survey))?;

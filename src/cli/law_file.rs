@@ -1,7 +1,9 @@
 //! `LAW.json`: the law of the data, written by hand or by a program.
 
 use crate::data::npy;
+use crate::device::room;
 use crate::error::{Error, Result};
+use crate::file::input;
 use crate::law::{Gaussian, Law, empirical::Empirical, mixture::Mixture};
 use crate::sample::shortcut::Known;
 use ndarray::{Array2, Ix2};
@@ -62,8 +64,7 @@ enum Text {
 /// # Errors
 /// A file that is missing, not JSON, has other fields than its kind allows, or does not describe a law.
 pub fn read(path: &Path) -> Result<LawFile> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Error::file(path, format!("cannot be read: {e}"), "check the path and its permissions"))?;
+    let text = input::text(path, "check the path and its permissions")?;
     let text: Text = serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not a law: {e}"), SHAPES))?;
     // The laws' own messages name the field; the file they came from is added here.
     build(path, text).map_err(|e| match e {
@@ -98,8 +99,19 @@ fn build(path: &Path, text: Text) -> Result<LawFile> {
     })
 }
 
+/// Largest deviation of a law.
+const LARGEST: f64 = 1e70;
+
 /// A Gaussian from exactly one of `cov` and `variances`.
 fn gaussian(what: &str, mean: Vec<f64>, cov: Option<Vec<Vec<f64>>>, variances: Option<Vec<f64>>) -> Result<Gaussian> {
+    // Deviations are squared, and squares squared again: these must be numbers too.
+    let squares = variances.iter().flatten().chain(cov.iter().flatten().flatten());
+    let far = mean.iter().map(|v| ("mean", *v, LARGEST)).chain(squares.map(|v| ("covariance", *v, LARGEST * LARGEST)));
+    if let Some((name, v, most)) = far.into_iter().find(|(_, v, most)| v.abs() > *most) {
+        return Err(Error::domain(format!("{name} of {what}"), format!("{v:e}"), format!("at most {most:e}"), "rescale the data"));
+    }
+    let d = mean.len() as f64;
+    room::holds(format!("the covariance of {what} and its modes"), 24.0 * d * d, "give fewer dimensions")?;
     match (cov, variances) {
         (Some(cov), None) => Gaussian::new(mean.into(), matrix(cov)?.view()),
         (None, Some(variances)) => Gaussian::diagonal(mean.into(), variances.into()),

@@ -1,7 +1,7 @@
 //! `tweedie net`: a U-Net folder's operations, its output on given images, its gradients.
 
 use super::Outcome;
-use super::output::{self, Target};
+use super::output::{self, Document, Npz, Target};
 use crate::data::npy::Archive;
 use crate::device::{Device, Place, Precision};
 use crate::error::{Error, Result};
@@ -80,11 +80,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 fn dispatch(args: &RunArgs, backward: bool) -> Result<Outcome> {
     let place = args.device.place(args.precision)?;
-    let bytes = match args.precision {
+    let document = match args.precision {
         Precision::F64 => compute::<f64>(args, &place, backward)?,
         _ => compute::<f32>(args, &place, backward)?,
     };
-    args.output.write(&bytes)?;
+    args.output.write(&document)?;
     Ok(Outcome::Success)
 }
 
@@ -142,8 +142,8 @@ fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize
     Ok(Batch { x, times: t.iter().copied().collect(), labels, target })
 }
 
-/// The bytes to write.
-fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<Vec<u8>> {
+/// What is to be written.
+fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<Document> {
     let (config, weights) = checkpoint::open(&args.model)?;
     let batch = read(&args.input, config.in_channels, config.out_channels, config.num_class_embeds, backward)?;
     let (n, height, width) = (batch.x.shape()[0], batch.x.shape()[2], batch.x.shape()[3]);
@@ -155,22 +155,19 @@ fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<
     let y = network.forward(&of(&batch.x), &batch.times, &batch.labels)?.to_vec();
     let Some(target) = &batch.target else {
         let y: Vec<f64> = y.iter().map(|y| y.wide()).collect();
-        return Ok(npz("y", &channels_first(&y, n, height, width, config.out_channels), size_of::<T>() == 4));
+        let mut npz = Npz::new();
+        npz.add("y", channels_first(&y, n, height, width, config.out_channels).view(), size_of::<T>() == 4)?;
+        return Ok(npz.document());
     };
     let scale = T::of(2.0 / y.len() as f64);
     let dy: Vec<T> = y.iter().zip(of(target)).map(|(y, t)| scale * (*y - t)).collect();
     let mut grads = vec![T::zero(); params.len()];
     network.backward(&dy, &mut grads)?;
-    checkpoint::to_bytes(&grads, network.program())
-}
-
-/// One array in an `.npz`, in single precision where that is what it was computed in.
-fn npz(name: &str, x: &ArrayD<f64>, single: bool) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let mut file = ndarray_npy::NpzWriter::new(&mut bytes);
-    let written = if single { file.add_array(name, &x.mapv(|x| x as f32)) } else { file.add_array(name, x) };
-    written.and_then(|()| file.finish().map(|_| ())).expect("memory takes every byte");
-    bytes.into_inner()
+    if let Some(param) = network.program().params.iter().find(|p| grads[p.at.clone()].iter().any(|g| !g.is_finite())) {
+        let mend = "the loss or the network overflows: try --precision f64, or smaller inputs";
+        return Err(Error::domain(format!("gradient by {}", param.name), "a number that is not finite", "finite numbers", mend));
+    }
+    Ok(Document::made(checkpoint::to_bytes(&grads, network.program())?))
 }
 
 #[derive(Serialize)]
@@ -234,7 +231,7 @@ fn ops(args: &OpsArgs) -> Result<Outcome> {
     let program = unet(&config, height, width)?;
     let table = table(&program, args.batch.into());
     if let Some(target) = &args.json {
-        target.write(&output::json(&table))?;
+        target.write(&Document::json(&table)?)?;
     }
     if args.json != Some(Target::Stdout) {
         let mut text = format!("{:10} {:44} {:>14} {:>10} {:>10} {:>10}\n", "operation", "name", "shape", "MFLOP", "MB", "params");

@@ -1,7 +1,12 @@
 //! Where results go: standard output or a file that is never seen half-written.
 
+use crate::data::npy;
 use crate::error::{Error, Result, printable};
-pub use crate::report::number::{Number, json};
+pub use crate::report::number::Number;
+use crate::report::number::{json, json_without_nan};
+use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension};
+use ndarray_npy::NpzWriter;
+use serde::Serialize;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -28,10 +33,10 @@ impl Target {
     ///
     /// # Errors
     /// A folder that is missing or may not be written, a full disk.
-    pub fn write(&self, bytes: &[u8]) -> Result<()> {
+    pub fn write(&self, document: &Document) -> Result<()> {
         match self {
-            Target::Stdout => put(bytes),
-            Target::File(path) => crate::file::write(path, bytes),
+            Target::Stdout => put(&document.0),
+            Target::File(path) => crate::file::write(path, &document.0),
         }
     }
 }
@@ -39,6 +44,128 @@ impl Target {
 /// Writes text for people to standard output, made [`printable`]: names and messages in it may come from files of anyone.
 pub fn print(text: impl AsRef<str>) -> Result<()> {
     put(printable(text.as_ref()).as_bytes())
+}
+
+/// What a command writes. Results become one by the functions here alone, and what is not finite does not: no command can write it unawares.
+pub struct Document(Vec<u8>);
+
+const MEMORY: &str = "memory takes every byte";
+
+impl Document {
+    /// JSON of results, in which infinities are the strings that [`Number`] makes of them.
+    ///
+    /// # Errors
+    /// A NaN.
+    pub fn json(value: &impl Serialize) -> Result<Self> {
+        json_without_nan(value).map(Self).ok_or_else(|| not_finite("results", "NaN", "numbers"))
+    }
+
+    /// JSON of verdicts, where NaN is a finding: who writes it says so in words and does not exit with 0.
+    pub fn verdicts(value: &impl Serialize) -> Self {
+        Self(json(value))
+    }
+
+    /// Lines of CSV under their names; infinities are kept.
+    ///
+    /// # Errors
+    /// A NaN, by its line and column.
+    pub fn csv(columns: &[&str], rows: impl Iterator<Item = Vec<Cell>>) -> Result<Self> {
+        let mut text = columns.join(",") + "\n";
+        for (k, row) in rows.enumerate() {
+            for (i, cell) in row.iter().enumerate() {
+                if let Cell::Real(Number(x)) = cell
+                    && x.is_nan()
+                {
+                    return Err(not_finite(format!("row {} of the table, {}", k + 1, columns[i]), "NaN", "numbers"));
+                }
+                text += if i == 0 { "" } else { "," };
+                text += &match cell {
+                    Cell::Step(t) => t.to_string(),
+                    Cell::Real(x) => x.to_string(),
+                };
+            }
+            text.push('\n');
+        }
+        Ok(Self(text.into_bytes()))
+    }
+
+    /// An `.npy` of f64.
+    ///
+    /// # Errors
+    /// A number that is not finite.
+    pub fn npy(array: &ArrayD<f64>) -> Result<Self> {
+        finite("states", array.view())?;
+        let mut bytes = Vec::new();
+        npy::write(array, &mut bytes).expect(MEMORY);
+        Ok(Self(bytes))
+    }
+
+    /// What holds no results, or results that are known to be finite: settings, a picture, weights.
+    pub fn made(bytes: impl Into<Vec<u8>>) -> Self {
+        Self(bytes.into())
+    }
+}
+
+/// An entry of a table.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Cell {
+    Step(usize),
+    Real(Number),
+}
+
+/// An `.npz` on its way.
+pub struct Npz(NpzWriter<io::Cursor<Vec<u8>>>);
+
+impl Npz {
+    /// Without arrays.
+    pub fn new() -> Self {
+        Self(NpzWriter::new(io::Cursor::new(Vec::new())))
+    }
+
+    /// An array of f64, or of f32 where it was computed in that.
+    ///
+    /// # Errors
+    /// A number that is not finite, in the format that it is stored in.
+    pub fn add<D: Dimension>(&mut self, name: &str, x: ArrayView<f64, D>, single: bool) -> Result<()> {
+        finite(name, x.view().into_dyn())?;
+        if single {
+            let x = x.mapv(|x| x as f32);
+            if x.iter().any(|x| !x.is_finite()) {
+                return Err(not_finite(name, "infinity in f32", "finite numbers"));
+            }
+            self.0.add_array(name, &x).expect(MEMORY);
+        } else {
+            self.0.add_array(name, &x).expect(MEMORY);
+        }
+        Ok(())
+    }
+
+    /// A count.
+    pub fn count(&mut self, name: &str, n: usize) {
+        self.0.add_array(name, &ndarray::arr0(n as i64)).expect(MEMORY);
+    }
+
+    /// The whole of it.
+    pub fn document(self) -> Document {
+        Document(self.0.finish().expect(MEMORY).into_inner())
+    }
+}
+
+fn finite(name: &str, x: ArrayViewD<f64>) -> Result<()> {
+    match x.indexed_iter().find(|(_, x)| !x.is_finite()) {
+        None => Ok(()),
+        Some((at, v)) => Err(not_finite(format!("{name}{:?}", at.as_array_view().to_vec()), v, "finite numbers")),
+    }
+}
+
+fn not_finite(what: impl ToString, got: impl ToString, allowed: &str) -> Error {
+    Error::domain(
+        what,
+        got,
+        allowed,
+        "nothing was written: a setting, a law or a network leaves the range of the numbers, choose one that does not",
+    )
 }
 
 /// Writes to standard output. A reader that has seen enough (`head`) is no error.

@@ -1,7 +1,7 @@
 //! `tweedie report`: run experiments and write a page of their figures, or compare two folders.
 
 use super::Outcome;
-use super::output::{self, Target};
+use super::output::{self, Document, Target};
 use crate::device::Device;
 use crate::error::Result;
 use crate::file::Cache;
@@ -104,7 +104,7 @@ fn compared(args: &Args, a: PathBuf, b: PathBuf) -> Result<Outcome> {
         output::print(text)?;
     }
     if let Some(target) = &args.json {
-        target.write(&output::json(&summary.document))?;
+        target.write(&Document::verdicts(&summary.document))?;
     }
     Ok(if summary.beyond.is_empty() { Outcome::Success } else { Outcome::CheckFailed })
 }

@@ -3,9 +3,9 @@
 use super::Outcome;
 use super::law_file::{self, LawFile};
 use super::options::{Parameters, PathName, ScheduleName};
-use super::output::{self, Number, Target};
+use super::output::{self, Document, Npz, Number, Target};
 use crate::data::picture;
-use crate::device::{Device, Place, Precision};
+use crate::device::{Device, Place, Precision, room};
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::schedule::Table;
 use crate::diffusion::{Denoiser, Path, PathPoint};
@@ -28,9 +28,7 @@ use crate::sample::{Sampled, Sampler};
 use crate::train::checkpoint::newest_model;
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array1, Array2, Axis};
-use ndarray_npy::NpzWriter;
 use serde::Serialize;
-use std::io::Cursor;
 use std::path::{Path as FilePath, PathBuf};
 
 /// Run a sampler on a law, whose denoiser is exact, or on a network
@@ -314,7 +312,7 @@ fn of_network<T: Element>(args: &Args, folder: &FilePath, place: &Place) -> Resu
         return Err(Error::domain("samples", got, allowed, "the network's output overflows: try --precision f64, or --clip 1"));
     }
     if let Some(target) = &args.png {
-        target.write(&picture::grid(end.x.view(), network.setup().shape)?)?;
+        target.write(&Document::made(picture::grid(end.x.view(), network.setup().shape)?))?;
     }
     report(args, &points, &end, &summary)
 }
@@ -355,6 +353,14 @@ fn sampled(
     }
     let name = args.sampler.as_deref().unwrap_or(setting.sampler);
     let method = sampler(name, &options)?;
+    // The state, its prediction and what a multistep method remembers; every state where they are kept, and again as they are written.
+    let kept = if args.trajectory { 3 * points.len() } else { 0 };
+    let numbers = f64::from(args.n) * model.dim() as f64 * (8 + kept) as f64;
+    room::holds(
+        format!("{} samples of dimension {}", args.n, model.dim()),
+        8.0 * numbers,
+        "ask for fewer samples, or without --trajectory",
+    )?;
     let mut noise = Noise::new(args.seed);
     let start = standard_start(&noise, args.n as usize, model.dim()) * start_std(&points[0]);
     let bar = ProgressBar::new(points.len() as u64 - 1);
@@ -386,9 +392,11 @@ fn sampled(
 }
 
 fn report(args: &Args, points: &[PathPoint], end: &Ran, summary: &Summary) -> Result<Outcome> {
-    args.output.write(&npz(&end.states, &end.x, points, end.nfe))?;
+    // Both are made before either is written.
+    let (samples, said) = (npz(&end.states, &end.x, points, end.nfe)?, Document::json(summary)?);
+    args.output.write(&samples)?;
     if let Some(target) = &args.json {
-        target.write(&output::json(summary))?;
+        target.write(&said)?;
     }
     let to_stdout = [args.json.as_ref(), args.png.as_ref()].contains(&Some(&Target::Stdout));
     if let (Target::File(path), false) = (&args.output, to_stdout) {
@@ -420,18 +428,17 @@ fn start_std(at: &PathPoint) -> f64 {
     if (total - 1.0).abs() <= 1e-9 { 1.0 } else { at.sigma }
 }
 
-fn npz(states: &[Array2<f64>], end: &Array2<f64>, points: &[PathPoint], nfe: usize) -> Vec<u8> {
-    let mut writer = NpzWriter::new(Cursor::new(Vec::new()));
-    const MEMORY: &str = "memory takes every byte";
+fn npz(states: &[Array2<f64>], end: &Array2<f64>, points: &[PathPoint], nfe: usize) -> Result<Document> {
+    let mut npz = Npz::new();
     if states.is_empty() {
-        writer.add_array("x", end).expect(MEMORY);
+        npz.add("x", end.view(), false)?;
     } else {
         let views: Vec<_> = states.iter().map(|x| x.view()).collect();
-        writer.add_array("x", &ndarray::stack(Axis(0), &views).expect("states of one shape")).expect(MEMORY);
+        npz.add("x", ndarray::stack(Axis(0), &views).expect("states of one shape").view(), false)?;
         let column = |f: fn(&PathPoint) -> f64| points.iter().map(f).collect::<Array1<f64>>();
-        writer.add_array("alpha", &column(|p| p.alpha)).expect(MEMORY);
-        writer.add_array("sigma", &column(|p| p.sigma)).expect(MEMORY);
+        npz.add("alpha", column(|p| p.alpha).view(), false)?;
+        npz.add("sigma", column(|p| p.sigma).view(), false)?;
     }
-    writer.add_array("nfe", &ndarray::arr0(nfe as i64)).expect(MEMORY);
-    writer.finish().expect(MEMORY).into_inner()
+    npz.count("nfe", nfe);
+    Ok(npz.document())
 }

@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::law_file::{self, LawFile};
 use super::options::{Parameters, PathName};
-use super::output::{self, Target};
+use super::output::{self, Document, Target};
 use crate::data::npy;
 use crate::error::{Error, Result};
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_measured};
@@ -84,9 +84,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
     };
     let y = if shape.len() == 1 { y.index_axis_move(Axis(0), 0).into_dyn() } else { y.into_dyn() };
-    let mut bytes = Vec::new();
-    npy::write(&y, &mut bytes).expect("memory takes every byte");
-    args.output.write(&bytes)?;
+    args.output.write(&Document::npy(&y)?)?;
     if let (Target::File(path), false) = (&args.output, args.json == Some(Target::Stdout)) {
         let plural = if n == 1 { "" } else { "s" };
         let accuracy = reached
@@ -95,7 +93,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         output::print(format!("{}: {n} state{plural} of dimension {d}, {method}{accuracy}\n", path.display()))?;
     }
     if let Some(target) = &args.json {
-        target.write(&output::json(&Summary { states: n, dim: d, method, reached }))?;
+        target.write(&Document::json(&Summary { states: n, dim: d, method, reached })?)?;
     }
     Ok(Outcome::Success)
 }

@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::options::{Parameters, ScheduleName, label};
-use super::output::{self, Number, Target};
+use super::output::{Cell, Document, Number, Target};
 use crate::diffusion::path::PathRow;
 use crate::diffusion::schedule::{Row, Table};
 use crate::error::{Error, Result};
@@ -62,23 +62,15 @@ struct Output {
     rows: Vec<Vec<Cell>>,
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Cell {
-    Step(usize),
-    Real(Number),
-}
-
 pub fn run(args: &Args) -> Result<Outcome> {
     let table = tabulate(args)?;
     if let Some(target) = &args.json {
-        target.write(&output::json(&table))?;
+        target.write(&Document::json(&table)?)?;
     }
-    match &args.output {
-        Some(target) => target.write(csv(&table).as_bytes())?,
-        // Two documents on one stream would be neither.
-        None if args.json == Some(Target::Stdout) => {}
-        None => output::print(csv(&table))?,
+    // Two documents on one stream would be neither.
+    if args.output.is_some() || args.json != Some(Target::Stdout) {
+        let csv = Document::csv(table.columns, table.rows.into_iter())?;
+        args.output.as_ref().unwrap_or(&Target::Stdout).write(&csv)?;
     }
     Ok(Outcome::Success)
 }
@@ -153,16 +145,4 @@ fn discrete_row(row: &Row) -> Vec<Cell> {
 fn continuous_row(row: &PathRow) -> Vec<Cell> {
     let PathRow { t, alpha, sigma, d_alpha, d_sigma, snr, log_snr } = *row;
     [t, alpha, sigma, d_alpha, d_sigma, snr, log_snr].map(|x| Cell::Real(Number(x))).into()
-}
-
-fn csv(table: &Output) -> String {
-    let mut text = table.columns.join(",") + "\n";
-    for row in &table.rows {
-        let cells = row.iter().map(|cell| match cell {
-            Cell::Step(t) => t.to_string(),
-            Cell::Real(x) => x.to_string(),
-        });
-        text.push_str(&(cells.collect::<Vec<_>>().join(",") + "\n"));
-    }
-    text
 }

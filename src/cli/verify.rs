@@ -1,9 +1,10 @@
 //! `tweedie verify`: run the catalogue of claims and compare its verdicts with the recorded ones.
 
 use super::Outcome;
-use super::output::{self, Target, wrapped};
+use super::output::{self, Document, Target, wrapped};
 use crate::claims::{self, Claim, Deck, Recorded, Verdict};
 use crate::error::{Error, Result};
+use crate::file::input;
 use crate::report::ledger;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
@@ -54,10 +55,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
     if args.record {
         outcomes.iter().for_each(|o| recorded.set(o.claim.id, o.verdict));
-        Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into())).write(recorded.text().as_bytes())?;
+        Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into())).write(&Document::made(recorded.text()))?;
     }
     if let Some(target) = &args.json {
-        target.write(&ledger::json(&outcomes, &recorded, args.seed))?;
+        // A NaN among the evidence is no verdict on record.
+        target.write(&Document::made(ledger::json(&outcomes, &recorded, args.seed)))?;
     }
     if args.json != Some(Target::Stdout) {
         output::print(text(&outcomes, &recorded, args.seed))?;
@@ -68,7 +70,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 fn snapshot(args: &Args) -> Result<Recorded> {
     let read = |path: &Path| {
         let mend = "name a file that tweedie verify --record has written";
-        std::fs::read_to_string(path).map_err(|e| Error::file(path, format!("cannot be read: {e}"), mend))
+        input::text(path, mend)
     };
     match &args.snapshot {
         None => Ok(Recorded::built_in()),

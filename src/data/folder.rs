@@ -1,10 +1,12 @@
 //! Folders of PNG and JPEG pictures.
 
 use super::{Dataset, name_of};
+use crate::device::room;
 use crate::error::{Error, Result};
-use image::{DynamicImage, ImageReader, imageops::FilterType};
+use image::{DynamicImage, ImageDecoder, ImageReader, imageops::FilterType};
 use ndarray::Array2;
 use rayon::prelude::*;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 /// All `.png`, `.jpg` and `.jpeg` files of a folder in the order of their names; other files are passed over.
@@ -25,7 +27,7 @@ pub fn load(path: &Path, size: Option<(usize, usize)>) -> Result<Dataset> {
         }
         _ => picture,
     };
-    let decoded: Vec<DynamicImage> = files.par_iter().map(|file| open(file).map(fit)).collect::<Result<_>>()?;
+    let decoded: Vec<DynamicImage> = files.par_iter().map(|file| open(file, size.is_some()).map(fit)).collect::<Result<_>>()?;
     let (h, w) = (decoded[0].height() as usize, decoded[0].width() as usize);
     if let Some(k) = decoded.iter().position(|p| (p.height() as usize, p.width() as usize) != (h, w)) {
         let problem = format!(
@@ -36,6 +38,8 @@ pub fn load(path: &Path, size: Option<(usize, usize)>) -> Result<Dataset> {
         );
         return Err(Error::file(&files[k], problem, format!("give a size to crop and resize to: {}:{h}x{w}", path.display())));
     }
+    let numbers = 3.0 * (h * w) as f64 * decoded.len() as f64;
+    room::holds(format!("{}: {} pictures of {h}x{w} in f64", path.display(), decoded.len()), 8.0 * numbers, "give a smaller size")?;
     let channels = if decoded.iter().any(|p| p.color().has_color()) { 3 } else { 1 };
     let mut images = Array2::zeros((decoded.len(), channels * h * w));
     for (picture, mut row) in decoded.into_iter().zip(images.rows_mut()) {
@@ -60,12 +64,27 @@ fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn open(path: &Path) -> Result<DynamicImage> {
+/// Most pixels of a picture that is resized, and of one that is taken as it is: each of these becomes a number of f64, three times in colour.
+const LARGEST: (u64, u64) = (1 << 27, 1 << 22);
+
+fn open(path: &Path, resized: bool) -> Result<DynamicImage> {
     let refused = |e: &dyn std::fmt::Display| {
         Error::file(path, format!("is no picture that can be decoded: {e}"), "replace it or take it out of the folder")
     };
+    let (file, _) = crate::file::input::open(path, "replace it or take it out of the folder")?;
     // The reader goes by content, not extension, and refuses pictures of more than 512 MiB before it allocates them.
-    ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|e| refused(&e))?.decode().map_err(|e| refused(&e))
+    let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| refused(&e))?;
+    let decoder = reader.into_decoder().map_err(|e| refused(&e))?;
+    let (w, h) = decoder.dimensions();
+    let (pixels, most) = (u64::from(h) * u64::from(w), if resized { LARGEST.0 } else { LARGEST.1 });
+    if pixels > most {
+        let problem = format!(
+            "is {h}x{w} (height x width), {pixels} pixels, allowed: at most {most}{}",
+            if resized { "" } else { " as an image of a data set" }
+        );
+        return Err(Error::file(path, problem, "make it smaller, or give a size to crop and resize to: FOLDER:HxW"));
+    }
+    DynamicImage::from_decoder(decoder).map_err(|e| refused(&e))
 }
 
 /// Values in [-1, 1] in the order (c, h, w). Through 16 bits a byte v becomes 257 v / 32767.5 - 1, which is v / 127.5 - 1.

@@ -1,6 +1,8 @@
 //! IDX, the format of MNIST and Fashion-MNIST, gzip or not.
 
+use super::npy::is_bomb;
 use super::{Dataset, name_of, opening, read};
+use crate::device::room;
 use crate::error::{Error, Result};
 use std::cmp::Ordering;
 use std::io::Read;
@@ -21,6 +23,7 @@ pub fn dataset(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     if n * h * w == 0 {
         return Err(Error::file(path, format!("shape {sizes:?} holds no image"), MEND));
     }
+    room::holds(format!("{}: shape {sizes:?} in f64", path.display()), 8.0 * pixels.len() as f64, "pass fewer images")?;
     let labels = match labels_file(path) {
         Some(file) => Some(labels(&file, n)?),
         None => None,
@@ -57,10 +60,15 @@ fn labels(path: &Path, n: usize) -> Result<Vec<u32>> {
 
 /// The sizes and bytes of one IDX array.
 fn decode(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>)> {
-    if bytes.starts_with(&[0x1f, 0x8b]) { array(path, flate2::read::MultiGzDecoder::new(bytes)) } else { array(path, bytes) }
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        array(path, flate2::read::MultiGzDecoder::new(bytes), Some(bytes.len() as u64))
+    } else {
+        array(path, bytes, None)
+    }
 }
 
-fn array(path: &Path, mut stream: impl Read) -> Result<(Vec<usize>, Vec<u8>)> {
+/// From a stream, and the bytes that it was packed in if it was.
+fn array(path: &Path, mut stream: impl Read, packed: Option<u64>) -> Result<(Vec<usize>, Vec<u8>)> {
     let broken = |problem: String| Error::file(path, problem, MEND);
     let ends = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => broken("ends inside the header".into()),
@@ -83,6 +91,9 @@ fn array(path: &Path, mut stream: impl Read) -> Result<(Vec<usize>, Vec<u8>)> {
     let Some(promised) = sizes.iter().try_fold(1u64, |n, &s| n.checked_mul(s as u64)) else {
         return Err(broken(format!("the header promises shape {sizes:?}, more than any file holds")));
     };
+    if let Some(packed) = packed.filter(|&packed| is_bomb(promised, packed)) {
+        return Err(broken(format!("the header promises shape {sizes:?}, {promised} bytes, and the file has {packed}")));
+    }
     // Grown as bytes arrive, never by the header's promise; one byte more shows what follows the end.
     let mut data = Vec::new();
     stream.take(promised.saturating_add(1)).read_to_end(&mut data).map_err(|e| match e.kind() {

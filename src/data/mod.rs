@@ -161,7 +161,7 @@ fn name_of(path: &Path) -> String {
 
 /// A whole file.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}"), "check the path and its permissions"))
+    crate::file::input::read(path, "check the path and its permissions")
 }
 
 /// The first bytes of a file, for messages.

@@ -3,12 +3,16 @@
 //! The header is checked against the bytes that follow it before anything is allocated or parsed further.
 
 use super::{Dataset, name_of, opening};
+use crate::device::room;
 use crate::error::{Error, Result};
-use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+use crate::file::input::open;
+use ndarray::{Array2, ArrayD, IxDyn, ShapeBuilder};
 use py_literal::Value;
-use std::io::{Cursor, Read};
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 use zip::ZipArchive;
+use zip::read::ZipFile;
 
 /// The arrays that hold images and labels in an `.npz`, first match wins.
 const IMAGES: [&str; 4] = ["images", "x", "data", "arr_0"];
@@ -24,26 +28,44 @@ enum Kind {
     Doubles,
 }
 
-/// An `.npz`, its arrays read as they are asked for.
-pub struct Archive<'a, B> {
+/// An `.npz`, its arrays read as they are asked for, each straight from the archive into f64.
+pub struct Archive<'a, R> {
     path: &'a Path,
-    zip: ZipArchive<Cursor<B>>,
+    zip: ZipArchive<R>,
 }
 
-impl<'a> Archive<'a, Vec<u8>> {
+/// States of one shape, as an array of them is read.
+pub struct States {
+    /// Each (n, d).
+    pub states: Vec<Array2<f64>>,
+    /// Whether there were several, by an axis in front.
+    pub several: bool,
+    /// Whether they were stored in `f32` or less.
+    pub single: bool,
+}
+
+/// Bytes that an array may unpack to whatever it was packed in, and how many times the packed ones beyond that. Deflate reaches 1032 with
+/// one byte repeated; numbers that differ stay far below.
+pub(super) const UNPACKED: (u64, u64) = (64 << 20, 200);
+
+/// Whether so many bytes are more than `packed` ones can be believed to hold.
+pub(super) fn is_bomb(unpacked: u64, packed: u64) -> bool {
+    unpacked > UNPACKED.0 && unpacked / UNPACKED.1 > packed
+}
+
+impl<'a> Archive<'a, BufReader<File>> {
     /// The archive in a file.
     ///
     /// # Errors
     /// A file that is missing or no zip archive.
     pub fn open(path: &'a Path) -> Result<Self> {
-        Self::new(path, super::read(path)?)
+        Self::new(path, BufReader::new(open(path, "check the path and its permissions")?.0))
     }
 }
 
-impl<'a, B: AsRef<[u8]>> Archive<'a, B> {
-    fn new(path: &'a Path, bytes: B) -> Result<Self> {
-        let zip =
-            ZipArchive::new(Cursor::new(bytes)).map_err(|e| broken_archive(path, format!("is no whole .npz archive: {e}")))?;
+impl<'a, R: Read + Seek> Archive<'a, R> {
+    fn new(path: &'a Path, reader: R) -> Result<Self> {
+        let zip = ZipArchive::new(reader).map_err(|e| broken_archive(path, format!("is no whole .npz archive: {e}")))?;
         Ok(Self { path, zip })
     }
 
@@ -55,10 +77,37 @@ impl<'a, B: AsRef<[u8]>> Archive<'a, B> {
     /// An array in f64, NaN and infinities included, and whether it was stored in `f32` or less; `None` where there is none of this name.
     ///
     /// # Errors
-    /// A damaged entry, or one that is no array of numbers.
+    /// A damaged entry, one that is no array of numbers, or more of them than there is memory for.
     pub fn array(&mut self, name: &str) -> Result<Option<(ArrayD<f64>, bool)>> {
-        let Some(content) = self.content(name)? else { return Ok(None) };
-        decode_any(self.path, name, &content).map(|(array, kind)| Some((array, kind == Kind::Singles)))
+        let array = self.entry(name, |entry| entry.array())?;
+        Ok(array.map(|(array, kind)| (array, kind == Kind::Singles)))
+    }
+
+    /// An array (k, n, d) as k states, or (n, d) as one, once `fits` has looked at its shape.
+    ///
+    /// # Errors
+    /// As [`Archive::array`]; what `fits` refuses; another number of axes.
+    pub fn states(&mut self, name: &str, fits: impl FnOnce(&[usize]) -> Result<()>) -> Result<Option<States>> {
+        self.entry(name, |entry| {
+            fits(&entry.shape)?;
+            let single = entry.kind() == Kind::Singles;
+            let (k, n, d) = match entry.shape[..] {
+                [k, n, d] => (k, n, d),
+                [n, d] => (1, n, d),
+                _ => return Err(entry.broken(format!("shape {:?}, wanted 2 or 3 axes", entry.shape))),
+            };
+            let several = entry.shape.len() == 3;
+            if entry.fortran {
+                // Numbers of one state lie far apart: it is read whole.
+                let whole = entry.array()?.0.into_shape_with_order((k, n, d)).expect("as many numbers");
+                return Ok(States { states: whole.outer_iter().map(|x| x.to_owned()).collect(), several, single });
+            }
+            entry.fits_memory()?;
+            let states = (0..k).map(|_| Ok(Array2::from_shape_vec((n, d), entry.values(n * d)?).expect("as many numbers")));
+            let states = states.collect::<Result<_>>()?;
+            entry.end()?;
+            Ok(States { states, several, single })
+        })
     }
 
     /// A unicode scalar, as `numpy.savez(..., name="text")` stores it; `None` where there is none.
@@ -66,23 +115,41 @@ impl<'a, B: AsRef<[u8]>> Archive<'a, B> {
     /// # Errors
     /// A damaged entry.
     pub fn text(&mut self, name: &str) -> Result<Option<String>> {
-        let Some(content) = self.content(name)? else { return Ok(None) };
-        let Ok((header, data)) = split(&content) else { return Ok(None) };
-        let Ok((descr, ..)) = parse_header(header) else { return Ok(None) };
+        /// Bytes that are looked at: more are no name.
+        const LONGEST: u64 = 1 << 16;
+        let path = self.path;
+        let Some((source, _)) = self.source(name)? else { return Ok(None) };
+        let mut content = Vec::new();
+        source.take(LONGEST).read_to_end(&mut content).map_err(|e| broken_archive(path, format!("array '{name}': {e}")))?;
+        let mut data = content.as_slice();
+        let Ok((header, _)) = header(&mut data) else { return Ok(None) };
+        let Ok((descr, ..)) = parse_header(&header) else { return Ok(None) };
         // Four bytes a character, zeros after the last.
         let word: fn([u8; 4]) -> u32 = if descr.starts_with('>') { u32::from_be_bytes } else { u32::from_le_bytes };
         let letters = data.chunks_exact(4).filter_map(|c| char::from_u32(word(c.try_into().expect("four bytes"))));
         Ok(descr.get(1..).is_some_and(|d| d.starts_with('U')).then(|| letters.filter(|c| *c != '\0').collect()))
     }
 
-    fn content(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+    /// What `read` makes of an array; `None` where there is none of this name.
+    fn entry<T>(&mut self, name: &str, read: impl FnOnce(&mut Entry) -> Result<T>) -> Result<Option<T>> {
+        let path = self.path;
+        let Some((mut source, unpacked)) = self.source(name)? else { return Ok(None) };
+        let mut entry = Entry::begin(path, name, &mut source, unpacked)?;
+        read(&mut entry).map(Some)
+    }
+
+    /// The bytes of an entry, and how many the archive says there are.
+    fn source(&mut self, name: &str) -> Result<Option<(ZipFile<'_, R>, u64)>> {
         let Some(index) = self.zip.file_names().position(|n| n.trim_end_matches(".npy") == name) else { return Ok(None) };
-        let broken = |what: &str, e: String| broken_archive(self.path, format!("array '{name}' cannot be {what}: {e}"));
-        // Grown as bytes arrive: the sizes that the archive claims are not believed.
-        let mut content = Vec::new();
-        let mut file = self.zip.by_index(index).map_err(|e| broken("opened", e.to_string()))?;
-        file.read_to_end(&mut content).map_err(|e| broken("unpacked", e.to_string()))?;
-        Ok(Some(content))
+        let path = self.path;
+        let file = self.zip.by_index(index).map_err(|e| broken_archive(path, format!("array '{name}' cannot be opened: {e}")))?;
+        let (unpacked, packed) = (file.size(), file.compressed_size());
+        if is_bomb(unpacked, packed) {
+            let [unpacked, packed] = [unpacked, packed].map(|n| room::words(n as f64));
+            let problem = format!("array '{name}' unpacks from {packed} to {unpacked}, allowed: {} times as much", UNPACKED.1);
+            return Err(Error::file(path, problem, "if it is meant, save it with numpy.savez, which does not pack"));
+        }
+        Ok(Some((file, unpacked)))
     }
 }
 
@@ -99,7 +166,9 @@ fn broken_archive(path: &Path, problem: String) -> Error {
 /// A file that is missing, truncated, too long, of another format or of another element type, NaN and infinities.
 pub fn read(path: impl AsRef<Path>) -> Result<ArrayD<f64>> {
     let path = path.as_ref();
-    Ok(decode(path, "", &super::read(path)?)?.0)
+    let (file, length) = open(path, "check the path and its permissions")?;
+    let mut source = BufReader::new(file);
+    Ok(finite(path, Entry::begin(path, "", &mut source, length)?.array()?)?.0)
 }
 
 /// Writes an `.npy` of f64 in C order.
@@ -133,7 +202,7 @@ pub fn dataset(path: &Path, bytes: &[u8]) -> Result<Dataset> {
 /// # Errors
 /// As [`dataset`]; a damaged archive, no such array, labels that are not one small integer an image.
 pub fn dataset_npz(path: &Path, bytes: &[u8]) -> Result<Dataset> {
-    let mut archive = Archive::new(path, bytes)?;
+    let mut archive = Archive::new(path, Cursor::new(bytes))?;
     let names = archive.names();
     let pick = |wanted: &[&str]| wanted.iter().find_map(|w| names.iter().find(|n| n == w));
     let name = match (pick(&IMAGES), names.as_slice()) {
@@ -145,7 +214,8 @@ pub fn dataset_npz(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     };
     let labels_name = pick(&LABELS).cloned();
     let mut entry = |name: &str| -> Result<(ArrayD<f64>, Kind)> {
-        decode(path, name, &archive.content(name)?.expect("the name came from the archive"))
+        let stored = archive.entry(name, |entry| entry.array())?;
+        finite(path, stored.expect("the name came from the archive"))
     };
     let stored = entry(&name)?;
     let labels = labels_name.map(|l| entry(&l).map(|a| (l, a))).transpose()?;
@@ -219,7 +289,11 @@ fn images(path: &Path, (array, kind): (ArrayD<f64>, Kind), labels: Option<(Strin
 
 /// One `.npy` in memory; `entry` names it inside an archive. NaN and infinities are refused.
 fn decode(path: &Path, entry: &str, bytes: &[u8]) -> Result<(ArrayD<f64>, Kind)> {
-    let (array, kind) = decode_any(path, entry, bytes)?;
+    let mut source = bytes;
+    finite(path, Entry::begin(path, entry, &mut source, bytes.len() as u64)?.array()?)
+}
+
+fn finite(path: &Path, (array, kind): (ArrayD<f64>, Kind)) -> Result<(ArrayD<f64>, Kind)> {
     match array.iter().enumerate().find(|(_, v)| !v.is_finite()) {
         None => Ok((array, kind)),
         Some((i, v)) => {
@@ -228,74 +302,182 @@ fn decode(path: &Path, entry: &str, bytes: &[u8]) -> Result<(ArrayD<f64>, Kind)>
     }
 }
 
-/// The same with whatever numbers it holds.
-fn decode_any(path: &Path, entry: &str, bytes: &[u8]) -> Result<(ArrayD<f64>, Kind)> {
-    let broken = |problem: String| {
-        let problem = if entry.is_empty() { problem } else { format!("array '{entry}': {problem}") };
-        Error::file(path, problem, "write it again with numpy, as uint8, float32 or float64")
-    };
-    let (header, data) = split(bytes).map_err(broken)?;
-    let (descr, fortran, shape) = parse_header(header).map_err(broken)?;
-    // The byte order ('<', '>', or '|' where it means nothing), then the type.
-    let (order, element) = descr.split_at_checked(1).unwrap_or_default();
-    let Some((values, size)) = numbers(element, order == ">", data) else {
-        return Err(broken(format!("element type '{descr}', allowed: float16, float32, float64 and integers of 1 to 8 bytes")));
-    };
-    let wrong_size =
-        || broken(format!("the header promises shape {shape:?} of '{descr}', and {} bytes of data follow it", data.len()));
-    if shape.iter().try_fold(size, |n, &d| n.checked_mul(d)) != Some(data.len()) {
-        return Err(wrong_size());
-    }
-    // A shape such as (0, 2^63) holds nothing and still overflows.
-    let array = ArrayD::from_shape_vec(IxDyn(&shape).set_f(fortran), values).map_err(|_| wrong_size())?;
-    let kind = match element {
-        "u1" => Kind::Bytes,
-        "f2" | "f4" => Kind::Singles,
-        "f8" => Kind::Doubles,
-        _ => Kind::Integers,
-    };
-    Ok((array.as_standard_layout().into_owned(), kind))
+/// An array that is being read: its header was, its numbers are still to come.
+struct Entry<'a> {
+    path: &'a Path,
+    name: &'a str,
+    source: &'a mut dyn Read,
+    shape: Vec<usize>,
+    fortran: bool,
+    element: Element,
+    /// Bytes that follow the header, as the file says.
+    data: u64,
 }
 
-/// All whole elements in `data` and the size of one; `None` for a type that is no number.
-fn numbers(element: &str, big_endian: bool, data: &[u8]) -> Option<(Vec<f64>, usize)> {
-    macro_rules! read {
-        ($t:ty, $to_f64:expr) => {{
-            let chunks = data.chunks_exact(size_of::<$t>()).map(|c| c.try_into().expect("exact chunks"));
-            let values = chunks.map(|c| $to_f64(if big_endian { <$t>::from_be_bytes(c) } else { <$t>::from_le_bytes(c) }));
-            (values.collect(), size_of::<$t>())
-        }};
+impl<'a> Entry<'a> {
+    /// Reads the header, and holds it to the `length` of all.
+    fn begin(path: &'a Path, name: &'a str, source: &'a mut dyn Read, length: u64) -> Result<Self> {
+        let broken = |problem| broken_array(path, name, problem);
+        let (header, read) = header(source).map_err(broken)?;
+        let (descr, fortran, shape) = parse_header(&header).map_err(broken)?;
+        let element = Element::of(&descr).ok_or_else(|| {
+            broken(format!("element type '{descr}', allowed: float16, float32, float64 and integers of 1 to 8 bytes"))
+        })?;
+        let entry = Self { path, name, source, shape, fortran, element, data: length.saturating_sub(read) };
+        let numbers = room::product("array", &entry.shape).ok();
+        // A shape such as (0, 2^63) holds nothing and still overflows.
+        let indices = room::product("array", &entry.shape.iter().map(|&n| n.max(1)).collect::<Vec<_>>()).ok();
+        if numbers.and(indices).and(numbers).map(|n| n as u64 * entry.element.size as u64) != Some(entry.data) {
+            return Err(entry.broken(format!(
+                "the header promises shape {:?} of '{descr}', and {} bytes of data follow it",
+                entry.shape, entry.data
+            )));
+        }
+        Ok(entry)
     }
-    Some(match element {
-        "u1" => read!(u8, f64::from),
-        "i1" => read!(i8, f64::from),
-        "u2" => read!(u16, f64::from),
-        "i2" => read!(i16, f64::from),
-        "u4" => read!(u32, f64::from),
-        "i4" => read!(i32, f64::from),
-        "u8" => read!(u64, |v| v as f64),
-        "i8" => read!(i64, |v| v as f64),
-        "f2" => read!(half::f16, f64::from),
-        "f4" => read!(f32, f64::from),
-        "f8" => read!(f64, |v| v),
-        _ => return None,
-    })
+
+    fn broken(&self, problem: String) -> Error {
+        broken_array(self.path, self.name, problem)
+    }
+
+    fn kind(&self) -> Kind {
+        self.element.kind
+    }
+
+    /// That there is memory for all of it in f64.
+    fn fits_memory(&self) -> Result<()> {
+        let numbers = self.shape.iter().product::<usize>() as f64;
+        room::holds(format!("{}: shape {:?} in f64", self.path.display(), self.shape), 8.0 * numbers, "pass fewer of them")
+    }
+
+    /// The next `n` numbers.
+    fn values(&mut self, n: usize) -> Result<Vec<f64>> {
+        let mut values = Vec::new();
+        values.try_reserve_exact(n).map_err(|e| self.broken(e.to_string()))?;
+        let (mut buffer, size) = ([0; 1 << 15], self.element.size);
+        while values.len() < n {
+            let piece = &mut buffer[..(n - values.len()).min((1 << 15) / size) * size];
+            self.source.read_exact(piece).map_err(|e| broken_array(self.path, self.name, format!("cannot be unpacked: {e}")))?;
+            self.element.append(piece, &mut values);
+        }
+        Ok(values)
+    }
+
+    /// That nothing follows.
+    fn end(&mut self) -> Result<()> {
+        match self.source.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(self.broken("more bytes follow the last number".into())),
+            // A checksum is compared at the end.
+            Err(e) => Err(self.broken(format!("cannot be unpacked: {e}"))),
+        }
+    }
+
+    /// All of it, in C order.
+    fn array(&mut self) -> Result<(ArrayD<f64>, Kind)> {
+        self.fits_memory()?;
+        let values = self.values(self.shape.iter().product())?;
+        self.end()?;
+        let array =
+            ArrayD::from_shape_vec(IxDyn(&self.shape).set_f(self.fortran), values).expect("as many numbers as the shape has");
+        // Moved, where it is in C order already.
+        let array = if self.fortran { array.as_standard_layout().into_owned() } else { array };
+        Ok((array, self.kind()))
+    }
 }
 
-/// The header's text and the data behind it.
-fn split(bytes: &[u8]) -> std::result::Result<(&str, &[u8]), String> {
-    if !bytes.starts_with(b"\x93NUMPY") {
-        return Err(format!("begins with {}, a .npy file begins with 93 4e 55 4d 50 59", opening(bytes)));
+fn broken_array(path: &Path, name: &str, problem: String) -> Error {
+    let problem = if name.is_empty() { problem } else { format!("array '{name}': {problem}") };
+    Error::file(path, problem, "write it again with numpy, as uint8, float32 or float64")
+}
+
+/// How an array's numbers are stored.
+#[derive(Clone, Copy)]
+struct Element {
+    kind: Kind,
+    size: usize,
+    big_endian: bool,
+    /// Floats, signed or unsigned integers.
+    class: u8,
+}
+
+impl Element {
+    /// By numpy's name: the byte order ('<', '>', or '|' where it means nothing), then the type.
+    fn of(descr: &str) -> Option<Self> {
+        let (order, element) = descr.split_at_checked(1)?;
+        let (kind, size) = match element {
+            "u1" => (Kind::Bytes, 1),
+            "i1" => (Kind::Integers, 1),
+            "u2" | "i2" => (Kind::Integers, 2),
+            "u4" | "i4" => (Kind::Integers, 4),
+            "u8" | "i8" => (Kind::Integers, 8),
+            "f2" => (Kind::Singles, 2),
+            "f4" => (Kind::Singles, 4),
+            "f8" => (Kind::Doubles, 8),
+            _ => return None,
+        };
+        Some(Self { kind, size, big_endian: order == ">", class: element.as_bytes()[0] })
     }
-    let (start, length) = match bytes.get(6..12) {
-        Some(&[1, _, a, b, ..]) => (10, u16::from_le_bytes([a, b]).into()),
-        Some(&[2 | 3, _, a, b, c, d]) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
-        Some(&[version, ..]) => return Err(format!("format version {version}, allowed: 1, 2 and 3")),
-        _ => return Err("ends inside the header".into()),
+
+    /// Appends the numbers that whole elements are.
+    fn append(self, bytes: &[u8], out: &mut Vec<f64>) {
+        macro_rules! append {
+            ($t:ty, $to_f64:expr) => {{
+                let chunks = bytes.chunks_exact(size_of::<$t>()).map(|c| c.try_into().expect("exact chunks"));
+                out.extend(chunks.map(|c| $to_f64(if self.big_endian { <$t>::from_be_bytes(c) } else { <$t>::from_le_bytes(c) })));
+            }};
+        }
+        match (self.class, self.size) {
+            (b'u', 1) => append!(u8, f64::from),
+            (b'i', 1) => append!(i8, f64::from),
+            (b'u', 2) => append!(u16, f64::from),
+            (b'i', 2) => append!(i16, f64::from),
+            (b'u', 4) => append!(u32, f64::from),
+            (b'i', 4) => append!(i32, f64::from),
+            (b'u', _) => append!(u64, |v| v as f64),
+            (b'i', _) => append!(i64, |v| v as f64),
+            (_, 2) => append!(half::f16, f64::from),
+            (_, 4) => append!(f32, f64::from),
+            _ => append!(f64, |v| v),
+        }
+    }
+}
+
+/// The header's text and how many bytes were read for it.
+fn header(source: &mut dyn Read) -> std::result::Result<(String, u64), String> {
+    /// Longest header: numpy's own have some 100 bytes.
+    const LONGEST: u64 = 1 << 16;
+    let mut next = |n: u64| -> std::result::Result<Vec<u8>, String> {
+        let mut bytes = Vec::new();
+        (&mut *source).take(n).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+        Ok(bytes)
     };
-    let header = bytes[start.min(bytes.len())..].get(..length).ok_or("ends inside the header")?;
-    let text = std::str::from_utf8(header).map_err(|_| "the header is not text")?;
-    Ok((text, &bytes[start + length..]))
+    let magic = next(6)?;
+    if magic != b"\x93NUMPY" {
+        return Err(format!("begins with {}, a .npy file begins with 93 4e 55 4d 50 59", opening(&magic)));
+    }
+    let ends = "ends inside the header";
+    let version = next(2)?;
+    let bytes = match version.first() {
+        Some(1) => 2,
+        Some(2 | 3) => 4,
+        Some(version) => return Err(format!("format version {version}, allowed: 1, 2 and 3")),
+        None => return Err(ends.into()),
+    };
+    let length = next(bytes)?;
+    if version.len() < 2 || (length.len() as u64) < bytes {
+        return Err(ends.into());
+    }
+    let length = length.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
+    if length > LONGEST {
+        return Err(format!("the header has {length} bytes, allowed: at most {LONGEST}"));
+    }
+    let text = next(length)?;
+    if (text.len() as u64) < length {
+        return Err(ends.into());
+    }
+    let text = String::from_utf8(text).map_err(|_| "the header is not text")?;
+    Ok((text, 8 + bytes + length))
 }
 
 /// Element type, whether the layout is Fortran's, and shape, of a header such as
@@ -457,7 +639,7 @@ mod tests {
         // A header that claims 4 GiB of text, and one that nests 60,000 brackets.
         let mut long = b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec();
         long.extend([b' '; 64]);
-        assert!(message(&long).contains("ends inside the header"));
+        assert!(message(&long).contains("the header has 4294967295 bytes, allowed: at most 65536"));
         assert!(message(&file(&"[".repeat(60_000), &[])).contains("structured"));
     }
 

@@ -16,6 +16,7 @@ mod libraries;
 pub mod linear;
 #[cfg(feature = "cuda")]
 pub mod nccl;
+pub mod room;
 
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -309,7 +310,10 @@ fn memory() -> Option<Memory> {
     let (total, available) = (kib("MemTotal:")? * 1024, kib("MemAvailable:")? * 1024);
     // A container may be allowed less than the machine has.
     let number = |file: &str| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok();
-    match (number("/sys/fs/cgroup/memory.max"), number("/sys/fs/cgroup/memory.current")) {
+    // Version 2 of cgroups, else version 1.
+    let group = |new: &str, old: &str| number(new).or_else(|| number(old));
+    let limit = group("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    match (limit, group("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes")) {
         (Some(limit), used) if limit < total => {
             Some(Memory { total: limit, available: available.min(limit.saturating_sub(used.unwrap_or(0))) })
         }

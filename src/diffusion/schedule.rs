@@ -158,8 +158,8 @@ impl Table {
     pub fn new(schedule: Schedule, steps: usize, zero_terminal_snr: bool) -> Result<Self> {
         schedule.validate()?;
         let fewest = if zero_terminal_snr { 2 } else { 1 };
-        if steps < fewest || steps > 10_000_000 {
-            return Err(Error::domain("number of steps", steps, format!("{fewest}..=10000000"), "DDPM uses 1000"));
+        if steps < fewest || steps > 1_000_000 {
+            return Err(Error::domain("number of steps", steps, format!("{fewest}..=1000000"), "DDPM uses 1000"));
         }
         let mut betas = schedule.betas(steps);
         if zero_terminal_snr {

@@ -59,6 +59,8 @@ impl<L: Law> Mixture<L> {
             ));
         }
         finite("weights", weights.iter())?;
+        // Numbers whose sum is none have proportions all the same.
+        let weights = if weights.sum().is_finite() { weights } else { weights.mapv(|w| w / 2f64.powi(64)) };
         let total = weights.sum();
         if let Some(w) = weights.iter().find(|w| **w < 0.0).or((total <= 0.0).then_some(&total)) {
             return Err(Error::domain("weight of a component", w, ">= 0, not all 0", "pass counts or probabilities"));

@@ -4,6 +4,7 @@ use super::config::UNetConfig;
 use super::element::Element;
 use super::program::{Param, Program};
 use crate::error::{Error, Result};
+use crate::file::input;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -32,12 +33,14 @@ const OLD_NAMES: [(&str, &str); 4] =
 /// # Errors
 /// A file that is no safetensors file or ends early; a tensor that is missing, superfluous, of another shape or type, or not finite, by name.
 pub fn read<T: Element>(path: &Path, program: &Program) -> Result<Vec<T>> {
-    let bytes = std::fs::read(path).map_err(|e| foreign(path, e.to_string()))?;
+    let bytes = input::read(path, FOREIGN)?;
     from_bytes(&bytes, path, program)
 }
 
+const FOREIGN: &str = "pass the weights that belong to the config, as diffusers saves them";
+
 fn foreign(path: &Path, problem: String) -> Error {
-    Error::file(path, problem, "pass the weights that belong to the config, as diffusers saves them")
+    Error::file(path, problem, FOREIGN)
 }
 
 /// [`read`] of the contents of a file.
@@ -47,7 +50,7 @@ fn foreign(path: &Path, problem: String) -> Error {
 pub fn from_bytes<T: Element>(bytes: &[u8], path: &Path, program: &Program) -> Result<Vec<T>> {
     let bad = |problem: String| foreign(path, problem);
     let file = SafeTensors::deserialize(bytes).map_err(|e| bad(format!("not a complete safetensors file ({e})")))?;
-    let mut params = vec![T::zero(); program.param_count()];
+    let mut found = Vec::with_capacity(program.params.len());
     let mut used = std::collections::HashSet::new();
     for param in &program.params {
         let old = OLD_NAMES.iter().find(|(new, _)| param.name.contains(new)).map(|(new, old)| param.name.replace(new, old));
@@ -64,6 +67,12 @@ pub fn from_bytes<T: Element>(bytes: &[u8], path: &Path, program: &Program) -> R
         if !same(tensor.shape(), &param.shape) {
             return Err(bad(format!("tensor `{name}` has shape {:?}, the config wants {:?}", tensor.shape(), param.shape)));
         }
+        used.insert(name.clone());
+        found.push((param, name, tensor));
+    }
+    // Memory is taken once the file is known to hold as many numbers.
+    let mut params = vec![T::zero(); program.param_count()];
+    for (param, name, tensor) in found {
         let mut stored = vec![T::zero(); param.at.len()];
         decode(&tensor, &mut stored)
             .ok_or_else(|| bad(format!("tensor `{name}` is of type {:?}, readable are F64, F32, F16, BF16", tensor.dtype())))?;
@@ -71,7 +80,6 @@ pub fn from_bytes<T: Element>(bytes: &[u8], path: &Path, program: &Program) -> R
             return Err(bad(format!("tensor `{name}` holds {:?} at {i}", stored[i])));
         }
         params[param.at.clone()].copy_from_slice(&arranged(param, &stored, false));
-        used.insert(name);
     }
     match file.names().iter().find(|name| !used.contains(**name)) {
         Some(extra) => Err(bad(format!("tensor `{extra}` is not part of the network that the config describes"))),

@@ -1,6 +1,7 @@
 //! The configuration of a U-Net: diffusers' `UNet2DModel`, read from its `config.json`.
 
 use crate::error::{Error, Result, nearest};
+use crate::file::input;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -60,6 +61,11 @@ impl From<(usize, usize)> for Size {
         if height == width { Self::Square(height) } else { Self::Sides(height, width) }
     }
 }
+
+/// Pixels of an image at most, 2048 x 2048: the networks that work on pixels end at 1024 x 1024.
+pub const MOST_PIXELS: usize = 1 << 22;
+/// Channels of a layer at most.
+const MOST_CHANNELS: usize = 1 << 16;
 
 /// The keys of diffusers' `UNet2DModel`, with its defaults.
 ///
@@ -143,7 +149,7 @@ impl UNetConfig {
     /// # Errors
     /// A file that can't be read or is no JSON object; an unknown key, a value of the wrong type or one that is not supported, by its name.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e, "pass a diffusers UNet2DModel folder"))?;
+        let text = input::settings(path, "pass a diffusers UNet2DModel folder")?;
         Self::parse(&text).map_err(|e| Error::file(path, e, "write the config with diffusers' UNet2DModel.save_config"))
     }
 
@@ -228,6 +234,36 @@ impl UNetConfig {
         ] {
             if bad {
                 return refuse(key, "0 or nothing".into(), "1 or more");
+            }
+        }
+        // Far above every network there is; below, products of four sizes still fit into an index.
+        let (sides, channels) = (self.sample_shape(), &self.block_out_channels);
+        for (key, got, most) in [
+            ("sample_size", sides.map_or(0, |(h, w)| h.max(w)), MOST_PIXELS),
+            ("in_channels", self.in_channels, MOST_CHANNELS),
+            ("out_channels", self.out_channels, MOST_CHANNELS),
+            ("block_out_channels", channels.iter().copied().max().unwrap_or(0), MOST_CHANNELS),
+            ("block_out_channels (its length)", levels, 12),
+            ("layers_per_block", self.layers_per_block, 64),
+            ("time_embedding_dim", self.time_embedding_dim.unwrap_or(0), 4 * MOST_CHANNELS),
+            ("attention_head_dim", self.attention_head_dim.unwrap_or(0), MOST_CHANNELS),
+            ("num_class_embeds", self.num_class_embeds.unwrap_or(0), 1 << 20),
+            ("num_train_timesteps", self.num_train_timesteps.unwrap_or(0), 1_000_000),
+        ] {
+            if got > most {
+                return refuse(key, got.to_string(), &format!("at most {most}"));
+            }
+        }
+        if let Some((h, w)) = sides.filter(|&(h, w)| h == 0 || w == 0 || h * w > MOST_PIXELS) {
+            return refuse("sample_size", format!("{h} x {w}"), &format!("1 to {MOST_PIXELS} pixels"));
+        }
+        for (key, got) in [
+            ("num_class_embeds", self.num_class_embeds),
+            ("time_embedding_dim", self.time_embedding_dim),
+            ("attn_norm_num_groups", self.attn_norm_num_groups),
+        ] {
+            if got == Some(0) {
+                return refuse(key, "0".into(), "1 or more, or null");
             }
         }
         if !(self.norm_eps > 0.0 && self.norm_eps.is_finite()) {

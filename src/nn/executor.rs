@@ -4,7 +4,7 @@ use super::cpu::Cpu;
 #[cfg(feature = "cuda")]
 use super::cuda::Cuda;
 use super::element::Element;
-use super::program::Program;
+use super::program::{Pass, Program};
 use crate::device::Place;
 use crate::error::Result;
 use crate::sample::tape::Tape;
@@ -36,7 +36,10 @@ impl<T: Element> Executor<T> {
     /// A device without that much memory.
     pub fn new(program: Program, batch: usize, place: &Place) -> Result<Self> {
         Ok(match place {
-            Place::Cpu => Self::Cpu(Box::new(Cpu::new(program, batch))),
+            Place::Cpu => {
+                program.fits(batch, &[Pass::Recorded, Pass::Backward], 2, size_of::<T>())?;
+                Self::Cpu(Box::new(Cpu::new(program, batch)))
+            }
             #[cfg(feature = "cuda")]
             Place::Gpu(gpu, precision) => Self::Cuda(Box::new(Cuda::new(program, batch, gpu, *precision)?)),
         })
@@ -48,7 +51,10 @@ impl<T: Element> Executor<T> {
     /// As [`Executor::new`].
     pub fn forward_only(program: Program, batch: usize, place: &Place) -> Result<Self> {
         Ok(match place {
-            Place::Cpu => Self::Cpu(Box::new(Cpu::forward_only(program, batch))),
+            Place::Cpu => {
+                program.fits(batch, &[Pass::Forward], 0, size_of::<T>())?;
+                Self::Cpu(Box::new(Cpu::forward_only(program, batch)))
+            }
             #[cfg(feature = "cuda")]
             Place::Gpu(gpu, precision) => Self::Cuda(Box::new(Cuda::forward_only(program, batch, gpu, *precision)?)),
         })

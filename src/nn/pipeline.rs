@@ -18,7 +18,7 @@ use crate::device::Place;
 use crate::diffusion::prediction::Prediction;
 use crate::diffusion::{Path, PathPoint};
 use crate::error::{Error, Result, suggested};
-use crate::file;
+use crate::file::{self, input};
 use serde::{Deserialize, Serialize};
 use std::path::{Path as FilePath, PathBuf};
 
@@ -163,9 +163,15 @@ impl Pipeline {
         let path = folder.join(SETUP);
         let setup = if path.is_file() {
             let bad = |problem: String| Error::file(&path, problem, "write it with this version of tweedie, or correct the key");
-            let text = std::fs::read_to_string(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+            let text = input::settings(&path, "write it with this version of tweedie")?;
             let setup: Setup = serde_json::from_str(&text).map_err(|e| bad(format!("is no model setup: {}", suggested(e))))?;
-            setup.validated()?
+            let setup = setup.validated()?;
+            let ((c, h, w), channels) = (setup.shape, config.in_channels);
+            let (height, width) = config.sample_shape().unwrap_or((h, w));
+            if (c, h, w) != (channels, height, width) {
+                return Err(bad(format!("`shape` is {c} x {h} x {w}, the network's config says {channels} x {height} x {width}")));
+            }
+            setup
         } else {
             scheduler_config::setup(folder, &config)?
         };

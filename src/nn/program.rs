@@ -1,6 +1,7 @@
 //! A network as a static list of operations, built once from its config and run by every executor.
 
 use super::gather::Table;
+use crate::device::room;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -254,6 +255,18 @@ impl Program {
             free.extend(ended.into_iter().map(|t| plan.slots[t]));
         }
         plan
+    }
+
+    /// Refuses what has no room on the CPU: the tensors of these passes for `batch` images, and `copies` of the parameters besides those that
+    /// every executor keeps, packed both ways; numbers of `bytes` each.
+    ///
+    /// # Errors
+    /// More than there is, with both numbers.
+    pub fn fits(&self, batch: usize, passes: &[Pass], copies: usize, bytes: usize) -> Result<()> {
+        let tensors: f64 = passes.iter().map(|&pass| self.plan(pass).len() as f64).sum();
+        let params = (2 + copies) as f64 * self.param_count() as f64;
+        let what = format!("the network with {} parameters on {batch} images", self.param_count());
+        room::holds(what, bytes as f64 * (batch as f64 * tensors + params), "make the batch, the images or the network smaller")
     }
 
     /// A new tensor.

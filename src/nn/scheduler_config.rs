@@ -6,6 +6,7 @@ use crate::diffusion::prediction::{Prediction, SIGMA_DATA};
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::diffusion::{Path, PathPoint};
 use crate::error::{Error, Result};
+use crate::file::input;
 use crate::sample::grid::{Grid, Spacing, shifted};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -238,15 +239,21 @@ pub fn is_in(folder: &FilePath) -> bool {
 impl Config {
     fn open(folder: &FilePath) -> Result<Self> {
         let file = file_in(folder);
-        let text = std::fs::read_to_string(&file).map_err(|e| {
-            Error::file(
-                &file,
-                format!("cannot be read: {e}"),
-                "pass a diffusers pipeline folder, or choose --path or --schedule yourself",
-            )
-        })?;
+        let text = input::settings(&file, "pass a diffusers pipeline folder, or choose --path or --schedule yourself")?;
         let text: Text = serde_json::from_str(&without_infinities(&text))
             .map_err(|e| Error::file(&file, format!("is no scheduler config: {e}"), "save it again with save_pretrained"))?;
+        /// Rows of a table at most: diffusers' have 1000, and each is computed in double-double.
+        const ROWS: usize = 100_000;
+        let rows =
+            text.num_train_timesteps.unwrap_or(0).max(text.steps_offset).max(text.trained_betas.as_ref().map_or(0, Vec::len));
+        if rows > ROWS {
+            return Err(refused(
+                &file,
+                "num_train_timesteps, steps_offset or trained_betas",
+                &rows.to_string(),
+                format!("at most {ROWS}"),
+            ));
+        }
         let Some(&(_, sampler, levels)) = CLASSES.iter().find(|c| c.0 == text._class_name) else {
             let names = CLASSES.iter().map(|c| c.0).collect::<Vec<_>>().join(", ");
             return Err(refused(&file, "_class_name", &text._class_name, names));

@@ -1,7 +1,8 @@
 //! From a config to the list of operations, with the names of diffusers' checkpoint.
 
-use super::config::{ClassEmbedding, Resampling, TimeEmbedding, TimeScaleShift, UNetConfig};
+use super::config::{ClassEmbedding, MOST_PIXELS, Resampling, TimeEmbedding, TimeScaleShift, UNetConfig};
 use super::program::{Op, Program, TableKind, TensorId};
+use crate::device::room;
 use crate::error::{Error, Result};
 
 /// The program of a U-Net on images of `height` x `width`.
@@ -21,6 +22,10 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
             format!("multiples of {}, for {levels} levels", 1 << halvings),
             "pad or crop the images",
         ));
+    }
+    if room::product("image size", &[height, width])? > MOST_PIXELS {
+        let (got, allowed) = (format!("{height} x {width}"), format!("at most {MOST_PIXELS} pixels"));
+        return Err(Error::domain("image size", got, allowed, "make the images smaller"));
     }
     let mut b = Builder { config, p: Program::default(), time: None };
     b.p.center_input = config.center_input_sample;
@@ -86,6 +91,8 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
     h = b.norm("conv_norm_out", h, config.norm_num_groups, None, true)?;
     b.p.output = b.conv("conv_out", h, config.out_channels, Geometry::Same)?;
     b.p.divide_by_time = config.time_embedding_type == TimeEmbedding::Fourier;
+    // The least that anything with it takes: its parameters in f32.
+    room::holds("the network's parameters", 4.0 * b.p.param_count() as f64, "make the network smaller")?;
     Ok(b.p)
 }
 

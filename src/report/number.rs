@@ -2,6 +2,7 @@
 
 use crate::error::acts;
 use serde::{Serialize, Serializer};
+use std::cell::Cell;
 use std::io::{self, Write};
 
 /// A number as JSON and CSV carry it: 17 significant digits; `inf`, `-inf` and `nan`, which JSON's numbers lack, as strings.
@@ -24,8 +25,23 @@ impl std::fmt::Display for Number {
     }
 }
 
+thread_local! {
+    /// Whether a NaN was written since [`json_without_nan`] last looked.
+    static NAN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// [`json`]; `None` where one of its [`Number`]s is NaN.
+pub fn json_without_nan(value: &impl Serialize) -> Option<Vec<u8>> {
+    NAN.set(false);
+    let bytes = json(value);
+    (!NAN.take()).then_some(bytes)
+}
+
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        if self.0.is_nan() {
+            NAN.set(true);
+        }
         if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.serialize_str(&self.to_string()) }
     }
 }
@@ -80,6 +96,14 @@ mod tests {
     fn a_cell_is_no_formula() {
         let cells = ["=1+2", "@SUM(A1)", "-2+3", "+x", "\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""].map(cell);
         assert_eq!(cells, ["'=1+2", "'@SUM(A1)", "'-2+3", "'+x", "'\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""]);
+    }
+
+    #[test]
+    fn a_nan_is_noticed_wherever_it_stands() {
+        assert_eq!(json_without_nan(&[Number(0.5), Number(f64::INFINITY)]), Some(json(&[Number(0.5), Number(f64::INFINITY)])));
+        assert_eq!(json_without_nan(&[("nan", vec![Number(1.0)])]).map(|b| b.len() > 0), Some(true));
+        assert_eq!(json_without_nan(&[vec![Number(1.0)], vec![Number(f64::NAN)]]), None);
+        assert!(json_without_nan(&Number(1.0)).is_some());
     }
 
     proptest! {

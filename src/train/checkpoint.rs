@@ -20,7 +20,7 @@ use super::times::{Importance, PARTS};
 use super::trainer::Trainer;
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::file;
+use crate::file::{self, input};
 use crate::nn::checkpoint::{WEIGHTS, read, to_bytes};
 use crate::nn::element::Element;
 use crate::nn::pipeline;
@@ -174,7 +174,7 @@ pub fn newest_model(run: &Path) -> Result<Option<PathBuf>> {
 fn state(checkpoint: &Path) -> Result<State> {
     let path = checkpoint.join("training/state.json");
     let bad = |problem: String| Error::file(&path, problem, "resume from another checkpoint: write its name into `latest`");
-    let text = std::fs::read_to_string(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let text = input::settings(&path, "resume from another checkpoint: write its name into `latest`")?;
     serde_json::from_str(&text).map_err(|e| bad(format!("is not a run's state: {e}")))
 }
 

@@ -3,6 +3,7 @@
 use super::settings::Settings;
 use super::times::{Importance, Times};
 use crate::data::{self, Dataset};
+use crate::device::room::product;
 use crate::error::{Error, Result};
 use crate::law::Law;
 use crate::law::random_field::RandomField;
@@ -61,13 +62,9 @@ impl Data {
     /// A shape that is not the law's dimension.
     pub fn law(law: Box<dyn Law + Send>, shape: (usize, usize, usize)) -> Result<Self> {
         let (c, h, w) = shape;
-        if c * h * w != law.dim() {
-            return Err(Error::shape(
-                "law",
-                &[law.dim()],
-                format!("{c} x {h} x {w} = {}", c * h * w),
-                "give data.shape as (c, h, w)",
-            ));
+        let numbers = product("data.shape", &[c, h, w])?;
+        if numbers != law.dim() {
+            return Err(Error::shape("law", &[law.dim()], format!("{c} x {h} x {w} = {numbers}"), "give data.shape as (c, h, w)"));
         }
         Ok(Self { shape, classes: 0, source: Source::Law(law) })
     }

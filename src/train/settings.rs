@@ -2,12 +2,13 @@
 
 use super::learning_rate::Decay;
 use super::times::TimeLaw;
-use crate::device::Precision;
+use crate::device::{Precision, room::product};
 use crate::diffusion::Path as NoisePath;
 use crate::diffusion::prediction::{Prediction, SIGMA_DATA};
 use crate::diffusion::weighting::Weighting;
 use crate::error::{Error, Result, suggested};
-use crate::nn::config::UNetConfig;
+use crate::file::input;
+use crate::nn::config::{MOST_PIXELS, UNetConfig};
 use crate::nn::pipeline::{Input, Time};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::path::Path;
@@ -287,9 +288,7 @@ impl Settings {
     /// # Errors
     /// A file that can't be read, is no TOML, has an unknown or missing key or a value out of range, by name and line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            Error::file(path, format!("cannot be read: {e}"), "pass a recipe such as experiments/train-digits.toml")
-        })?;
+        let text = input::settings(path, "pass a recipe such as experiments/train-digits.toml")?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::parse_beside(&text, folder, |problem| Error::file(path, problem, "compare it with experiments/train-digits.toml"))
     }
@@ -333,6 +332,8 @@ impl Settings {
         let o = &self.optimiser;
         let d = &self.data;
         let share = |x: f64| (0.0..1.0).contains(&x);
+        let small = |sizes: &[usize]| product("", sizes).is_ok_and(|n| (1..=MOST_PIXELS).contains(&n));
+        let averages = self.ema.constant.len() + self.ema.power.len();
         let sources = [d.set.is_some(), d.law.is_some(), d.random_field.is_some()];
         let rules = [
             (self.steps >= 1, "steps", self.steps.to_string(), "at least 1"),
@@ -359,8 +360,27 @@ impl Settings {
                 "two rising positive numbers",
             ),
             (self.checkpoint.keep >= 1, "checkpoint.keep", "0".into(), "at least 1"),
-            (self.validation.levels >= 2, "validation.levels", self.validation.levels.to_string(), "at least 2"),
-            (self.validation.images >= 2, "validation.images", self.validation.images.to_string(), "at least 2"),
+            ((2..=1000).contains(&self.validation.levels), "validation.levels", self.validation.levels.to_string(), "2 to 1000"),
+            (
+                (2..=1_000_000).contains(&self.validation.images),
+                "validation.images",
+                self.validation.images.to_string(),
+                "2 to 1000000",
+            ),
+            (
+                d.random_field.as_ref().is_none_or(|f| small(&[f.size.0, f.size.1])),
+                "data.random_field.size",
+                format!("{:?}", d.random_field.as_ref().map_or((0, 0), |f| f.size)),
+                "1 to 4194304 pixels",
+            ),
+            (
+                d.shape.is_none_or(|(c, h, w)| small(&[c, h, w])),
+                "data.shape",
+                format!("{:?}", d.shape.unwrap_or_default()),
+                "1 to 4194304 numbers",
+            ),
+            (averages <= 16, "ema.constant, ema.power", averages.to_string(), "at most 16 averages"),
+            (self.checkpoint.keep <= 1_000_000, "checkpoint.keep", self.checkpoint.keep.to_string(), "at most 1000000"),
             ((1..=10_000).contains(&self.samples.count), "samples.count", self.samples.count.to_string(), "1 to 10000"),
             (self.samples.guidance.is_finite(), "samples.guidance", self.samples.guidance.to_string(), "a finite number"),
             (
@@ -369,7 +389,7 @@ impl Settings {
                 self.samples.guidance.to_string(),
                 "1, because no labels are dropped: there is no network without a class to guide away from",
             ),
-            (self.samples.steps >= 1, "samples.steps", "0".into(), "at least 1"),
+            ((1..=100_000).contains(&self.samples.steps), "samples.steps", self.samples.steps.to_string(), "1 to 100000"),
         ];
         match rules.into_iter().find(|r| !r.0) {
             None => Ok(self),

@@ -9,7 +9,7 @@ use super::objective::{Batch, Objective};
 use super::on_device::{OnDevice, Update};
 use super::settings::Settings;
 use super::times::Importance;
-use crate::device::Place;
+use crate::device::{Place, room};
 use crate::diffusion::Path;
 use crate::error::{Error, Result};
 use crate::math::noise::Noise;
@@ -19,7 +19,7 @@ use crate::nn::cpu::Cpu;
 use crate::nn::denoiser::Network;
 use crate::nn::element::Element;
 use crate::nn::pipeline::{Setup, Time};
-use crate::nn::program::{Op, Program};
+use crate::nn::program::{Op, Pass, Program};
 use crate::nn::unet::unet;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -136,6 +136,13 @@ impl<T: Element> Trainer<T> {
         let null_class = null_class(config, data.classes, settings.labels.drop)?;
         let setup = setup(&settings, &data, null_class)?;
         let program = unet(config, h, w)?;
+        // Weights, gradients, AdamW's averages, and the averages of the weights.
+        let copies = 4 + settings.ema.constant.len() + settings.ema.power.len();
+        if matches!(place, Place::Cpu) {
+            program.fits(settings.batch, &[Pass::Recorded, Pass::Backward], copies, size_of::<T>())?;
+        }
+        let images = settings.validation.images.max(settings.samples.count) as f64 * data.dim() as f64;
+        room::holds("images that are validated or sampled", 24.0 * images, "correct validation.images or samples.count")?;
         // A network without classes is told none.
         let label = config.num_class_embeds.map(|_| null_class.unwrap_or(0));
         let loader = Loader::new(&settings, data, label)?;
