@@ -144,6 +144,7 @@ fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize
 
 /// The bytes to write.
 fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<Vec<u8>> {
+    super::note_missing_sums(&args.model);
     let (config, weights) = checkpoint::open(&args.model)?;
     let batch = read(&args.input, config.in_channels, config.out_channels, config.num_class_embeds, backward)?;
     let (n, height, width) = (batch.x.shape()[0], batch.x.shape()[2], batch.x.shape()[3]);

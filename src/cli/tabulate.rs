@@ -70,6 +70,7 @@ enum Cell {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    output::distinct(&[("-o", args.output.as_ref()), ("--json", args.json.as_ref())])?;
     let table = tabulate(args)?;
     if let Some(target) = &args.json {
         target.write(&output::json(&table))?;
