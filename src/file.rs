@@ -52,8 +52,11 @@ pub fn resolved(path: &Path) -> PathBuf {
         if let Ok(found) = path.canonicalize() {
             return found;
         }
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+        if path == Path::new(".") {
+            // The folder that the process is in was removed.
+            return path;
+        }
+        let folder = resolved(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         match std::fs::read_link(&path) {
             Ok(to) => path = folder.join(to),
             Err(_) => return path.file_name().map_or(path.clone(), |name| folder.join(name)),
@@ -268,6 +271,8 @@ mod tests {
         std::os::unix::fs::symlink(&a, &b).unwrap();
         std::os::unix::fs::symlink(&b, &a).unwrap();
         resolved(&a);
+        // Also in folders that are not there yet.
+        assert_eq!(resolved(&dir.path().join("new/./x")), resolved(&dir.path().join("./new/x")));
     }
 
     #[test]

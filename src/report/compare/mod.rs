@@ -82,8 +82,10 @@ pub fn run(options: &Options) -> Result<Summary> {
         let mend = "choose another folder with --out";
         return Err(Error::domain("--out", options.out.display(), "a folder that is not compared", mend));
     }
-    // Its chapters' names follow from what is compared.
-    Staging::new(&options.out)?.claim(["index.html", MANIFEST])?;
+    // Its chapters' names follow from what is compared, which may be refused: until then no folder is made.
+    if options.out.is_dir() {
+        Staging::new(&options.out)?.claim(["index.html", MANIFEST])?;
+    }
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{spinner} {msg} [{bar:24}] {pos}/{len} {elapsed}");
     bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
