@@ -39,7 +39,7 @@ enum Command {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tweedie net ops --model ddpm-cifar10-32/ --batch 4 --json ops.json")]
 struct OpsArgs {
-    /// A diffusers pipeline or UNet2DModel folder; its weights are not read
+    /// A diffusers pipeline or UNet2DModel folder; its weights need not be there
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Images in a batch

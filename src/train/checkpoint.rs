@@ -207,8 +207,8 @@ fn state(checkpoint: &Path) -> Result<State> {
 /// Goes on from a checkpoint on this device, as if the run had never stopped.
 ///
 /// # Errors
-/// A checkpoint that is damaged, or not to the bit what was written; settings other than those it was made with, by the key (there may be more steps, and how often the run is
-/// saved, validated and sampled may change).
+/// A checkpoint that is damaged, or not to the bit what was written; settings other than those it was made with, by the key (there may be
+/// more steps, and how often the run is saved, validated and sampled may change).
 pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data, place: &Place) -> Result<Trainer<T>> {
     let training = checkpoint.join("training");
     let path = training.join("state.json");
