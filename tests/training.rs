@@ -423,6 +423,36 @@ fn every_recipe_of_the_repository_is_read() {
     }
 }
 
+/// The exact losses of a law of 400 dimensions go through an eigenproblem that is solved on all threads.
+#[test]
+fn a_run_is_the_same_on_any_number_of_threads() {
+    const D: usize = 400;
+    let rows: Vec<Vec<f64>> = (0..D).map(|i| (0..D).map(|j| 0.9f64.powi(i.abs_diff(j) as i32)).collect()).collect();
+    let law = serde_json::json!({"kind": "gaussian", "mean": vec![0.0; D], "cov": rows}).to_string();
+    let recipe = "steps = 4\nbatch = 4\n[data]\nlaw = \"law.json\"\nshape = [1, 20, 20]\n[network]\nin_channels = 1\nout_channels = 1\n\
+                  block_out_channels = [4, 4]\ndown_block_types = [\"DownBlock2D\", \"DownBlock2D\"]\n\
+                  up_block_types = [\"UpBlock2D\", \"UpBlock2D\"]\nlayers_per_block = 1\nnorm_num_groups = 2\nadd_attention = false\n\
+                  [path]\nkind = \"fm\"\n[objective]\nprediction = \"velocity\"\n[validation]\nlevels = 4\nimages = 64";
+    let run = |threads: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("law.json"), &law).unwrap();
+        fs::write(dir.path().join("recipe.toml"), recipe).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
+        let out = command
+            .args(["train", "recipe.toml", "--out", "run"])
+            .current_dir(dir.path())
+            .env("RAYON_NUM_THREADS", threads)
+            .output();
+        let out = out.unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        files(&dir.path().join("run"))
+    };
+    let one = run("1");
+    assert!(!one[Path::new("validation.jsonl")].is_empty());
+    same(&one, &run("2"));
+    same(&one, &run("3"));
+}
+
 #[test]
 fn a_law_is_trained_on_and_its_least_loss_told() {
     let dir = tempfile::tempdir().unwrap();
