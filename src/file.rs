@@ -1,6 +1,8 @@
 //! Files that are never seen half-written, and those that only save work.
 
 pub mod input;
+pub mod lock;
+pub mod sums;
 
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -17,28 +19,77 @@ pub fn sweep(folder: &Path) {
     // What can't be read or removed is in nobody's way.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(ASIDE) {
-            let _ = std::fs::remove_file(entry.path());
+            let path = entry.path();
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
         }
     }
 }
 
-/// Writes a file aside and renames it, so that the name holds all of it or what it held before.
+/// The name beside `path` under which something is made that is renamed to it, or under which it is put before it is removed. [`sweep`] removes what
+/// is left there.
+pub fn aside(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{ASIDE}{}", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Removes a folder under another name, so that a process that is killed at it leaves no part of it in its place.
 ///
 /// # Errors
-/// A folder that is missing or may not be written, a full disk; what the name held is then still there.
+/// A folder that can't be renamed or removed; one that is not there is none.
+pub fn remove_folder(path: &Path) -> io::Result<()> {
+    let gone = aside(path);
+    for step in [std::fs::remove_dir_all(&gone), std::fs::rename(path, &gone), std::fs::remove_dir_all(&gone)] {
+        match step {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The file that a name stands for: links are followed, also one that leads to a file which is not there yet.
+pub fn resolved(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        if let Ok(found) = path.canonicalize() {
+            return found;
+        }
+        if path == Path::new(".") {
+            // The folder that the process is in was removed.
+            return path;
+        }
+        let folder = resolved(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+        match std::fs::read_link(&path) {
+            Ok(to) => path = folder.join(to),
+            Err(_) => return path.file_name().map_or(path.clone(), |name| folder.join(name)),
+        }
+    }
+    path
+}
+
+/// Writes a file aside and renames it, so that the name holds all of it or what it held before.
+///
+/// The new file has the permissions of the one that it replaces. It is another file: other names of the old one (hard links) keep what they held.
+///
+/// # Errors
+/// A folder that is missing or may not be written, a full disk, a file that may not be written; what the name held is then still there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     // tempfile adds the name of its temporary file, which would only confuse.
     let cause = |e: &io::Error| e.to_string().split(" at path ").next().unwrap_or_default().to_owned();
     let refused = |e: io::Error| {
         Error::file(path, format!("cannot be written: {}", cause(&e)), "check that its folder exists, may be written and has room")
     };
-    // A link is followed; a device or a pipe (/dev/stdout, /dev/null) is written, not replaced.
-    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    // A device or a pipe (/dev/stdout, /dev/null) is written, not replaced. A pipe's resolved name is none that can be opened.
+    let path = if path.exists() && !path.is_file() && !path.is_dir() { path.to_owned() } else { resolved(path) };
     if path.is_dir() {
         return Err(Error::file(&path, "is a folder", "name a file in it"));
     }
     if path.exists() && !path.is_file() {
         return std::fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(bytes)).map_err(refused);
+    }
+    let old = std::fs::metadata(&path).ok().map(|m| m.permissions());
+    if old.as_ref().is_some_and(|old| old.readonly() || !writable(&path)) {
+        return Err(Error::file(&path, "is read-only", "name another file, or make this one writable"));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
@@ -47,9 +98,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     {
         use std::os::unix::fs::PermissionsExt;
         // As any new file: the process's umask takes away from this.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        builder.permissions(old.clone().unwrap_or(std::fs::Permissions::from_mode(0o666)));
     }
     let mut file = builder.tempfile_in(folder).map_err(refused)?;
+    if let Some(old) = old {
+        file.as_file().set_permissions(old).map_err(refused)?;
+    }
     file.write_all(bytes).map_err(refused)?;
     // Only then is the room for it certain, and only then may it take the old one's name.
     file.as_file().sync_all().map_err(refused)?;
@@ -87,6 +141,12 @@ pub fn fingerprint(folder: &Path) -> io::Result<[u8; 32]> {
         hasher.update(digest);
     }
     Ok(hasher.finalize().into())
+}
+
+/// Whether this process may write an existing file.
+fn writable(path: &Path) -> bool {
+    let denied = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+    std::fs::OpenOptions::new().write(true).open(path).map_or_else(|e| !denied.contains(&e.kind()), |_| true)
 }
 
 /// A folder of results that are computed again where they are missing: nothing in it is needed, and nothing about it is an error. What is not to the bit as it
@@ -267,6 +327,67 @@ mod tests {
         sweep(&dir.path().join("missing"));
         let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(names.iter().all(|n| !n.to_string_lossy().starts_with(".tweedie")), "{names:?}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_replaced_file_keeps_its_permissions_and_a_read_only_one_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("out.csv"), dir.path().join("other"));
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+        std::fs::write(&path, "old").unwrap();
+        std::fs::hard_link(&path, &other).unwrap();
+        // 0o666 is wider than any umask leaves of a new file.
+        for bits in [0o600, 0o666, 0o751] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(bits)).unwrap();
+            write(&path, b"new").unwrap();
+            assert_eq!((mode(), std::fs::read_to_string(&path).unwrap().as_str()), (bits, "new"));
+        }
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "old");
+
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).unwrap();
+        let message = write(&path, b"newer").unwrap_err().to_string();
+        assert!(message.ends_with("out.csv: is read-only; name another file, or make this one writable"), "{message}");
+        assert_eq!((mode(), std::fs::read_to_string(&path).unwrap().as_str()), (0o444, "new"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_to_a_file_that_is_not_there_makes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, second) = (dir.path().join("link"), dir.path().join("second"));
+        std::fs::create_dir(dir.path().join("far")).unwrap();
+        std::os::unix::fs::symlink("far/new", &link).unwrap();
+        std::os::unix::fs::symlink("link", &second).unwrap();
+        write(&second, b"x").unwrap();
+        assert!(link.is_symlink() && second.is_symlink());
+        assert_eq!(std::fs::read_to_string(dir.path().join("far/new")).unwrap(), "x");
+        // Links in a circle end.
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        std::os::unix::fs::symlink(&a, &b).unwrap();
+        std::os::unix::fs::symlink(&b, &a).unwrap();
+        resolved(&a);
+        // Also in folders that are not there yet.
+        assert_eq!(resolved(&dir.path().join("new/./x")), resolved(&dir.path().join("./new/x")));
+    }
+
+    #[test]
+    fn a_folder_is_removed_under_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("step-3");
+        // What a kill left of an earlier one is in nobody's way.
+        for folder in [path.clone(), aside(&path)] {
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("x"), "x").unwrap();
+        }
+        remove_folder(&path).unwrap();
+        remove_folder(&path).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        std::fs::create_dir(aside(&path)).unwrap();
+        sweep(dir.path());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -414,6 +414,153 @@ fn a_closed_pipe_is_quiet_and_a_full_disk_is_an_error() {
     }
 }
 
+/// A process without standard output, or with a full one, has not said what it was asked for.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_could_not_be_said_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let shell = |line: &str| {
+        let out = Command::new("sh")
+            .args(["-c", &line.replace("tweedie", env!("CARGO_BIN_EXE_tweedie"))])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    for command in [
+        "--help",
+        "--version",
+        "tabulate --help",
+        "doctor",
+        "doctor --json -",
+        "tabulate --schedule fm --steps 2",
+        "explain ghent/snr",
+    ] {
+        for (to, problem) in [("> /dev/full", "No space left on device (os error 28)"), (">&-", "it is closed")] {
+            let want = format!("error: standard output: cannot be written: {problem}; free space, or write to a file\n");
+            assert_eq!(shell(&format!("tweedie {command} {to}")), (Some(2), want), "{command} {to}");
+        }
+        assert_eq!(shell(&format!("tweedie {command} > /dev/null")), (Some(0), String::new()), "{command}");
+        assert_eq!(shell(&format!("tweedie {command} 1<> /dev/null")), (Some(0), String::new()), "{command}");
+    }
+    // Who has nothing to say needs nobody to listen.
+    assert_eq!(shell("tweedie tabulate --schedule fm --steps 2 -o x.csv >&-"), (Some(0), String::new()));
+}
+
+#[test]
+#[cfg(unix)]
+fn two_outputs_never_share_a_place() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("law.json"), r#"{"kind":"gaussian","mean":[0],"variances":[1]}"#).unwrap();
+    write_npy(&dir.path().join("x.npy"), &Array2::zeros((1, 1)).into_dyn());
+    std::os::unix::fs::symlink("out", dir.path().join("link")).unwrap();
+    let tabulate = ["tabulate", "--schedule", "fm", "--steps", "2"];
+    let solve = ["solve", "--law", "law.json", "--path", "fm", "--from", "1", "--to", "0.5", "x.npy"];
+    let sample = ["sample", "--law", "law.json", "--sampler", "ddim", "--steps", "2", "-n", "1"];
+    let verify = ["verify", "--claim", "ghent/example-loss", "--record"];
+    let compare = ["report", "--compare", "a", "b", "--out", "c"];
+    let cases: [(&[&str], &[&str], &str, &str); 9] = [
+        (&tabulate, &["-o", "out", "--json", "./out"], "-o and --json", "./out"),
+        (&tabulate, &["-o", "link", "--json", "out"], "-o and --json", "out"),
+        (&tabulate, &["-o", "-", "--json", "-"], "-o and --json", "standard output"),
+        (&tabulate, &["-o", "/dev/stdout", "--json", "-"], "-o and --json", "standard output"),
+        (&solve, &["-o", "out", "--json", "link"], "-o and --json", "link"),
+        (&sample, &["-o", "out", "--json", "out"], "-o and --json", "out"),
+        (&sample, &["-o", "-", "--json", "-"], "-o and --json", "standard output"),
+        (&verify, &["--snapshot", "out", "--json", "./link"], "--record and --json", "./link"),
+        (&compare, &["--json", "./c/index.html"], "--out and --json", "./c/index.html"),
+    ];
+    for (command, outputs, options, place) in cases {
+        let out = tweedie(dir.path(), &[command, outputs].concat());
+        let want = format!(
+            "error: outputs {options}: got {place} for both, allowed: a place of its own for each; write one of them elsewhere\n"
+        );
+        assert_eq!(
+            (String::from_utf8(out.stderr).unwrap(), out.status.code(), out.stdout.len()),
+            (want, Some(2), 0),
+            "{outputs:?}"
+        );
+    }
+    assert!(!dir.path().join("out").exists() && !dir.path().join("c").exists());
+    stdout(dir.path(), &[&tabulate[..], &["-o", "out", "--json", "other"]].concat());
+}
+
+#[test]
+#[cfg(unix)]
+fn a_read_only_output_is_refused_and_permissions_stay() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.csv");
+    let line = ["tabulate", "--schedule", "fm", "--steps", "2", "-o", "x.csv"];
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    let out = tweedie(dir.path(), &line);
+    let want =
+        format!("error: {}: is read-only; name another file, or make this one writable\n", path.canonicalize().unwrap().display());
+    assert_eq!((String::from_utf8(out.stderr).unwrap(), out.status.code()), (want, Some(2)));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    stdout(dir.path(), &line);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(fs::read_to_string(&path).unwrap().starts_with("t,alpha"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn threads_and_stack_of_any_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |threads: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
+        command.args(["tabulate", "--schedule", "fm", "--steps", "2"]).env("RAYON_NUM_THREADS", threads).output().unwrap()
+    };
+    for threads in ["100000", "-1", "two", "1e3"] {
+        let out = run(threads);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{threads}");
+        assert!(said.starts_with(&format!("error: RAYON_NUM_THREADS: got {threads}, allowed: 1 to ")), "{said}");
+        assert!(said.ends_with(", or 0 for one on each processor; unset it\n"), "{said}");
+    }
+    assert!(["", "0", "1", "3"].iter().all(|threads| run(threads).status.success()));
+    // A small stack for the main thread, as some batch systems set it.
+    for command in ["tabulate --schedule linear", "verify --claim 'ghent/*'", "certify --sampler ddim", "--help"] {
+        let line = format!("ulimit -s 64; exec '{}' {command}", env!("CARGO_BIN_EXE_tweedie"));
+        let out = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+        assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}
+
+/// Files that no report has written stay, and are named.
+#[test]
+fn a_report_replaces_only_what_reports_have_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
+        command.args(["report", "gpu", "--out", "mine"]).current_dir(dir.path()).env("XDG_CACHE_HOME", dir.path().join("cache"));
+        let out = command.output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let refused = |file: &str| {
+        let want =
+            format!("error: {file}: is in the way, and no report has written it; move it elsewhere, or choose another --out\n");
+        assert_eq!(report(), (Some(2), want));
+        assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), "mine");
+    };
+    for file in ["mine/gpu/thesis.txt", "mine/index.html", "mine/manifest.json", "mine/gpu/gpu.json"] {
+        fs::create_dir_all(dir.path().join("mine/gpu")).unwrap();
+        fs::write(dir.path().join(file), "mine").unwrap();
+        refused(file);
+        fs::remove_dir_all(dir.path().join("mine")).unwrap();
+    }
+    fs::create_dir(dir.path().join("mine")).unwrap();
+    fs::write(dir.path().join("mine/notes.md"), "mine").unwrap();
+    for _ in 0..2 {
+        assert_eq!(report(), (Some(0), String::new()));
+    }
+    fs::write(dir.path().join("mine/gpu/thesis.txt"), "mine").unwrap();
+    refused("mine/gpu/thesis.txt");
+    assert_eq!(fs::read_to_string(dir.path().join("mine/notes.md")).unwrap(), "mine");
+}
+
 #[test]
 fn verify_compares_with_the_recorded_verdicts_and_explain_shows_one() {
     let dir = tempfile::tempdir().unwrap();

@@ -20,9 +20,12 @@ mod tabulate;
 mod train;
 mod verify;
 
+use crate::error::{Error, Result};
+use crate::nn::checkpoint::without_sums;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -33,6 +36,8 @@ use std::process::ExitCode;
     after_help = "Examples:\n  tweedie report                                      the main job, as a page of figures\n  \
                   tweedie tabulate --schedule linear -o linear.csv    DDPM's tables, every digit right\n  \
                   tweedie solve --help                                a command's options, with an example\n\n\
+                  An output file is replaced as a whole when all of it is written, never written into: it keeps its permissions, and a\n\
+                  read-only one is refused.\n\n\
                   Exit codes: 0 success, 1 a check did not hold, 2 bad input."
 )]
 struct Cli {
@@ -72,6 +77,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e, &args),
     };
+    if let Err(e) = threads() {
+        return fail(&e.to_string());
+    }
     let outcome = match cli.command {
         Command::Report(args) => report::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -95,6 +103,35 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Most threads that are asked of the system, though a larger machine has its own number of processors.
+const THREADS: usize = 1024;
+
+/// Checks the one setting from outside that the number of threads follows: what rayon would ignore, or spend a minute on, is refused.
+fn threads() -> Result<()> {
+    const NAME: &str = "RAYON_NUM_THREADS";
+    let Some(text) = std::env::var_os(NAME).filter(|text| !text.is_empty()) else { return Ok(()) };
+    let most = std::thread::available_parallelism().map_or(1, usize::from).max(THREADS);
+    match text.to_str().and_then(|text| text.parse::<usize>().ok()) {
+        Some(n) if n <= most => Ok(()),
+        _ => {
+            let (got, allowed) = (text.to_string_lossy(), format!("1 to {most}, or 0 for one on each processor"));
+            Err(Error::domain(NAME, got, allowed, "unset it"))
+        }
+    }
+}
+
+/// A line on stderr that changes nothing.
+fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "note: {text}");
+}
+
+/// Says of a model of a training run's checkpoint that nobody could tell whether it is damaged, where an older version wrote it.
+fn note_missing_sums(model: &Path) {
+    if let Some(checkpoint) = without_sums(model) {
+        note(format!("{} was written without checksums: damage to it can't be noticed", checkpoint.display()));
+    }
+}
+
 /// One line on stderr, exit code 2.
 fn fail(message: &str) -> ExitCode {
     // A path or a decoder's message may hold line breaks; a closed stderr is no reason to panic.
@@ -108,8 +145,7 @@ fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
     use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
     match error.kind() {
         DisplayHelp | DisplayVersion => {
-            let _ = error.print();
-            return ExitCode::SUCCESS;
+            return output::told(error.print()).map_or_else(|e| fail(&e.to_string()), |()| ExitCode::SUCCESS);
         }
         DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();

@@ -39,7 +39,7 @@ enum Command {
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  tweedie net ops --model ddpm-cifar10-32/ --batch 4 --json ops.json")]
 struct OpsArgs {
-    /// A diffusers pipeline or UNet2DModel folder; its weights are not read
+    /// A diffusers pipeline or UNet2DModel folder; its weights need not be there
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// Images in a batch
@@ -144,6 +144,7 @@ fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize
 
 /// What is to be written.
 fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<Document> {
+    super::note_missing_sums(&args.model);
     let (config, weights) = checkpoint::open(&args.model)?;
     let batch = read(&args.input, config.in_channels, config.out_channels, config.num_class_embeds, backward)?;
     let (n, height, width) = (batch.x.shape()[0], batch.x.shape()[2], batch.x.shape()[3]);

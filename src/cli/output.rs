@@ -2,13 +2,14 @@
 
 use crate::data::npy;
 use crate::error::{Error, Result, printable};
+use crate::file;
 pub use crate::report::number::Number;
 use crate::report::number::{json, json_without_nan};
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension};
 use ndarray_npy::NpzWriter;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A file, or `-` for standard output.
@@ -36,7 +37,7 @@ impl Target {
     pub fn write(&self, document: &Document) -> Result<()> {
         match self {
             Target::Stdout => put(&document.0),
-            Target::File(path) => crate::file::write(path, &document.0),
+            Target::File(path) => file::write(path, &document.0),
         }
     }
 }
@@ -168,15 +169,97 @@ fn not_finite(what: impl ToString, got: impl ToString, allowed: &str) -> Error {
     )
 }
 
+/// Refuses outputs of one run, by the options that name them, that would go to one place: the last would replace or run into the others.
+///
+/// # Errors
+/// Two names of one file, be it through links or `..`; standard output twice, also by its name in `/dev` or as a file that it leads to.
+pub fn distinct(outputs: &[(&str, Option<&Target>)]) -> Result<()> {
+    let given: Vec<(&str, &Target)> = outputs.iter().filter_map(|(option, target)| Some((*option, (*target)?))).collect();
+    for (k, (option, target)) in given.iter().enumerate() {
+        if let Some((other, _)) = given[..k].iter().find(|(_, other)| same(other, target)) {
+            let name = match target {
+                Target::Stdout => "standard output".to_owned(),
+                Target::File(path) => path.display().to_string(),
+            };
+            let what = format!("outputs {other} and {option}");
+            return Err(Error::domain(
+                what,
+                format!("{name} for both"),
+                "a place of its own for each",
+                "write one of them elsewhere",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn same(a: &Target, b: &Target) -> bool {
+    match (a, b) {
+        (Target::Stdout, Target::Stdout) => true,
+        (Target::File(a), Target::File(b)) => {
+            let (a, b) = (file::resolved(a), file::resolved(b));
+            // What is thrown away mixes with nothing.
+            a == b && a != Path::new("/dev/null")
+        }
+        (Target::Stdout, Target::File(path)) | (Target::File(path), Target::Stdout) => leads_to(path),
+    }
+}
+
+/// Whether standard output goes to the file of this name.
+fn leads_to(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let file = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
+        file::resolved(path) != Path::new("/dev/null") && file(path).is_some_and(|it| file(Path::new("/dev/stdout")) == Some(it))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
 /// Writes to standard output. A reader that has seen enough (`head`) is no error.
 fn put(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::file("standard output", format!("cannot be written: {e}"), "free space, or write to a file"))
-        }
+    told(stdout.write_all(bytes))
+}
+
+/// What became of writing to standard output.
+pub fn told(written: io::Result<()>) -> Result<()> {
+    let failed = |e: String| Error::file("standard output", format!("cannot be written: {e}"), "free space, or write to a file");
+    if closed() {
+        return Err(failed("it is closed".into()));
+    }
+    match written.and_then(|()| io::stdout().flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(failed(e.to_string())),
         _ => Ok(()),
     }
+}
+
+/// Whether the process began without a standard output. Rust opens `/dev/null` in its place before `main`, so this is asked before that, among
+/// the initialisers that the system runs.
+#[cfg(target_os = "linux")]
+fn closed() -> bool {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static CLOSED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn ask() {
+        // SAFETY: fcntl asks for a flag of a descriptor, which need not be open.
+        CLOSED.store(unsafe { libc::fcntl(1, libc::F_GETFD) } == -1, Ordering::Relaxed);
+    }
+    // SAFETY: what is in this section is called once, before `main`; `ask` needs nothing of Rust's runtime.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static ASK: extern "C" fn() = ask;
+    // Named here, so that the linker keeps it.
+    std::hint::black_box(&ASK);
+    CLOSED.load(Ordering::Relaxed)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn closed() -> bool {
+    false
 }
 
 /// Lines of at most `width` characters (words longer than that apart), the first after `lead`, the others indented as far.
@@ -222,6 +305,37 @@ pub fn short(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn one_place_is_found_under_two_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| Target::File(dir.path().join(name));
+        let refused = |a: &Target, b: &Target| distinct(&[("-o", Some(a)), ("--png", None), ("--json", Some(b))]).is_err();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        std::os::unix::fs::symlink("x", dir.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("sub", dir.path().join("there")).unwrap();
+        // Whether the file is there or not.
+        for content in [None, Some("old")] {
+            content.map(|content| std::fs::write(dir.path().join("x"), content).unwrap());
+            for other in ["x", "./x", "sub/../x", "link", "sub/../link"] {
+                assert!(refused(&at("x"), &at(other)) && refused(&at(other), &at("x")), "{other}");
+            }
+            assert!(refused(&at("sub/x"), &at("there/x")));
+            assert!(!refused(&at("x"), &at("y")) && !refused(&at("x"), &at("sub/x")));
+        }
+        // Another name of one file is another file once it is replaced.
+        std::fs::hard_link(dir.path().join("x"), dir.path().join("hard")).unwrap();
+        assert!(!refused(&at("x"), &at("hard")));
+        let null = || Target::File("/dev/null".into());
+        assert!(!refused(&null(), &null()) && !refused(&null(), &Target::Stdout));
+        assert!(refused(&Target::Stdout, &Target::Stdout) && !refused(&Target::Stdout, &at("x")));
+        let said = distinct(&[("-o", Some(&Target::Stdout)), ("--json", Some(&Target::Stdout))]).unwrap_err().to_string();
+        assert_eq!(
+            said,
+            "outputs -o and --json: got standard output for both, allowed: a place of its own for each; write one of them elsewhere"
+        );
+    }
 
     #[test]
     fn text_is_wrapped_between_words() {

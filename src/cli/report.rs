@@ -87,13 +87,17 @@ pub fn run(args: &Args) -> Result<Outcome> {
 }
 
 fn compared(args: &Args, a: PathBuf, b: PathBuf) -> Result<Outcome> {
+    let out = args.out.clone().unwrap_or_else(|| "reports/comparison".into());
+    let [page, manifest] = ["index.html", "manifest.json"].map(|name| Target::File(out.join(name)));
+    output::distinct(&[("--out", Some(&page)), ("--json", args.json.as_ref())])?;
+    output::distinct(&[("--out", Some(&manifest)), ("--json", args.json.as_ref())])?;
     let summary = compare::run(&compare::Options {
         a,
         b,
         names: args.names.clone(),
         tolerance: args.tolerance,
         profile: args.profile,
-        out: args.out.clone().unwrap_or_else(|| "reports/comparison".into()),
+        out,
         seed: args.seed,
     })?;
     if args.json != Some(Target::Stdout) {

@@ -229,6 +229,7 @@ fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    output::distinct(&[("-o", Some(&args.output)), ("--json", args.json.as_ref()), ("--png", args.png.as_ref())])?;
     // A training run's folder stands for its newest model.
     let newest = args.model.as_deref().map(newest_model).transpose()?.flatten();
     let args = &Args { model: newest.or_else(|| args.model.clone()), ..args.clone() };
@@ -273,6 +274,7 @@ fn of_law(args: &Args, file: &LawFile) -> Result<Outcome> {
 const ACTIVATIONS: usize = 1 << 29;
 
 fn of_network<T: Element>(args: &Args, folder: &FilePath, place: &Place) -> Result<Outcome> {
+    super::note_missing_sums(folder);
     let mut pipeline = Pipeline::open(folder)?;
     pipeline.setup.prediction = args.prediction.unwrap_or(pipeline.setup.prediction);
     let setting = setting(args, Some(&pipeline.setup))?;

@@ -60,6 +60,7 @@ struct Reached {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    output::distinct(&[("-o", Some(&args.output)), ("--json", args.json.as_ref())])?;
     let law = law_file::read(&args.law)?;
     let path = args.parameters.path(args.path)?;
     let (from, to) = (path.still_at(args.from)?, path.still_at(args.to)?);

@@ -6,7 +6,7 @@ use super::output;
 use crate::data::picture;
 use crate::device::{self, Device, Place, Precision};
 use crate::error::{Error, Result};
-use crate::file;
+use crate::file::{self, lock::Lock};
 use crate::math::noise::Noise;
 use crate::nn::element::Element;
 use crate::train::loader::VALIDATION;
@@ -33,8 +33,9 @@ use std::time::Instant;
                   tweedie train experiments/train-digits.toml --out runs/digits --resume\n  \
                   tweedie sample --model runs/train-digits --sampler dpmpp-2m --steps 20 -o out.npz\n\n\
                   DIR holds checkpoints/step-N, each a model's folder with one for every average of its weights; checkpoints/latest, the newest's \
-                  name; metrics.jsonl, a line a step; validation.jsonl, a line a noise level; samples/step-N.png. Ctrl-C saves and exits with 130; \
-                  --resume goes on to the bit as if nothing had happened.")]
+                  name; metrics.jsonl, a line a step; validation.jsonl, a line a noise level; samples/step-N.png; run.json, the settings, by which a run's \
+                  folder is known: files of others that are in its way are refused. Ctrl-C saves and exits with 130; --resume goes on to the bit as \
+                  if nothing had happened. One process at a time trains in a folder.")]
 pub struct Args {
     /// What to train, on what, how: see experiments/train-digits.toml
     #[arg(value_name = "RECIPE.toml")]
@@ -112,16 +113,37 @@ fn data(args: &Args, settings: &Settings) -> Result<Data> {
 }
 
 fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &World, out: &Path) -> Result<Outcome> {
-    let data = data(args, &settings)?;
     let checkpoints = out.join("checkpoints");
-    let mut trainer = match (checkpoint::latest(&checkpoints)?, args.resume) {
-        (Some(latest), true) => checkpoint::resume::<T>(&latest, settings, data, place)?,
-        (Some(latest), false) => {
-            let mend = "pass --resume to go on from it, or another --out";
-            return Err(Error::file(out, format!("holds a run already ({})", latest.display()), mend));
+    own(out)?;
+    // Held before the newest checkpoint is looked for; a folder that is not there is made when nothing is left to be refused.
+    let writes = world.rank == 0;
+    let mut lock = if writes && out.is_dir() { Some(hold(out)?) } else { None };
+    let data = data(args, &settings)?;
+    let mut trainer = match (newest(&checkpoints)?, args.resume) {
+        (Some(newest), true) => {
+            if writes && checkpoint::latest(&checkpoints)?.is_none() {
+                super::note(format!(
+                    "{} has no `latest`: going on from {}, the newest whole one",
+                    checkpoints.display(),
+                    newest.display()
+                ));
+            }
+            if writes {
+                super::note_missing_sums(&newest);
+            }
+            checkpoint::resume::<T>(&newest, settings, data, place)?
         }
+        (Some(newest), false) => return Err(held(out, &newest)),
         (None, _) => Trainer::placed(settings, data, place)?,
     };
+    if writes && lock.is_none() {
+        std::fs::create_dir_all(out)
+            .map_err(|e| Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written"))?;
+        lock = Some(hold(out)?);
+        if let Some(newest) = newest(&checkpoints)? {
+            return Err(held(out, &newest));
+        }
+    }
     let stop = interrupted()?;
     if world.rank > 0 {
         // Rank 0 writes and shows what all of them do.
@@ -134,7 +156,61 @@ fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &Wor
         file::sweep(folder);
     }
     let run = Run::new(out, &trainer)?;
-    run.all(&mut trainer, &checkpoints, &stop)
+    let outcome = run.all(&mut trainer, &checkpoints, &stop);
+    drop(lock);
+    outcome
+}
+
+/// By which a run's folder is known.
+const MARKER: &str = "run.json";
+
+/// `run.json`.
+#[derive(Serialize, Deserialize)]
+struct Marker {
+    /// The version that last wrote to the run.
+    tweedie: String,
+    settings: serde_json::Value,
+}
+
+/// Refuses a folder with something in a run's way that no run has written.
+fn own(out: &Path) -> Result<()> {
+    let marker = std::fs::read(out.join(MARKER)).ok();
+    let marked = marker.is_some_and(|bytes| serde_json::from_slice::<Marker>(&bytes).is_ok());
+    // Older versions left no mark but their checkpoints.
+    if marked || newest(&out.join("checkpoints"))?.is_some() {
+        return Ok(());
+    }
+    let empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let names = [MARKER, "checkpoints", "metrics.jsonl", "validation.jsonl", "samples"].map(|name| out.join(name));
+    match names.iter().find(|path| path.symlink_metadata().is_ok() && !empty(path)) {
+        None => Ok(()),
+        Some(path) => {
+            let mend = "move it elsewhere, or pass another --out";
+            Err(Error::file(path, format!("is in the way, and {} is no folder of a run's", out.display()), mend))
+        }
+    }
+}
+
+/// The newest checkpoint: `latest`, or the newest whole one where nothing names it.
+fn newest(checkpoints: &Path) -> Result<Option<PathBuf>> {
+    match checkpoint::latest(checkpoints)? {
+        None => checkpoint::newest_whole(checkpoints),
+        latest => Ok(latest),
+    }
+}
+
+fn held(out: &Path, newest: &Path) -> Error {
+    let mend = "pass --resume to go on from it, or another --out";
+    Error::file(out, format!("holds a run already ({})", newest.display()), mend)
+}
+
+/// The run's folder, for this process alone.
+fn hold(out: &Path) -> Result<Lock> {
+    let lock = Lock::take(out)?;
+    if let Some(unsure) = lock.unsure() {
+        super::note(unsure);
+    }
+    Ok(lock)
 }
 
 /// Set by Ctrl-C and by a request to terminate; the second one ends the process at once.
@@ -182,6 +258,8 @@ impl Run {
     fn new<T: Element>(out: &Path, trainer: &Trainer<T>) -> Result<Self> {
         std::fs::create_dir_all(out)
             .map_err(|e| Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written"))?;
+        let settings = serde_json::to_value(trainer.settings()).map_err(|e| Error::file(out, e, "report this as a bug"))?;
+        file::write(&out.join(MARKER), &output::json(&Marker { tweedie: env!("CARGO_PKG_VERSION").into(), settings }))?;
         let done = trainer.steps_done();
         let style = "{bar:30} {pos}/{len} steps, {msg}, {eta} left";
         let bar = ProgressBar::new(trainer.settings().steps)

@@ -39,6 +39,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    let record = Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into()));
+    output::distinct(&[("--record", args.record.then_some(&record)), ("--json", args.json.as_ref())])?;
     let chosen = choose(&args.claim)?;
     let mut recorded = snapshot(args)?;
     let bar = ProgressBar::new(chosen.len() as u64);
@@ -55,7 +57,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
     if args.record {
         outcomes.iter().for_each(|o| recorded.set(o.claim.id, o.verdict));
-        Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into())).write(&Document::made(recorded.text()))?;
+        record.write(&Document::made(recorded.text()))?;
     }
     if let Some(target) = &args.json {
         // A NaN among the evidence is no verdict on record.
@@ -92,15 +94,27 @@ fn choose(globs: &[String]) -> Result<Vec<(Deck, &'static Claim)>> {
     Ok(claims::all().filter(|(_, c)| globs.is_empty() || globs.iter().any(|glob| matches(glob, c.id))).collect())
 }
 
-/// Whether a pattern with `*` and `?` matches all of a text.
+/// Whether a pattern with `*` and `?` matches all of a text, in steps of at most the product of their lengths.
 fn matches(glob: &str, text: &str) -> bool {
-    match (glob.as_bytes(), text.as_bytes()) {
-        ([], []) => true,
-        ([b'*', ..], _) => (0..=text.len()).any(|k| matches(&glob[1..], &text[k..])),
-        ([b'?', ..], [_, ..]) => matches(&glob[1..], &text[1..]),
-        ([g, ..], [t, ..]) if g == t => matches(&glob[1..], &text[1..]),
-        _ => false,
+    let (glob, text) = (glob.as_bytes(), text.as_bytes());
+    let (mut g, mut t) = (0, 0);
+    // Behind the last star, and where the text goes on after what it stands for: what stars before it stand for need not change any more.
+    let mut star = None;
+    while t < text.len() {
+        match (glob.get(g), star) {
+            (Some(b'*'), _) => {
+                star = Some((g + 1, t));
+                g += 1;
+            }
+            (Some(c), _) if *c == b'?' || *c == text[t] => (g, t) = (g + 1, t + 1),
+            (_, Some((behind, from))) => {
+                star = Some((behind, from + 1));
+                (g, t) = (behind, from + 1);
+            }
+            _ => return false,
+        }
     }
+    glob[g..].iter().all(|c| *c == b'*')
 }
 
 /// The table: what went wrong, slips with their corrections, conditions, then the rest by deck.
@@ -175,8 +189,47 @@ mod tests {
             ("ghent", "ghent/snr", false),
             ("ghent/snr?", "ghent/snr", false),
             ("*", "", true),
+            ("", "", true),
+            ("?", "", false),
+            ("*?", "", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("*ab", "aab", true),
         ] {
             assert_eq!(matches(glob, text), want, "{glob} {text}");
+        }
+        // Tried one way after another, these would take longer than the universe is old.
+        let many = "*".repeat(10_000) + "x";
+        assert!(!matches(&many, &"ghent/snr".repeat(20)));
+        assert!(!matches(&("*a".repeat(50) + "b"), &"a".repeat(200)));
+    }
+
+    /// All patterns of up to five characters on all texts of up to five, against the definition.
+    #[test]
+    fn globs_by_their_definition() {
+        fn defined(glob: &[u8], text: &[u8]) -> bool {
+            match (glob, text) {
+                ([], []) => true,
+                ([b'*', ..], _) => (0..=text.len()).any(|k| defined(&glob[1..], &text[k..])),
+                ([b'?', ..], [_, ..]) => defined(&glob[1..], &text[1..]),
+                ([g, ..], [t, ..]) if g == t => defined(&glob[1..], &text[1..]),
+                _ => false,
+            }
+        }
+        let words = |letters: &[char]| {
+            let mut all = vec![String::new()];
+            let mut last = all.clone();
+            for _ in 0..5 {
+                last = last.iter().flat_map(|w| letters.iter().map(move |c| format!("{w}{c}"))).collect();
+                all.extend(last.clone());
+            }
+            all
+        };
+        let texts = words(&['a', 'b']);
+        for glob in words(&['a', 'b', '*', '?']) {
+            for text in &texts {
+                assert_eq!(matches(&glob, text), defined(glob.as_bytes(), text.as_bytes()), "{glob} {text}");
+            }
         }
     }
 }

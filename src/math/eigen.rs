@@ -40,7 +40,8 @@ impl Default for Backend {
     }
 }
 
-/// All eigenvalues and eigenvectors of a symmetric matrix (only its lower triangle is read) by the default [`Backend`].
+/// All eigenvalues and eigenvectors of a symmetric matrix (only its lower triangle is read) by the default [`Backend`]; to the bit the same on any
+/// number of threads ([`Backend::Faer`]).
 ///
 /// # Errors
 /// A matrix that is not square, holds NaN or infinity, or on which the iteration does not converge.
@@ -111,11 +112,13 @@ fn faer_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
     let solved = if n < PARALLEL_FROM {
         solve(faer::Par::Seq)
     } else {
+        // The order of sums follows from the number of shares that the work is cut into, whoever does them: as it is the same everywhere, so is the
+        // result.
         // The reduction to tridiagonal form meets twice a column: workers that stay awake between meetings take 19 ms at d = 784
         // where the pool's sleeping ones take 40 and a single thread takes 27. Spinning longer than this (some 0.2 ms) gains nothing
         // on an idle machine, and on a busy one keeps the worker that is waited for from running.
         spindle::SPIN_LIMIT.store(4096, std::sync::atomic::Ordering::Relaxed);
-        spindle::with_lock(rayon::current_num_threads(), || solve(faer::Par::rayon(0)))
+        spindle::with_lock(SHARES, || solve(faer::Par::rayon(SHARES)))
     };
     solved.map_err(|_| no_convergence(n))?;
     values.mapv_inplace(|v| 0.0 - v);
@@ -124,6 +127,9 @@ fn faer_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
 
 /// From here on two threads gain.
 const PARALLEL_FROM: usize = 384;
+
+/// How many shares a parallel eigenproblem is cut into, on any number of threads; more threads than that are not used.
+const SHARES: usize = 8;
 
 /// By `-A` too, for the order.
 #[cfg(feature = "lapack")]
@@ -230,6 +236,22 @@ mod tests {
     #[test]
     fn large_matrix_on_all_threads() {
         assert_eigen(&random_cov(PARALLEL_FROM, 150, 9), Backend::Faer);
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        for d in [PARALLEL_FROM - 1, PARALLEL_FROM, 500] {
+            let a = random_cov(d, d - 100, 4);
+            let on = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let e = pool.install(|| symmetric_eigen_with(Backend::Faer, a.view()).unwrap());
+                (e.values, e.vectors)
+            };
+            let one = on(1);
+            for threads in [2, 3, SHARES + 1] {
+                assert!(on(threads) == one, "d = {d} on {threads} threads");
+            }
+        }
     }
 
     /// Problems that share the pool wait for each other's workers, and must not wait for ever.

@@ -5,6 +5,7 @@ use super::element::Element;
 use super::program::{Param, Program};
 use crate::error::{Error, Result};
 use crate::file::input;
+use crate::file::sums;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -12,15 +13,39 @@ use std::path::{Path, PathBuf};
 /// The name of the weights in a folder.
 pub const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
+/// The SHA-256 of every file of a training run's checkpoint, in its folder.
+pub const SUMS: &str = "training/SHA256SUMS";
+
+/// The checkpoint of a training run that a model's folder is, or lies in as an average of the weights or as the network alone.
+fn checkpoint_of(folder: &Path) -> Option<PathBuf> {
+    let folder = folder.canonicalize().ok()?;
+    folder.ancestors().take(3).find(|f| f.join("training/state.json").is_file()).map(Path::to_owned)
+}
+
+/// The checkpoint that a model's folder is of, where an older version wrote it, without the sums by which damage is found.
+pub fn without_sums(folder: &Path) -> Option<PathBuf> {
+    checkpoint_of(folder).filter(|checkpoint| !checkpoint.join(SUMS).is_file())
+}
+
+/// Holds a model of a training run's checkpoint to the sums it was written with, if it has any.
+fn verify(folder: &Path) -> Result<()> {
+    let Some(checkpoint) = checkpoint_of(folder).filter(|checkpoint| checkpoint.join(SUMS).is_file()) else { return Ok(()) };
+    let inner = folder.canonicalize().ok();
+    let within = inner.as_deref().and_then(|inner| inner.strip_prefix(&checkpoint).ok()).unwrap_or(Path::new(""));
+    let within: String = within.components().map(|part| format!("{}/", part.as_os_str().to_string_lossy())).collect();
+    sums::verify(&checkpoint, &checkpoint.join(SUMS), &within)
+}
+
 /// A folder's config, and where its weights lie: a diffusers pipeline with a `unet` folder, or that folder itself.
 ///
 /// # Errors
-/// A folder without a config; a config that is refused.
+/// A folder without a config; a config that is refused; a file of a training run's checkpoint that has changed since it was written.
 pub fn open(folder: &Path) -> Result<(UNetConfig, PathBuf)> {
     let unet = [folder.join("unet"), folder.to_owned()].into_iter().find(|f| f.join("config.json").is_file());
     let unet = unet.ok_or_else(|| {
         Error::file(folder, "holds neither config.json nor unet/config.json", "pass a diffusers pipeline or a UNet2DModel folder")
     })?;
+    verify(folder)?;
     Ok((UNetConfig::read(&unet.join("config.json"))?, unet.join(WEIGHTS)))
 }
 

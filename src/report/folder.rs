@@ -1,8 +1,12 @@
-//! Writing a folder of results so that nobody ever sees half of one.
+//! Writing a folder of results so that nobody ever sees half of one, and nobody loses what is theirs.
 
+use super::gpu;
 use crate::error::{Error, Result};
+use crate::file::{lock::Lock, sums};
+use serde_json::{Map, Value};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,13 +56,70 @@ impl Staging {
         fs::write(&path, bytes).map_err(|e| unwritable(&self.target.join(name), e))
     }
 
+    /// Refuses names in the target, files or folders, that hold something which no earlier report has written. What can be refused is so before
+    /// anything is computed.
+    ///
+    /// # Errors
+    /// The first file in the way, by name.
+    pub fn claim<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let known = Known::read(&self.target);
+        names.into_iter().try_for_each(|name| self.ours(name, &known))
+    }
+
+    /// Whether the file or folder of this name may be replaced: all that it holds is known, or to the bit what takes its place.
+    fn ours(&self, name: &str, known: &Known) -> Result<()> {
+        let path = self.target.join(name);
+        let files: Vec<String> = match path.symlink_metadata() {
+            Err(_) => return Ok(()),
+            Ok(_) if path.is_dir() => {
+                sums::files(&path).map_err(|e| unwritable(&path, e))?.into_iter().map(|file| format!("{name}/{file}")).collect()
+            }
+            Ok(_) => vec![name.to_owned()],
+        };
+        for file in files {
+            let there = self.target.join(&file);
+            let same = || fs::read(&there).ok().zip(fs::read(self.aside.path().join(&file)).ok()).is_some_and(|(a, b)| a == b);
+            if !known.has(&file) && !same() {
+                return Err(Error::file(
+                    &there,
+                    "is in the way, and no report has written it",
+                    "move it elsewhere, or choose another --out",
+                ));
+            }
+            if fs::metadata(&there).is_ok_and(|m| m.permissions().readonly()) {
+                return Err(Error::file(&there, "is read-only", "make it writable, or choose another --out"));
+            }
+        }
+        Ok(())
+    }
+
     /// Moves everything into place; a folder of the same name is replaced whole, so no stale file stays in it.
     ///
-    /// Folders move before files: `index.html`, which refers to them, comes last.
+    /// `manifest.json` is first, with the names of all files of this and of earlier reports in `files`, by which a later report knows them. Then
+    /// come folders, then files: `index.html`, which refers to them, is last. Reports that end at one time publish one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::claim`], before anything is moved; a folder that can't be written.
     pub fn publish(self) -> Result<()> {
+        let _lock = Lock::wait(&self.target)?;
         let read = fs::read_dir(self.aside.path()).and_then(|d| d.collect::<std::io::Result<Vec<_>>>());
-        let mut entries: Vec<PathBuf> = read.map_err(|e| unwritable(&self.target, e))?.iter().map(fs::DirEntry::path).collect();
+        let entries = read.map_err(|e| unwritable(&self.target, e))?;
+        let known = Known::read(&self.target);
+        for entry in &entries {
+            self.ours(&entry.file_name().to_string_lossy(), &known)?;
+        }
+        let mut files: BTreeSet<String> = known.files.into_iter().filter(|file| self.target.join(file).is_file()).collect();
+        files.extend(sums::files(self.aside.path()).map_err(|e| unwritable(&self.target, e))?);
+        files.insert(MANIFEST.into());
+        let path = self.aside.path().join(MANIFEST);
+        let mut manifest =
+            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok()).unwrap_or_default();
+        manifest.insert(FILES.into(), files.into_iter().collect());
+        fs::write(&path, format!("{:#}\n", Value::from(manifest))).map_err(|e| unwritable(&path, e))?;
+
+        let mut entries: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|p| *p != path).collect();
         entries.sort_by_key(|p| (p.is_file(), p.clone()));
+        entries.insert(0, path);
         let replaced =
             tempfile::Builder::new().prefix(REPLACED).tempdir_in(&self.target).map_err(|e| unwritable(&self.target, e))?;
         let _lock = locked(replaced.path());
@@ -71,6 +132,56 @@ impl Staging {
             fs::rename(&from, &to).map_err(|e| unwritable(&to, e))?;
         }
         Ok(())
+    }
+}
+
+/// The file that says what made a report, and which files it has.
+pub const MANIFEST: &str = "manifest.json";
+
+/// The manifest's list of files.
+const FILES: &str = "files";
+
+/// The files of a folder that reports have written.
+struct Known {
+    files: BTreeSet<String>,
+    /// Folders of a report of a version that listed no files: what has the ending of a chapter's file is one.
+    unlisted: Vec<String>,
+}
+
+impl Known {
+    /// By the manifest of a folder; nothing where it is missing or someone else's.
+    fn read(target: &Path) -> Self {
+        let mut known = Self::listed(target);
+        known.files.extend(gpu::shown_again(&target.join("gpu")).iter().map(|name| format!("gpu/{name}")));
+        known
+    }
+
+    fn listed(target: &Path) -> Self {
+        let manifest =
+            fs::read(target.join(MANIFEST)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).unwrap_or_default();
+        let texts = |list: &Value, of: fn(&Value) -> Option<&str>| {
+            list.as_array().into_iter().flatten().filter_map(of).map(str::to_owned).collect::<Vec<_>>()
+        };
+        if manifest.get("tweedie").is_none() {
+            return Self { files: BTreeSet::new(), unlisted: vec![] };
+        }
+        if let Some(files) = manifest.get(FILES) {
+            return Self { files: texts(files, Value::as_str).into_iter().collect(), unlisted: vec![] };
+        }
+        let mut unlisted = texts(&manifest["experiments"], |e| e["name"].as_str());
+        if manifest.get("kind").is_some() {
+            // A comparison has a folder for each of its chapters, and names none.
+            let folders = fs::read_dir(target).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
+            unlisted.extend(folders.map(|e| e.file_name().to_string_lossy().into_owned()));
+        }
+        Self { files: [MANIFEST, "index.html"].map(String::from).into(), unlisted }
+    }
+
+    fn has(&self, file: &str) -> bool {
+        let chapters = ["svg", "png", "csv", "json", "html"];
+        let ended = |name: &str| name.rsplit_once('.').is_some_and(|(_, ending)| chapters.contains(&ending));
+        let older = || file.split_once('/').is_some_and(|(folder, name)| self.unlisted.iter().any(|f| f == folder) && ended(name));
+        self.files.contains(file) || older()
     }
 }
 
@@ -157,25 +268,105 @@ mod tests {
         names
     }
 
+    /// What a report with these files does to a folder.
+    fn published(target: &Path, files: &[(&str, &str)]) -> Result<()> {
+        let staging = Staging::new(target)?;
+        files.iter().try_for_each(|(name, content)| staging.write(name, content))?;
+        staging.write(MANIFEST, "{\"tweedie\": \"0\"}")?;
+        staging.publish()
+    }
+
     #[test]
     fn nothing_is_seen_before_it_is_published_and_nothing_stale_after() {
         let target = tempfile::tempdir().unwrap();
-        fs::create_dir(target.path().join("x")).unwrap();
-        fs::write(target.path().join("x/stale.svg"), "old").unwrap();
+        published(target.path(), &[("x/stale.svg", "old"), ("y/kept.svg", "kept")]).unwrap();
         fs::write(target.path().join("other.md"), "kept").unwrap();
 
         let abandoned = Staging::new(target.path()).unwrap();
         abandoned.write("x/new.svg", "new").unwrap();
         drop(abandoned);
-        assert_eq!(names(target.path()), ["other.md", "x"]);
+        assert_eq!(names(target.path()), ["manifest.json", "other.md", "x", "y"]);
         assert_eq!(names(&target.path().join("x")), ["stale.svg"]);
 
-        let staging = Staging::new(target.path()).unwrap();
-        staging.write("x/new.svg", "new").unwrap();
-        staging.write("index.html", "page").unwrap();
-        staging.publish().unwrap();
-        assert_eq!(names(target.path()), ["index.html", "other.md", "x"]);
+        published(target.path(), &[("x/new.svg", "new"), ("index.html", "page")]).unwrap();
+        assert_eq!(names(target.path()), ["index.html", "manifest.json", "other.md", "x", "y"]);
         assert_eq!(names(&target.path().join("x")), ["new.svg"]);
+        // What is gone is not listed; what an earlier report wrote still is.
+        let manifest: Value = serde_json::from_slice(&fs::read(target.path().join(MANIFEST)).unwrap()).unwrap();
+        assert_eq!(manifest["tweedie"], "0");
+        published(target.path(), &[("y/new.svg", "new")]).unwrap();
+        let manifest: Value = serde_json::from_slice(&fs::read(target.path().join(MANIFEST)).unwrap()).unwrap();
+        assert_eq!(manifest[FILES], serde_json::json!(["index.html", "manifest.json", "x/new.svg", "y/kept.svg", "y/new.svg"]));
+    }
+
+    #[test]
+    fn what_no_report_has_written_is_never_replaced() {
+        let target = tempfile::tempdir().unwrap();
+        let put = |name: &str, content: &str| {
+            fs::create_dir_all(target.path().join(name).parent().unwrap()).unwrap();
+            fs::write(target.path().join(name), content).unwrap();
+        };
+        let refused = |files: &[(&str, &str)], file: &str| {
+            let before = sums::of(target.path()).unwrap();
+            let staging = Staging::new(target.path()).unwrap();
+            let claimed = staging.claim(files.iter().map(|f| f.0.split('/').next().unwrap())).unwrap_err().to_string();
+            drop(staging);
+            let message = published(target.path(), files).unwrap_err().to_string();
+            assert_eq!(claimed, message);
+            let problem = "is in the way, and no report has written it; move it elsewhere, or choose another --out";
+            assert_eq!(message, format!("{}: {problem}", target.path().join(file).display()));
+            assert_eq!(before, sums::of(target.path()).unwrap());
+        };
+        // In a folder without a report: a chapter's name, the page, a manifest of something else.
+        put("x/deep/thesis.txt", "mine");
+        refused(&[("x/a.svg", "a"), ("index.html", "page")], "x/deep/thesis.txt");
+        fs::remove_dir_all(target.path().join("x")).unwrap();
+        put("index.html", "mine");
+        refused(&[("x/a.svg", "a"), ("index.html", "page")], "index.html");
+        fs::remove_file(target.path().join("index.html")).unwrap();
+        put(MANIFEST, "{\"files\": [\"index.html\", \"manifest.json\"]}");
+        refused(&[(MANIFEST, "")], MANIFEST);
+        fs::remove_file(target.path().join(MANIFEST)).unwrap();
+        // In one with a report: a file put among its own. The same bits are no loss.
+        published(target.path(), &[("x/a.svg", "a"), ("index.html", "page")]).unwrap();
+        put("x/b.svg", "mine");
+        refused(&[("x/b.svg", "b")], "x/b.svg");
+        published(target.path(), &[("x/b.svg", "mine")]).unwrap();
+        assert_eq!(names(&target.path().join("x")), ["b.svg"]);
+    }
+
+    #[test]
+    fn a_report_of_an_older_version_is_known_by_its_chapters() {
+        let target = tempfile::tempdir().unwrap();
+        let old =
+            [("x/a.svg", "a"), ("index.html", "old"), (MANIFEST, "{\"tweedie\": \"0\", \"experiments\": [{\"name\": \"x\"}]}")];
+        fs::create_dir_all(target.path().join("x")).unwrap();
+        old.iter().for_each(|(name, content)| fs::write(target.path().join(name), content).unwrap());
+        fs::write(target.path().join("x/thesis.txt"), "mine").unwrap();
+        assert!(published(target.path(), &[("x/b.svg", "b")]).is_err());
+        fs::remove_file(target.path().join("x/thesis.txt")).unwrap();
+        published(target.path(), &[("x/b.svg", "b"), ("index.html", "new")]).unwrap();
+        assert_eq!(names(&target.path().join("x")), ["b.svg"]);
+    }
+
+    #[test]
+    fn reports_that_end_at_one_time_are_both_whole() {
+        let target = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for k in 0..4 {
+                let target = target.path();
+                scope.spawn(move || {
+                    for _ in 0..10 {
+                        let (a, b) = (format!("x/{k}"), format!("y{k}/a"));
+                        published(target, &[(&a, "a"), (&b, "b"), ("index.html", &k.to_string())]).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(names(target.path()), ["index.html", "manifest.json", "x", "y0", "y1", "y2", "y3"]);
+        assert_eq!(names(&target.path().join("x")).len(), 1);
+        let known = Known::read(target.path()).files;
+        assert!((0..4).all(|k| known.contains(&format!("y{k}/a"))), "{known:?}");
     }
 
     #[test]

@@ -17,6 +17,15 @@ pub const FOLDER: &str = "reports/gpu";
 
 /// The same in the checkout that the program was built from: the report shows what lies there, wherever it runs and is written to.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/reports/gpu");
+/// What a run writes into its folder.
+const FILES: [&str; 5] = ["gpu.json", "checks.csv", "speeds.csv", "parts.csv", "index.html"];
+
+/// Of those in the folder of a page's chapter, the ones that it need not keep: the chapter shows them again, or they are an emulator's.
+pub fn shown_again(chapter: &Path) -> &'static [&'static str] {
+    let Ok(Some(there)) = Results::read(chapter) else { return &[] };
+    let again = || last_run().is_ok_and(|shown| shown.as_ref() == Some(&there));
+    if there.device.contains("emulator") || again() { &FILES } else { &[] }
+}
 
 /// Everything that a run found, as `gpu.json` holds it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -130,6 +139,23 @@ impl Results {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
                 Error::file(&path, format!("is no result of `tweedie gpu`: {e}"), "remove it, and run `just gpu` again")
             }),
+        }
+    }
+
+    /// Refuses a folder in which files of a run would replace someone else's.
+    ///
+    /// # Errors
+    /// The first of them, where there is no `gpu.json` of a run's.
+    pub fn claim(folder: &Path) -> Result<()> {
+        if matches!(Self::read(folder), Ok(Some(_))) {
+            return Ok(());
+        }
+        match FILES.map(|name| folder.join(name)).into_iter().find(|path| path.exists()) {
+            None => Ok(()),
+            Some(path) => {
+                let mend = "move it elsewhere, or choose another --out";
+                Err(Error::file(&path, "is in the way, and no `tweedie gpu` has written it", mend))
+            }
         }
     }
 

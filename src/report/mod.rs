@@ -247,7 +247,7 @@ pub fn run(options: &Options) -> Result<Summary> {
     let start = Instant::now();
     let experiments = select(&options.names)?;
     // What can be refused is refused before anything is computed.
-    drop(Staging::new(&options.out)?);
+    Staging::new(&options.out)?.claim(experiments.iter().map(|e| e.name).chain(["index.html", folder::MANIFEST]))?;
     let settings = experiments.iter().map(|e| (e.settings)()).collect::<Result<Vec<_>>>()?;
     let key = |k: usize| {
         let (program, name) = (manifest::program(), experiments[k].name);
@@ -298,7 +298,7 @@ pub fn run(options: &Options) -> Result<Summary> {
         "experiments": (0..experiments.len()).map(of).collect::<Vec<_>>(),
     });
     manifest.extend(run.as_object().cloned().unwrap_or_default());
-    staging.write("manifest.json", pretty(&manifest.into()))?;
+    staging.write(folder::MANIFEST, pretty(&manifest.into()))?;
     staging.publish()?;
     progress.clear();
     Ok(Summary {

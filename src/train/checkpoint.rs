@@ -9,9 +9,11 @@
 //! | `ema-.../` | a model's folder for each average of the weights |
 //! | `training/first.safetensors`, `second.safetensors` | AdamW's averages, under the parameters' names |
 //! | `training/state.json` | steps done, the settings, importance sampling's averages |
+//! | `training/SHA256SUMS` | the SHA-256 of all the other files, as `sha256sum -c` reads it |
 //!
-//! There is no state of generators or loaders: draws are a function of the seed and the step. A checkpoint is written as `step-N.tmp`,
-//! synced, and renamed; then `latest` is replaced; then older ones go. Whenever a run is killed, `latest` names a whole checkpoint.
+//! There is no state of generators or loaders: draws are a function of the seed and the step. A checkpoint is written under another name,
+//! synced, and renamed; then `latest` is replaced; then older ones go. Whenever a run is killed, `latest` names a whole checkpoint. A folder
+//! `step-N` that is no checkpoint is never touched.
 
 use super::ema::Profile;
 use super::loader::Data;
@@ -20,8 +22,8 @@ use super::times::{Importance, PARTS};
 use super::trainer::Trainer;
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::file::{self, input};
-use crate::nn::checkpoint::{WEIGHTS, read, to_bytes};
+use crate::file::{self, input, sums};
+use crate::nn::checkpoint::{SUMS, WEIGHTS, read, to_bytes};
 use crate::nn::element::Element;
 use crate::nn::pipeline;
 use serde::{Deserialize, Serialize};
@@ -48,13 +50,17 @@ fn refused<'a>(path: &'a Path, what: &'a str) -> impl Fn(std::io::Error) -> Erro
 /// Saves a run into a folder of checkpoints, and keeps the newest `keep`. The result is the checkpoint's folder.
 ///
 /// # Errors
-/// A folder that can't be written or has no room left; what it held before is then still there.
+/// A folder that can't be written or has no room left, one in which something else has the checkpoint's name; what it held before is then still
+/// there.
 pub fn save<T: Element>(trainer: &mut Trainer<T>, folder: &Path, keep: usize) -> Result<PathBuf> {
     trainer.sync()?;
     let name = name(trainer.steps_done());
-    let (whole, aside) = (folder.join(&name), folder.join(format!("{name}.tmp")));
+    let (whole, aside) = (folder.join(&name), file::aside(&folder.join(format!("{name}.tmp"))));
     std::fs::create_dir_all(folder).map_err(refused(folder, "cannot be made"))?;
     if latest(folder)?.as_deref() != Some(&whole) {
+        if whole.exists() && !is_checkpoint(&whole) {
+            return Err(Error::file(&whole, "is in the way of a checkpoint, and is none", "move it elsewhere"));
+        }
         clear(&aside)?;
         if let Err(e) = write(trainer, &aside) {
             // What is left is no use, and may be what fills the disk.
@@ -68,19 +74,12 @@ pub fn save<T: Element>(trainer: &mut Trainer<T>, folder: &Path, keep: usize) ->
         file::write(&folder.join(LATEST), name.as_bytes())?;
         sync(folder);
     }
-    let mut others: Vec<(u64, PathBuf)> = vec![];
-    for entry in std::fs::read_dir(folder).map_err(refused(folder, "cannot be read"))?.filter_map(|entry| entry.ok()) {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        match (step_of(&name), name.strip_suffix(".tmp").and_then(step_of)) {
-            (Some(step), _) if step < trainer.steps_done() => others.push((step, entry.path())),
-            // Of a run that was killed while it saved.
-            (_, Some(_)) => clear(&entry.path())?,
-            _ => {}
-        }
-    }
-    others.sort();
+    let mut others: Vec<(u64, PathBuf)> = checkpoints(folder)?;
+    others.retain(|(step, _)| *step < trainer.steps_done());
     let gone = others.len().saturating_sub(keep.max(1) - 1);
     others.into_iter().take(gone).try_for_each(|(_, path)| clear(&path))?;
+    // Of a run that was killed while it saved.
+    file::sweep(folder);
     Ok(whole)
 }
 
@@ -89,12 +88,51 @@ pub fn save<T: Element>(trainer: &mut Trainer<T>, folder: &Path, keep: usize) ->
 /// # Errors
 /// A folder that can't be read or written.
 pub(super) fn back_to(folder: &Path, step: u64) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(refused(folder, "cannot be read"))?.filter_map(|entry| entry.ok()) {
-        if step_of(&entry.file_name().to_string_lossy()).is_some_and(|other| other > step) {
-            clear(&entry.path())?;
-        }
+    for (_, later) in checkpoints(folder)?.into_iter().filter(|(other, _)| *other > step) {
+        clear(&later)?;
     }
     file::write(&folder.join(LATEST), name(step).as_bytes())
+}
+
+/// The checkpoints in a folder by their steps.
+fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(vec![]),
+        entries => entries.map_err(refused(folder, "cannot be read"))?,
+    };
+    let numbered = |path: PathBuf| Some((step_of(path.file_name()?.to_str()?)?, path));
+    let mut found: Vec<_> =
+        entries.filter_map(|entry| numbered(entry.ok()?.path())).filter(|(_, path)| is_checkpoint(path)).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a folder is a checkpoint, whole or damaged, and no folder of someone's that has the name of one.
+fn is_checkpoint(folder: &Path) -> bool {
+    folder.join("training/state.json").is_file()
+}
+
+/// The newest checkpoint of a folder that is whole, whatever `latest` says.
+///
+/// # Errors
+/// A folder that can't be read; one with checkpoints of which none is whole.
+pub fn newest_whole(folder: &Path) -> Result<Option<PathBuf>> {
+    let found = checkpoints(folder)?;
+    let mut damage = None;
+    for (_, path) in found.into_iter().rev() {
+        match whole(&path) {
+            Ok(()) => return Ok(Some(path)),
+            Err(e) => damage = damage.or(Some(e)),
+        }
+    }
+    damage.map_or(Ok(None), Err)
+}
+
+/// Holds all files of a checkpoint to the sums that it was written with, if it has any.
+fn whole(checkpoint: &Path) -> Result<()> {
+    state(checkpoint)?;
+    let sums = checkpoint.join(SUMS);
+    if sums.is_file() { sums::verify(checkpoint, &sums, "") } else { Ok(()) }
 }
 
 fn name(step: u64) -> String {
@@ -102,14 +140,11 @@ fn name(step: u64) -> String {
 }
 
 fn step_of(name: &str) -> Option<u64> {
-    name.strip_prefix("step-")?.parse().ok()
+    name.strip_prefix("step-")?.parse().ok().filter(|step| self::name(*step) == name)
 }
 
 fn clear(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(refused(folder, "cannot be removed")(e)),
-        _ => Ok(()),
-    }
+    file::remove_folder(folder).map_err(refused(folder, "cannot be removed"))
 }
 
 /// Asks the system to keep a folder's names through a loss of power; where it can't, a kill of the process still does no harm.
@@ -134,7 +169,9 @@ fn write<T: Element>(trainer: &Trainer<T>, folder: &Path) -> Result<()> {
         importance: trainer.importance.as_ref().map(|i| i.mean_square.iter().map(|x| x.is_finite().then_some(*x)).collect()),
     };
     let text = serde_json::to_string_pretty(&state).map_err(|e| Error::file(folder, e, "report this as a bug"))?;
-    file::write(&training.join("state.json"), text.as_bytes())
+    file::write(&training.join("state.json"), text.as_bytes())?;
+    let sums = sums::of(folder).map_err(refused(folder, "cannot be read"))?;
+    file::write(&folder.join(SUMS), sums.as_bytes())
 }
 
 /// The newest checkpoint of a folder, if it has one.
@@ -181,12 +218,13 @@ fn state(checkpoint: &Path) -> Result<State> {
 /// Goes on from a checkpoint on this device, as if the run had never stopped.
 ///
 /// # Errors
-/// A checkpoint that is damaged; settings other than those it was made with, by the key (there may be more steps, and how often the run is
-/// saved, validated and sampled may change).
+/// A checkpoint that is damaged, or not to the bit what was written; settings other than those it was made with, by the key (there may be
+/// more steps, and how often the run is saved, validated and sampled may change).
 pub fn resume<T: Element>(checkpoint: &Path, settings: Settings, data: Data, place: &Place) -> Result<Trainer<T>> {
     let training = checkpoint.join("training");
     let path = training.join("state.json");
     let bad = |problem: String| Error::file(&path, problem, "resume from another checkpoint: write its name into `latest`");
+    whole(checkpoint)?;
     let state = state(checkpoint)?;
     if let Some(key) = settings.departs_from(&state.settings) {
         let allowed = if key == "steps" { format!("at least {}", state.settings.steps) } else { "what the run began with".into() };

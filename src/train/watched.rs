@@ -3,7 +3,7 @@
 use super::{Data, Settings, Trainer, checkpoint};
 use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::file;
+use crate::file::{self, lock::Lock};
 use crate::nn::checkpoint::{WEIGHTS, read};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,6 +39,9 @@ pub fn watched(
     told: &dyn Fn(u64),
     mut look: impl FnMut(u64, &Trainer<f32>, &[f32]) -> Result<()>,
 ) -> Result<(Trainer<f32>, Vec<f64>)> {
+    // Where another process is at the same training, this one keeps nothing.
+    let lock = folder.and_then(|folder| std::fs::create_dir_all(folder).ok().and_then(|()| Lock::take(folder).ok()));
+    let folder = folder.filter(|_| lock.is_some());
     // A checkpoint that can't be used is one that was never written.
     let found = folder.and_then(|folder| resumed(folder, recipe, stops).ok().flatten());
     let Run { mut trainer, mut kept, earlier } = match found {

@@ -72,6 +72,7 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
             return Err(Error::domain("part of the run", format!("'{part}'"), PARTS.join(", "), mend));
         }
     }
+    Results::claim(&args.out)?;
     let (start, limit) = (Instant::now(), Duration::from_secs(args.limit));
     let settings: Settings = toml::from_str(include_str!("../../../experiments/gpu.toml"))
         .map_err(|e| Error::file("experiments/gpu.toml", crate::error::suggested(e), "restore the file"))?;

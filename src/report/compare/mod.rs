@@ -7,6 +7,7 @@ mod settings;
 mod source;
 
 use super::folder::Staging;
+use super::folder::{MANIFEST, Staging};
 use super::foreign::Foreign;
 use super::page::{self, Block, Chapter, Colophon, File};
 use super::{Profile, pretty, write_site};
@@ -83,6 +84,10 @@ pub fn run(options: &Options) -> Result<Summary> {
         let mend = "choose another folder with --out";
         return Err(Error::domain("--out", options.out.display(), "a folder that is not compared", mend));
     }
+    // Its chapters' names follow from what is compared, which may be refused: until then no folder is made.
+    if options.out.is_dir() {
+        Staging::new(&options.out)?.claim(["index.html", MANIFEST])?;
+    }
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{spinner} {msg} [{bar:24}] {pos}/{len} {elapsed}");
     bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
@@ -117,7 +122,7 @@ pub fn run(options: &Options) -> Result<Summary> {
         "within_tolerance": beyond.is_empty(),
         "beyond": beyond,
     });
-    staging.write("manifest.json", pretty(&document))?;
+    staging.write(MANIFEST, pretty(&document))?;
     document["found"] = part.document;
     staging.publish()?;
     bar.finish_and_clear();
