@@ -4,7 +4,7 @@ use super::{Settings, stacked, windows};
 use crate::data::photographs::Photograph;
 use crate::error::Result;
 use crate::evidence::Evidence;
-use crate::experiment::mean_and_stderr;
+use crate::experiment::{least, mean_and_stderr};
 use crate::law::random_field::RandomField;
 use crate::law::{Gaussian, Law};
 use crate::math::matmul::matmul;
@@ -256,12 +256,12 @@ impl Components {
             )
             .because("four standard errors, of the scatter about both lines"),
             Evidence::at_least(
-                "share of the detail in colour that is grey, less that of the patches' means: in standard errors",
-                (grey_share[1] - grey_share[0]) / jackknife(&without),
-                2.0,
+                "share of the detail in colour that is grey, less that of the patches' means: the least with any one photograph left out",
+                least(without),
+                0.0,
                 0.0,
             )
-            .because("two standard errors, from leaving out each photograph in turn"),
+            .because("hue is the coarser where detail is greyer than means; no single photograph decides it"),
         ];
         Ok(Self {
             count: data.nrows(),
@@ -297,16 +297,6 @@ fn shares_of_grey(patches: &Array2<f64>) -> [f64; 2] {
         (0..pixels).for_each(|i| add(&mut rest, [0, 1, 2].map(|c| x[c * pixels + i] - mean[c]), 1.0 / pixels as f64));
     }
     [means[0] / means[1], rest[0] / rest[1]]
-}
-
-/// Standard error of an estimate, from its values with one of the groups left out each time.
-///
-/// # Source
-/// Efron and Stein 1981, "The jackknife estimate of variance".
-fn jackknife(without: &[f64]) -> f64 {
-    let n = without.len() as f64;
-    let mean = without.iter().sum::<f64>() / n;
-    ((n - 1.0) / n * without.iter().map(|v| (v - mean).powi(2)).sum::<f64>()).sqrt()
 }
 
 /// What the first k components of the other photographs lack of the variance that a photograph's own hold, mean over the photographs.
