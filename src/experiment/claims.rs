@@ -30,6 +30,11 @@ impl Embedded for Settings {
     const FILE: &'static str = "claims.toml";
     const TEXT: &'static str = include_str!("../../experiments/claims.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        self
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         vec![([self.quick, self.full].iter().all(|e| e.seeds > 0), "quick, full: seeds: at least 1")]
     }
@@ -54,7 +59,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that are not valid.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    let settings = Settings::embedded()?;
+    let settings: Settings = context.settings()?;
     let seeds = context.profile.of(settings.quick, settings.full).seeds;
     let (all, recorded) = (claims::all().collect::<Vec<_>>(), Recorded::built_in());
     let done = AtomicUsize::new(0);

@@ -5,7 +5,7 @@ use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
-use crate::exact::receptive_field::receptive_field;
+use crate::exact::receptive_field::{high_noise_field, receptive_field};
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
@@ -15,7 +15,7 @@ use crate::sample::{sample, trajectory};
 use crate::train::validation::{Level, Validation};
 use crate::train::watched::watched;
 use crate::train::{Data, Settings as Recipe, Trainer, samples};
-use ndarray::{Array1, Array2, ArrayView2, Axis, s};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
 /// What `experiments/digits-unet.toml` holds.
@@ -71,6 +71,12 @@ pub struct Effort {
 impl Embedded for Settings {
     const FILE: &'static str = "digits-unet.toml";
     const TEXT: &'static str = include_str!("../../experiments/digits-unet.toml");
+
+    #[cfg(test)]
+    fn least(self) -> Self {
+        let quick = Effort { steps: 2, levels: 2, trajectories: 11, trajectory_steps: 4, fields: 2 };
+        Self { quick, snapshots: vec![1], samples: self.shown, ..self }
+    }
 
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
@@ -145,9 +151,14 @@ pub fn recipe() -> Result<Recipe> {
 /// # Errors
 /// Settings or a recipe that do not parse; a training that does not stay finite.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    let settings = Settings::embedded()?;
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let mut recipe = recipe()?;
+    #[cfg(test)]
+    if context.profile == super::Profile::Least {
+        recipe.network.block_out_channels.fill(8);
+        recipe.network.norm_num_groups = 4;
+    }
     recipe.seed = context.seed;
     recipe.steps = effort.steps;
     recipe.samples.count = settings.samples;
@@ -181,7 +192,8 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let levels = [of("train"), of("held-out")];
     let evidence = checks(&levels);
     let drawn = samples::grid(&trainer, trainer.best_params())?;
-    let samples = Samples::new(&drawn.select(Axis(0), &in_turn(drawn.nrows(), network.classes())), &exact);
+    let in_order = drawn.select(Axis(0), &in_turn(drawn.nrows(), network.classes()));
+    let samples = Samples::new(&in_order, &exact, settings.trajectory_sigmas[1], &noise.child(5));
     let trajectories = Trajectories::new(&settings, effort, &network, &exact, &noise.child(3))?;
     let receptive = Receptive::new(&settings, effort, &network, &exact, &noise.child(4))?;
     network.failure()?;
@@ -222,11 +234,15 @@ fn checks([train, held_out]: &[Vec<Level>; 2]) -> Vec<Evidence> {
     let off = |l: &Level| (l.edm_sigma / 0.5).ln().abs();
     if let Some(l) = held_out.iter().min_by(|a, b| off(a).total_cmp(&off(b))) {
         let wiener = l.wiener.unwrap_or(f64::NAN);
-        let what = format!("held-out digits, σ = {:.2}: loss of the network over the Wiener filter's", l.edm_sigma);
-        evidence.push(Evidence::new(what, l.network / wiener, 0.5, 0.5).because("below 1: it has learnt more than the covariance"));
-        let what =
-            format!("held-out digits, σ = {:.2}: loss of the network over that of the memory of all training digits", l.edm_sigma);
-        evidence.push(Evidence::new(what, l.network / l.exact, 0.5, 0.5).because("below 1: it has not just learnt them by heart"));
+        let what = format!("trained network, held-out digits, σ = {:.2}: loss over the Wiener filter's", l.edm_sigma);
+        evidence
+            .push(Evidence::at_most(what, l.network / wiener, 1.0, 0.0).because("below 1 it has learnt more than the covariance"));
+        let what = format!(
+            "trained network, held-out digits, σ = {:.2}: loss over that of the memory of all training digits",
+            l.edm_sigma
+        );
+        evidence
+            .push(Evidence::at_most(what, l.network / l.exact, 1.0, 0.0).because("below 1 it has not just learnt them by heart"));
     }
     evidence
 }
@@ -273,11 +289,12 @@ impl Learning {
         self.half = falling.map(|(l, produced)| (l.sqrt(), last_crossing(&self.steps, produced, l.sqrt()))).collect();
         let reached: Vec<(f64, f64)> = self.half.iter().copied().filter(|h| h.1.is_finite()).collect();
         let n = reached.len() as f64;
-        let what = format!("rank correlation of a component's variance with the step at which it is half learnt, {n} components");
+        let what = format!(
+            "trained network: rank correlation of a component's variance with the step at which it is half learnt, {n} components"
+        );
         let why = "negative by more than three standard errors of no correlation, 1/√(n − 1)";
         let bound = -3.0 / (n - 1.0).sqrt();
-        self.evidence =
-            vec![Evidence::new(what, rank_correlation(&reached), 0.5 * (bound - 1.0), 0.5 * (1.0 + bound)).because(why)];
+        self.evidence = vec![Evidence::at_most(what, rank_correlation(&reached), bound, 0.0).because(why)];
         self
     }
 }
@@ -331,21 +348,55 @@ pub struct Samples {
     pub distances: Vec<f64>,
     /// The same from every held-out digit: how near two different digits come.
     pub between_digits: Vec<f64>,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
 }
 
 impl Samples {
-    fn new(drawn: &Array2<f64>, exact: &Exact) -> Self {
+    /// `left` is the noise with which a digit known by heart would come.
+    fn new(drawn: &Array2<f64>, exact: &Exact, left: f64, noise: &Noise) -> Self {
         let nearest = |x: &Array2<f64>| exact.memory.points().select(Axis(0), &exact.memory.nearest(x.view(), 1.0));
         let distances = |x: &Array2<f64>| {
             (x - &nearest(x)).rows().into_iter().map(|r| (r.dot(&r) / r.len() as f64).sqrt()).collect::<Vec<f64>>()
         };
-        Self {
-            nearest: nearest(drawn),
-            distances: distances(drawn),
-            between_digits: distances(&exact.held_out),
-            drawn: drawn.clone(),
-        }
+        let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+        let blurred = Law::sample(&exact.gaussian, drawn.nrows(), noise);
+        let own = distances(drawn);
+        let gaussian = "the same of as many draws of the Gaussian of the training digits: more than mean and covariance is learnt";
+        let evidence = vec![
+            Evidence::at_most(
+                "trained network: energy distance of its samples from the held-out digits",
+                energy_distance(drawn, &exact.held_out),
+                energy_distance(&blurred, &exact.held_out),
+                0.0,
+            )
+            .because(gaussian),
+            Evidence::at_most(
+                "trained network: distance of a sample from the nearest training digit, mean",
+                mean(&own),
+                mean(&distances(&blurred)),
+                0.0,
+            )
+            .because(gaussian),
+            Evidence::at_least("trained network: the same, with a memory's as the bound", mean(&own), left, 0.0)
+                .because("a digit known by heart comes with the noise of the last level of the trajectories, and no more"),
+        ];
+        Self { nearest: nearest(drawn), distances: own, between_digits: distances(&exact.held_out), drawn: drawn.clone(), evidence }
     }
+}
+
+/// `2 E|x - y| - E|x - x'| - E|y - y'|` of two sets of rows: 0 for one law, above 0 for two.
+///
+/// # Source
+/// Székely and Rizzo 2013, "Energy statistics: a class of statistics based on distances".
+fn energy_distance(x: &Array2<f64>, y: &Array2<f64>) -> f64 {
+    let mean = |a: &Array2<f64>, b: &Array2<f64>, pairs: usize| {
+        let of = |a: ArrayView1<f64>| b.rows().into_iter().map(|b| (&a - &b).mapv(|v| v * v).sum().sqrt()).sum::<f64>();
+        a.rows().into_iter().map(of).sum::<f64>() / pairs as f64
+    };
+    // Of a set with itself, pairs of different rows.
+    let within = |x: &Array2<f64>| mean(x, x, x.nrows() * (x.nrows() - 1));
+    2.0 * mean(x, y, x.nrows() * y.nrows()) - within(x) - within(y)
 }
 
 /// Trajectories of the PF-ODE from shared noise: of the network, of the Gaussian in closed form, of the training digits themselves.
@@ -361,6 +412,8 @@ pub struct Trajectories {
     pub strips: [Array2<f64>; 3],
     /// The first trajectories at every level: states of the same three, each (filmed, 64).
     pub film: [Vec<Array2<f64>>; 3],
+    /// Checks.
+    pub evidence: Vec<Evidence>,
 }
 
 impl Trajectories {
@@ -383,6 +436,19 @@ impl Trajectories {
             let gap = |v: &f64| (v / want).ln().abs();
             (0..sigmas.len()).min_by(|a, b| gap(&sigmas[*a]).total_cmp(&gap(&sigmas[*b]))).expect("at least two levels")
         };
+        // Where the largest component is as large as the noise; of a flow that knows the mean alone, states stay in proportion to the noise.
+        let k = nearest(&exact.gaussian.variances()[0].sqrt());
+        let plain = (&x - &mean) * (sigmas[k] / from) + &mean;
+        let apart = |a: &Array2<f64>| (energy(&(a - &by_gaussian[k])) / energy(&(&by_gaussian[k] - &mean))).sqrt();
+        let evidence = vec![
+            Evidence::at_most(
+                format!("trained network: distance of its states from the Gaussian's at σ = {:.2}, relative", sigmas[k]),
+                apart(&by_network[k]),
+                apart(&plain),
+                0.0,
+            )
+            .because("that of a flow that knows the mean digit alone: the covariance leads the network there"),
+        ];
         let picked: Vec<usize> = settings.strip_sigmas.iter().map(nearest).collect();
         let strip = |states: &[Array2<f64>]| {
             let rows: Vec<_> = picked.iter().map(|k| states[*k].row(settings.strip_draw)).collect();
@@ -395,6 +461,7 @@ impl Trajectories {
             strips: [strip(&by_network), strip(&by_gaussian), strip(&by_memory)],
             strip_sigmas: picked.iter().map(|k| sigmas[*k]).collect(),
             sigmas,
+            evidence,
         })
     }
 }
@@ -412,6 +479,8 @@ pub struct Receptive {
     pub cosine: Vec<f64>,
     /// Root mean square over states of what varies in the network's row, over the size of the mean row: 0 for a linear denoiser.
     pub spread: Vec<f64>,
+    /// Checks.
+    pub evidence: Vec<Evidence>,
 }
 
 impl Receptive {
@@ -433,7 +502,22 @@ impl Receptive {
             rows[0].row_mut(k).assign(&mean);
             rows[1].row_mut(k).assign(&wiener);
         }
-        Ok(Self { states: effort.fields, sigmas: settings.receptive_sigmas.clone(), rows, cosine, spread })
+        // The lowest and the highest level, each with the field that belongs to the other end.
+        let alike = |a: ArrayView1<f64>, b: ArrayView1<f64>| a.dot(&b) / (a.dot(&a) * b.dot(&b)).sqrt();
+        let sigmas = &settings.receptive_sigmas;
+        let order = |a: &usize, b: &usize| sigmas[*a].total_cmp(&sigmas[*b]);
+        let (low, high) = ((0..n).min_by(order).unwrap_or(0), (0..n).max_by(order).unwrap_or(0));
+        let single = Array1::from_shape_fn(64, |i| f64::from(u8::from(i == pixel)));
+        let wide = high_noise_field(&exact.gaussian, &[pixel])?;
+        let against = |k: usize, other: ArrayView1<f64>, why: &str| {
+            let what = format!("trained network, σ = {}: cosine of its field with the Wiener filter's", sigmas[k]);
+            Evidence::at_least(what, cosine[k], alike(other, rows[1].row(k)), 0.0).because(why)
+        };
+        let evidence = vec![
+            against(low, wide.row(0), "the cosine that the covariance's row has with it, the field of high noise"),
+            against(high, single.view(), "the cosine that the single pixel has with it, the field of low noise"),
+        ];
+        Ok(Self { states: effort.fields, sigmas: sigmas.clone(), rows, cosine, spread, evidence })
     }
 }
 

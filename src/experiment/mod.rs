@@ -27,6 +27,10 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
+    /// As little as the checks allow: what the tests run.
+    #[cfg(test)]
+    #[value(skip)]
+    Least,
     /// Enough to see everything.
     Quick,
     /// Finer grids and more draws.
@@ -37,6 +41,9 @@ impl Profile {
     /// What belongs to it.
     pub fn of<T>(self, quick: T, full: T) -> T {
         match self {
+            // Its settings hold it where a quick run's effort stands.
+            #[cfg(test)]
+            Profile::Least => quick,
             Profile::Quick => quick,
             Profile::Full => full,
         }
@@ -46,6 +53,8 @@ impl Profile {
 impl std::fmt::Display for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            #[cfg(test)]
+            Profile::Least => "least",
             Profile::Quick => "quick",
             Profile::Full => "full",
         })
@@ -69,6 +78,19 @@ impl Context<'_> {
     pub fn training(&self, name: &str) -> Option<PathBuf> {
         self.trainings.map(|folder| folder.join(name))
     }
+
+    /// An experiment's settings: those that the program was built with, or what is least of them.
+    ///
+    /// # Errors
+    /// As [`Embedded::parse`].
+    pub fn settings<S: Embedded>(&self) -> Result<S> {
+        let settings = S::embedded()?;
+        match self.profile {
+            #[cfg(test)]
+            Profile::Least => Ok(settings.least()),
+            _ => Ok(settings),
+        }
+    }
 }
 
 /// An experiment's settings: a strict TOML file in `experiments/`, which the program is built with.
@@ -80,6 +102,10 @@ pub trait Embedded: Serialize + DeserializeOwned {
 
     /// What its values have to keep, and whether they do.
     fn rules(&self) -> Vec<(bool, &'static str)>;
+
+    /// The same with as little effort, as that of a quick run, as leaves every check its meaning: for the tests.
+    #[cfg(test)]
+    fn least(self) -> Self;
 
     /// The parts that have rules of their own, held to them.
     ///
@@ -143,6 +169,22 @@ fn mean_and_stderr(x: &[f64]) -> [f64; 2] {
 /// The number farthest from 0, NaN being farther than any.
 fn farthest(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().fold(0.0, |m: f64, v| if m.is_nan() || v.abs() <= m.abs() { m } else { v })
+}
+
+/// The smallest number; NaN where one is.
+fn least(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(f64::INFINITY, |m, v| if m.is_nan() || m <= v { m } else { v })
+}
+
+/// Mean of some numbers over its standard error: of differences of pairs, how sure their sign is.
+fn in_errors(x: impl IntoIterator<Item = f64>) -> f64 {
+    let [mean, stderr] = mean_and_stderr(&x.into_iter().collect::<Vec<f64>>());
+    mean / stderr
+}
+
+/// Squared length of each row.
+fn squares(x: &Array2<f64>) -> Vec<f64> {
+    x.rows().into_iter().map(|r| r.dot(&r)).collect()
 }
 
 /// Sum of squares.

@@ -59,6 +59,11 @@ impl Embedded for Settings {
     const FILE: &'static str = "samplers.toml";
     const TEXT: &'static str = include_str!("../../experiments/samplers.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        Self { quick: Effort { evaluations: vec![5, 10, 50] }, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
         let known = |names: &[String]| names.iter().all(|n| SAMPLERS.iter().any(|e| e.name == n));
@@ -107,7 +112,7 @@ impl Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a grid that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    let settings = Settings::embedded()?;
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(&settings.quick, &settings.full);
     let bench = Bench::new()?;
     let step = |k: usize, what: &str| (context.progress)(k, 4, what);

@@ -102,6 +102,7 @@ fn samples(n: &Numbers) -> Section {
                     histogram,
                 )],
             ),
+            Block::Evidence(s.evidence.clone()),
         ],
     )
 }
@@ -255,6 +256,8 @@ fn trajectories(n: &Numbers) -> Section {
     let t = &n.trajectories;
     let row = |x| states(x, &t.strip_sigmas);
     let [network, gaussian, memory] = &t.strips;
+    /// Relative distance that is called close.
+    const CLOSE: f64 = 0.05;
     const NAMES: [&str; 3] = ["network", "Gaussian, closed form", "training digits"];
     let frame = |k: usize| Pictures {
         title: String::new(),
@@ -268,10 +271,12 @@ fn trajectories(n: &Numbers) -> Section {
         "trajectories",
         "Where the noise leads it",
         vec![
-            p(
-                "From the same noise, the network's probability-flow trajectory, the closed form of the Gaussian law, and that of the training digits. Down to $\\sigma \\approx 3$ the closed form might as well be the \
-                 network: half of the way in log-noise is drawn by mean and covariance. Below, the network takes its own way.",
-            ),
+            p(format!(
+                "From the same noise, the network's probability-flow trajectory, the closed form of the Gaussian law, and that of the training digits. Down to $\\sigma = {}$ the closed form is within {} of the \
+                 network's states: so far the way is drawn by mean and covariance. Below, the network takes its own way.",
+                plain((t.sigmas[t.distances[0].iter().take_while(|d| **d <= CLOSE).count().max(1) - 1] * 10.0).round() / 10.0),
+                chapter::percent(CLOSE)
+            )),
             figure(
                 "strips",
                 "One draw of noise taken to data three ways. States are divided by $\\sqrt{1 + \\sigma^2}$ for display.",
@@ -305,6 +310,7 @@ fn trajectories(n: &Numbers) -> Section {
                     ],
                 )],
             ),
+            Block::Evidence(t.evidence.clone()),
         ],
     )
 }
@@ -355,6 +361,7 @@ fn receptive(n: &Numbers) -> Section {
                     ),
                 ],
             ),
+            Block::Evidence(r.evidence.clone()),
         ],
     )
 }

@@ -494,24 +494,3 @@ fn models(n: &Numbers) -> Section {
         ],
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::elbo::{Settings, compute_with};
-    use crate::experiment::{Embedded, Profile};
-
-    #[test]
-    fn the_chapter_holds() {
-        let mut settings = Settings::embedded().unwrap();
-        settings.quick.trajectories = 8192;
-        let context = Context { profile: Profile::Quick, seed: 5, progress: &|_, _, _| {}, trainings: None };
-        let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new());
-        let failed: Vec<_> = chapter.evidence().filter(|e| !e.holds()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
-        assert!(chapter.evidence().count() >= 40 && chapter.figures().count() >= 9);
-        for figure in chapter.figures() {
-            assert!(figure.alt.len() >= 40, "{}", figure.id);
-        }
-    }
-}

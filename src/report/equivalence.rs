@@ -585,24 +585,3 @@ fn trained(n: &Numbers) -> Section {
         ],
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::equivalence::{Effort, Settings, compute_with};
-    use crate::experiment::{Embedded, Profile};
-
-    /// All that is exact holds, however little the networks are trained: checks at one noise level need the whole training.
-    #[test]
-    fn the_chapter_holds() {
-        let mut settings = Settings::embedded().unwrap();
-        let short = Effort { levels: 9, runs: 16, spiral_steps: 2, spiral_draws: 16, train_steps: 2, judged: 16 };
-        (settings.quick, settings.stochastic_steps, settings.judged_levels) = (short, 600, 3);
-        let context = Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {}, trainings: None };
-        let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new()).unwrap();
-        let exact: Vec<_> = chapter.evidence().filter(|e| !e.what.contains("σ/α =")).collect();
-        let failed: Vec<_> = exact.iter().filter(|e| !e.holds()).collect();
-        assert!(failed.is_empty() && exact.len() >= 24, "{failed:?}");
-        assert!(chapter.figures().count() >= 7);
-    }
-}

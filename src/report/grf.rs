@@ -230,26 +230,3 @@ fn samples(n: &Numbers) -> Section {
         ],
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::evidence::Evidence;
-    use crate::experiment::grf::{Effort, Settings, compute_with};
-    use crate::experiment::{Embedded, Profile};
-
-    /// All that is exact holds, however little the network is trained; how good it gets is for the whole run to say.
-    #[test]
-    fn the_chapter_holds() {
-        let mut settings = Settings::embedded().unwrap();
-        settings.quick = Effort { train_steps: 3, draws: 16, samples: 16 };
-        settings.judged_levels = 3;
-        let context = Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {}, trainings: None };
-        let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new());
-        let trained = |e: &&Evidence| e.what.starts_with("trained");
-        let failed: Vec<_> = chapter.evidence().filter(|e| !trained(e) && !e.holds()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
-        assert_eq!((chapter.evidence().count(), chapter.evidence().filter(trained).count()), (6, 2));
-        assert!(chapter.figures().count() >= 4);
-    }
-}

@@ -6,6 +6,7 @@ use super::page::{Block, Chapter, Section, Table};
 use super::style::{BLUE, Colour, GREEN, MUTED, ORANGE, VERMILION};
 use crate::error::Result;
 use crate::experiment::Context;
+use crate::experiment::guidance::{Curve, EDM_STEPS, Map, Numbers, compute};
 use crate::experiment::guidance::{Curve, Map, Numbers, compute};
 use crate::math::{larger, smaller};
 use ndarray::Array2;
@@ -133,7 +134,8 @@ fn line(n: &Numbers) -> Section {
                 "v_{\\text{tilted}} = \\Big(\\frac{1-w}{u} + \\frac{w}{c}\\Big)^{-1}, \\qquad v_{\\text{produced}} = u^{1-w}\\, c^{\\,w}",
             ),
             p(format!(
-                "For a class of a quarter of the data's variance and $w = 2$ that is {} against {}. They agree at $w = 0$, at $w = 1$, and where the class is exactly as wide as the data: nowhere else.",
+                "For the narrow class, with {} of the data's variance, and $w = 2$ that is {} against {}. They agree at $w = 0$, at $w = 1$, and where the class is exactly as wide as the data: nowhere else.",
+                plain(s.narrow),
                 plain(two(&narrow[0])),
                 plain(two(&narrow[1])),
             )),
@@ -225,7 +227,7 @@ fn plane(n: &Numbers) -> Section {
             figure(
                 "laws",
                 "The tilted law and the law that is produced, by scale; each picture has its own scale of grey.",
-                "Two rows of four density pictures. The tilted law at scales 1, 2 and 4 keeps both blobs of the class and only trims their right side. The produced law thins the nearer blob at scale 2 and has lost it at scale 4, with the other one squeezed to its outer edge.",
+                "Two rows of four density pictures. The tilted law keeps both blobs of the class and only trims their right side. The produced law thins the nearer blob and at the largest scale has lost it, with the other one squeezed to its outer edge.",
                 vec![pictures(
                     n,
                     "",
@@ -366,7 +368,7 @@ fn listening(n: &Numbers) -> Section {
             figure(
                 "digits",
                 "The same ten draws of noise, one for each digit from 0 to 9. First row: what the class's own law makes of them. Below: the model that does not always listen, at growing scales. At $w = 0$ the label plays no part.",
-                "Eight rows of ten small digits. The first row shows 0 to 9. At scale 0 the digits do not follow the label; at 1 some are wrong; from 2 or 3 on nearly all are right; at 8 and 12 they are right but harsh, with black strokes and hard white holes.",
+                "Eight rows of ten small digits. The first row shows 0 to 9. At scale 0 the digits do not follow the label; at 1 some are wrong; at larger scales nearly all are right; at the largest they are right but harsh, with black strokes and hard white holes.",
                 vec![digits("", "asked for", (0..10).map(|c| c.to_string()).collect(), rows, Tone::Ink)],
             ),
             p(format!(
@@ -384,7 +386,7 @@ fn listening(n: &Numbers) -> Section {
             figure(
                 "sweet-spot",
                 &format!("{} samples a scale. Distances are root mean square, to the sample that the class's own law makes of the same noise, over the classes' own deviation.", d.draws),
-                "Four plots against the guidance scale: the share of right samples rises from a tenth to one; the distance to the exact samples falls to a minimum near scale 2 or 3 and rises again; the share of pixels beyond the range of the data rises from scale 1 on; the spread of a class falls to a minimum and rises again.",
+                "Four plots against the guidance scale: the share of right samples rises from a tenth to one; the distance to the exact samples falls to a minimum and rises again; the share of pixels beyond the range of the data rises from scale 1 on; the spread of a class falls to a minimum and rises again.",
                 vec![
                     plot(
                         "Of the class asked for",
@@ -433,7 +435,6 @@ fn levels(n: &Numbers) -> Section {
     let (d, s) = (&n.digits, &n.settings.digits);
     let sigmas = || d.cuts.iter().map(|c| c.sigma);
     let axis = || Axis::log("sigma", "noise level σ of the cut");
-    let steps = (18.0 * d.idle_steps).round();
     section(
         "levels",
         "Where in the noise guidance works",
@@ -446,7 +447,7 @@ fn levels(n: &Numbers) -> Section {
             figure(
                 "cuts",
                 "Left: how much the samples change when guidance is left out on one side of a noise level, as a share of what it changes at all. Right: the share of samples that are right.",
-                "Two plots against the noise level of a cut on a logarithmic axis. Leaving guidance out below a level changes nothing up to about level 1 and then rises to 1; leaving it out above starts at 1 and falls. The share of right samples mirrors this.",
+                "Two plots against the noise level of a cut on a logarithmic axis. Leaving guidance out below a level changes nothing at low levels and then rises to 1; leaving it out above starts at 1 and falls. The share of right samples mirrors this.",
                 vec![
                     plot(
                         "Change of the samples",
@@ -469,10 +470,11 @@ fn levels(n: &Numbers) -> Section {
                 ],
             ),
             p(format!(
-                "Below $\\sigma = {}$ guidance changes less than {} of what it changes in all: the class is decided by then, both predictions are the same, and their difference is nothing however large the scale. On EDM's grid of 18 steps {steps} \
+                "Below $\\sigma = {}$ guidance changes less than {} of what it changes in all: the class is decided by then, both predictions are the same, and their difference is nothing however large the scale. On EDM's grid of {EDM_STEPS} steps {} \
                  lie below that, and each of them can save its second evaluation. At the other end there is no such rest: what guidance does in high noise, where it can see no more than the difference of two mean pictures, stays in the sample.",
                 plain(d.idle_below),
                 percent(s.negligible),
+                d.idle_steps,
             )),
             p(
                 "What to take home. Compare at $w = 1$ first: an exact model needs nothing else, so what a larger scale repairs is the model's fault and can be repaired in the model. Choose the scale by what is lost (modes, contrast), for \

@@ -398,27 +398,3 @@ fn counts(n: &Numbers) -> Section {
         ],
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::latent::{Effort, Settings, compute_with};
-    use crate::experiment::{Embedded, Profile};
-
-    #[test]
-    fn the_chapter_holds() {
-        let settings = Settings::embedded().unwrap();
-        let settings = Settings {
-            quick: Effort { draws: settings.pictures, samples: 400 },
-            followed_sizes: vec![2, 61],
-            budgets: vec![2],
-            most_steps: 32,
-            ..settings
-        };
-        let context = Context { profile: Profile::Quick, seed: 5, progress: &|_, _, _| {}, trainings: None };
-        let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new());
-        let failed: Vec<_> = chapter.evidence().filter(|e| !e.holds()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
-        assert!(chapter.evidence().count() >= 21 && chapter.figures().count() == 8);
-    }
-}

@@ -322,9 +322,9 @@ fn write_files(staging: &Staging, chapter: &Chapter, drawn: &Drawn) -> Result<()
     for file in chapter.files() {
         staging.write(&format!("{}/{}", chapter.name, file.name), &file.content)?;
     }
-    let evidence = chapter
-        .evidence()
-        .map(|e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "why": e.why, "ok": e.holds()}));
+    let evidence = chapter.evidence().map(
+        |e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "side": e.side, "why": e.why, "ok": e.holds()}),
+    );
     staging.write(&format!("{}/checks.json", chapter.name), pretty(&evidence.collect::<Vec<_>>().into()))?;
     chapter.drawings().collect::<Vec<_>>().into_par_iter().try_for_each(|(stem, drawing)| {
         let path = format!("{}/{stem}", chapter.name);
@@ -394,6 +394,25 @@ mod tests {
         assert_eq!(left, ["digits-theory", "index.html", "manifest.json"].map(String::from).into());
         let manifest: Value = serde_json::from_str(&std::fs::read_to_string(out.path().join("manifest.json")).unwrap()).unwrap();
         assert_eq!(manifest["experiments"][0]["settings"]["steps"], 1000);
+    }
+
+    /// All that is exact or a matter of chance holds with little effort; what a network must be trained for is named so, and for a whole run to say.
+    #[test]
+    fn the_checks_of_every_chapter_hold() {
+        let (mut failed, mut earned) = (Vec::new(), Vec::new());
+        for experiment in EXPERIMENTS {
+            let begin = Instant::now();
+            let context = experiment::Context { profile: Profile::Least, seed: 1, progress: &|_, _, _| {}, trainings: None };
+            let chapter = (experiment.run)(&context).unwrap_or_else(|e| panic!("{}: {e}", experiment.name));
+            let (trained, exact): (Vec<_>, Vec<_>) = chapter.evidence().partition(|e| e.what.starts_with("trained"));
+            failed.extend(exact.iter().filter(|e| !e.holds()).map(|e| format!("{}: {e:?}", experiment.name)));
+            assert!(experiment.name == "gpu" || !exact.is_empty(), "{} checks nothing", experiment.name);
+            earned.extend((!trained.is_empty()).then_some((experiment.name, trained.len())));
+            assert!(chapter.figures().all(|f| f.alt.len() >= 40 && !f.drawings.is_empty()), "{}", experiment.name);
+            println!("{}: {} checks, {:.1} s", experiment.name, exact.len(), begin.elapsed().as_secs_f64());
+        }
+        assert!(failed.is_empty(), "{failed:#?}");
+        assert_eq!(earned, [("digits-unet", 9), ("equivalence", 3), ("grf", 2)]);
     }
 
     #[test]

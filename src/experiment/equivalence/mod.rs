@@ -94,6 +94,12 @@ impl Embedded for Settings {
     const FILE: &'static str = "equivalence.toml";
     const TEXT: &'static str = include_str!("../../../experiments/equivalence.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        let quick = Effort { levels: 9, runs: 16, spiral_steps: 2, spiral_draws: 16, train_steps: 2, judged: 16 };
+        Self { quick, stochastic_steps: 600, judged_levels: 3, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
         let inside = |t: f64| t > 0.0 && t < 1.0;
@@ -164,14 +170,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a path that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    compute_with(Settings::embedded()?, context)
-}
-
-/// Runs the experiment with other settings.
-///
-/// # Errors
-/// As [`compute`].
-pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let images = crate::data::load("digits")?.images;

@@ -215,15 +215,20 @@ impl Measured {
                 tol_level,
             )
             .because(why),
-            Evidence::new("over all levels, plain losses: least cosine of a gradient with that of x0", least_cosine, 0.0, 0.99)
-                .because("they point elsewhere: one would mean that they do not"),
-            Evidence::new(
-                "raw output re-read as another target: whether the re-weighted losses differ",
-                f64::from(u8::from(reread_apart > 0.1)),
-                1.0,
+            Evidence::at_least(
+                "over all levels, plain losses: largest angle of a gradient with that of x0, degrees",
+                least_cosine.acos().to_degrees(),
+                1e3 * (2.0 * tol).sqrt().to_degrees(),
                 0.0,
             )
-            .because("by more than a tenth: these are different functions"),
+            .because("they point elsewhere, by a thousand times what rounding could turn them"),
+            Evidence::at_least(
+                "raw output re-read as another target: largest relative difference of the re-weighted losses from that of x0",
+                reread_apart,
+                1e3 * tol,
+                0.0,
+            )
+            .because("these are different functions; a thousand times the rounding of one"),
         ];
         Ok(Self { params: params.len(), batch: n, losses, sigmas, ratios, evidence })
     }
@@ -341,18 +346,18 @@ impl Trained {
                 5.0,
             )
             .because("they are orthogonal, so that risks are least risk plus excess; the largest of 44"),
-            Evidence::new(
-                format!("σ/α = {lo}: excess of the ε-network over that of the x₀-network"),
+            Evidence::at_most(
+                format!("trained networks, σ/α = {lo}: excess of the ε-network over that of the x₀-network"),
                 excess[1][first] / excess[0][first],
-                0.0,
                 1.0,
+                0.0,
             )
             .because("below 1: little noise is easier to name than to subtract"),
-            Evidence::new(
-                format!("σ/α = {hi}: excess of the x₀-network over that of the ε-network"),
+            Evidence::at_most(
+                format!("trained networks, σ/α = {hi}: excess of the x₀-network over that of the ε-network"),
                 excess[0][last] / excess[1][last],
-                0.0,
                 1.0,
+                0.0,
             )
             .because("below 1: what is left of the data is easier to name than all of the noise"),
         ];

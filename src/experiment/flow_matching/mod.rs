@@ -119,6 +119,11 @@ impl Embedded for Settings {
     const FILE: &'static str = "flow-matching.toml";
     const TEXT: &'static str = include_str!("../../../experiments/flow-matching.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        Self { quick: Effort { draws: 200, digit_draws: 10 }, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let (s, l, p, d) = (self, &self.line, &self.plane, &self.digits);
         let range = |r: [f64; 2]| 0.0 < r[0] && r[0] < r[1] && r[1].is_finite();
@@ -164,7 +169,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a grid that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    let settings = Settings::embedded()?;
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = crate::math::noise::Noise::new(context.seed);
     let step = |k: usize, what: &str| (context.progress)(k, 4, what);

@@ -1,12 +1,12 @@
 //! Handwritten digits, a Gaussian a class, and a conditional model that does not always listen to its label.
 
-use super::{DigitsSettings, Effort, energy, level};
+use super::{DigitsSettings, Effort, energy, farthest, in_errors, least, level, squares};
 use crate::diffusion::Path;
 use crate::error::{Error, Result};
 use crate::evidence::Evidence;
-use crate::law::Gaussian;
 use crate::law::conditional::Guided;
 use crate::law::mixture::Mixture;
+use crate::law::{Gaussian, Law};
 use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing};
@@ -17,6 +17,9 @@ use ndarray::{Array1, Array2, Axis, s};
 use rayon::prelude::*;
 
 const CLASSES: usize = 10;
+
+/// Steps of EDM's own grid for small images.
+pub const EDM_STEPS: usize = 18;
 
 /// What one scale makes of all draws of noise.
 #[derive(Clone, Debug)]
@@ -59,8 +62,8 @@ pub struct Digits {
     pub cuts: Vec<Cut>,
     /// Largest level below which leaving guidance out changes next to nothing.
     pub idle_below: f64,
-    /// Share of the steps of EDM's grid of 18 that lie below it.
-    pub idle_steps: f64,
+    /// How many steps of EDM's grid of [`EDM_STEPS`] lie below it.
+    pub idle_steps: usize,
     /// Samples of each scale.
     pub draws: usize,
     /// Checks.
@@ -90,12 +93,14 @@ impl Digits {
         let of = |w: f64| settings.scales.iter().position(|v| *v == w).map_or(0, |k| k);
         let (without, with) = (&all[of(1.0)], &all[of(settings.cut_scale)]);
         let change = |x: &Array2<f64>| (energy(&(x - with)) / energy(&(without - with))).sqrt();
+        let mut changes = Vec::new();
         let cuts = settings
             .cuts
             .iter()
             .map(|sigma| {
                 let (above, below) =
                     (guided(settings.cut_scale, (*sigma, f64::INFINITY))?, guided(settings.cut_scale, (0.0, *sigma))?);
+                changes.push(squares(&(&above - with)));
                 Ok(Cut {
                     sigma: *sigma,
                     below: change(&above),
@@ -105,9 +110,9 @@ impl Digits {
             })
             .collect::<Result<Vec<_>>>()?;
         let idle_below = cuts.iter().take_while(|c| c.below <= settings.negligible).map(|c| c.sigma).last().unwrap_or(0.0);
-        let edm = Grid::new(Spacing::Karras, 18).points(&Path::EDM)?;
-        let idle_steps = edm[..18].iter().filter(|p| p.sigma < idle_below).count() as f64 / 18.0;
-        let evidence = scene.evidence(&outcomes, &cuts, &exact, &all[0])?;
+        let edm = Grid::new(Spacing::Karras, EDM_STEPS).points(&Path::EDM)?;
+        let idle_steps = edm[..EDM_STEPS].iter().filter(|p| p.sigma < idle_below).count();
+        let evidence = scene.evidence(&outcomes, &changes, &exact, &all, &noise.child(0))?;
         let exact = scene.first(&exact);
         Ok(Self { exact, outcomes, cuts, idle_below, idle_steps, draws: CLASSES * scene.draws, evidence })
     }
@@ -150,23 +155,32 @@ impl<'a> Scene<'a> {
         x.select(Axis(0), &(0..CLASSES).map(|c| c * self.draws).collect::<Vec<_>>())
     }
 
-    fn right(&self, x: &Array2<f64>) -> f64 {
+    /// Of each sample, 1 if it is most probably of the class that was asked for; as many samples of each class.
+    fn judged(&self, x: &Array2<f64>) -> Vec<f64> {
         let r = self.law.responsibilities(x.view(), &level(self.settings.judged_at));
-        let is_right = |i: &usize| {
-            let asked = i / self.draws;
-            (0..CLASSES).all(|c| c == asked || r[[*i, c]] < r[[*i, asked]])
+        let is_right = |i: usize| {
+            let asked = i * CLASSES / x.nrows();
+            f64::from((0..CLASSES).all(|c| c == asked || r[[i, c]] < r[[i, asked]]))
         };
-        (0..x.nrows()).filter(is_right).count() as f64 / x.nrows() as f64
+        (0..x.nrows()).map(is_right).collect()
+    }
+
+    fn right(&self, x: &Array2<f64>) -> f64 {
+        self.judged(x).iter().sum::<f64>() / x.nrows() as f64
+    }
+
+    /// Squared distance of each sample from the mean of its class's samples.
+    fn spread(&self, x: &Array2<f64>) -> Vec<f64> {
+        let around = |c: usize| {
+            let rows = x.slice(s![c * self.draws..(c + 1) * self.draws, ..]);
+            squares(&(&rows - &rows.mean_axis(Axis(0)).unwrap_or_default()))
+        };
+        (0..CLASSES).flat_map(around).collect()
     }
 
     fn outcome(&self, scale: f64, x: &Array2<f64>, exact: &Array2<f64>) -> Outcome {
         let variance = |c: usize| self.law.components()[c].variances().sum();
         let total: f64 = (0..CLASSES).map(variance).sum::<f64>() * self.draws as f64;
-        let around = |c: usize| {
-            let rows = x.slice(s![c * self.draws..(c + 1) * self.draws, ..]);
-            let mean = rows.mean_axis(Axis(0)).unwrap_or_default();
-            energy(&(&rows - &mean))
-        };
         // Of n draws about their own mean one is lost.
         let kept = (self.draws as f64 - 1.0).max(1.0) / self.draws as f64;
         Outcome {
@@ -175,63 +189,107 @@ impl<'a> Scene<'a> {
             right: self.right(x),
             distance: (energy(&(x - exact)) / total).sqrt(),
             beyond: x.iter().filter(|v| v.abs() > 1.0).count() as f64 / x.len() as f64,
-            spread: ((0..CLASSES).map(around).sum::<f64>() / (kept * total)).sqrt(),
+            spread: (self.spread(x).iter().sum::<f64>() / (kept * total)).sqrt(),
         }
     }
 
-    fn evidence(&self, outcomes: &[Outcome], cuts: &[Cut], exact: &Array2<f64>, free: &Array2<f64>) -> Result<Vec<Evidence>> {
-        let truth = |b: bool| f64::from(u8::from(b));
-        let why = "it does or does not";
-        let at = |w: f64| outcomes.iter().find(|o| o.scale == w);
-        let (Some(one), Some(cut)) = (at(1.0), at(self.settings.cut_scale)) else { return Ok(Vec::new()) };
-        let last = &outcomes[outcomes.len() - 1];
+    fn evidence(
+        &self,
+        outcomes: &[Outcome],
+        changes: &[Vec<f64>],
+        exact: &Array2<f64>,
+        all: &[Array2<f64>],
+        noise: &Noise,
+    ) -> Result<Vec<Evidence>> {
+        let place = |w: f64| outcomes.iter().position(|o| o.scale == w);
+        let (Some(one), Some(cut)) = (place(1.0), place(self.settings.cut_scale)) else { return Ok(Vec::new()) };
+        let last = outcomes.len() - 1;
         let without = self.sampled(|c| self.run(c, &self.law))?;
-        let largest = (free - &without).iter().map(|v| v.abs()).fold(0.0, larger);
+        let gap = farthest((&all[0] - &without).iter().copied());
+        let n = CLASSES * self.draws;
+        let pairs = format!("three standard errors, of {n} pairs from the same noise");
+
+        // Fresh draws of the classes, judged likewise.
+        let fresh = 200;
+        let drawn = self.sampled(|c| Ok(Law::sample(&self.law.components()[c], fresh, &noise.child(c as u64))))?;
+        let known = self.right(&drawn);
+        // One more of either kind, so that a share of 1 is not taken to be sure.
+        let doubt = (known * (1.0 - known)).max(1.0 / fresh as f64);
+        let own = 4.0 * (doubt * (1.0 / n as f64 + 1.0 / (CLASSES * fresh) as f64)).sqrt();
         let miss = self.settings.missed;
-        let expected = 1.0 - miss * 0.9;
-        let n = (CLASSES * self.draws) as f64;
-        let share = "share of right samples at w = 1: 1 less nine tenths of the misses";
-        let tol = 4.0 * (expected * (1.0 - expected) / n).sqrt();
-        let nearest = outcomes.iter().filter(|o| o.scale >= 1.0).min_by(|a, b| a.distance.total_cmp(&b.distance));
-        let inside = nearest.is_some_and(|o| o.scale > 1.0 && o.scale < last.scale);
-        let least = outcomes.iter().filter(|o| o.scale >= 1.0).min_by(|a, b| a.spread.total_cmp(&b.spread));
-        let rising = outcomes.iter().filter(|o| o.scale >= 1.0).collect::<Vec<_>>();
+        let expected = 1.0 - miss * (1.0 - 1.0 / CLASSES as f64);
+        let tol = 4.0 * (expected * (1.0 - expected) / n as f64).sqrt();
+
+        let (flags, flags_cut) = (self.judged(&all[one]), self.judged(&all[cut]));
+        let more = flags_cut.iter().zip(&flags).map(|(a, b)| a - b);
+        // How much more both ends have than the scale between that has least, in standard errors of pairs.
+        let dip = |of: &dyn Fn(&Array2<f64>) -> Vec<f64>| {
+            let each: Vec<Vec<f64>> = all[one..].iter().map(of).collect();
+            let total = |k: &usize| each[*k].iter().sum::<f64>();
+            let best = (1..each.len() - 1).min_by(|a, b| total(a).total_cmp(&total(b)))?;
+            let over = |end: usize| in_errors(each[end].iter().zip(&each[best]).map(|(e, b)| e - b));
+            Some(least([over(0), over(each.len() - 1)]))
+        };
+        let dip = |of: &dyn Fn(&Array2<f64>) -> Vec<f64>| dip(of).unwrap_or(f64::NAN);
+        let beyond: Vec<Vec<f64>> = all[one..]
+            .iter()
+            .map(|x| x.rows().into_iter().map(|r| r.iter().filter(|v| v.abs() > 1.0).count() as f64).collect())
+            .collect();
+        let rise = beyond.windows(2).map(|p| in_errors(p[1].iter().zip(&p[0]).map(|(a, b)| a - b)));
+        let falls = changes.windows(2).map(|p| in_errors(p[0].iter().zip(&p[1]).map(|(low, high)| low - high)));
+        let ends = format!("w = 1 and w = {}", outcomes[last].scale);
         Ok(vec![
-            Evidence::new("w = 0: samples against those of the unconditional law, largest gap", largest, 0.0, 1e-9)
+            Evidence::new("w = 0: samples against those of the unconditional law, largest gap", gap, 0.0, 1e-9)
                 .because("rounding along the steps"),
-            Evidence::new("the class's own samples that are of the class", self.right(exact), 1.0, 0.05)
-                .because("classes overlap a little"),
-            Evidence::new(share, one.right, expected, tol).because("4 standard errors"),
             Evidence::new(
-                format!("more samples are right at w = {} than at w = 1, by a tenth of all (1 if so)", cut.scale),
-                truth(cut.right >= one.right + 0.1),
-                1.0,
+                format!("share of the class's own samples that are of the class, against {} fresh draws", CLASSES * fresh),
+                self.right(exact),
+                known,
+                own,
+            )
+            .because("4 standard errors of both"),
+            Evidence::new(
+                "share of right samples at w = 1, against 1 less the misses that go to another class",
+                outcomes[one].right,
+                expected,
+                tol,
+            )
+            .because("4 standard errors"),
+            Evidence::at_least(
+                format!("share of right samples at w = {} less that at w = 1, in standard errors", outcomes[cut].scale),
+                in_errors(more),
+                3.0,
                 0.0,
             )
-            .because(why),
-            Evidence::new("the distance to the exact samples is least at a scale between (1 if so)", truth(inside), 1.0, 0.0)
-                .because(why),
-            Evidence::new(
-                "pixels beyond black and white rise from scale to scale from w = 1 on (1 if so)",
-                truth(rising.windows(2).all(|p| p[1].beyond > p[0].beyond)),
-                1.0,
+            .because(&pairs),
+            Evidence::at_least(
+                format!("squared distance to the exact samples: {ends}, the lesser, above the least between, in standard errors"),
+                dip(&|x| squares(&(x - exact))),
+                3.0,
                 0.0,
             )
-            .because(why),
-            Evidence::new(
-                "the spread of a class is least at a scale above 1 and below the largest (1 if so)",
-                truth(least.is_some_and(|o| o.scale > 1.0 && o.scale < last.scale)),
-                1.0,
+            .because(&pairs),
+            Evidence::at_least(
+                "pixels beyond black and white: rise from scale to scale from w = 1 on, the least, in standard errors",
+                least(rise),
+                3.0,
                 0.0,
             )
-            .because(why),
-            Evidence::new(
-                "the lower the level from which guidance is left out below, the less is changed (1 if so)",
-                truth(cuts.windows(2).all(|p| p[0].below <= p[1].below + 0.2)),
-                1.0,
+            .because(&pairs),
+            Evidence::at_least(
+                format!("squared spread of a class: {ends}, the lesser, above the least between, in standard errors"),
+                dip(&|x| self.spread(x)),
+                3.0,
                 0.0,
             )
-            .because("up to 0.2: one sample on the border of two classes may fall on either side"),
+            .because(&pairs),
+            Evidence::at_most(
+                "guidance left out below a level: fall of the squared change from level to higher level, the largest, in standard errors",
+                -least(falls.map(|z| -z)),
+                0.0,
+                4.0,
+            )
+            .because("none, but for samples on the border of two classes: four standard errors"),
         ])
     }
 }

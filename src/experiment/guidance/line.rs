@@ -116,10 +116,16 @@ impl Line {
             let what = format!("{name} class, w = 3: produced variance / (u⁻² c³)");
             evidence.push(Evidence::new(what, got / var.powi(3), 1.0, 1e-8).because("the start holds 1e-9 of the signal"));
         }
-        let below = f64::from(tilted_law(&data, &one(s.mean, s.wide)?, improper_from - 1e-6, &CLEAN).is_ok());
-        let above = f64::from(tilted_law(&data, &one(s.mean, s.wide)?, improper_from + 1e-6, &CLEAN).is_err());
-        let what = format!("wide class: tilted law exists just below w = {improper_from} and not above (2 if so)");
-        evidence.push(Evidence::new(what, below + above, 2.0, 0.0).because("it does or does not"));
+        let law = one(s.mean, s.wide)?;
+        let (mut there, mut gone) = (1.0, 2.0 * improper_from);
+        for _ in 0..60 {
+            let middle = 0.5 * (there + gone);
+            *(if tilted_law(&data, &law, middle, &CLEAN).is_ok() { &mut there } else { &mut gone }) = middle;
+        }
+        evidence.push(
+            Evidence::new("wide class: largest scale at which the tilted law exists, by halving", there, improper_from, 1e-12)
+                .because("there its precision, (1 − w)/u + w/c, falls through 0; rounding"),
+        );
         evidence.push(worst(draws));
         Ok(Self { narrow, wide, improper_from, evidence })
     }

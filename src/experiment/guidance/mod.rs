@@ -4,12 +4,12 @@ mod digits;
 mod line;
 mod plane;
 
-use super::{Context, Embedded, energy, geometric, level};
+use super::{Context, Embedded, energy, farthest, geometric, in_errors, least, level, mean_and_stderr, squares};
 use crate::error::Result;
 use crate::sample::registry::SAMPLERS;
 use serde::{Deserialize, Serialize};
 
-pub use digits::{Cut, Digits, Outcome};
+pub use digits::{Cut, Digits, EDM_STEPS, Outcome};
 pub use line::{Curve, Line};
 pub use plane::{Map, Plane, Price};
 
@@ -121,6 +121,11 @@ impl Embedded for Settings {
     const FILE: &'static str = "guidance.toml";
     const TEXT: &'static str = include_str!("../../../experiments/guidance.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        Self { quick: Effort { pixels: 32, flow_steps: 32, draws: 400, digit_draws: 4 }, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let (s, l, p, d) = (self, &self.line, &self.plane, &self.digits);
         let scales = |v: &[f64]| v.len() >= 3 && v[..2] == [0.0, 1.0] && v.windows(2).all(|p| p[0] < p[1]);
@@ -171,7 +176,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a grid that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    let settings = Settings::embedded()?;
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = crate::math::noise::Noise::new(context.seed);
     let step = |k: usize, what: &str| (context.progress)(k, 3, what);

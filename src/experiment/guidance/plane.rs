@@ -1,6 +1,6 @@
 //! A mixture in the plane: the tilted law and the law that guidance produces, both as densities.
 
-use super::{Effort, PlaneSettings, Settings, geometric, level};
+use super::{Effort, PlaneSettings, Settings, farthest, geometric, in_errors, least, level, mean_and_stderr, squares};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
@@ -41,6 +41,11 @@ impl Map {
     /// Half the integral of `|tilted - produced|`: the least share of samples that would have to be moved.
     pub fn total_variation(&self) -> f64 {
         0.5 * self.area * self.tilted.iter().zip(&self.produced).map(|(t, p)| (t - p).abs()).sum::<f64>()
+    }
+
+    /// How far the produced density is off at least: what its mass lacks of 1.
+    fn unsure(&self) -> f64 {
+        (self.mass() - 1.0).abs()
     }
 
     /// Integral of the produced density over the picture.
@@ -119,20 +124,23 @@ impl Plane {
             let what = format!("w = {}: total variation between tilted and produced law", map.scale);
             evidence.push(Evidence::new(what, map.total_variation(), 0.0, 0.005).because("pixels, and a flow of finite steps"));
         }
-        let apart: Vec<f64> = maps.iter().filter(|m| m.scale >= 1.0).map(Map::total_variation).collect();
-        let grows = f64::from(apart.windows(2).all(|p| p[1] > p[0] + 0.05));
-        let what = "from w = 1 on the total variation grows from scale to scale by more than 0.05 (1 if so)";
-        evidence.push(Evidence::new(what, grows, 1.0, 0.0).because("it does or does not"));
-        let farther = f64::from(levels.windows(2).all(|p| p[1].total_variation() > p[0].total_variation()));
-        let what = format!("w = {}: the two laws are farther apart at every lower noise level (1 if so)", s.level_scale);
-        evidence.push(Evidence::new(what, farther, 1.0, 0.0).because("it does or does not"));
+        let guided: Vec<&Map> = maps.iter().filter(|m| m.scale >= 1.0).collect();
+        evidence.push(parting("from w = 1 on: least growth of the total variation from scale to scale".into(), &guided));
+        let what = format!("w = {}: least growth of the total variation from level to lower level", s.level_scale);
+        evidence.push(parting(what, &levels.iter().collect::<Vec<_>>()));
         let end = &ends[scales.iter().position(|w| *w >= largest - 1e-9).unwrap_or(scales.len() - 1)];
         let got = end.rows().into_iter().filter(|x| scene.is_near(*x)).count() as f64 / end.nrows() as f64;
-        let share = maps[maps.len() - 1].shares[1];
-        let tol = 4.0 * (share * (1.0 - share) / end.nrows() as f64).sqrt() + 0.01;
+        let map = &maps[maps.len() - 1];
+        let [tilted, share] = map.shares;
+        let stderr = (share * (1.0 - share) / end.nrows() as f64).sqrt();
         let what = format!("w = {largest}: share of draws in the near part, against the density's");
-        evidence.push(Evidence::new(what, got, share, tol).because("4 standard errors, and pixels"));
-        let price_evidence = price_evidence(&price, s);
+        evidence.push(Evidence::new(what, got, share, 4.0 * stderr + 0.01).because("4 standard errors, and pixels"));
+        let what = format!("w = {largest}: total variation, against what the near part of the draws lacks of the tilted law's");
+        evidence.push(
+            Evidence::at_least(what, map.total_variation(), (tilted - got).abs(), 4.0 * stderr + map.unsure())
+                .because("no event differs by more; 4 standard errors, and what the density's mass lacks of 1"),
+        );
+        let price_evidence = scene.price_evidence(&price, &ends, &noise.child(0))?;
         Ok(Self { classifier, maps, levels, trajectories, price, evidence, price_evidence })
     }
 }
@@ -330,25 +338,88 @@ impl Scene<'_> {
         let tol = 2.0 * ((high / low).ln() / self.steps as f64).powi(4);
         Ok(Evidence::new(what, gap, 0.0, tol).because("2 h⁴, the method's order"))
     }
+
+    /// How alignment and diversity go with the scale from w = 1 on: the tilted law by identities of its own, the produced one by pairs of draws
+    /// from the same starts.
+    fn price_evidence(&self, price: &Price, ends: &[Array2<f64>], noise: &Noise) -> Result<Vec<Evidence>> {
+        let at = level(self.settings.range[0]);
+        let from_one: Vec<usize> = (0..price.scales.len()).filter(|k| price.scales[*k] >= 1.0).collect();
+        let (first, last) = (from_one[0], from_one[from_one.len() - 1]);
+        let (largest, draws) = (price.scales[last], ends[last].nrows());
+        let classified = |x: ArrayView2<f64>| self.law.log_responsibilities(x, &at).column(CLASS).to_owned();
+
+        // The tilted laws are an exponential family: with the scale the mean of ln p(c | x) rises by its variance.
+        let (lattice, _) = self.lattice(at.sigma);
+        let logs = classified(lattice.view());
+        let moments = |w: f64| {
+            let log = self.log_tilted(w, lattice.view(), &at);
+            let most = log.iter().copied().fold(f64::NEG_INFINITY, larger);
+            let share = log.mapv(|l| (l - most).exp());
+            let share = &share / share.sum();
+            let mean = share.dot(&logs);
+            (mean, share.dot(&logs.mapv(|l| (l - mean).powi(2))))
+        };
+        let h = 1e-3;
+        let rate = from_one.iter().map(|k| {
+            let w = price.scales[*k];
+            (moments(w + h).0 - moments(w - h).0) / (2.0 * h) / moments(w).1 - 1.0
+        });
+
+        // The class's own draws, weighed: `p(x) p(c | x)^w` is `p(x | c) p(c | x)^(w - 1)`, but for a factor.
+        let own = Law::sample(self.class()?, draws, noise) + noise.child(1).normals(0, (draws, 2)) * at.sigma;
+        let weight = classified(own.view()).mapv(|l| ((largest - 1.0) * l).exp());
+        let weight = &weight * (draws as f64 / weight.sum());
+        let centre = weight.dot(&own) / draws as f64;
+        let far = Array1::from(squares(&(&own - &centre)));
+        let weighed = weight.dot(&far) / draws as f64;
+        let residuals = (&far - weighed) * &weight;
+        let stderr = residuals.dot(&residuals).sqrt() / draws as f64;
+        let tilted = price.spread[0][last].powi(2);
+
+        let doubts: Vec<Vec<f64>> = ends.iter().map(|x| classified(x.view()).mapv(|l| -l).to_vec()).collect();
+        let spreads: Vec<Vec<f64>> = ends.iter().map(|x| squares(&(x - &x.mean_axis(Axis(0)).unwrap_or_default()))).collect();
+        let falls = |of: &[Vec<f64>]| {
+            least(from_one.windows(2).map(|p| in_errors(of[p[0]].iter().zip(&of[p[1]]).map(|(before, after)| before - after))))
+        };
+        let pairs = format!("three standard errors, of {draws} pairs from the same noise");
+        let [produced, error] = mean_and_stderr(&spreads[last]);
+        Ok(vec![
+            Evidence::new(
+                "tilted law: fall of the doubt with the scale over the variance of ln p(c | x), less 1, worst scale",
+                farthest(rate),
+                0.0,
+                1e-4,
+            )
+            .because("an exponential family in w; differences over 2e-3"),
+            Evidence::at_least(
+                "produced law: fall of the doubt from scale to scale from w = 1 on, the least, in standard errors",
+                falls(&doubts),
+                3.0,
+                0.0,
+            )
+            .because(&pairs),
+            Evidence::at_least("produced law: fall of the squared spread, likewise", falls(&spreads), 3.0, 0.0).because(&pairs),
+            Evidence::new(
+                format!("w = {largest}: squared spread of the tilted law, by pixels against {draws} weighed draws of the class"),
+                tilted,
+                weighed,
+                5.0 * stderr,
+            )
+            .because("five standard errors"),
+            Evidence::at_most(
+                format!("w = {largest}: squared spread of the draws, over that of w = 1; the tilted law's is the bound"),
+                produced / price.spread[1][first].powi(2),
+                (tilted - 5.0 * error) / price.spread[0][first].powi(2),
+                0.0,
+            )
+            .because("less by more than five standard errors"),
+        ])
+    }
 }
 
-fn price_evidence(price: &Price, s: &PlaneSettings) -> Vec<Evidence> {
-    let from_one: Vec<usize> = (0..price.scales.len()).filter(|k| price.scales[*k] >= 1.0).collect();
-    let falls = |v: &[f64]| f64::from(from_one.windows(2).all(|p| v[p[1]] < v[p[0]]));
-    let why = "it does or does not";
-    let kept = price.spread[0][from_one[from_one.len() - 1]] / price.spread[0][from_one[0]];
-    let lost = price.spread[1][from_one[from_one.len() - 1]] / price.spread[1][from_one[0]];
-    vec![
-        Evidence::new("tilted law: doubt falls from scale to scale from w = 1 on (1 if so)", falls(&price.doubt[0]), 1.0, 0.0)
-            .because(why),
-        Evidence::new("produced law: so does it (1 if so)", falls(&price.doubt[1]), 1.0, 0.0).because(why),
-        Evidence::new("produced law: spread falls from w = 1 on (1 if so)", falls(&price.spread[1]), 1.0, 0.0).because(why),
-        Evidence::new(
-            format!("tilted law keeps nine tenths of its spread at w = {}, produced law not half (1 if so)", s.largest),
-            f64::from(kept > 0.9 && lost < 0.5),
-            1.0,
-            0.0,
-        )
-        .because(why),
-    ]
+/// That the total variation grows from each map to the next, by more than their densities are off.
+fn parting(what: String, maps: &[&Map]) -> Evidence {
+    let growth = maps.windows(2).map(|p| p[1].total_variation() - p[0].total_variation());
+    let unsure = farthest(maps.windows(2).map(|p| p[0].unsure() + p[1].unsure()));
+    Evidence::at_least(what, least(growth), unsure, 0.0).because("more than the masses of the two densities lack of 1")
 }

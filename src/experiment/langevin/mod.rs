@@ -48,6 +48,13 @@ impl Embedded for Settings {
     const FILE: &'static str = "langevin.toml";
     const TEXT: &'static str = include_str!("../../../experiments/langevin.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        let line = line::Settings { separations: vec![2.0, 5.0], ..self.line };
+        let family = family::Settings { evaluations: vec![10, 20, 40], ..self.family };
+        Self { quick: Effort { chains: 128, particles: 1024, fine: 200 }, line, family, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let (d, p, l, f) = (&self.digits, &self.plane, &self.line, &self.family);
         let rising = |v: &[usize]| !v.is_empty() && v.windows(2).all(|p| p[0] < p[1]);
@@ -104,14 +111,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a sampler that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    compute_with(Settings::embedded()?, context)
-}
-
-/// Runs the experiment with other settings.
-///
-/// # Errors
-/// As [`compute`].
-pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed).child(LANGEVIN);
     let step = |k: usize, what: &str| (context.progress)(k, 4, what);

@@ -87,6 +87,12 @@ impl Embedded for Settings {
     const FILE: &'static str = "latent.toml";
     const TEXT: &'static str = include_str!("../../../experiments/latent.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        let quick = Effort { draws: self.pictures, samples: 400 };
+        Self { quick, followed_sizes: vec![2, 61], budgets: vec![2], most_steps: 32, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
         let rising = |v: &[usize]| !v.is_empty() && v[0] >= 1 && v.windows(2).all(|p| p[0] < p[1]);
@@ -140,11 +146,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law, a sampler or a network that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    compute_with(Settings::embedded()?, context)
-}
-
-/// [`compute`] with other settings.
-pub(crate) fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let step = |k: usize, what: &str| (context.progress)(k, 5, what);

@@ -7,9 +7,9 @@ use crate::diffusion::elbo::mmse;
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::exact::mismatch::wiener_risk;
-use crate::experiment::{energy, geometric, level, mean_and_stderr};
-use crate::law::Gaussian;
+use crate::experiment::{energy, geometric, in_errors, least, level, mean_and_stderr};
 use crate::law::empirical::Empirical;
+use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
 use crate::math::{larger, smaller};
 use ndarray::{Array2, Axis};
@@ -93,6 +93,8 @@ impl Denoising {
         let sigmas = geometric(settings.sigma_range[0], settings.sigma_range[1], effort.levels);
         let (mut wiener, mut empirical) = ([vec![], vec![], vec![]], [vec![], vec![], vec![]]);
         let (mut farthest, mut behind) = (0.0f64, f64::NEG_INFINITY);
+        // Squared errors of recall at the lowest noise, patch by patch, for each source.
+        let mut lowest: Vec<Vec<f64>> = Vec::new();
         for &sigma in &sigmas {
             for (source, (wiener, empirical)) in Source::ALL.into_iter().zip(wiener.iter_mut().zip(&mut empirical)) {
                 let mut exact = 0.0;
@@ -124,6 +126,9 @@ impl Denoising {
                     let [mean, stderr] = mean_and_stderr(&lead);
                     behind = larger(behind, mean / stderr);
                 }
+                if sigma == sigmas[0] {
+                    lowest.push(recalled.iter().map(|r| 0.5 * (r.0 + r.1)).collect());
+                }
                 wiener.push(exact / (n * d as f64));
                 empirical.push(mean(&recalled) / d as f64);
             }
@@ -136,6 +141,9 @@ impl Denoising {
             at_rest += energy(&(law.denoised(t.queries.view(), &level(1e-5)) - &t.queries));
         }
         let nearest = nearest / (total * d) as f64;
+        // Mean square of a pixel of the patches denoised, from the mean of the other photographs.
+        let apart = (0..tiles.len()).map(|k| energy(&(&tiles[k].queries - &Law::mean(&elsewhere[k].wiener)))).sum::<f64>();
+        let apart = apart / (total * d) as f64;
         let transfer = transfer(settings, photographs, &tiles)?;
         let (clean, pictures) = pictures(settings, photographs, &elsewhere, &noise.child(0))?;
 
@@ -160,39 +168,46 @@ impl Denoising {
                 1e-9,
             )
             .because("the posterior then is one patch; found by search, without a posterior"),
-            Evidence::new(
+            Evidence::at_most(
                 "known patches: lead of the Wiener filter over recall, largest over the noise levels, in standard errors",
-                behind.max(0.0),
+                behind,
                 0.0,
                 5.0,
             )
             .because(
                 "recall is the best denoiser of the law that puts equal weights on all patches; those denoised are a part of them",
             ),
-            Evidence::new(
-                "other photographs, lowest noise: error of the Wiener filter / of recall",
-                wiener[new][0] / empirical[new][0],
-                0.0,
-                0.1,
-            )
-            .because("the text says that it is smaller by far: a tenth"),
-            Evidence::new(
-                "recall at the lowest noise: error on other patches of the same photographs / on other photographs",
-                empirical[1][0] / empirical[new][0],
-                0.5,
-                0.45,
-            )
-            .because("the text says that it is smaller: at most 0.95"),
-            Evidence::new(
-                "Wiener filter at the level of the table: error with the moments of other photographs / with those of all",
-                at(&sigmas, &wiener[new], settings.transfer_sigma) / at(&sigmas, &wiener[0], settings.transfer_sigma),
+            Evidence::at_most(
+                "other photographs, lowest noise: error of the Wiener filter / of leaving the noise where it is",
+                wiener[new][0] / sigmas[0].powi(2),
                 1.0,
-                0.25,
+                0.0,
             )
-            .because("the text says that the filter travels well: a quarter"),
-            Evidence::new(
-                "smallest excess of a foreign filter over a photograph's own, below 0",
-                off_diagonal.fold(0.0, smaller),
+            .because("sigma^2 a pixel is what doing nothing costs"),
+            Evidence::at_least(
+                "other photographs, lowest noise: error of recall / of leaving the noise where it is",
+                empirical[new][0] / sigmas[0].powi(2),
+                1.0,
+                0.0,
+            )
+            .because("likewise: recall does harm"),
+            Evidence::at_least(
+                "recall at the lowest noise: error on other photographs less that on other patches of the same, in standard errors",
+                in_errors(lowest[new].iter().zip(&lowest[1]).map(|(other, same)| other - same)),
+                3.0,
+                0.0,
+            )
+            .because(format!("three standard errors, of {total} patches with the same noise")),
+            Evidence::at_most(
+                "Wiener filter at the level of the table, moments of other photographs: error / that of the best filter of one number",
+                at(&sigmas, &wiener[new], settings.transfer_sigma) / mmse(apart, (1.0, settings.transfer_sigma)),
+                1.0,
+                0.0,
+            )
+            .because("which knows how far these very patches lie from the mean, and nothing of neighbours"),
+            Evidence::at_least(
+                "smallest excess of a foreign filter over a photograph's own",
+                least(off_diagonal),
                 0.0,
                 1e-12,
             )

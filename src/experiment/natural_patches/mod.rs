@@ -94,6 +94,12 @@ impl Embedded for Settings {
     const FILE: &'static str = "natural-patches.toml";
     const TEXT: &'static str = include_str!("../../../experiments/natural-patches.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        let quick = Effort { levels: 5, queries: 12, trajectories: self.pairs };
+        Self { quick, step: 8, fields: 8, field_patch: 12, field_pixels: vec![[6, 6], [0, 0]], ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
         let ascending = |r: [f64; 2]| 0.0 < r[0] && r[0] < r[1];
@@ -151,11 +157,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; patches larger than the photographs; a law that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    compute_with(Settings::embedded()?, context)
-}
-
-/// [`compute`] with other settings.
-pub(crate) fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let step = |k: usize, what: &str| (context.progress)(k, 5, what);
@@ -164,11 +166,11 @@ pub(crate) fn compute_with(settings: Settings, context: &Context) -> Result<Numb
     step(0, "power spectra");
     let spectra = Spectra::new(&settings, &grey, &noise.child(0))?;
     step(1, "principal components");
-    let components = Components::new(&settings, &grey, &colour)?;
+    let components = Components::new(&settings, &grey, &colour, &spectra)?;
     step(2, "denoising");
     let denoising = Denoising::new(&settings, &grey, effort, &noise.child(1))?;
     step(3, "trajectories");
-    let trajectories = Trajectories::new(&settings, &grey, effort, &noise.child(2))?;
+    let trajectories = Trajectories::new(&settings, &grey, effort, &components, &noise.child(2))?;
     step(4, "receptive fields");
     let fields = Fields::new(&settings, &grey, &spectra)?;
     step(5, "done");

@@ -1,16 +1,16 @@
 //! Power by spatial frequency, and the principal components that go with it.
 
-use super::{Settings, windows};
+use super::{Settings, stacked, windows};
 use crate::data::photographs::Photograph;
 use crate::error::Result;
 use crate::evidence::Evidence;
-use crate::experiment::mean_and_stderr;
+use crate::experiment::{least, mean_and_stderr};
 use crate::law::random_field::RandomField;
 use crate::law::{Gaussian, Law};
 use crate::math::larger;
 use crate::math::matmul::matmul;
 use crate::math::noise::Noise;
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, Axis, s};
 use std::f64::consts::PI;
 
 /// The orthonormal cosine basis of an interval of n pixels, a wave in each row (DCT-II, JPEG's).
@@ -41,6 +41,8 @@ pub struct Spectra {
     pub photographs: Vec<(String, Vec<f64>, Vec<f64>, f64)>,
     /// Mean over the photographs of their power over their variance, at the frequencies of the first, and its fitted slope.
     pub mean: (Vec<f64>, Vec<f64>, f64),
+    /// The line fitted to that.
+    pub(super) line: Fit,
     /// `a` of the power law `a / f^2` nearest to the photographs' mean power.
     pub scale: f64,
     /// Checks.
@@ -67,12 +69,12 @@ impl Spectra {
             let energy = squares.iter().map(|v| v * v).sum::<f64>() / squares.nrows() as f64;
             parseval = larger(parseval, (power.sum() / energy - 1.0).abs());
             let (f, mean) = binned(&power, settings.bins);
-            let slope = fitted(&f, &mean, settings.fit_range).0;
+            let slope = fitted(&f, &mean, settings.fit_range).slope;
             of.push((p.name.to_string(), f, mean, slope));
         }
         let count = of.len() as f64;
         let mean: Vec<f64> = (0..of[0].1.len()).map(|b| of.iter().map(|o| o.2[b]).sum::<f64>() / count).collect();
-        let slope = fitted(&of[0].1, &mean, settings.fit_range).0;
+        let line = fitted(&of[0].1, &mean, settings.fit_range);
         let within: Vec<usize> = (0..mean.len()).filter(|b| inside(of[0].1[*b], settings.fit_range)).collect();
         let scale = (within.iter().map(|b| (mean[*b] * of[0].1[*b].powi(2)).ln()).sum::<f64>() / within.len() as f64).exp();
 
@@ -85,7 +87,7 @@ impl Spectra {
             .map(|row| {
                 let image = row.to_shape((2 * n, 2 * n)).expect("a field").slice(s![..n, ..n]).to_owned();
                 let (f, mean) = binned(&transformed(&basis, image.view()).mapv(|c| c * c), settings.bins);
-                fitted(&f, &mean, settings.fit_range).0
+                fitted(&f, &mean, settings.fit_range).slope
             })
             .collect();
         let [known, stderr] = mean_and_stderr(&slopes);
@@ -100,7 +102,7 @@ impl Spectra {
             Evidence::new(format!("slope fitted to {} random fields of slope 2", settings.fields), known, 2.0, 0.1 + 5.0 * stderr)
                 .because("five standard errors, and a tenth for power that leaks to higher frequencies"),
         ];
-        Ok(Self { mean: (of[0].1.clone(), mean, slope), photographs: of, scale, evidence })
+        Ok(Self { mean: (of[0].1.clone(), mean, line.slope), line, photographs: of, scale, evidence })
     }
 }
 
@@ -123,14 +125,24 @@ fn inside(f: f64, [lo, hi]: [f64; 2]) -> bool {
     (lo..=hi).contains(&f)
 }
 
-/// Least-squares line through ln power over ln frequency: slope with its sign turned, and the power at frequency 1.
-pub(super) fn fitted(f: &[f64], power: &[f64], range: [f64; 2]) -> (f64, f64) {
+/// Least-squares line through ln power over ln frequency.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fit {
+    /// Slope, its sign turned.
+    pub slope: f64,
+    /// What the scatter about the line leaves open of it, a standard error.
+    pub stderr: f64,
+}
+
+pub(super) fn fitted(f: &[f64], power: &[f64], range: [f64; 2]) -> Fit {
     let points: Vec<(f64, f64)> = f.iter().zip(power).filter(|(f, _)| inside(**f, range)).map(|(f, p)| (f.ln(), p.ln())).collect();
     let n = points.len() as f64;
     let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
     let cross: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
-    let slope = cross / points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
-    (-slope, (y - slope * x).exp())
+    let spread = points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
+    let slope = cross / spread;
+    let rest: f64 = points.iter().map(|p| (p.1 - y - slope * (p.0 - x)).powi(2)).sum();
+    Fit { slope: -slope, stderr: (rest / (n - 2.0) / spread).sqrt() }
 }
 
 /// Cycles a pixel above which a component is no wave of one frequency, but a mixture from the corner of the plane.
@@ -173,12 +185,14 @@ pub struct Components {
     pub grey_share: [f64; 2],
     /// Slope of the variances against frequency, sign turned: of components from the second on.
     pub slope: f64,
+    /// The line fitted to them.
+    pub(super) line: Fit,
     /// Checks.
     pub evidence: Vec<Evidence>,
 }
 
 impl Components {
-    pub(super) fn new(settings: &Settings, grey: &[Photograph], colour: &[Photograph]) -> Result<Self> {
+    pub(super) fn new(settings: &Settings, grey: &[Photograph], colour: &[Photograph], spectra: &Spectra) -> Result<Self> {
         let n = settings.patch;
         let data = windows(grey, n, settings.step)?;
         let law = Gaussian::from_data(data.view())?;
@@ -200,7 +214,9 @@ impl Components {
                 .collect::<Vec<f64>>()
         });
         let ahead = shares[1].iter().zip(&shares[0]).map(|(c, p)| c - p).fold(f64::NEG_INFINITY, larger);
-        let slope = fitted(&frequencies[1..], &variances[1..], [0.0, WAVES]).0;
+        let line = fitted(&frequencies[1..], &variances[1..], [0.0, WAVES]);
+
+        let foreign = lost_abroad(settings, grey, n * n / 8)?;
 
         let side = settings.colour_patch;
         let in_colour = Gaussian::from_data(windows(colour, side, settings.step)?.view())?;
@@ -209,22 +225,16 @@ impl Components {
             (0..pixels).map(|i| (u[i] + u[pixels + i] + u[2 * pixels + i]).powi(2) / 3.0).sum::<f64>()
         };
         let energies: Vec<f64> = in_colour.modes().columns().into_iter().map(grey_energy).collect();
-        // Of the covariance of the three channels, of a patch's mean and of the rest, the part along (1, 1, 1) / sqrt(3).
-        let cov = in_colour.matrix(|l| l);
-        let sum = |near: bool| {
-            let (mut along, mut all) = (0.0, 0.0);
-            for ((i, j), c) in cov.indexed_iter() {
-                let (same_pixel, same_channel) = (i % pixels == j % pixels, i / pixels == j / pixels);
-                if !near || same_pixel {
-                    along += c / 3.0;
-                    all += if same_channel { *c } else { 0.0 };
-                }
-            }
-            (along, all)
-        };
-        let (whole, mean) = (sum(true), sum(false));
-        let mean = (mean.0 / pixels as f64, mean.1 / pixels as f64);
-        let grey_share = [mean.0 / mean.1, (whole.0 - mean.0) / (whole.1 - mean.1)];
+        let parts = colour.iter().map(|p| p.windows(side, settings.step)).collect::<Result<Vec<_>>>()?;
+        let all: Vec<&Array2<f64>> = parts.iter().collect();
+        let grey_share = shares_of_grey(&stacked(&all));
+        let without: Vec<f64> = (0..all.len())
+            .map(|k| {
+                let rest: Vec<&Array2<f64>> = all.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, x)| *x).collect();
+                let [means, detail] = shares_of_grey(&stacked(&rest));
+                detail - means
+            })
+            .collect();
         let k = settings.components;
         let leading_colour = in_colour.modes().slice(s![.., ..k]).t().to_owned();
         let evidence = vec![
@@ -232,22 +242,27 @@ impl Components {
                 .because("no orthonormal k vectors hold more variance (Ky Fan); sums of 256 shares"),
             Evidence::new("variance of all cosines / of all components", shares[1][n * n - 1], 1.0, 1e-12)
                 .because("two orthonormal bases: one trace"),
-            Evidence::new(
-                "share of the cosines' variance less the components', at k = one eighth of all",
-                lead(&shares, n * n / 8),
+            Evidence::at_most(
+                "share of the variance in the first eighth: of components less of as many cosines; less of foreign components the bound",
+                -lead(&shares, n * n / 8),
+                foreign,
                 0.0,
-                0.02,
             )
-            .because("cosines are taken for nearly as good if they hold all but 2 % of it"),
-            Evidence::new("slope of the components' variances against their frequency", slope, 2.5, 0.5)
-                .because("photographs have slopes of 2 to 3"),
+            .because("cosines, which know no photograph, lose less than the components of the other photographs do on each"),
             Evidence::new(
-                "share of the detail in colour that is grey, less that of the patches' means",
-                grey_share[1] - grey_share[0],
-                0.15,
-                0.15,
+                "slope of the components' variances against their frequency, less that of the photographs' spectrum",
+                line.slope - spectra.line.slope,
+                0.0,
+                4.0 * line.stderr.hypot(spectra.line.stderr),
             )
-            .because("the text says that hue is the coarser: the difference is not below 0"),
+            .because("four standard errors, of the scatter about both lines"),
+            Evidence::at_least(
+                "share of the detail in colour that is grey, less that of the patches' means: the least with any one photograph left out",
+                least(without),
+                0.0,
+                0.0,
+            )
+            .because("hue is the coarser where detail is greyer than means; no single photograph decides it"),
         ];
         Ok(Self {
             count: data.nrows(),
@@ -257,10 +272,47 @@ impl Components {
             shares,
             colour: (leading_colour, in_colour.variances().slice(s![..k]).to_vec(), energies[..k].to_vec()),
             grey_share,
-            slope,
+            slope: line.slope,
+            line,
             evidence,
         })
     }
+}
+
+/// What is grey of the variance in colour: of the patches' means, and of what remains of a patch without its mean.
+///
+/// # Shapes
+/// A patch in each row: all pixels of the first channel, of the second, of the third.
+fn shares_of_grey(patches: &Array2<f64>) -> [f64; 2] {
+    let centred = patches - &patches.mean_axis(Axis(0)).expect("at least one patch");
+    let pixels = centred.ncols() / 3;
+    let (mut means, mut rest) = ([0.0; 2], [0.0; 2]);
+    for x in centred.rows() {
+        // Squared length along (1, 1, 1) / sqrt(3), and whole.
+        let add = |sums: &mut [f64; 2], c: [f64; 3], times: f64| {
+            sums[0] += times * c.iter().sum::<f64>().powi(2) / 3.0;
+            sums[1] += times * c.iter().map(|c| c * c).sum::<f64>();
+        };
+        let mean = [0, 1, 2].map(|c| x.slice(s![c * pixels..(c + 1) * pixels]).sum() / pixels as f64);
+        add(&mut means, mean, 1.0);
+        (0..pixels).for_each(|i| add(&mut rest, [0, 1, 2].map(|c| x[c * pixels + i] - mean[c]), 1.0 / pixels as f64));
+    }
+    [means[0] / means[1], rest[0] / rest[1]]
+}
+
+/// What the first k components of the other photographs lack of the variance that a photograph's own hold, mean over the photographs.
+fn lost_abroad(settings: &Settings, photographs: &[Photograph], k: usize) -> Result<f64> {
+    let own = photographs.iter().map(|p| p.windows(settings.patch, settings.step)).collect::<Result<Vec<_>>>()?;
+    let lost = (0..own.len()).map(|i| {
+        let rest: Vec<&Array2<f64>> = own.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, x)| x).collect();
+        let (here, abroad) = (Gaussian::from_data(own[i].view())?, Gaussian::from_data(stacked(&rest).view())?);
+        let total = here.variances().sum();
+        let foreign = abroad.modes().slice(s![.., ..k]).to_owned();
+        let seen = foreign.t().dot(&here.modes());
+        let held = seen.mapv(|c| c * c).dot(&here.variances()).sum();
+        Ok((here.variances().iter().take(k).sum::<f64>() - held) / total)
+    });
+    Ok(lost.collect::<Result<Vec<f64>>>()?.iter().sum::<f64>() / own.len() as f64)
 }
 
 fn lead(shares: &[Vec<f64>; 2], k: usize) -> f64 {

@@ -1,6 +1,6 @@
 //! From noise to patches: what appears when, and how far the Gaussian's closed form foretells the way.
 
-use super::{Effort, Settings, spectra, windows};
+use super::{Components, Effort, Settings, spectra, windows};
 use crate::data::photographs::Photograph;
 use crate::diffusion::{Denoiser, Path, PathPoint};
 use crate::error::Result;
@@ -8,7 +8,7 @@ use crate::evidence::Evidence;
 use crate::exact::emergence::emergence_sigma;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::exact::teleport::teleport;
-use crate::experiment::{crossing, energy, geometric, level};
+use crate::experiment::{crossing, energy, farthest, geometric, in_errors, level, squares};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::noise::Noise;
@@ -16,7 +16,7 @@ use crate::sample::grid::{Grid, Spacing};
 use crate::sample::noise_source::Silence;
 use crate::sample::registry::{Options, sampler};
 use crate::sample::sample;
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array1, Array2, Axis, s};
 
 /// Exact trajectories from shared noise under the Gaussian and the empirical law of the same patches.
 #[derive(Clone, Debug)]
@@ -61,7 +61,13 @@ pub struct Jump {
 }
 
 impl Trajectories {
-    pub(super) fn new(settings: &Settings, photographs: &[Photograph], effort: Effort, noise: &Noise) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        photographs: &[Photograph],
+        effort: Effort,
+        components: &Components,
+        noise: &Noise,
+    ) -> Result<Self> {
         let side = settings.patch;
         let patches = windows(photographs, side, side)?;
         let (count, d) = patches.dim();
@@ -116,7 +122,8 @@ impl Trajectories {
             })
             .collect();
         let (f, star): (Vec<f64>, Vec<f64>) = emergence.iter().skip(1).map(|e| (e.0, e.1)).unzip();
-        let emergence_slope = spectra::fitted(&f, &star, [0.0, spectra::WAVES]).0;
+        let line = spectra::fitted(&f, &star, [0.0, spectra::WAVES]);
+        let emergence_slope = line.slope;
 
         // Teleportation.
         let method = sampler(&settings.sampler, &Options::DEFAULT)?;
@@ -124,19 +131,25 @@ impl Trajectories {
             Grid { s_max: start.sigma, s_min: end.sigma, clean: false, ..Grid::new(Spacing::LogSnr, settings.sampler_steps) };
         let grid = spacing.points(&Path::Edm { sigma_max: start.sigma })?;
         let home = empirical.nearest(last.1.view(), 1.0);
-        let run = |points: &[PathPoint], from: Array2<f64>| -> Result<(usize, f64)> {
+        // Calls, and of each end, 1 if it lies elsewhere.
+        let run = |points: &[PathPoint], from: Array2<f64>| -> Result<(usize, Vec<f64>)> {
             let done = sample(method.as_ref(), &empirical, points, from, &mut Silence)?;
-            let other = empirical.nearest(done.x.view(), 1.0).iter().zip(&home).filter(|(a, b)| a != b).count();
-            Ok((done.nfe, other as f64 / home.len() as f64))
+            let ends = empirical.nearest(done.x.view(), 1.0);
+            Ok((done.nfe, ends.iter().zip(&home).map(|(a, b)| f64::from(a != b)).collect()))
         };
+        let share = |ends: &[f64]| ends.iter().sum::<f64>() / ends.len() as f64;
         let whole = run(&grid, x.clone())?;
+        let whole = (whole.0, share(&whole.1));
         let jumped = |to: &PathPoint| teleport(&gaussian, x.view(), &start, to);
+        let mut fates = Vec::new();
         let jumps = settings
             .jumps
             .iter()
             .map(|&sigma| {
                 let rest: Vec<PathPoint> = grid.iter().copied().filter(|p| p.edm_sigma() <= sigma).collect();
-                let (calls, elsewhere) = run(&rest, jumped(&rest[0])?)?;
+                let (calls, ends) = run(&rest, jumped(&rest[0])?)?;
+                let elsewhere = share(&ends);
+                fates.push(ends);
                 Ok(Jump { sigma, landing: relative(&jumped(&level(sigma))?, exact(sigma)), calls, elsewhere })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -145,11 +158,15 @@ impl Trajectories {
         let two = pf_ode_map(&gaussian, pf_ode_map(&gaussian, x.view(), &start, &middle)?.view(), &middle, &end)?;
         let few = x.slice(s![..2, ..]);
         let solved = pf_ode_solve(&gaussian, few, &[start, end])?.swap_remove(1);
-        let sizes = |sigma: f64| -> Result<f64> {
-            let d = gaussian.denoised(closed(sigma)?.view(), &level(sigma)) - &mean;
-            Ok(energy(&d.dot(&gaussian.modes().slice(s![.., 4..5]))).sqrt())
+        // Every component along the same trajectories, at its own level and at the end.
+        let sizes = |sigma: f64| -> Result<Array1<f64>> {
+            let d = (gaussian.denoised(closed(sigma)?.view(), &level(sigma)) - &mean).dot(&gaussian.modes());
+            Ok(d.map_axis(Axis(0), |c| c.dot(&c).sqrt()))
         };
-        let half = sizes(emergence_sigma(gaussian.variances()[4], 0.5))? / sizes(1e-6)?;
+        let whole_size = sizes(1e-6)?;
+        let waves = emergence.iter().enumerate().filter(|(_, e)| e.0 <= spectra::WAVES);
+        let halves = waves.map(|(k, e)| Ok(sizes(e.1)?[k] / whole_size[k] - 0.5)).collect::<Result<Vec<f64>>>()?;
+        let skewed = third_order(&empirical, &gaussian, &((&x - &mean) / start.sigma));
         let (first_jump, last_jump) = (&jumps[0], &jumps[jumps.len() - 1]);
         let evidence = vec![
             Evidence::new("Gaussian's map in two parts against one, relative", relative(&two, &last.0), 0.0, 1e-12)
@@ -162,33 +179,31 @@ impl Trajectories {
             )
             .because("the integrator's tolerance, 1e-13 a step, over some hundreds of steps"),
             Evidence::new(
-                "size of component 5 at its own level of emergence / final size, along the Gaussian's trajectories",
-                half,
-                0.5,
-                1e-9,
+                "size of each wave at its own level of emergence / final size, along the Gaussian's trajectories, less ½: worst",
+                farthest(halves),
+                0.0,
+                1e-8,
             )
             .because("at the end, 1e-6, the share is 1 - sigma^2 / (2 lambda)"),
-            Evidence::new("slope of the level of emergence against frequency", emergence_slope, 1.25, 0.25)
-                .because("half the slope of the variances, which is 2 to 3 in photographs"),
-            Evidence::new(format!("error of the jump to {} alone", first_jump.sigma), first_jump.landing, 0.0, 1e-4)
-                .because("at high noise a law is known by two moments; a ten-thousandth is taken as nothing"),
             Evidence::new(
-                format!("error of the jump to {} / of the jump to {}", first_jump.sigma, last_jump.sigma),
-                first_jump.landing / last_jump.landing,
+                "slope of the level of emergence against frequency, less half that of the components' variances",
+                emergence_slope - 0.5 * components.line.slope,
                 0.0,
-                1e-2,
+                4.0 * line.stderr.hypot(0.5 * components.line.stderr),
             )
-            .because("the text says that it is far larger at low noise: a hundred times"),
-            Evidence::new(
+            .because("four standard errors, of the scatter about both lines: windows side by side, and overlapping ones"),
+            foretold(first_jump, &skewed, &gaussian, start.sigma),
+            foretold(&jumps[1], &skewed, &gaussian, start.sigma),
+            Evidence::at_least(
                 format!(
-                    "ends at another patch: more after the jump to {} than after that to {}, by",
+                    "ends at another patch: more after the jump to {} than after that to {}, in standard errors",
                     last_jump.sigma, first_jump.sigma
                 ),
-                last_jump.elsewhere - first_jump.elsewhere,
-                0.6,
-                0.4,
+                in_errors(fates[fates.len() - 1].iter().zip(&fates[0]).map(|(last, first)| last - first)),
+                3.0,
+                0.0,
             )
-            .because("the text says that fates change with the jump: by at least a fifth"),
+            .because(format!("three standard errors, of {} pairs from the same noise", effort.trajectories)),
         ];
         Ok(Self {
             count,
@@ -210,4 +225,29 @@ impl Trajectories {
     pub fn free_jump(&self) -> Option<&Jump> {
         self.jumps.iter().take_while(|j| j.elsewhere <= self.whole.1).last()
     }
+}
+
+/// What the third cumulants of the patches do to each trajectory, `z` being its start over its noise level, from the mean: rows of
+/// `(k3[z, z] - k3[I]) / 6`, by which, times `1 / sigma^2`, its state leaves the Gaussian's.
+///
+/// To leading order in `1 / sigma` the denoisers differ by `(k3[z, z] - k3[I]) / (2 sigma^2)`, and `d(x / sigma) = -D d ln sigma / sigma`.
+fn third_order(empirical: &Empirical, gaussian: &Gaussian, z: &Array2<f64>) -> Array2<f64> {
+    let u = &empirical.points() - &gaussian.mean();
+    let along = z.dot(&u.t()).mapv(|a| a * a);
+    let lengths = Array1::from(squares(&u));
+    (&along - &lengths).dot(&u) / (6.0 * u.nrows() as f64)
+}
+
+/// The error of a jump over that which third cumulants make of it.
+fn foretold(jump: &Jump, skewed: &Array2<f64>, gaussian: &Gaussian, start: f64) -> Evidence {
+    let d = gaussian.dim() as f64;
+    let size = (energy(skewed) / (skewed.nrows() as f64 * d)).sqrt();
+    let want = size * (jump.sigma.powi(-3) - start.powi(-3));
+    Evidence::new(
+        format!("error of the jump to {} over that of the patches' third cumulants", jump.sigma),
+        jump.landing / want,
+        1.0,
+        gaussian.variances()[0].sqrt() / jump.sigma,
+    )
+    .because("the next order is smaller by the largest deviation over sigma")
 }

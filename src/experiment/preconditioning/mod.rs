@@ -62,6 +62,13 @@ impl Embedded for Settings {
     const FILE: &'static str = "preconditioning.toml";
     const TEXT: &'static str = include_str!("../../../experiments/preconditioning.toml");
 
+    #[cfg(test)]
+    fn least(self) -> Self {
+        // Of a longer average half of so short a run is the way there.
+        let averaging = averaging::Settings { decays: vec![0.9, 0.99], ..self.averaging };
+        Self { quick: Effort { levels: 41, draws: 64, steps: 4000 }, averaging, ..self }
+    }
+
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let (p, a) = (&self.pictures, &self.averaging);
         let rising = |v: &[f64]| !v.is_empty() && v.windows(2).all(|p| p[0] < p[1]);
@@ -102,14 +109,7 @@ pub struct Numbers {
 /// # Errors
 /// Settings that do not parse; a law or a conversion that refuses them.
 pub fn compute(context: &Context) -> Result<Numbers> {
-    compute_with(Settings::embedded()?, context)
-}
-
-/// Runs the experiment with other settings.
-///
-/// # Errors
-/// As [`compute`].
-pub fn compute_with(settings: Settings, context: &Context) -> Result<Numbers> {
+    let settings: Settings = context.settings()?;
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed).child(PRECONDITIONING);
     let step = |k: usize, what: &str| (context.progress)(k, 4, what);

@@ -193,7 +193,7 @@ impl Numbers {
             let out2 = (Dual64::from(1.0) - skip) * (Dual64::from(1.0) - skip) * (sd * sd) + skip * skip * (sigma * sigma);
             out2.eps / (sd * sd + sigma * sigma)
         }));
-        let above = all.iter().zip(sigmas).map(|(c, s)| c.c_out / s.min(settings.sigma_data)).fold(0.0, larger);
+        let above = farthest(all.iter().zip(sigmas).map(|(c, s)| c.c_out / s.min(settings.sigma_data)));
         let unit = farthest(sigmas.iter().zip(&silent[3].error).map(|(s, e)| e / mmse(square, (1.0, *s)) - 1.0));
         let n = images.nrows();
         let mut sampled = 0.0f64;
@@ -242,8 +242,8 @@ impl Numbers {
                 1e-14,
             )
             .because("rounding: there c_out is least"),
-            Evidence::new("c_out over the smaller of σ and σ_data: excess over 1", (above - 1.0).max(0.0), 0.0, 1e-15)
-                .because("below 1 at every level"),
+            Evidence::at_most("c_out over the smaller of σ and σ_data, the most of all levels", above, 1.0, 1e-15)
+                .because("half the harmonic mean of their squares is less than either; rounding"),
             Evidence::new(
                 "error of a silent F-network with σ_data = rms, over that of the best filter of one number: less 1, worst level",
                 unit,

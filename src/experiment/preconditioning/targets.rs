@@ -183,9 +183,9 @@ fn known_and_unknown(
     }));
     let flat = farthest(targets[3].rms.iter().map(|r| r - 1.0));
     let eps = farthest(targets[1].rms.iter().map(|r| r - 1.0));
-    let real = farthest(targets[0].unknown.iter().zip(&targets[1].unknown).map(|(x0, eps)| (x0 + eps - 1.0).max(0.0)));
+    let real = farthest(targets[0].unknown.iter().zip(&targets[1].unknown).map(|(x0, eps)| x0 + eps));
     Ok(vec![
-        Evidence::new("the digits' covariance: unknown shares of x0 and of eps, excess of their sum over 1, worst level", real, 0.0, 0.0)
+        Evidence::at_most("the digits' covariance: unknown shares of x0 and of eps, their sum, the most of all levels", real, 1.0, 0.0)
             .because("known pixels tell of others, and the mean is known"),
         Evidence::new("error of the Wiener filter under each loss, sampled less closed form: worst of 5 levels and 4 losses, in standard errors", farthest(scores), 0.0, 5.0)
             .because(format!("{} draws", effort.draws)),
@@ -215,14 +215,14 @@ fn amplified(targets: &[Target], velocity: &[f64], sigmas: &[f64], rms: f64, noi
         }
     }
     let flow = farthest(sigmas.iter().zip(velocity).map(|(s, a)| a / (s / (1.0 + s)) - 1.0));
-    let most = |k: usize| targets[k].amplification.iter().copied().fold(0.0, larger);
+    let most = |k: usize| farthest(targets[k].amplification.iter().copied());
     Ok(vec![
         Evidence::new("factors of x0, eps, v and F over 1, σ/α, σ and c_out: less 1, worst", by_formula, 0.0, 1e-12)
             .because("rounding"),
         Evidence::new("the same by converting two outputs that are 1 apart", by_hand, 0.0, 1e-9)
             .because("a difference, over a factor of 0.005 and more"),
         Evidence::new("factor of flow matching's velocity over t: less 1, worst level", flow, 0.0, 1e-12).because("rounding"),
-        Evidence::new("largest factor of v above 1 and of F above σ_data", (most(2) - 1.0).max(most(3) - rms).max(0.0), 0.0, 0.0)
-            .because("bounded at every level"),
+        Evidence::at_most("factor of v, the largest", most(2), 1.0, 0.0).because("σ/α over its hypotenuse with 1"),
+        Evidence::at_most("factor of F over σ_data, the largest", most(3) / rms, 1.0, 0.0).because("likewise, with σ_data"),
     ])
 }
