@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::options::{Parameters, ScheduleName, label};
-use super::output::{Cell, Document, Number, Target};
+use super::output::{self, Cell, Document, Number, Target};
 use crate::diffusion::path::PathRow;
 use crate::diffusion::schedule::{Row, Table};
 use crate::error::{Error, Result};

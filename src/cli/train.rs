@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::file::{self, lock::Lock};
 use crate::math::noise::Noise;
 use crate::nn::element::Element;
+use crate::report::number::json;
 use crate::train::loader::VALIDATION;
 use crate::train::parallel::World;
 #[cfg(feature = "cuda")]
@@ -259,7 +260,7 @@ impl Run {
         std::fs::create_dir_all(out)
             .map_err(|e| Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written"))?;
         let settings = serde_json::to_value(trainer.settings()).map_err(|e| Error::file(out, e, "report this as a bug"))?;
-        file::write(&out.join(MARKER), &output::json(&Marker { tweedie: env!("CARGO_PKG_VERSION").into(), settings }))?;
+        file::write(&out.join(MARKER), &json(&Marker { tweedie: env!("CARGO_PKG_VERSION").into(), settings }))?;
         let done = trainer.steps_done();
         let style = "{bar:30} {pos}/{len} steps, {msg}, {eta} left";
         let bar = ProgressBar::new(trainer.settings().steps)

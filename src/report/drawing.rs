@@ -5,7 +5,6 @@
 
 use super::number::cell;
 use super::style::{CARD, Colour, GRID, INK, MUTED, SERIES};
-use crate::error::{Error, Result};
 use crate::error::{Error, Result, acts};
 use crate::math::{larger, smaller};
 use base64::Engine;

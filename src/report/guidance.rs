@@ -7,7 +7,6 @@ use super::style::{BLUE, Colour, GREEN, MUTED, ORANGE, VERMILION};
 use crate::error::Result;
 use crate::experiment::Context;
 use crate::experiment::guidance::{Curve, EDM_STEPS, Map, Numbers, compute};
-use crate::experiment::guidance::{Curve, Map, Numbers, compute};
 use crate::math::{larger, smaller};
 use ndarray::Array2;
 use std::f64::consts::TAU;

@@ -6,7 +6,6 @@ mod runs;
 mod settings;
 mod source;
 
-use super::folder::Staging;
 use super::folder::{MANIFEST, Staging};
 use super::foreign::Foreign;
 use super::page::{self, Block, Chapter, Colophon, File};
