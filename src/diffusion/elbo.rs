@@ -116,7 +116,8 @@ pub fn linear_error<S: Scalar>(lambda: S, gain: S, at: (S, S)) -> S {
 /// # Source
 /// Ho et al. 2020, eq. 12.
 pub fn vlb_weight<S: Scalar>(s: (S, S), t: (S, S), log_ratio: S) -> S {
-    let [s, t] = [s, t].map(|(alpha, sigma)| Level { alpha, sigma }.in_unit());
+    let [s, t] = [s, t].map(|(alpha, sigma)| Level { alpha, sigma });
+    let (s, t) = Level::in_common_units(s, t);
     let (a, b) = (s.alpha * t.sigma, t.alpha * s.sigma);
     (a - b) / b * ((a + b) / b) * (-log_ratio).exp() * 0.5
 }

@@ -24,8 +24,8 @@ use crate::math::scalar::Scalar;
 pub fn snr_loss<S: Scalar>(s: Level<S>, t: Level<S>) -> Result<S> {
     s.checked()?;
     t.checked()?;
-    // Each level in its own unit of length: the share depends on ratios alone, and products of tiny coefficients underflow.
-    let (given, s, t) = ((s, t), s.in_unit(), t.in_unit());
+    // The share depends on the ratio of the SNRs alone, and products of tiny coefficients underflow.
+    let (given, (s, t)) = ((s, t), Level::in_common_units(s, t));
     let (kept, all) = (t.alpha * s.sigma, s.alpha * t.sigma);
     if all.re() == 0.0 {
         let why = if s.alpha.re() == 0.0 { "the earlier level has no signal" } else { "the later level has no noise" };

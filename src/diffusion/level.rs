@@ -82,11 +82,13 @@ impl<S: Scalar> Level<S> {
         ldexp((ldexp(signal, i - top) + ldexp(noise, j - top)) / var, top)
     }
 
-    /// The same level seen in another unit of length, a power of two, so that the larger coefficient is in [1, 2): what depends on
-    /// ratios of coefficients alone stays as it is, to the bit.
-    pub fn in_unit(self) -> Self {
-        let e = exponent(self.alpha.re().abs().max(self.sigma.re().abs()));
-        Self { alpha: ldexp(self.alpha, -e), sigma: ldexp(self.sigma, -e) }
+    /// Two levels with their alphas over the order of the larger one, and their sigmas likewise, powers of two: the ratio of the two SNRs
+    /// stays as it is, to the bit, and `alpha sigma'` is in range.
+    pub fn in_common_units(s: Self, t: Self) -> (Self, Self) {
+        let order = |x: S, y: S| exponent(x.re().max(y.re()));
+        let (i, j) = (order(s.alpha, t.alpha), order(s.sigma, t.sigma));
+        let scaled = |l: Self| Self { alpha: ldexp(l.alpha, -i), sigma: ldexp(l.sigma, -j) };
+        (scaled(s), scaled(t))
     }
 
     /// Itself, if it is a level at all.
