@@ -1,6 +1,5 @@
 //! A reference integrator of ordinary differential equations: Gragg's midpoint rule, extrapolated (Bulirsch and Stoer), adaptive.
 
-use crate::error::{Error, Result};
 use crate::math::dd::Dd;
 use ndarray::{Array2, Zip};
 

@@ -155,7 +155,6 @@ mod tests {
     use super::*;
     use crate::math::matmul::matmul;
     use crate::math::noise::Noise;
-    use crate::math::smaller;
     use nalgebra::DMatrix;
     use ndarray::{Axis, array};
     use proptest::prelude::*;

@@ -1,8 +1,6 @@
 //! The adaptive layer norm of the diffusion transformer.
 
 use crate::claims::{Claim, Probe, Role, Trial};
-use crate::math::larger;
-use crate::math::scalar::Scalar;
 use crate::nn::op::norm::{self, Norm};
 use crate::nn::op::pointwise;
 use ndarray::{Array1, Array2};

@@ -10,8 +10,8 @@ use crate::diffusion::{Path, PathPoint};
 use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::least;
+use crate::math::larger;
 use crate::math::quadrature::IntervalRule;
-use crate::math::{larger, smaller};
 use rayon::prelude::*;
 
 /// A schedule: log-SNR at u in [0, 1], from the noisiest point to the cleanest.

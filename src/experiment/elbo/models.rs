@@ -14,7 +14,6 @@ use crate::exact::chain::{Step, end};
 use crate::experiment::farthest;
 use crate::law::gaussian::wiener_gain;
 use crate::math::gaussian::kl_normal_var;
-use crate::math::larger;
 use crate::math::quadrature::IntervalRule;
 use rayon::prelude::*;
 use std::f64::consts::{PI, TAU};

@@ -16,7 +16,6 @@ use crate::exact::low_rank::LowRank;
 use crate::experiment::{geometric, least};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
-use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::nn::adamw::{AdamW, State};
 use crate::nn::cpu::Cpu;

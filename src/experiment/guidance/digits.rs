@@ -7,7 +7,6 @@ use crate::evidence::Evidence;
 use crate::law::conditional::Guided;
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
-use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::noise_source::{Silence, standard_start};

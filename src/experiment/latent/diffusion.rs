@@ -9,7 +9,6 @@ use crate::experiment::{farthest, level, mean_and_stderr};
 use crate::law::Gaussian;
 use crate::law::empirical::Empirical;
 use crate::math::gaussian::{Covariance, Normal};
-use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::sample::grid::{Grid, Spacing};
 use crate::sample::noise_source::Silence;

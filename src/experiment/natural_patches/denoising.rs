@@ -10,8 +10,8 @@ use crate::exact::mismatch::wiener_risk;
 use crate::experiment::{energy, geometric, in_errors, least, level, mean_and_stderr};
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
+use crate::math::larger;
 use crate::math::noise::Noise;
-use crate::math::{larger, smaller};
 use ndarray::{Array2, Axis};
 
 /// What a law was made from, as seen from the patch that it denoises.

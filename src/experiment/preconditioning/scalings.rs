@@ -10,7 +10,6 @@ use crate::evidence::Evidence;
 use crate::experiment::Embedded;
 use crate::experiment::level;
 use crate::law::Gaussian;
-use crate::math::larger;
 use crate::math::noise::Noise;
 use crate::train::Trainer;
 use crate::train::loader::Data;

@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::law::empirical::Empirical;
 use crate::law::{Gaussian, Law};
-use crate::math::larger;
 use crate::math::noise::Noise;
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;

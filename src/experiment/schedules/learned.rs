@@ -9,7 +9,6 @@ use crate::error::Result;
 use crate::evidence::Evidence;
 use crate::experiment::least;
 use crate::math::noise::Noise;
-use crate::math::smaller;
 use rayon::prelude::*;
 
 /// A way to draw noise levels.
