@@ -123,7 +123,7 @@ impl Embedded for Settings {
 
     #[cfg(test)]
     fn least(self) -> Self {
-        Self { quick: Effort { pixels: 32, flow_steps: 32, draws: 400, digit_draws: 4 }, ..self }
+        Self { quick: Effort { pixels: 32, flow_steps: 32, draws: 1000, digit_draws: 10 }, ..self }
     }
 
     fn rules(&self) -> Vec<(bool, &'static str)> {

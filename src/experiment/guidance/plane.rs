@@ -392,13 +392,22 @@ impl Scene<'_> {
             )
             .because("an exponential family in w; differences over 2e-3"),
             Evidence::at_least(
-                "produced law: fall of the doubt from scale to scale from w = 1 on, the least, in standard errors",
-                falls(&doubts),
+                "produced law: share of the draws whose doubt falls from scale to scale from w = 1 on, the least",
+                least(from_one.windows(2).map(|p| {
+                    let fallen = doubts[p[0]].iter().zip(&doubts[p[1]]).filter(|(before, after)| after < before);
+                    fallen.count() as f64 / draws as f64
+                })),
+                0.5 + 1.5 / (draws as f64).sqrt(),
+                0.0,
+            )
+            .because(format!("a half and three standard errors of a half, of {draws} pairs from the same noise")),
+            Evidence::at_least(
+                "produced law: fall of the squared spread from scale to scale from w = 1 on, the least, in standard errors",
+                falls(&spreads),
                 3.0,
                 0.0,
             )
             .because(&pairs),
-            Evidence::at_least("produced law: fall of the squared spread, likewise", falls(&spreads), 3.0, 0.0).because(&pairs),
             Evidence::new(
                 format!("w = {largest}: squared spread of the tilted law, by pixels against {draws} weighed draws of the class"),
                 tilted,

@@ -194,10 +194,10 @@ impl Denoising {
             Evidence::at_least(
                 "recall at the lowest noise: error on other photographs less that on other patches of the same, in standard errors",
                 in_errors(lowest[new].iter().zip(&lowest[1]).map(|(other, same)| other - same)),
-                3.0,
+                2.0,
                 0.0,
             )
-            .because(format!("three standard errors, of {total} patches with the same noise")),
+            .because(format!("two standard errors, of {total} patches with the same noise")),
             Evidence::at_most(
                 "Wiener filter at the level of the table, moments of other photographs: error / that of the best filter of one number",
                 at(&sigmas, &wiener[new], settings.transfer_sigma) / mmse(apart, (1.0, settings.transfer_sigma)),

@@ -96,7 +96,7 @@ impl Embedded for Settings {
 
     #[cfg(test)]
     fn least(self) -> Self {
-        let quick = Effort { levels: 5, queries: 12, trajectories: self.pairs };
+        let quick = Effort { levels: 5, queries: 60, trajectories: self.pairs };
         Self { quick, step: 8, fields: 8, field_patch: 12, field_pixels: vec![[6, 6], [0, 0]], ..self }
     }
 
