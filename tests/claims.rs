@@ -26,6 +26,22 @@ fn ids_are_unique_and_those_of_the_list() {
     assert!(error.contains("did you mean ghent/lsimple?"), "{error}");
 }
 
+/// What README counts is what there is.
+#[test]
+fn the_counts_of_the_readme() {
+    let readme = include_str!("../README.md");
+    for (noun, count, times) in [
+        ("statements", every().len(), 3),
+        ("samplers", tweedie::sample::registry::SAMPLERS.len(), 2),
+        ("chapters", tweedie::report::EXPERIMENTS.len(), 1),
+    ] {
+        let words: Vec<&str> = readme.split_whitespace().collect();
+        let is_noun = |word: &str| word.trim_end_matches([',', '.', ':']) == noun;
+        let counted: Vec<usize> = words.windows(2).filter(|w| is_noun(w[1])).filter_map(|w| w[0].parse().ok()).collect();
+        assert_eq!(counted, vec![count; times], "{noun}");
+    }
+}
+
 #[test]
 fn every_claim_says_what_where_under_which_assumptions_and_what_was_found() {
     let mut wrong = Vec::new();

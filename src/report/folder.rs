@@ -380,7 +380,10 @@ mod tests {
         }
         staging.write("a/..b/c", "x").unwrap();
         staging.publish().unwrap();
-        assert_eq!((names(outer.path()), names(&outer.path().join("site"))), (vec!["site".to_string()], vec!["a".to_string()]));
+        assert_eq!(
+            (names(outer.path()), names(&outer.path().join("site"))),
+            (vec!["site".to_string()], vec!["a".to_string(), "manifest.json".to_string()])
+        );
     }
 
     #[test]

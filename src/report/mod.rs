@@ -185,7 +185,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     },
     Experiment {
         name: "claims",
-        about: "151 statements of five lecture decks, each with the verdict that its check computes, slips and corrections first",
+        about: "the statements of five lecture decks, each with the verdict that its check computes, slips and corrections first",
         seconds: [5.0, 20.0],
         settings: chapter::settings::<experiment::claims::Settings>,
         run: claims::run,

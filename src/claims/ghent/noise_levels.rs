@@ -31,7 +31,7 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: r"\sigma \sim \text{Exp}, \qquad \ln\sigma_i \text{ evenly spaced}",
         formula: r"\ln\sigma \sim \mathcal{N}(-1.2,\, 1.2^2), \qquad \sigma_i^{1/7} \text{ evenly spaced}",
         finding: "In training the levels are log-normal: the mean is 2.05 times the median, and 1.44 times for an exponential law. In sampling the seventh root is even: the first step divides sigma by 1.39, the \
-                  last between two levels by 4.12, where even steps in ln sigma divide by 1.87 everywhere.",
+                  last between two levels by 3.76, where even steps in ln sigma divide by 1.87 everywhere.",
         mutants: &["rho = 1", "levels in ln sigma", "deviation squared", "uniform in ln sigma"],
         check: exponential,
     },
