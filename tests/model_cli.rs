@@ -198,7 +198,7 @@ fn folders_that_say_too_little_or_something_else_are_refused() {
         (r#""eps""#, r#""epsilon""#, &["unknown variant `epsilon`", "did you mean `eps`?"]),
         ("20.0", "0.05", &["beta_min, beta_max"]),
         ("0.5,", "-0.5,", &["`sigma_data`", "got -0.5"]),
-        ("[2, 4, 4]", "[1, 4, 4]", &["the network's input", "[2, 4, 4]"]),
+        ("[2, 4, 4]", "[1, 4, 4]", &["`shape` is 1 x 4 x 4", "the network's config says 2 x 4 x 4"]),
         (r#"{"scaled": 1000.0}"#, r#""step""#, &["`time`", "step on the path vp"]),
         (r#"{"scaled": 1000.0}"#, r#"{"scaled": 0}"#, &["`time`", "got 0"]),
         (r#""input": "state", "#, "", &["missing field `input`"]),

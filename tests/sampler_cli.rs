@@ -219,8 +219,8 @@ fn damaged_recordings_are_one_line_and_exit_code_2() {
         |shape: [usize; 3]| move |npz: &mut NpzWriter<std::fs::File>| npz.add_array("x", &Array3::<f64>::ones(shape)).unwrap();
     let (good, ones, s) = (states([3, 4, 2]), [1.0; 3], sigma.as_slice().unwrap());
     for (what, shape, alpha, sigma, words) in [
-        ("another dimension", [3, 4, 5], &ones[..], s, "wanted (n, 2), the law's dimension"),
-        ("no rows", [3, 0, 2], &ones, s, "wanted (n, 2)"),
+        ("another dimension", [3, 4, 5], &ones[..], s, "wanted 2 for its last axis, the law's dimension"),
+        ("no rows", [3, 0, 2], &ones, s, "wanted"),
         ("too few levels", [3, 4, 2], &ones[..2], s, "x has 3 states, alpha 2 and sigma 3"),
         ("no sigma", [3, 4, 2], &ones, &[], "holds alpha and no sigma"),
         ("no levels", [3, 4, 2], &[], &[], "holds no alpha and sigma"),

@@ -249,7 +249,8 @@ impl<S: Scalar> Conversion<S> {
         Ok(Self { from, to, at })
     }
 
-    /// The prediction `to` of one coordinate, from the prediction `from` and `x_t`.
+    /// The prediction `to` of one coordinate, from the prediction `from` and `x_t`, by way of x0 and eps: without a value (infinite or NaN) where one of
+    /// these is beyond the range of the numbers.
     pub fn apply(&self, prediction: S, xt: S) -> S {
         use Prediction::*;
         match self.to {
@@ -283,7 +284,7 @@ impl<S: Scalar> Conversion<S> {
             Eps => (xt - sigma * p) / alpha,
             V | Velocity => {
                 let Rows { sigma, b, det, unit, .. } = self.rows();
-                (b * ldexp(xt, -unit.0) - sigma * ldexp(p, -unit.1)) / det
+                (scaled(b, xt, -unit.0) - scaled(sigma, p, -unit.1)) / det
             }
             Score => (xt + sigma * (sigma * p)) / alpha,
             F => {
@@ -301,7 +302,7 @@ impl<S: Scalar> Conversion<S> {
             Eps => p,
             V | Velocity => {
                 let Rows { alpha, a, det, unit, .. } = self.rows();
-                (alpha * ldexp(p, -unit.1) - a * ldexp(xt, -unit.0)) / det
+                (scaled(alpha, p, -unit.1) - scaled(a, xt, -unit.0)) / det
             }
             Score => -sigma * p,
             F => {
@@ -376,6 +377,12 @@ impl Conversion<f64> {
 
 pub(crate) fn same_shape(what: &str, got: (usize, usize), want: (usize, usize)) -> Result<()> {
     if got == want { Ok(()) } else { Err(Error::shape(what, &[got.0, got.1], format!("{want:?}"), "pass arrays of one shape")) }
+}
+
+/// `2^k a x`, by the order of operations that stays within range.
+fn scaled<S: Scalar>(a: S, x: S, k: i32) -> S {
+    let product = a * x;
+    if product.re().is_finite() && product.re().abs() >= f64::MIN_POSITIVE { ldexp(product, k) } else { a * ldexp(x, k) }
 }
 
 #[cfg(test)]

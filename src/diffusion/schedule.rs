@@ -9,6 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::math::dd::Dd;
+use crate::math::larger;
 use crate::math::scalar::{Scalar, exponent, ldexp, ln_ratio};
 use num_dual::DualNum;
 use num_traits::{One, Zero};
@@ -316,7 +317,7 @@ fn constant<S: Scalar>(x: Dd) -> S {
 /// subtracted, so that betas of any size keep their digits.
 fn rescaled_to_zero_terminal_snr(betas: &[Dd]) -> Vec<Dd> {
     // p is linear in x: a common unit keeps the low parts of tiny betas in range.
-    let unit = -exponent(betas.iter().fold(0.0, |m: f64, b| m.max(b.hi())));
+    let unit = -exponent(betas.iter().map(|b| b.hi()).fold(0.0, larger));
     let mut later = Dd::zero();
     let mut rescaled: Vec<Dd> = betas
         .iter()

@@ -122,7 +122,7 @@ impl<L: Law> Mixture<L> {
                 if row.iter().filter(|l| **l >= cutoff).count() > 1
                     && let Some(exact) = self.unrounded(x, at, row.view(), cutoff)
                 {
-                    largest = exact.iter().flatten().fold(f64::NEG_INFINITY, |m, e| m.max(e.hi()));
+                    largest = exact.iter().flatten().map(|e| e.hi()).fold(f64::NEG_INFINITY, larger);
                     row.iter_mut().zip(&exact).for_each(|(l, e)| *l = e.map_or(f64::NEG_INFINITY, |e| (e - largest).hi()));
                     return largest;
                 }
