@@ -227,8 +227,8 @@ fn extremes(report: &mut Report) {
     let golden = Golden::read("extreme_ve.csv");
     let at = ["sigma_min", "sigma_max", "t"];
     let row = |n: &[f64]| Path::Ve { sigma_min: n[0], sigma_max: n[1] }.row(n[2]).unwrap();
-    let columns: [(&str, fn(&PathRow) -> f64); 3] =
-        [("sigma", |r| r.sigma), ("d_sigma", |r| r.d_sigma), ("log_snr", |r| r.log_snr)];
+    type Column = (&'static str, fn(&PathRow) -> f64);
+    let columns: [Column; 3] = [("sigma", |r| r.sigma), ("d_sigma", |r| r.d_sigma), ("log_snr", |r| r.log_snr)];
     for (column, get) in columns {
         let what = format!("Path::row.{column}");
         report.compare((&what, "ve, sigma 1e-300 to 1e300"), &golden, column, &at, 1.0, |n| get(&row(n)));
@@ -412,7 +412,8 @@ fn far_and_tied(report: &mut Report) {
     };
     type Build<'a> = &'a dyn Fn(&[f64]) -> Box<dyn Law>;
     for (name, law) in [("Empirical", &empirical as Build), ("Mixture", &mixture as Build)] {
-        let mut compare = |what: &str, want: &str, bound: f64, got: &dyn Fn(&dyn Law, &Array2<f64>, &PathPoint) -> f64| {
+        type Output = dyn Fn(&dyn Law, &Array2<f64>, &PathPoint) -> f64;
+        let mut compare = |what: &str, want: &str, bound: f64, got: &Output| {
             report.compare((&format!("{name}::{what}"), domain), &golden, want, &at, bound, |n| {
                 let (x, at) = state(n);
                 got(law(n).as_ref(), &x, &at)

@@ -616,7 +616,7 @@ impl Empirical {
         let (origin, mean) = self.likeliest_and_mean(p);
         let used: Vec<usize> = (0..p.len()).filter(|&j| p[j] > 0.0).collect();
         for indices in used.chunks(POINTS) {
-            let mut z = self.points.select(Axis(0), indices) - &origin - &mean;
+            let mut z = self.points.select(Axis(0), indices) - origin - &mean;
             for (mut z, &j) in z.rows_mut().into_iter().zip(indices) {
                 z *= p[j].sqrt();
             }

@@ -289,7 +289,8 @@ mod tests {
                 let unit = 16.0 * d.max(4) as f64 * f64::EPSILON * x.values[0];
                 assert!((x.values[k] - y.values[k]).abs() <= unit, "d = {d}, k = {k}");
                 // Davis-Kahan: a simple eigenvector moves by at most the perturbation over its gap.
-                let gap = (0..d).filter(|&j| j != k).map(|j| (x.values[j] - x.values[k]).abs()).fold(f64::INFINITY, smaller);
+                let gap =
+                    (0..d).filter(|&j| j != k).map(|j| (x.values[j] - x.values[k]).abs()).fold(f64::INFINITY, crate::math::smaller);
                 let difference = (&x.vectors.column(k) - &y.vectors.column(k)).mapv(|v| v * v).sum().sqrt();
                 if gap > 1e3 * unit {
                     assert!(difference <= 4.0 * unit / gap, "d = {d}, k = {k}: {difference} at gap {gap}");

@@ -28,7 +28,7 @@ pub fn ldexp<S: Scalar>(mut x: S, mut e: i32) -> S {
             break;
         }
         let step = e.clamp(-1022, 1023);
-        x = x * power_of_two(step);
+        x *= power_of_two(step);
         e -= step;
     }
     x * power_of_two(e.clamp(-1022, 1023))

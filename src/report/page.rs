@@ -18,7 +18,7 @@ use std::collections::{BTreeSet, HashMap};
 
 /// One experiment's part of the page.
 ///
-/// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own. What comes from elsewhere gets into them as a [`Foreign`], which escapes
+/// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own. What comes from elsewhere gets into them as a `Foreign`, which escapes
 /// itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Chapter {

@@ -5,7 +5,7 @@
 //!
 //! Out of pure noise the stretch is infinite too, and however fine the grid, its first steps are wide in lambda (`ln 2`, `ln 3/2`, ... on an even one).
 //! But in `u = alpha / sigma` the flow is regular at 0: `d(x / sigma) = x0_hat du`, with `x0_hat` smooth in u. So a run that starts at `alpha = 0`
-//! interpolates in u until signal and noise are equal, and in lambda from there ([`by_ratio`]): each method keeps its order.
+//! interpolates in u until signal and noise are equal, and in lambda from there (`by_ratio`): each method keeps its order.
 
 use super::run::{Stretch, level_of};
 use super::weights::{interpolation_weights, signal_moments};
