@@ -130,7 +130,8 @@ const NOT_FROM_PURE_NOISE: [&str; 13] = [
 #[test]
 fn every_sampler_runs_on_every_path_from_end_to_end() {
     let law = gaussian();
-    let paths = [Path::VP, Path::VE, Path::EDM, Path::Cosine, Path::FlowMatching, linear_table()];
+    let without_signal = Path::Discrete(Table::new(Schedule::LINEAR, 1000, true).unwrap());
+    let paths = [Path::VP, Path::VE, Path::EDM, Path::Cosine, Path::FlowMatching, linear_table(), without_signal];
     let mut refused = Vec::new();
     for path in &paths {
         let mut spacings = vec![Spacing::Uniform, Spacing::LogSnr, Spacing::Karras];
@@ -203,7 +204,7 @@ fn unipc_has_the_order_that_it_declares() {
                 let method = UniPc { points, scale, lower_final };
                 let study = study(&method, Known::Gaussian(&law), &[40, 80, 160, 320, 640, 1280], study_grid).unwrap();
                 let (order, declared) = (study.order.unwrap(), f64::from(method.order().unwrap()));
-                // With three points the one step of third order is a small part of the error: the slope comes down to 3 from 3.6.
+                // One step of the lower order at an end is a small part of the error at first: slopes come down to 3 from 3.6, and to 2 from 2.9.
                 assert!((order.slope - declared).abs() <= 0.25, "{points} {scale:?} {lower_final}: {order:?}, {:?}", study.runs);
             }
         }

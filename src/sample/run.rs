@@ -248,7 +248,7 @@ pub(super) fn finite_edm_sigma(at: &PathPoint) -> Result<f64> {
         "a step in sigma / alpha",
         "alpha = 0",
         "pure noise has no finite sigma / alpha",
-        "start the grid a little later, or use ddim, dpmpp-2m or fm-heun, which can start there",
+        "start the grid a little later, or use ddim, dpmpp-2m, dpmpp-3m, unipc or fm-heun, which can start there",
     ))
 }
 
