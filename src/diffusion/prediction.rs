@@ -382,7 +382,9 @@ pub(crate) fn same_shape(what: &str, got: (usize, usize), want: (usize, usize)) 
 /// `2^k a x`, by the order of operations that stays within range.
 fn scaled<S: Scalar>(a: S, x: S, k: i32) -> S {
     let product = a * x;
-    if product.re().is_finite() && product.re().abs() >= f64::MIN_POSITIVE { ldexp(product, k) } else { a * ldexp(x, k) }
+    // A coefficient that is 0 leaves nothing, however large what it multiplies becomes.
+    let whole = a.re() == 0.0 || product.re().is_finite() && product.re().abs() >= f64::MIN_POSITIVE;
+    if whole { ldexp(product, k) } else { a * ldexp(x, k) }
 }
 
 #[cfg(test)]
@@ -518,6 +520,9 @@ pub(crate) mod tests {
         assert_eq!(apply(Score, X0, data, 9.0, 3.0), 3.0);
         assert_eq!(apply(Score, Velocity, data, 9.0, 3.0), -3.0);
         assert_eq!(apply(Velocity, Eps, data, -2.0, 3.0), 1.0);
+        // x_t / alpha is beyond the range, and eps does not depend on it.
+        let tiny = Frame { alpha: 1e-300, sigma: 0.0, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
+        assert_eq!(apply(V, Eps, tiny, 2e-300, 1e10), 2.0);
         let (clean, pure) = (Frame::variance_preserving(f64::INFINITY), Frame::variance_preserving(f64::NEG_INFINITY));
         assert_eq!((clean.alpha, clean.sigma, pure.alpha, pure.sigma), (1.0, 0.0, 0.0, 1.0));
     }
