@@ -18,7 +18,7 @@ pdf:
 # The default training run: 8 x 8 digits to samples, about a minute on two cores
 [group('use')]
 train *args:
-    cargo run --release -- train experiments/train-digits.toml {{ args }}
+    cargo run --release -- train experiments/recipes/train-digits.toml {{ args }}
 
 # Rewrite reports/gallery from a fresh run of the whole report
 [group('use')]
@@ -65,7 +65,7 @@ mutants *words:
 # Rewrite reports/accuracy.md from the golden tables
 [group('check')]
 accuracy:
-    UPDATE=1 cargo test --release --test main accuracy
+    UPDATE=1 cargo test --release --test reference accuracy
 
 # On a machine with an NVIDIA GPU: every kernel and network against f64, speed beside PyTorch there, into reports/gpu (10 minutes)
 [group('measure')]

@@ -134,7 +134,7 @@ fn eigen(c: &mut Criterion) {
     let path = folder.path().join("cov.npy");
     ndarray_npy::write_npy(&path, &cov).unwrap();
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peers/eigen.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../benches/peers/eigen.py");
     // Taken in turns: numpy times seven runs in one process, then we do, five times.
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..5 {

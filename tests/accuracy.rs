@@ -44,7 +44,7 @@ struct Golden {
 
 impl Golden {
     fn read(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/mp").join(name);
+        let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/mp").join(name);
         let mut reader = csv::Reader::from_path(&path).unwrap();
         let header = reader.headers().unwrap().iter().map(str::to_owned).collect();
         let rows = reader.records().map(|r| r.unwrap().iter().map(str::to_owned).collect()).collect();
@@ -383,7 +383,7 @@ fn accuracy() {
     flows(&mut report);
 
     let markdown = report.markdown();
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("reports/accuracy.md");
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("reports/accuracy.md");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &markdown).unwrap();
     }

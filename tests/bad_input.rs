@@ -49,7 +49,7 @@ fn refused(dir: &Path, args: &[&str], says: &str) {
 /// The bundled network as a folder, and an input for it.
 fn model() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/models/digits");
+    let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("experiments/models/digits");
     fs::create_dir_all(dir.path().join("m/unet")).unwrap();
     for file in ["tweedie.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"] {
         fs::copy(from.join(file), dir.path().join("m").join(file)).unwrap();
@@ -225,7 +225,10 @@ fn files_that_unpack_to_more_than_they_hold_or_never_end_are_refused() {
 }
 
 fn recipe_of(set: &str) -> String {
-    let recipe = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments/train-digits-small.toml")).unwrap();
+    let recipe = fs::read_to_string(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("experiments/recipes/train-digits-small.toml"),
+    )
+    .unwrap();
     recipe.replace("set = \"digits\"", &format!("set = \"{set}\""))
 }
 

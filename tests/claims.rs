@@ -4,7 +4,7 @@ use pulldown_latex::config::RenderConfig;
 use pulldown_latex::{Parser, Storage, push_mathml};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use tweedie::claims::{self, Claim, Deck, Outcome, Recorded};
+use tweedie_claims::{self as claims, Claim, Deck, Outcome, Recorded};
 
 fn every() -> Vec<(Deck, &'static Claim)> {
     claims::all().collect()
@@ -33,7 +33,7 @@ fn the_counts_of_the_readme() {
     for (noun, count, times) in [
         ("statements", every().len(), 3),
         ("samplers", tweedie::sample::registry::SAMPLERS.len(), 2),
-        ("chapters", tweedie::report::EXPERIMENTS.len(), 1),
+        ("chapters", tweedie_experiments::EXPERIMENTS.len(), 1),
     ] {
         let words: Vec<&str> = readme.split_whitespace().collect();
         let is_noun = |word: &str| word.trim_end_matches([',', '.', ':']) == noun;
@@ -100,7 +100,7 @@ fn every_claim_file_is_registered() {
     let ids: BTreeSet<&str> = every().iter().map(|(_, c)| c.id).collect();
     let mut found = 0;
     for deck in Deck::ALL {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/claims").join(deck.id());
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("src/tweedie-claims/src").join(deck.id());
         let module = std::fs::read_to_string(folder.join("mod.rs")).unwrap();
         for entry in std::fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();

@@ -26,7 +26,7 @@ fn columns(text: &str) -> Vec<(String, Vec<f64>)> {
 }
 
 fn write_npy(path: &Path, x: &ArrayD<f64>) {
-    tweedie::data::npy::write(x, fs::File::create(path).unwrap()).unwrap();
+    ndarray_npy::write_npy(path, x).unwrap();
 }
 
 const COMMANDS: [&str; 13] =
@@ -308,7 +308,7 @@ fn solve_moves_a_gaussian_by_its_standard_deviations() {
     let said =
         stdout(dir.path(), &["solve", "--law", "law.json", "--path", "fm", "--from", "1", "--to", "0", "x.npy", "-o", "y.npy"]);
     assert_eq!(said, "y.npy: 3 states of dimension 2, closed form\n");
-    let y = tweedie::data::npy::read(dir.path().join("y.npy")).unwrap();
+    let y = tweedie::npy::read(dir.path().join("y.npy")).unwrap();
     let want = &z * &array![2.0, 0.5] + array![1.0, -2.0];
     // A root, a product and a sum of numbers below 5.
     assert!((&y - &want.into_dyn()).iter().all(|e| e.abs() <= 4.0 * 5.0 * f64::EPSILON), "{y}");
@@ -319,7 +319,7 @@ fn solve_moves_a_gaussian_by_its_standard_deviations() {
     stdout(dir.path(), &[&there[..], &["v.npy", "-o", "w.npy"]].concat());
     let json = stdout(dir.path(), &[&back[..], &["w.npy", "-o", "v2.npy", "--json", "-"]].concat());
     assert_eq!(json, "{\"states\":1,\"dim\":2,\"method\":\"closed form\"}\n");
-    let v: Array1<f64> = tweedie::data::npy::read(dir.path().join("v2.npy")).unwrap().into_dimensionality().unwrap();
+    let v: Array1<f64> = tweedie::npy::read(dir.path().join("v2.npy")).unwrap().into_dimensionality().unwrap();
     // The map expands by psi and its inverse contracts by 1/psi: errors of either, times the gains' ratio, about 10.
     assert!((&v - &array![0.3, -1.2]).iter().all(|e| e.abs() <= 32.0 * f64::EPSILON), "{v}");
 }
@@ -342,7 +342,7 @@ fn solve_takes_every_kind_of_law() {
             dir.path(),
             &["solve", "--law", &law, "--path", "edm", "--sigma-max", "10", "--from", "1", "--to", to, "x.npy", "-o", "y.npy"],
         );
-        (said, tweedie::data::npy::read(dir.path().join("y.npy")).unwrap())
+        (said, tweedie::npy::read(dir.path().join("y.npy")).unwrap())
     };
     let ((_, exact), (said, integrated)) = (solve("gaussian", "0.05"), solve("mixture", "0.05"));
     // What it says of its error is above the error, and not by far.

@@ -193,7 +193,7 @@ fn what_is_missing_or_damaged_is_beyond_and_named() {
 fn what_cannot_be_compared_is_refused_in_a_line() {
     let dir = two_reports();
     let here = dir.path();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet/pipelines/ddim_eps");
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/pipelines/ddim_eps");
     let model = model.to_str().unwrap();
     refused(here, &["a", "nowhere"], &["nowhere", "does not exist"]);
     refused(here, &["a", "a/manifest.json"], &["is no folder"]);
@@ -415,7 +415,7 @@ fn a_run_of_anyone_is_shown_as_text() {
 /// Two copies of a small model, the second with one number of its weights moved by a factor.
 fn two_models(name: &str, factor: f32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet/pipelines").join(name);
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/pipelines").join(name);
     for side in ["a", "b"] {
         copy(&golden, &dir.path().join(side));
     }
@@ -461,7 +461,7 @@ fn a_model_is_itself_and_one_weight_is_noticed() {
     }
 
     // A table of times knows its own steps alone.
-    let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet/variants/learned");
+    let table = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/variants/learned");
     copy(&table, &dir.path().join("table"));
     let out = tweedie(dir.path(), &["report", "--compare", "table", "table"]);
     assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains("equal to the bit"), "{}", said(&out));
@@ -480,7 +480,7 @@ fn a_model_is_itself_and_one_weight_is_noticed() {
 #[test]
 fn other_predictions_of_one_network_are_another_model() {
     let dir = tempfile::tempdir().unwrap();
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet/pipelines/ddim_eps");
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/pipelines/ddim_eps");
     copy(&golden, &dir.path().join("a"));
     copy(&golden, &dir.path().join("b"));
     edit(&dir.path().join("b/scheduler/scheduler_config.json"), |c| c["prediction_type"] = json!("v_prediction"));

@@ -47,11 +47,11 @@ fn emulator() -> &'static Path {
 }
 
 fn sources() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator")
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/emulator")
 }
 
 fn golden(name: &str) -> String {
-    format!("{}/tests/golden/unet/{name}", env!("CARGO_MANIFEST_DIR"))
+    format!("{}/tests/golden/unet/{name}", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
 /// The program with an emulated GPU; settings are the emulator's. Compiled kernels are kept beside the emulator that made them.
@@ -412,14 +412,14 @@ fn kept_kernels_that_are_damaged_are_compiled_again() {
     let whole = fs::read(kept).unwrap();
     // Sealed as it should be around an image that is none: the length of the key stands behind length and digest of all.
     let key = usize::try_from(u64::from_le_bytes(whole[40..48].try_into().unwrap())).unwrap();
-    let no_image = tweedie::file::sealed(&[&whole[40..48 + key], b"no image"].concat());
+    let no_image = tweedie_files::sealed(&[&whole[40..48 + key], b"no image"].concat());
     let middle = whole.len() / 2;
     let flipped: Vec<u8> = whole.iter().enumerate().map(|(i, b)| if i == middle { b ^ 16 } else { *b }).collect();
     for damaged in [flipped, whole[..middle].to_vec(), vec![], no_image] {
         fs::write(kept, damaged).unwrap();
         assert!(run() == want);
         // Compiled again, and kept: a compiler may give other bytes, but what is there is sealed.
-        assert!(tweedie::file::opened(&fs::read(kept).unwrap()).is_some_and(|kept| kept.len() > key + 1000));
+        assert!(tweedie_files::opened(&fs::read(kept).unwrap()).is_some_and(|kept| kept.len() > key + 1000));
     }
 }
 

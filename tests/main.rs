@@ -1,6 +1,5 @@
 //! The integration tests, one binary: linking is what they cost.
 
-mod accuracy;
 mod bad_input;
 mod certificates;
 mod claims;
@@ -12,7 +11,5 @@ mod model_cli;
 mod networks;
 mod page;
 mod sampler_cli;
-mod sampler_mutants;
-mod samplers;
 mod schedulers;
 mod training;

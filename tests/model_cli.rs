@@ -18,7 +18,7 @@ fn said(out: &Output) -> String {
 }
 
 fn golden(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/unet")).join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/unet")).join(name)
 }
 
 /// A copy of a folder that may be damaged, as `model` in a folder of its own.

@@ -3,26 +3,26 @@
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tweedie::data::npy::Archive;
-use tweedie::device::Place;
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::diffusion::{Denoiser, Path as ProcessPath};
 use tweedie::math::larger;
-use tweedie::nn::adamw::{AdamW, State};
-use tweedie::nn::checkpoint;
-use tweedie::nn::cpu::Cpu;
-use tweedie::nn::element::Element;
-use tweedie::nn::layout::channels_last;
-use tweedie::nn::pipeline::{self, Input, Pipeline, Setup, Time};
-use tweedie::nn::program::Program;
-use tweedie::nn::scheduler_config;
-use tweedie::nn::unet::unet;
+use tweedie::npy::Archive;
 use tweedie::sample::noise_source::Silence;
 use tweedie::sample::registry::{Options, sampler};
 use tweedie::sample::sample;
+use tweedie_device::Place;
+use tweedie_nn::adamw::{AdamW, State};
+use tweedie_nn::checkpoint;
+use tweedie_nn::cpu::Cpu;
+use tweedie_nn::element::Element;
+use tweedie_nn::layout::channels_last;
+use tweedie_nn::pipeline::{self, Input, Pipeline, Setup, Time};
+use tweedie_nn::program::Program;
+use tweedie_nn::scheduler_config;
+use tweedie_nn::unet::unet;
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/unet")).join(name)
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/unet")).join(name)
 }
 
 /// The largest error in units of the largest entry.

@@ -133,7 +133,7 @@ fn numbers(value: &Value) -> Vec<f64> {
 #[test]
 #[ignore = "wants a whole report: TWEEDIE_SITE"]
 fn the_gallery_is_what_the_report_shows() {
-    let (site, gallery) = (site(), Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/gallery"));
+    let (site, gallery) = (site(), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("reports/gallery"));
     let within = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
     let (mut compared, mut bytes) = (0, 0);
     for file in within(&gallery).iter().flat_map(|chapter| within(chapter)) {

@@ -11,7 +11,7 @@ fn tweedie(dir: &Path, args: &[&str]) -> Output {
 }
 
 fn trajectories() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/trajectories"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/trajectories"))
 }
 
 fn json(out: &Output) -> serde_json::Value {

@@ -6,11 +6,11 @@ use tweedie::diffusion::kernel::Posterior;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::{Path, PathPoint};
 use tweedie::exact::pf_ode::pf_ode_map;
-use tweedie::experiment::samplers::Cold;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::larger;
 use tweedie::math::noise::Noise;
 use tweedie::sample::check::{Recording, Report, Verdict, check_ode, check_sde};
+use tweedie::sample::dpmpp::Dpmpp3mAfterDdim;
 use tweedie::sample::grid::{Grid, Spacing, checked, shifted};
 use tweedie::sample::noise_source::{Silence, standard_start};
 use tweedie::sample::order::order;
@@ -212,7 +212,7 @@ const MUTANTS: &[Mutant] = &[
     of("dpmpp-3m", "the second difference without its 2 (several public codes)", By::Order, |run| {
         dpmpp::Dpmpp3mPublished { lower_final: false }.step(run)
     }),
-    of("dpmpp-3m", "a first step of order one", By::Order, |run| Cold.step(run)),
+    of("dpmpp-3m", "a first step of order one", By::Order, |run| Dpmpp3mAfterDdim.step(run)),
     noisy("dpmpp-sde", "the half step's noise alone", By::PointMass, |run| {
         let (s, s_to) = (run.edm_sigma()?, run.to().edm_sigma());
         let middle = level((s * s_to).sqrt());

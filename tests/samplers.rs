@@ -5,7 +5,6 @@ use tweedie::diffusion::prediction::Prediction;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
 use tweedie::exact::student::ddim_law;
-use tweedie::experiment::samplers::Cold;
 use tweedie::law::mixture::Mixture;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::larger;
@@ -440,7 +439,7 @@ fn the_missing_factor_and_the_warm_up_each_cost_an_order() {
         |method: &dyn Sampler| study(method, Known::Any(&law), &CERTIFIED_STEPS[2..], study_grid).unwrap().order.unwrap().slope;
     assert!((slope(&dpmpp::Dpmpp3m) - 3.0).abs() <= 0.1);
     assert!((slope(&dpmpp::Dpmpp3mPublished { lower_final: false }) - 2.0).abs() <= 0.1);
-    let cold = slope(&Cold);
+    let cold = slope(&dpmpp::Dpmpp3mAfterDdim);
     assert!((cold - 2.0).abs() <= 0.1, "{cold}");
 }
 

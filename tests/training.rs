@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use tweedie::math::noise::Noise;
-use tweedie::train::Settings;
+use tweedie_nn::train::Settings;
 
 /// A run of seconds: everything that a run can have, as small as it can be.
 const RECIPE: &str = r#"
@@ -413,7 +413,7 @@ fn a_recipe_is_read_strictly() {
 
 #[test]
 fn every_recipe_of_the_repository_is_read() {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/experiments"));
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../experiments/recipes"));
     let recipes = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     let recipes: Vec<PathBuf> = recipes.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("train-")).collect();
     assert!(!recipes.is_empty());
