@@ -1,8 +1,9 @@
 //! A sampler's own overhead: everything but the denoiser, against a plain copy of as many bytes.
 //!
-//! `cargo bench --bench sample`. The model does nothing at all, so that a step is the sampler's own work; ratios are medians of interleaved
-//! runs of as many steps and as many copies in a row. A step with one `x0_hat` reads x and x0_hat and writes x: three batches, where a copy of
-//! one batch moves two. The results are checked before anything is timed.
+//! `cargo bench --bench sample`. The model does nothing at all, so that a step is the sampler's own
+//! work; ratios are medians of interleaved runs of as many steps and as many copies in a row. A
+//! step with one `x0_hat` reads x and x0_hat and writes x: three batches, where a copy of one batch
+//! moves two. The results are checked before anything is timed.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
@@ -23,8 +24,9 @@ const D: usize = 784;
 const STEPS: usize = 23;
 const CHUNK: usize = 1 << 15;
 
-/// A model that costs nothing after its first calls: it leaves what is there. The first calls write, or the buffers would be pages that the
-/// system has promised and never touched, all of them one page of zeros in the cache.
+/// A model that costs nothing after its first calls: it leaves what is there. The first calls
+/// write, or the buffers would be pages that the system has promised and never touched, all of them
+/// one page of zeros in the cache.
 struct Nothing {
     writes: usize,
     calls: AtomicUsize,
@@ -65,7 +67,8 @@ fn median(mut t: Vec<f64>) -> f64 {
 }
 
 fn overhead(c: &mut Criterion) {
-    let grid = Grid { clean: false, ..Grid::new(Spacing::Karras, STEPS) }.points(&Path::EDM).unwrap();
+    let grid =
+        Grid { clean: false, ..Grid::new(Spacing::Karras, STEPS) }.points(&Path::EDM).unwrap();
     let x = Array2::from_elem((N, D), 0.5);
     let mut group = c.benchmark_group("overhead");
     group.sample_size(10);
@@ -75,14 +78,22 @@ fn overhead(c: &mut Criterion) {
         // A point mass at 0 shrinks with sigma.
         let end = sample(&method, &Origin, &grid, x.clone(), &mut Silence).unwrap().x;
         let want = 0.5 * grid[STEPS].sigma / grid[0].sigma;
-        assert!(end.iter().all(|v| (v / want - 1.0).abs() <= 1e-9), "{name} is wrong: {} for {want}", end[[0, 0]]);
+        assert!(
+            end.iter().all(|v| (v / want - 1.0).abs() <= 1e-9),
+            "{name} is wrong: {} for {want}",
+            end[[0, 0]]
+        );
 
         let (mut own, mut copies) = (Vec::new(), Vec::new());
         let mut target = x.clone();
         let mut copy = |times: usize| {
             seconds(&mut || {
                 for _ in 0..times {
-                    let pairs = target.as_slice_mut().unwrap().par_chunks_mut(CHUNK).zip(x.as_slice().unwrap().par_chunks(CHUNK));
+                    let pairs = target
+                        .as_slice_mut()
+                        .unwrap()
+                        .par_chunks_mut(CHUNK)
+                        .zip(x.as_slice().unwrap().par_chunks(CHUNK));
                     pairs.for_each(|(to, from)| to.copy_from_slice(from));
                     black_box(&mut target);
                 }
@@ -99,7 +110,8 @@ fn overhead(c: &mut Criterion) {
         run(&grid);
         copy(STEPS);
         for _ in 0..15 {
-            // The run's start, its buffers and a multistep method's first steps are not the step's: a run of three steps is subtracted.
+            // The run's start, its buffers and a multistep method's first steps are not the step's:
+            // a run of three steps is subtracted.
             own.push((run(&grid) - run(&grid[..4])) / (STEPS - 3) as f64);
             copies.push((copy(STEPS) - copy(3)) / (STEPS - 3) as f64);
         }
@@ -111,7 +123,9 @@ fn overhead(c: &mut Criterion) {
             copy * 1e3,
             own / copy
         );
-        group.bench_function(name, |b| b.iter(|| sample(&method, &nothing(), &grid, x.clone(), &mut Silence).unwrap()));
+        group.bench_function(name, |b| {
+            b.iter(|| sample(&method, &nothing(), &grid, x.clone(), &mut Silence).unwrap())
+        });
     }
     group.finish();
 }

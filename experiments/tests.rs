@@ -14,7 +14,13 @@ fn run(options: &Options) -> tweedie::Result<Summary> {
 }
 
 fn options(out: &Path) -> Options {
-    Options { names: vec!["digits-theory".into()], profile: Profile::Quick, out: out.to_path_buf(), seed: 0, cache: None }
+    Options {
+        names: vec!["digits-theory".into()],
+        profile: Profile::Quick,
+        out: out.to_path_buf(),
+        seed: 0,
+        cache: None,
+    }
 }
 
 /// All values of an attribute.
@@ -33,12 +39,16 @@ fn the_page_is_whole() {
     // Nothing is fetched: links lead to fragments, to files beside the page, or to data within it.
     let ids = attributes(&html, "id");
     assert_eq!(ids.len(), ids.iter().collect::<HashSet<_>>().len(), "an id occurs twice");
-    let links: Vec<_> = attributes(&html, "href").into_iter().chain(attributes(&html, "src")).collect();
+    let links: Vec<_> =
+        attributes(&html, "href").into_iter().chain(attributes(&html, "src")).collect();
     assert!(links.len() > 60);
     for link in links {
         match link.strip_prefix('#') {
             Some(id) => assert!(ids.contains(&id), "{link} leads nowhere"),
-            None => assert!(link.starts_with("data:") || out.path().join(link).is_file(), "{link} is missing"),
+            None => assert!(
+                link.starts_with("data:") || out.path().join(link).is_file(),
+                "{link} is missing"
+            ),
         }
     }
     assert!(!html.contains("<script") && !html.contains("url(http"));
@@ -50,30 +60,59 @@ fn the_page_is_whole() {
     assert!(pictures.len() >= summary.figures);
     for picture in pictures {
         assert!(
-            picture.starts_with("role=\"img\" aria-label=\"") && attributes(&format!(" {picture}"), "aria-label")[0].len() > 40
+            picture.starts_with("role=\"img\" aria-label=\"")
+                && attributes(&format!(" {picture}"), "aria-label")[0].len() > 40
         );
     }
 
-    let left: HashSet<_> = std::fs::read_dir(out.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let left: HashSet<_> = std::fs::read_dir(out.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     assert_eq!(left, ["digits-theory", "index.html", "manifest.json"].map(String::from).into());
-    let manifest: Value = serde_json::from_str(&std::fs::read_to_string(out.path().join("manifest.json")).unwrap()).unwrap();
+    let manifest: Value =
+        serde_json::from_str(&std::fs::read_to_string(out.path().join("manifest.json")).unwrap())
+            .unwrap();
     assert_eq!(manifest["experiments"][0]["settings"]["steps"], 1000);
 }
 
-/// All that is exact or a matter of chance holds with little effort; what a network must be trained for is named so, and for a whole run to say.
+/// All that is exact or a matter of chance holds with little effort; what a network must be trained
+/// for is named so, and for a whole run to say.
 #[test]
 fn the_checks_of_every_chapter_hold() {
     let (mut failed, mut earned) = (Vec::new(), Vec::new());
     for experiment in EXPERIMENTS {
         let begin = Instant::now();
-        let context = experiment::Context { profile: Profile::Least, seed: 1, progress: &|_, _, _| {}, trainings: None };
-        let chapter = (experiment.run)(&context).unwrap_or_else(|e| panic!("{}: {e}", experiment.name));
-        let (trained, exact): (Vec<_>, Vec<_>) = chapter.evidence().partition(|e| e.what.starts_with("trained"));
-        failed.extend(exact.iter().filter(|e| !e.holds()).map(|e| format!("{}: {e:?}", experiment.name)));
-        assert!(experiment.name == "gpu" || !exact.is_empty(), "{} checks nothing", experiment.name);
+        let context = experiment::Context {
+            profile: Profile::Least,
+            seed: 1,
+            progress: &|_, _, _| {},
+            trainings: None,
+        };
+        let chapter =
+            (experiment.run)(&context).unwrap_or_else(|e| panic!("{}: {e}", experiment.name));
+        let (trained, exact): (Vec<_>, Vec<_>) =
+            chapter.evidence().partition(|e| e.what.starts_with("trained"));
+        failed.extend(
+            exact.iter().filter(|e| !e.holds()).map(|e| format!("{}: {e:?}", experiment.name)),
+        );
+        assert!(
+            experiment.name == "gpu" || !exact.is_empty(),
+            "{} checks nothing",
+            experiment.name
+        );
         earned.extend((!trained.is_empty()).then_some((experiment.name, trained.len())));
-        assert!(chapter.figures().all(|f| f.alt.len() >= 40 && !f.drawings.is_empty()), "{}", experiment.name);
-        println!("{}: {} checks, {:.1} s", experiment.name, exact.len(), begin.elapsed().as_secs_f64());
+        assert!(
+            chapter.figures().all(|f| f.alt.len() >= 40 && !f.drawings.is_empty()),
+            "{}",
+            experiment.name
+        );
+        println!(
+            "{}: {} checks, {:.1} s",
+            experiment.name,
+            exact.len(),
+            begin.elapsed().as_secs_f64()
+        );
     }
     assert!(failed.is_empty(), "{failed:#?}");
     assert_eq!(earned, [("digits-unet", 8), ("equivalence", 3), ("grf", 2)]);
@@ -83,9 +122,17 @@ fn the_checks_of_every_chapter_hold() {
 fn numbers_do_not_depend_on_the_number_of_threads() {
     let csv = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let context = experiment::Context { profile: Profile::Quick, seed: 3, progress: &|_, _, _| {}, trainings: None };
+        let context = experiment::Context {
+            profile: Profile::Quick,
+            seed: 3,
+            progress: &|_, _, _| {},
+            trainings: None,
+        };
         let chapter = pool.install(|| (EXPERIMENTS[0].run)(&context)).unwrap();
-        chapter.figures().flat_map(|f| f.drawings.iter().map(|d| d.csv().unwrap())).collect::<Vec<_>>()
+        chapter
+            .figures()
+            .flat_map(|f| f.drawings.iter().map(|d| d.csv().unwrap()))
+            .collect::<Vec<_>>()
     };
     assert!(csv(1) == csv(3));
 }
@@ -99,7 +146,9 @@ fn a_second_run_takes_what_the_first_has_kept() {
         names: vec!["gpu".into(), "samplers".into()],
         ..options(&dir.path().join(out))
     };
-    let kept = |options: &Options| run(options).unwrap().experiments.iter().map(|e| e.1).collect::<Vec<_>>();
+    let kept = |options: &Options| {
+        run(options).unwrap().experiments.iter().map(|e| e.1).collect::<Vec<_>>()
+    };
     assert_eq!(kept(&with("a", 0, "cache")), [false, false]);
     assert_eq!(kept(&with("b", 0, "cache")), [true, true]);
     let page = |out: &str| std::fs::read(dir.path().join(out).join("index.html")).unwrap();
@@ -120,7 +169,13 @@ fn an_unknown_experiment_is_refused_before_anything_is_written() {
     let wrong = Options { names: vec!["digit-theory".into()], ..options(&out.path().join("new")) };
     let message = run(&wrong).unwrap_err().to_string();
     let names: Vec<_> = EXPERIMENTS.iter().map(|e| e.name).collect();
-    assert_eq!(message, format!("experiment: got digit-theory, allowed: {}; did you mean digits-theory?", names.join(", ")));
+    assert_eq!(
+        message,
+        format!(
+            "experiment: got digit-theory, allowed: {}; did you mean digits-theory?",
+            names.join(", ")
+        )
+    );
     assert!(!out.path().join("new").exists());
 }
 
@@ -129,6 +184,8 @@ fn experiments_have_settings_and_unique_names() {
     let names: HashSet<_> = EXPERIMENTS.iter().map(|e| e.name).collect();
     assert_eq!(names.len(), EXPERIMENTS.len());
     for name in names {
-        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{name}/settings.toml")).is_file());
+        assert!(
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{name}/settings.toml")).is_file()
+        );
     }
 }

@@ -1,7 +1,9 @@
-//! The accuracy table, `reports/accuracy.md`: every closed form against numbers of 50 and more digits, worst error in ulp.
+//! The accuracy table, `reports/accuracy.md`: every closed form against numbers of 50 and more
+//! digits, worst error in ulp.
 //!
-//! `UPDATE=1 cargo test --release accuracy` rewrites the committed table; without it the test holds the functions to their bounds
-//! and the committed table to the functions, domains and bounds tested here (the measured figures may move with the C library).
+//! `UPDATE=1 cargo test --release accuracy` rewrites the committed table; without it the test holds
+//! the functions to their bounds and the committed table to the functions, domains and bounds
+//! tested here (the measured figures may move with the C library).
 
 use ndarray::Array2;
 use num_dual::DualNum;
@@ -44,10 +46,13 @@ struct Golden {
 
 impl Golden {
     fn read(name: &str) -> Self {
-        let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/mp").join(name);
+        let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .join("tests/golden/mp")
+            .join(name);
         let mut reader = csv::Reader::from_path(&path).unwrap();
         let header = reader.headers().unwrap().iter().map(str::to_owned).collect();
-        let rows = reader.records().map(|r| r.unwrap().iter().map(str::to_owned).collect()).collect();
+        let rows =
+            reader.records().map(|r| r.unwrap().iter().map(str::to_owned).collect()).collect();
         Self { header, rows }
     }
 
@@ -71,7 +76,8 @@ struct Report {
 }
 
 impl Report {
-    /// Compares column `want` of every row with `got(row's numbers)` of `what`, (function, domain); `inputs` columns name the worst row.
+    /// Compares column `want` of every row with `got(row's numbers)` of `what`, (function, domain);
+    /// `inputs` columns name the worst row.
     fn compare(
         &mut self,
         what: (&str, &str),
@@ -90,11 +96,22 @@ impl Report {
             // Written so that a NaN becomes the worst.
             if !(error <= worst) {
                 worst = error;
-                input = inputs.iter().map(|i| format!("{i} = {}", row[golden.column(i)])).collect::<Vec<_>>().join(", ");
+                input = inputs
+                    .iter()
+                    .map(|i| format!("{i} = {}", row[golden.column(i)]))
+                    .collect::<Vec<_>>()
+                    .join(", ");
             }
         }
         assert!(!golden.rows.is_empty());
-        self.lines.push(Line { function: function.into(), domain: domain.into(), points: golden.rows.len(), worst, bound, input });
+        self.lines.push(Line {
+            function: function.into(),
+            domain: domain.into(),
+            points: golden.rows.len(),
+            worst,
+            bound,
+            input,
+        });
     }
 
     fn markdown(&self) -> String {
@@ -105,8 +122,12 @@ impl Report {
              | function | domain | points | max error (ulp) | bound | worst input |\n|---|---|---:|---:|---:|---|\n",
         );
         for l in &self.lines {
-            writeln!(out, "| `{}` | {} | {} | {:.2} | {} | {} |", l.function, l.domain, l.points, l.worst, l.bound, l.input)
-                .unwrap();
+            writeln!(
+                out,
+                "| `{}` | {} | {} | {:.2} | {} | {} |",
+                l.function, l.domain, l.points, l.worst, l.bound, l.input
+            )
+            .unwrap();
         }
         out
     }
@@ -141,7 +162,8 @@ fn table_columns(row: &Row) -> [(&'static str, f64); 12] {
     ]
 }
 
-/// The closed forms over the range of an f64, where squares and products of what they are given are not in it.
+/// The closed forms over the range of an f64, where squares and products of what they are given are
+/// not in it.
 fn extremes(report: &mut Report) {
     let golden = Golden::read("extreme_gains.csv");
     let domain = "one mode between two levels, sizes 1e-300 to 1e300";
@@ -157,22 +179,41 @@ fn extremes(report: &mut Report) {
         ("elbo::mmse", "mmse", |l, _, to| elbo::mmse(l, (to.alpha, to.sigma))),
         ("Level::noise_share", "noise_share", |l, _, to| to.noise_share(l)),
         ("student::ddim_gain", "ddim", student::ddim_gain),
-        ("emergence::emerged_fraction", "emerged", |l, _, to| emergence::emerged_fraction(l, to.sigma)),
+        ("emergence::emerged_fraction", "emerged", |l, _, to| {
+            emergence::emerged_fraction(l, to.sigma)
+        }),
     ];
     for (name, column, function) in functions {
-        report.compare((name, domain), &golden, column, &at, 4.0, |n| function(n[0], from(n), to(n)));
+        report
+            .compare((name, domain), &golden, column, &at, 4.0, |n| function(n[0], from(n), to(n)));
     }
-    report.compare(("elbo::continuous_transitions", domain), &golden, "transitions", &at, 8.0, |n| {
-        let (a, b) = (from(n), to(n));
-        let (clean, noisy) = if a.log_snr() > b.log_snr() { (a, b) } else { (b, a) };
-        elbo::continuous_transitions(n[0], (clean.alpha, clean.sigma), (noisy.alpha, noisy.sigma))
-    });
+    report.compare(
+        ("elbo::continuous_transitions", domain),
+        &golden,
+        "transitions",
+        &at,
+        8.0,
+        |n| {
+            let (a, b) = (from(n), to(n));
+            let (clean, noisy) = if a.log_snr() > b.log_snr() { (a, b) } else { (b, a) };
+            elbo::continuous_transitions(
+                n[0],
+                (clean.alpha, clean.sigma),
+                (noisy.alpha, noisy.sigma),
+            )
+        },
+    );
 
     let golden = Golden::read("extreme_steps.csv");
     let at = ["drop", "error", "log_ratio"];
-    report.compare(("elbo::transition", "drops 1e-20 to 1e300, errors 1e-20 to 1e20"), &golden, "transition", &at, 4.0, |n| {
-        elbo::transition(n[2], n[0], n[1])
-    });
+    report.compare(
+        ("elbo::transition", "drops 1e-20 to 1e300, errors 1e-20 to 1e20"),
+        &golden,
+        "transition",
+        &at,
+        4.0,
+        |n| elbo::transition(n[2], n[0], n[1]),
+    );
     report.compare(
         ("elbo::log_ratio_beta", "sigma 1e-300 to 1e300"),
         &golden,
@@ -193,7 +234,9 @@ fn extremes(report: &mut Report) {
     ];
     for (column, function) in functions {
         let what = format!("preconditioning::{column}");
-        report.compare((&what, "sizes 1e-300 to 1e300"), &golden, column, &at, 6.0, |n| function(n[0], n[1], n[2]));
+        report.compare((&what, "sizes 1e-300 to 1e300"), &golden, column, &at, 6.0, |n| {
+            function(n[0], n[1], n[2])
+        });
     }
 
     let golden = Golden::read("extreme_conversions.csv");
@@ -208,55 +251,103 @@ fn extremes(report: &mut Report) {
         ("x0_from_f", F, X0, 1.0),
         ("eps_from_f", F, Eps, -1.0),
     ] {
-        report.compare((&format!("Conversion::apply, {column}"), "sizes 1e-300 to 1e300"), &golden, column, &at, 6.0, |n| {
-            let frame = Frame { alpha: n[0], sigma: n[1], d_alpha: n[2], d_sigma: n[3], sigma_data: 0.5 };
-            Conversion::new(a, b, frame).unwrap().apply(sign * n[4], n[5])
-        });
+        report.compare(
+            (&format!("Conversion::apply, {column}"), "sizes 1e-300 to 1e300"),
+            &golden,
+            column,
+            &at,
+            6.0,
+            |n| {
+                let frame = Frame {
+                    alpha: n[0],
+                    sigma: n[1],
+                    d_alpha: n[2],
+                    d_sigma: n[3],
+                    sigma_data: 0.5,
+                };
+                Conversion::new(a, b, frame).unwrap().apply(sign * n[4], n[5])
+            },
+        );
     }
 
     let golden = Golden::read("extreme_quantile.csv");
-    report.compare(("normal_quantile", "5e-324 to 1e-30"), &golden, "quantile", &["p"], 4.0, |n| normal_quantile(n[0]));
+    report.compare(("normal_quantile", "5e-324 to 1e-30"), &golden, "quantile", &["p"], 4.0, |n| {
+        normal_quantile(n[0])
+    });
 
     let golden = Golden::read("extreme_vp.csv");
     let vp = |n: &[f64]| Path::Vp { beta_min: 0.1, beta_max: n[0] };
     let domain = "vp, beta_max 20 to 1e8, t 1e-300 to 1";
-    report.compare(("Path::log_snr", domain), &golden, "log_snr", &["beta_max", "t"], 1.0, |n| vp(n).log_snr(n[1]).unwrap());
-    report.compare(("Path::t_from_log_snr", domain), &golden, "time", &["beta_max", "at"], 1.0, |n| {
-        vp(n).t_from_log_snr(n[3]).unwrap()
+    report.compare(("Path::log_snr", domain), &golden, "log_snr", &["beta_max", "t"], 1.0, |n| {
+        vp(n).log_snr(n[1]).unwrap()
     });
+    report.compare(
+        ("Path::t_from_log_snr", domain),
+        &golden,
+        "time",
+        &["beta_max", "at"],
+        1.0,
+        |n| vp(n).t_from_log_snr(n[3]).unwrap(),
+    );
     let golden = Golden::read("extreme_ve.csv");
     let at = ["sigma_min", "sigma_max", "t"];
     let row = |n: &[f64]| Path::Ve { sigma_min: n[0], sigma_max: n[1] }.row(n[2]).unwrap();
     type Column = (&'static str, fn(&PathRow) -> f64);
-    let columns: [Column; 3] = [("sigma", |r| r.sigma), ("d_sigma", |r| r.d_sigma), ("log_snr", |r| r.log_snr)];
+    let columns: [Column; 3] =
+        [("sigma", |r| r.sigma), ("d_sigma", |r| r.d_sigma), ("log_snr", |r| r.log_snr)];
     for (column, get) in columns {
         let what = format!("Path::row.{column}");
-        report.compare((&what, "ve, sigma 1e-300 to 1e300"), &golden, column, &at, 1.0, |n| get(&row(n)));
+        report.compare((&what, "ve, sigma 1e-300 to 1e300"), &golden, column, &at, 1.0, |n| {
+            get(&row(n))
+        });
     }
 
     let tables: [(&str, &str, Table); 3] = [
-        ("extreme_table_zero_snr_1e-200.csv", "zero-terminal-snr of betas 1e-200 to 2e-199", tiny_zero_snr(1e-200)),
-        ("extreme_table_zero_snr_1e-16.csv", "zero-terminal-snr of betas 1e-16 to 2e-15", tiny_zero_snr(1e-16)),
+        (
+            "extreme_table_zero_snr_1e-200.csv",
+            "zero-terminal-snr of betas 1e-200 to 2e-199",
+            tiny_zero_snr(1e-200),
+        ),
+        (
+            "extreme_table_zero_snr_1e-16.csv",
+            "zero-terminal-snr of betas 1e-16 to 2e-15",
+            tiny_zero_snr(1e-16),
+        ),
         ("extreme_table_steep.csv", "betas near 0.999, log SNR to -2000", {
-            Table::from_betas(&(0..300).map(|k| 0.999 - 1e-4 * f64::from(k % 7)).collect::<Vec<_>>()).unwrap()
+            Table::from_betas(
+                &(0..300).map(|k| 0.999 - 1e-4 * f64::from(k % 7)).collect::<Vec<_>>(),
+            )
+            .unwrap()
         }),
     ];
     for (file, domain, table) in tables {
         let golden = Golden::read(file);
-        for (k, (column, _)) in
-            table_columns(&table.rows()[0]).iter().enumerate().filter(|(_, c)| golden.header.iter().any(|h| h == c.0))
+        for (k, (column, _)) in table_columns(&table.rows()[0])
+            .iter()
+            .enumerate()
+            .filter(|(_, c)| golden.header.iter().any(|h| h == c.0))
         {
-            report.compare((&format!("Table::row.{column}"), domain), &golden, column, &["t"], 1.0, |n| {
-                table_columns(table.row(n[0] as usize).unwrap())[k].1
-            });
+            report.compare(
+                (&format!("Table::row.{column}"), domain),
+                &golden,
+                column,
+                &["t"],
+                1.0,
+                |n| table_columns(table.row(n[0] as usize).unwrap())[k].1,
+            );
         }
     }
 
     let golden = Golden::read("decoder.csv");
     let at = ["bins", "k", "mean", "std"];
-    report.compare(("DiscretisedGaussian::log_mass", "2 to 65536 bins, std 1e-7 to 3"), &golden, "log_mass", &at, 8.0, |n| {
-        DiscretisedGaussian::new(n[0] as usize).unwrap().log_mass(n[1] as usize, n[2], n[3])
-    });
+    report.compare(
+        ("DiscretisedGaussian::log_mass", "2 to 65536 bins, std 1e-7 to 3"),
+        &golden,
+        "log_mass",
+        &at,
+        8.0,
+        |n| DiscretisedGaussian::new(n[0] as usize).unwrap().log_mass(n[1] as usize, n[2], n[3]),
+    );
     double_double(report);
 }
 
@@ -295,15 +386,18 @@ fn double_double(report: &mut Report) {
         for row in golden.rows.iter().filter(|row| row[0] == name) {
             let [x, hi, lo] = [1, 2, 3].map(|k| row[k].parse::<f64>().unwrap());
             let (got, want) = (function(Dd::from(x)), Dd::sum_of(hi, lo));
-            let error = if got == want { 0.0 } else { (((got - want) / want).hi() * 2f64.powi(104)).abs() };
+            let error =
+                if got == want { 0.0 } else { (((got - want) / want).hi() * 2f64.powi(104)).abs() };
             if !(error <= worst) {
                 (worst, input) = (error, format!("x = {}", row[1]));
             }
             points += 1;
         }
         assert!(points > 0, "{name}");
-        let (function, domain) =
-            (format!("Dd::{name}"), "its domain, ends included (sine, cosine to 1e15); in units of 2^-104".to_owned());
+        let (function, domain) = (
+            format!("Dd::{name}"),
+            "its domain, ends included (sine, cosine to 1e15); in units of 2^-104".to_owned(),
+        );
         report.lines.push(Line { function, domain, points, worst, bound: 4.0, input });
     }
 }
@@ -326,9 +420,14 @@ fn accuracy() {
         assert_eq!(golden.header.len(), 1 + columns.len(), "a column without a comparison");
         for (k, (column, _)) in columns.iter().enumerate() {
             let domain = format!("{name}, T = 1000, {which}");
-            report.compare((&format!("Table::row.{column}"), &domain), &golden, column, &["t"], 4.0, |n| {
-                table_columns(table.row(n[0] as usize).unwrap())[k].1
-            });
+            report.compare(
+                (&format!("Table::row.{column}"), &domain),
+                &golden,
+                column,
+                &["t"],
+                4.0,
+                |n| table_columns(table.row(n[0] as usize).unwrap())[k].1,
+            );
         }
     }
 
@@ -345,9 +444,14 @@ fn accuracy() {
         ];
         for (column, get) in columns {
             let domain = format!("{}, t in [{}, 1]", path.name(), golden.rows[0][0]);
-            report.compare((&format!("Path::row.{column}"), &domain), &golden, column, &["t"], 4.0, |n| {
-                get(&path.row(n[0]).unwrap())
-            });
+            report.compare(
+                (&format!("Path::row.{column}"), &domain),
+                &golden,
+                column,
+                &["t"],
+                4.0,
+                |n| get(&path.row(n[0]).unwrap()),
+            );
         }
     }
 
@@ -355,27 +459,43 @@ fn accuracy() {
     let domain = "lambda, sigma in [1e-12, 1e12]";
     let at = ["lambda", "sigma_t", "sigma_T"];
     let level = |sigma| Level { alpha: 1.0, sigma };
-    report.compare(("wiener_gain", domain), &golden, "wiener", &at, 4.0, |n| wiener_gain(n[0], 1.0, n[1]));
-    report.compare(("gains::psi", domain), &golden, "pf_ode_gain", &at, 4.0, |n| gains::psi(n[0], level(n[2]), level(n[1])));
-    report.compare(("gains::xi", domain), &golden, "xi", &at, 4.0, |n| gains::xi(n[0], level(n[2]), level(n[1])));
+    report.compare(("wiener_gain", domain), &golden, "wiener", &at, 4.0, |n| {
+        wiener_gain(n[0], 1.0, n[1])
+    });
+    report.compare(("gains::psi", domain), &golden, "pf_ode_gain", &at, 4.0, |n| {
+        gains::psi(n[0], level(n[2]), level(n[1]))
+    });
+    report.compare(("gains::xi", domain), &golden, "xi", &at, 4.0, |n| {
+        gains::xi(n[0], level(n[2]), level(n[1]))
+    });
     report.compare(("gains::log_psi", domain), &golden, "log_pf_ode_gain", &at, 4.0, |n| {
         gains::log_psi(n[0], level(n[2]), level(n[1]))
     });
 
     let golden = Golden::read("kl_1d.csv");
     let at = ["m1", "v1", "m2", "v2"];
-    report.compare(("kl_normal", "variances 1e-8 to 1e8, ratios from 1 + 1e-12"), &golden, "kl", &at, 4.0, |n| {
-        kl_normal(n[0], n[1], n[2], n[3])
-    });
+    report.compare(
+        ("kl_normal", "variances 1e-8 to 1e8, ratios from 1 + 1e-12"),
+        &golden,
+        "kl",
+        &at,
+        4.0,
+        |n| kl_normal(n[0], n[1], n[2], n[3]),
+    );
 
     for (file, domain) in [
         ("log_cdf_difference.csv", "bins of 1e-6 to 5 sigma, to 65 sigma"),
         ("log_cdf_difference_wide.csv", "bins across 0, half-infinite, nearly all of the mass"),
     ] {
         let golden = Golden::read(file);
-        report.compare(("log_cdf_difference", domain), &golden, "log_difference", &["a", "b"], 8.0, |n| {
-            log_cdf_difference(n[0], n[1])
-        });
+        report.compare(
+            ("log_cdf_difference", domain),
+            &golden,
+            "log_difference",
+            &["a", "b"],
+            8.0,
+            |n| log_cdf_difference(n[0], n[1]),
+        );
     }
 
     extremes(&mut report);
@@ -383,7 +503,8 @@ fn accuracy() {
     flows(&mut report);
 
     let markdown = report.markdown();
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("reports/accuracy.md");
+    let path =
+        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("reports/accuracy.md");
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &markdown).unwrap();
     }
@@ -391,14 +512,24 @@ fn accuracy() {
         .lines
         .iter()
         .filter(|l| !(l.worst <= l.bound))
-        .map(|l| format!("{} ({}): {:.3} ulp > {} at {}", l.function, l.domain, l.worst, l.bound, l.input))
+        .map(|l| {
+            format!(
+                "{} ({}): {:.3} ulp > {} at {}",
+                l.function, l.domain, l.worst, l.bound, l.input
+            )
+        })
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(contract(&committed), contract(&markdown), "reports/accuracy.md is stale: UPDATE=1 cargo test --release accuracy");
+    assert_eq!(
+        contract(&committed),
+        contract(&markdown),
+        "reports/accuracy.md is stale: UPDATE=1 cargo test --release accuracy"
+    );
 }
 
-/// Two points in the plane, far off them and tied: every output of the empirical law, and of the mixture of two point masses.
+/// Two points in the plane, far off them and tied: every output of the empirical law, and of the
+/// mixture of two point masses.
 fn far_and_tied(report: &mut Report) {
     let golden = Golden::read("two_points.csv");
     let at = ["ax", "ay", "bx", "by", "alpha", "sigma", "x", "y"];
@@ -407,7 +538,11 @@ fn far_and_tied(report: &mut Report) {
     let state = |n: &[f64]| (ndarray::array![[n[6], n[7]]], PathPoint::still(n[4], n[5]));
     let empirical = |n: &[f64]| -> Box<dyn Law> { Box::new(Empirical::new(points(n)).unwrap()) };
     let mixture = |n: &[f64]| -> Box<dyn Law> {
-        let parts = points(n).rows().into_iter().map(|y| Gaussian::isotropic(y.to_owned(), 0.0).unwrap()).collect();
+        let parts = points(n)
+            .rows()
+            .into_iter()
+            .map(|y| Gaussian::isotropic(y.to_owned(), 0.0).unwrap())
+            .collect();
         Box::new(Mixture::new(ndarray::array![1.0, 1.0], parts).unwrap())
     };
     type Build<'a> = &'a dyn Fn(&[f64]) -> Box<dyn Law>;
@@ -419,21 +554,31 @@ fn far_and_tied(report: &mut Report) {
                 got(law(n).as_ref(), &x, &at)
             });
         };
-        // 1e-12 of an exponent is 4,500 ulp of a weight; an x0_hat between opposite points cancels four of them.
+        // 1e-12 of an exponent is 4,500 ulp of a weight; an x0_hat between opposite points cancels
+        // four of them.
         compare("denoise", "x0_hat", 20_000.0, &|law, x, at| law.denoised(x.view(), at)[[0, 0]]);
-        compare("posterior_cov", "variance", 20_000.0, &|law, x, at| law.posterior_cov(x.row(0), at)[[0, 0]]);
+        compare("posterior_cov", "variance", 20_000.0, &|law, x, at| {
+            law.posterior_cov(x.row(0), at)[[0, 0]]
+        });
         compare("jacobian", "jacobian", 20_000.0, &|law, x, at| law.jacobian(x.row(0), at)[[0, 0]]);
         compare("log_density", "log_density", 8.0, &|law, x, at| law.log_density(x.view(), at)[0]);
     }
-    // Between the points the score passes 0; an error is measured there against its two terms, not against what they leave.
-    let (ax, x, sigma, score) = (golden.column("ax"), golden.column("x"), golden.column("sigma"), golden.column("score"));
+    // Between the points the score passes 0; an error is measured there against its two terms, not
+    // against what they leave.
+    let (ax, x, sigma, score) =
+        (golden.column("ax"), golden.column("x"), golden.column("sigma"), golden.column("score"));
     let leaves = |r: &&Vec<String>| {
         let [ax, x, sigma, score] = [ax, x, sigma, score].map(|k| r[k].parse::<f64>().unwrap());
         score.abs() * sigma * sigma >= 0.01 * (ax - x).abs()
     };
-    let scores = Golden { header: golden.header.clone(), rows: golden.rows.iter().filter(leaves).cloned().collect() };
+    let scores = Golden {
+        header: golden.header.clone(),
+        rows: golden.rows.iter().filter(leaves).cloned().collect(),
+    };
     let domain_of_score = "the same, where its two terms leave 1 % of each and more";
-    for (name, law) in [("Empirical::score", &empirical as Build), ("Mixture::score", &mixture as Build)] {
+    for (name, law) in
+        [("Empirical::score", &empirical as Build), ("Mixture::score", &mixture as Build)]
+    {
         report.compare((name, domain_of_score), &scores, "score", &at, 20_000.0, |n| {
             let ((x, at), mut score) = (state(n), Array2::zeros((1, 2)));
             law(n).score(x.view(), &at, score.view_mut());
@@ -450,7 +595,8 @@ fn far_and_tied(report: &mut Report) {
     });
 }
 
-/// Reverse SDEs with Langevin churn, and the PF-ODE of laws in one dimension, which keeps quantiles.
+/// Reverse SDEs with Langevin churn, and the PF-ODE of laws in one dimension, which keeps
+/// quantiles.
 fn flows(report: &mut Report) {
     let golden = Golden::read("langevin_variance.csv");
     let level = |sigma| Level { alpha: 1.0, sigma };
@@ -468,17 +614,24 @@ fn flows(report: &mut Report) {
     let solution = |n: &[f64]| {
         let means = &n[1..=n[0] as usize];
         let law: Box<dyn Law> = if n[5] == 0.0 {
-            Box::new(Empirical::new(Array2::from_shape_fn((means.len(), 1), |(i, _)| means[i])).unwrap())
+            Box::new(
+                Empirical::new(Array2::from_shape_fn((means.len(), 1), |(i, _)| means[i])).unwrap(),
+            )
         } else {
-            let parts = means.iter().map(|m| Gaussian::isotropic(ndarray::array![*m], n[5]).unwrap()).collect();
+            let parts = means
+                .iter()
+                .map(|m| Gaussian::isotropic(ndarray::array![*m], n[5]).unwrap())
+                .collect();
             Box::new(Mixture::new(ndarray::Array1::ones(means.len()), parts).unwrap())
         };
         let points = [PathPoint::still(n[6], n[7]), PathPoint::still(n[9], n[10])];
-        let solution = pf_ode_measured(law.as_ref(), ndarray::array![[n[8]]].view(), &points).unwrap();
+        let solution =
+            pf_ode_measured(law.as_ref(), ndarray::array![[n[8]]].view(), &points).unwrap();
         let unit = (n[9] * law.cov()[[0, 0]].sqrt()).hypot(n[10]);
         (solution.states[1][[0, 0]], solution.errors[1] * unit)
     };
-    // What the solver says of its error is above the error itself, in every case: that is the bound of 1 here.
+    // What the solver says of its error is above the error itself, in every case: that is the bound
+    // of 1 here.
     let wanted = golden.column("x_to");
     for row in &golden.rows {
         let numbers: Vec<f64> = row.iter().map(|s| s.parse().unwrap()).collect();
@@ -500,7 +653,14 @@ fn flows(report: &mut Report) {
         5_000.0,
         |n| solution(n).0,
     );
-    report.compare(("pf_ode_solve", "two pairs of near points, data to noise"), &which(true), "x_to", &at, 5e6, |n| solution(n).0);
+    report.compare(
+        ("pf_ode_solve", "two pairs of near points, data to noise"),
+        &which(true),
+        "x_to",
+        &at,
+        5e6,
+        |n| solution(n).0,
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What a hostile or broken input costs: one line, exit code 1 or 2, little memory and time; never a panic, a signal or a NaN that nobody mentions.
+//! What a hostile or broken input costs: one line, exit code 1 or 2, little memory and time; never
+//! a panic, a signal or a NaN that nobody mentions.
 
 use ndarray::{Array1, Array3, ArrayD, s};
 use ndarray_npy::{NpzReader, NpzWriter, write_npy};
@@ -9,7 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Address space of a command, in kB: programs that are started take some 1 GB of it for their threads.
+/// Address space of a command, in kB: programs that are started take some 1 GB of it for their
+/// threads.
 const MEMORY: u64 = 6 << 20;
 /// Generous: the slowest takes a second on an idle machine.
 const TIME: Duration = Duration::from_secs(60);
@@ -17,7 +19,11 @@ const TIME: Duration = Duration::from_secs(60);
 /// Runs the program with limits of memory and time.
 fn limited(dir: &Path, args: &[&str]) -> Output {
     let mut child = Command::new("sh")
-        .args(["-c", &format!("ulimit -v {MEMORY}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_tweedie")])
+        .args([
+            "-c",
+            &format!("ulimit -v {MEMORY}; exec \"$0\" \"$@\""),
+            env!("CARGO_BIN_EXE_tweedie"),
+        ])
         .args(args)
         .current_dir(dir)
         .stdin(Stdio::null())
@@ -42,14 +48,18 @@ fn refused(dir: &Path, args: &[&str], says: &str) {
     let out = limited(dir, args);
     let said = String::from_utf8_lossy(&out.stderr);
     assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
-    assert!(said.starts_with("error: ") && said.lines().count() == 1 && said.contains(says), "{args:?}: {said}");
+    assert!(
+        said.starts_with("error: ") && said.lines().count() == 1 && said.contains(says),
+        "{args:?}: {said}"
+    );
     assert!(!dir.join("o").exists(), "{args:?} left a file");
 }
 
 /// The bundled network as a folder, and an input for it.
 fn model() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("experiments/models/digits");
+    let from =
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("experiments/models/digits");
     fs::create_dir_all(dir.path().join("m/unet")).unwrap();
     for file in ["tweedie.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors"] {
         fs::copy(from.join(file), dir.path().join("m").join(file)).unwrap();
@@ -84,7 +94,14 @@ fn sizes_of_a_config_are_held_to_limits_before_memory_is_taken() {
         ("sample_size", json!(0)),
         ("sample_size", json!([1, 1u64 << 40])),
     ];
-    for key in ["layers_per_block", "num_class_embeds", "sample_size", "in_channels", "out_channels", "time_embedding_dim"] {
+    for key in [
+        "layers_per_block",
+        "num_class_embeds",
+        "sample_size",
+        "in_channels",
+        "out_channels",
+        "time_embedding_dim",
+    ] {
         cases.extend(huge.iter().map(|size| (key, json!(size))));
     }
     for (key, value) in &cases {
@@ -92,7 +109,18 @@ fn sizes_of_a_config_are_held_to_limits_before_memory_is_taken() {
         for command in [
             &["net", "ops", "--model", "m", "--json", "o"][..],
             &["net", "forward", "--model", "m", "in.npz", "-o", "o"],
-            &["bench", "unet", "--config", "m/unet/config.json", "--batch", "1", "--reps", "1", "--json", "o"],
+            &[
+                "bench",
+                "unet",
+                "--config",
+                "m/unet/config.json",
+                "--batch",
+                "1",
+                "--reps",
+                "1",
+                "--json",
+                "o",
+            ],
             &["sample", "--model", "m", "--sampler", "ddim", "--steps", "2", "-n", "2", "-o", "o"],
         ] {
             refused(dir.path(), command, key);
@@ -101,19 +129,33 @@ fn sizes_of_a_config_are_held_to_limits_before_memory_is_taken() {
     }
     // The last is within the limits and beyond the memory that the command has.
     changed(&config, "block_out_channels", &json!([65_536, 65_536]));
-    refused(dir.path(), &["net", "ops", "--model", "m", "--json", "o"], "memory for the network's parameters: got");
+    refused(
+        dir.path(),
+        &["net", "ops", "--model", "m", "--json", "o"],
+        "memory for the network's parameters: got",
+    );
     fs::write(&config, &whole).unwrap();
     // And what was refused is so for its numbers alone.
-    assert!(limited(dir.path(), &["net", "forward", "--model", "m", "in.npz", "-o", "o"]).status.success());
+    assert!(
+        limited(dir.path(), &["net", "forward", "--model", "m", "in.npz", "-o", "o"])
+            .status
+            .success()
+    );
 }
 
 #[test]
 fn a_setup_and_a_scheduler_are_held_to_the_network_and_to_limits() {
     let dir = model();
-    let sample = ["sample", "--model", "m", "--sampler", "ddim", "--steps", "2", "-n", "2", "-o", "o"];
+    let sample =
+        ["sample", "--model", "m", "--sampler", "ddim", "--steps", "2", "-n", "2", "-o", "o"];
     let setup = dir.path().join("m/tweedie.json");
     let whole = fs::read(&setup).unwrap();
-    for shape in [json!([1, 4096, 4096]), json!([1, 8, 100_000_000_000u64]), json!([1u64 << 61, 8, 8]), json!([3, 8, 8])] {
+    for shape in [
+        json!([1, 4096, 4096]),
+        json!([1, 8, 100_000_000_000u64]),
+        json!([1u64 << 61, 8, 8]),
+        json!([3, 8, 8]),
+    ] {
         changed(&setup, "shape", &shape);
         refused(dir.path(), &sample, "the network's config says 1 x 8 x 8");
     }
@@ -128,7 +170,11 @@ fn a_setup_and_a_scheduler_are_held_to_the_network_and_to_limits() {
     for class in ["DEISMultistepScheduler", "EulerAncestralDiscreteScheduler"] {
         let text = format!(r#"{{"_class_name": "{class}", "num_train_timesteps": 10000000}}"#);
         fs::write(dir.path().join("m/scheduler/scheduler_config.json"), text).unwrap();
-        refused(dir.path(), &["sample", "--law", "law.json", "--model", "m", "--steps", "3", "-o", "o"], "at most 100000");
+        refused(
+            dir.path(),
+            &["sample", "--law", "law.json", "--model", "m", "--steps", "3", "-o", "o"],
+            "at most 100000",
+        );
     }
 }
 
@@ -143,7 +189,11 @@ fn a_recipe_is_held_to_limits() {
         );
         fs::write(dir.path().join("r.toml"), text).unwrap();
     };
-    fs::write(dir.path().join("law.json"), r#"{"kind": "gaussian", "mean": [0, 1], "variances": [4, 0.25]}"#).unwrap();
+    fs::write(
+        dir.path().join("law.json"),
+        r#"{"kind": "gaussian", "mean": [0, 1], "variances": [4, 0.25]}"#,
+    )
+    .unwrap();
     let (digits, train) = ("set = \"digits\"", ["train", "r.toml", "--out", "o"]);
     for (data, layers, more, says) in [
         (digits, 1_000_000, "", "layers_per_block"),
@@ -154,7 +204,12 @@ fn a_recipe_is_held_to_limits() {
             "",
             "data.random_field.size: got (1000000, 1000000)",
         ),
-        ("law = \"law.json\"\nshape = [2305843009213693952, 8, 8]", 1, "", "data.shape: got (2305843009213693952, 8, 8)"),
+        (
+            "law = \"law.json\"\nshape = [2305843009213693952, 8, 8]",
+            1,
+            "",
+            "data.shape: got (2305843009213693952, 8, 8)",
+        ),
         (digits, 1, "[validation]\nlevels = 1000000", "validation.levels: got 1000000"),
         (digits, 1, "[validation]\nimages = 1000000000", "validation.images: got 1000000000"),
         (digits, 1, "[samples]\nsteps = 1000000000", "samples.steps: got 1000000000"),
@@ -177,21 +232,35 @@ fn files_that_unpack_to_more_than_they_hold_or_never_end_are_refused() {
     put("r.toml", &recipe_of("bomb.npz"));
     refused(dir.path(), &["train", "r.toml", "--out", "o"], "unpacks from");
     // MNIST's format with a promise of 4 GB.
-    let mut gz =
-        flate2::write::GzEncoder::new(File::create(dir.path().join("bomb-idx3-ubyte")).unwrap(), flate2::Compression::best());
+    let mut gz = flate2::write::GzEncoder::new(
+        File::create(dir.path().join("bomb-idx3-ubyte")).unwrap(),
+        flate2::Compression::best(),
+    );
     gz.write_all(&[0, 0, 8, 3, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0]).unwrap();
     gz.write_all(&vec![0; 1 << 20]).unwrap();
     gz.finish().unwrap();
     put("r.toml", &recipe_of("bomb-idx3-ubyte"));
-    refused(dir.path(), &["train", "r.toml", "--out", "o"], "the header promises shape [65536, 256, 256]");
+    refused(
+        dir.path(),
+        &["train", "r.toml", "--out", "o"],
+        "the header promises shape [65536, 256, 256]",
+    );
     // A picture that a decoder would take.
     fs::create_dir(dir.path().join("pictures")).unwrap();
     image::GrayImage::new(5000, 5000).save(dir.path().join("pictures/p.png")).unwrap();
     put("r.toml", &recipe_of("pictures"));
-    refused(dir.path(), &["train", "r.toml", "--out", "o"], "25000000 pixels, allowed: at most 4194304");
+    refused(
+        dir.path(),
+        &["train", "r.toml", "--out", "o"],
+        "25000000 pixels, allowed: at most 4194304",
+    );
     // Settings longer than any.
     File::create(dir.path().join("long.json")).unwrap().set_len(1 << 30).unwrap();
-    refused(dir.path(), &["bench", "unet", "--config", "long.json", "--batch", "1"], "wanted settings of at most 16777216");
+    refused(
+        dir.path(),
+        &["bench", "unet", "--config", "long.json", "--batch", "1"],
+        "wanted settings of at most 16777216",
+    );
     #[cfg(unix)]
     {
         put("r.toml", &recipe_of("/dev/zero"));
@@ -202,15 +271,26 @@ fn files_that_unpack_to_more_than_they_hold_or_never_end_are_refused() {
             refused(dir.path(), &["check", "bomb.npz", "--law", file], "it is a pipe or a device");
             refused(
                 dir.path(),
-                &["solve", "--law", "law.json", "--path", "vp", "--from", "1", "--to", "0", file, "-o", "o"],
+                &[
+                    "solve", "--law", "law.json", "--path", "vp", "--from", "1", "--to", "0", file,
+                    "-o", "o",
+                ],
                 "it is a pipe",
             );
-            refused(dir.path(), &["bench", "unet", "--config", file, "--batch", "1"], "it is a pipe or a device");
+            refused(
+                dir.path(),
+                &["bench", "unet", "--config", file, "--batch", "1"],
+                "it is a pipe or a device",
+            );
             refused(dir.path(), &["train", file, "--out", "o"], "it is a pipe or a device");
         }
     }
     // A law whose modes alone take 80 GB.
-    put("wide.json", &json!({"kind": "gaussian", "mean": vec![0; 100_000], "variances": vec![1; 100_000]}).to_string());
+    put(
+        "wide.json",
+        &json!({"kind": "gaussian", "mean": vec![0; 100_000], "variances": vec![1; 100_000]})
+            .to_string(),
+    );
     refused(
         dir.path(),
         &["sample", "--law", "wide.json", "--sampler", "ddim", "--steps", "2", "-o", "o"],
@@ -219,14 +299,28 @@ fn files_that_unpack_to_more_than_they_hold_or_never_end_are_refused() {
     // More samples than there is room for.
     refused(
         dir.path(),
-        &["sample", "--law", "law.json", "--sampler", "ddim", "--steps", "1000", "-n", "1000000", "--trajectory", "-o", "o"],
+        &[
+            "sample",
+            "--law",
+            "law.json",
+            "--sampler",
+            "ddim",
+            "--steps",
+            "1000",
+            "-n",
+            "1000000",
+            "--trajectory",
+            "-o",
+            "o",
+        ],
         "memory for 1000000 samples of dimension 2: got 48.",
     );
 }
 
 fn recipe_of(set: &str) -> String {
     let recipe = fs::read_to_string(
-        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("experiments/recipes/train-digits-small.toml"),
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+            .join("experiments/recipes/train-digits-small.toml"),
     )
     .unwrap();
     recipe.replace("set = \"digits\"", &format!("set = \"{set}\""))
@@ -237,7 +331,8 @@ fn what_is_not_finite_is_never_written() {
     let dir = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
     put("e.json", r#"{"kind": "empirical", "data": "pts.npy"}"#);
-    write_npy(dir.path().join("pts.npy"), &ndarray::array![[0.0, 1.0], [2.0, 3.0], [-1.0, 0.5]]).unwrap();
+    write_npy(dir.path().join("pts.npy"), &ndarray::array![[0.0, 1.0], [2.0, 3.0], [-1.0, 0.5]])
+        .unwrap();
     refused(
         dir.path(),
         &[
@@ -260,22 +355,62 @@ fn what_is_not_finite_is_never_written() {
     for variance in ["1e154", "1e300"] {
         put(
             "law.json",
-            &format!(r#"{{"kind":"mixture","weights":[1,1],"means":[[1,2],[0,1]],"variances":[[{variance},1],[1,1]]}}"#),
+            &format!(
+                r#"{{"kind":"mixture","weights":[1,1],"means":[[1,2],[0,1]],"variances":[[{variance},1],[1,1]]}}"#
+            ),
         );
-        refused(dir.path(), &["sample", "--law", "law.json", "--sampler", "ddim", "--steps", "3", "-o", "o"], "at most 1e140");
+        refused(
+            dir.path(),
+            &["sample", "--law", "law.json", "--sampler", "ddim", "--steps", "3", "-o", "o"],
+            "at most 1e140",
+        );
     }
     // Weights whose sum is no number have proportions all the same.
-    put("law.json", r#"{"kind":"mixture","weights":[1e308,1e308],"means":[[1,2],[1,3]],"variances":[[1,1],[1,1]]}"#);
-    let out =
-        limited(dir.path(), &["sample", "--law", "law.json", "--sampler", "dpmpp-2m", "--steps", "9", "-n", "4", "-o", "good.npz"]);
+    put(
+        "law.json",
+        r#"{"kind":"mixture","weights":[1e308,1e308],"means":[[1,2],[1,3]],"variances":[[1,1],[1,1]]}"#,
+    );
+    let out = limited(
+        dir.path(),
+        &[
+            "sample",
+            "--law",
+            "law.json",
+            "--sampler",
+            "dpmpp-2m",
+            "--steps",
+            "9",
+            "-n",
+            "4",
+            "-o",
+            "good.npz",
+        ],
+    );
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     // A table has numbers or is refused by the place of the first that is none.
-    let out = limited(dir.path(), &["tabulate", "--schedule", "linear", "--steps", "100000", "--zero-terminal-snr", "-o", "t.csv"]);
+    let out = limited(
+        dir.path(),
+        &[
+            "tabulate",
+            "--schedule",
+            "linear",
+            "--steps",
+            "100000",
+            "--zero-terminal-snr",
+            "-o",
+            "t.csv",
+        ],
+    );
     match out.status.code() {
         Some(0) => assert!(!fs::read_to_string(dir.path().join("t.csv")).unwrap().contains("nan")),
         code => {
             let said = String::from_utf8_lossy(&out.stderr);
-            assert!(code == Some(2) && said.contains("of the table, ") && !dir.path().join("t.csv").exists(), "{code:?} {said}");
+            assert!(
+                code == Some(2)
+                    && said.contains("of the table, ")
+                    && !dir.path().join("t.csv").exists(),
+                "{code:?} {said}"
+            );
         }
     }
     // A network that overflows.
@@ -296,8 +431,11 @@ fn what_is_not_finite_is_never_written() {
 #[test]
 fn nonsense_inside_a_trajectory_is_named() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("gaussian.json"), r#"{"kind": "gaussian", "mean": [0.5, -1.0, 2.0], "variances": [4.0, 0.25, 0.0]}"#)
-        .unwrap();
+    fs::write(
+        dir.path().join("gaussian.json"),
+        r#"{"kind": "gaussian", "mean": [0.5, -1.0, 2.0], "variances": [4.0, 0.25, 0.0]}"#,
+    )
+    .unwrap();
     let mixture = r#"{"kind": "mixture", "weights": [1, 2], "means": [[2, 0, 1], [-2, 1, 0]], "variances": [[0.1, 0.2, 0.3], [0.3, 0.1, 0.2]]}"#;
     fs::write(dir.path().join("mixture.json"), mixture).unwrap();
     type Change = fn(&mut Array3<f64>);
@@ -305,7 +443,16 @@ fn nonsense_inside_a_trajectory_is_named() {
         ("all zero", |x| x.slice_mut(s![1..20, .., ..]).fill(0.0), 1),
         ("one zero", |x| x.slice_mut(s![7, .., ..]).fill(0.0), 7),
         ("one entry", |x| x[[9, 3, 1]] = 1e6, 9),
-        ("noise", |x| x.slice_mut(s![15, .., ..]).iter_mut().enumerate().for_each(|(i, v)| *v = (1.7 * (i * i) as f64).sin()), 15),
+        (
+            "noise",
+            |x| {
+                x.slice_mut(s![15, .., ..])
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(i, v)| *v = (1.7 * (i * i) as f64).sin())
+            },
+            15,
+        ),
         (
             "rows shuffled",
             |x| {
@@ -326,14 +473,31 @@ fn nonsense_inside_a_trajectory_is_named() {
     for law in ["gaussian.json", "mixture.json"] {
         for sampler in ["ddim", "dpmpp-2m", "heun"] {
             let run = |args: &[&str]| limited(dir.path(), args);
-            let out =
-                run(&["sample", "--law", law, "--sampler", sampler, "--steps", "20", "-n", "32", "--trajectory", "-o", "t.npz"]);
+            let out = run(&[
+                "sample",
+                "--law",
+                law,
+                "--sampler",
+                sampler,
+                "--steps",
+                "20",
+                "-n",
+                "32",
+                "--trajectory",
+                "-o",
+                "t.npz",
+            ]);
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
             let out = run(&["check", "t.npz", "--law", law]);
-            assert!(out.status.success(), "{law} {sampler}: {}", String::from_utf8_lossy(&out.stdout));
+            assert!(
+                out.status.success(),
+                "{law} {sampler}: {}",
+                String::from_utf8_lossy(&out.stdout)
+            );
             let mut npz = NpzReader::new(File::open(dir.path().join("t.npz")).unwrap()).unwrap();
             let right: Array3<f64> = npz.by_name("x").unwrap();
-            let levels: [Array1<f64>; 2] = ["alpha", "sigma"].map(|name| npz.by_name(name).unwrap());
+            let levels: [Array1<f64>; 2] =
+                ["alpha", "sigma"].map(|name| npz.by_name(name).unwrap());
             for (what, change, first) in &changes {
                 let mut x = right.clone();
                 change(&mut x);
@@ -345,7 +509,10 @@ fn nonsense_inside_a_trajectory_is_named() {
                 let out = run(&["check", "b.npz", "--law", law]);
                 let said = String::from_utf8_lossy(&out.stdout).into_owned();
                 assert_eq!(out.status.code(), Some(1), "{law} {sampler} {what}: {said}");
-                assert!(said.contains(&format!("state {first} (")), "{law} {sampler} {what}: {said}");
+                assert!(
+                    said.contains(&format!("state {first} (")),
+                    "{law} {sampler} {what}: {said}"
+                );
             }
         }
     }
@@ -370,7 +537,10 @@ fn numbers_whose_squares_overflow_are_found_and_not_computed_with() {
         for kind in ["ode", "sde"] {
             let out = limited(dir.path(), &["check", "x.npz", "--law", "law.json", "--kind", kind]);
             let said = String::from_utf8_lossy(&out.stdout).into_owned();
-            assert!(out.status.code() == Some(1) && said.contains("state 2 ("), "{value} {kind}: {said}");
+            assert!(
+                out.status.code() == Some(1) && said.contains("state 2 ("),
+                "{value} {kind}: {said}"
+            );
         }
     }
     // No states at all.

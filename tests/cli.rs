@@ -13,7 +13,11 @@ fn tweedie(dir: &Path, args: &[&str]) -> Output {
 /// Standard output of a run that must succeed without a word on stderr.
 fn stdout(dir: &Path, args: &[&str]) -> String {
     let out = tweedie(dir, args);
-    assert!(out.status.success() && out.stderr.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success() && out.stderr.is_empty(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).unwrap()
 }
 
@@ -22,15 +26,21 @@ fn columns(text: &str) -> Vec<(String, Vec<f64>)> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let names: Vec<String> = reader.headers().unwrap().iter().map(str::to_owned).collect();
     let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    names.into_iter().enumerate().map(|(k, name)| (name, rows.iter().map(|r| r[k].parse().unwrap()).collect())).collect()
+    names
+        .into_iter()
+        .enumerate()
+        .map(|(k, name)| (name, rows.iter().map(|r| r[k].parse().unwrap()).collect()))
+        .collect()
 }
 
 fn write_npy(path: &Path, x: &ArrayD<f64>) {
     ndarray_npy::write_npy(path, x).unwrap();
 }
 
-const COMMANDS: [&str; 13] =
-    ["report", "verify", "explain", "tabulate", "solve", "sample", "certify", "check", "train", "net", "bench", "gpu", "doctor"];
+const COMMANDS: [&str; 13] = [
+    "report", "verify", "explain", "tabulate", "solve", "sample", "certify", "check", "train",
+    "net", "bench", "gpu", "doctor",
+];
 
 #[test]
 fn help_lists_the_commands_and_each_has_an_example() {
@@ -39,12 +49,23 @@ fn help_lists_the_commands_and_each_has_an_example() {
     for command in COMMANDS {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
         let help = stdout(dir.path(), &[command, "--help"]);
-        assert!(help.contains("Example") && help.contains(&format!("\n  tweedie {command} ")), "{help}");
+        assert!(
+            help.contains("Example") && help.contains(&format!("\n  tweedie {command} ")),
+            "{help}"
+        );
     }
     // Only what exists is shown.
-    let listed = help.lines().skip_while(|l| *l != "Commands:").skip(1).take_while(|l| !l.is_empty()).count();
+    let listed = help
+        .lines()
+        .skip_while(|l| *l != "Commands:")
+        .skip(1)
+        .take_while(|l| !l.is_empty())
+        .count();
     assert_eq!(listed, COMMANDS.len() + 1, "{help}");
-    assert_eq!(stdout(dir.path(), &["--version"]), format!("tweedie {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        stdout(dir.path(), &["--version"]),
+        format!("tweedie {}\n", env!("CARGO_PKG_VERSION"))
+    );
     // No command at all is a mistake, and help is the answer.
     let bare = tweedie(dir.path(), &[]);
     assert_eq!((bare.status.code(), bare.stdout.len()), (Some(2), 0));
@@ -57,7 +78,8 @@ fn bad_input_is_one_line_that_says_how_to_mend_it() {
     let at = |name: &str| dir.path().join(name);
     fs::write(at("law.json"), r#"{"kind":"gaussian","mean":[0,1],"variances":[4,0.25]}"#).unwrap();
     fs::write(at("typo.json"), r#"{"kind":"gausian","mean":[0],"variances":[1]}"#).unwrap();
-    fs::write(at("both.json"), r#"{"kind":"gaussian","mean":[0],"variances":[1],"cov":[[1]]}"#).unwrap();
+    fs::write(at("both.json"), r#"{"kind":"gaussian","mean":[0],"variances":[1],"cov":[[1]]}"#)
+        .unwrap();
     fs::write(at("negative.json"), r#"{"kind":"gaussian","mean":[0],"variances":[-1]}"#).unwrap();
     fs::write(at("empirical.json"), r#"{"kind":"empirical","data":"none.npy"}"#).unwrap();
     fs::write(at("text.npy"), "1,2,3").unwrap();
@@ -66,7 +88,8 @@ fn bad_input_is_one_line_that_says_how_to_mend_it() {
     write_npy(&at("nan.npy"), &array![[0.0, f64::NAN]].into_dyn());
     fs::create_dir(at("folder")).unwrap();
 
-    let law_shape = r#"write for example {"kind": "gaussian", "mean": [0, 1], "variances": [4, 0.25]}"#;
+    let law_shape =
+        r#"write for example {"kind": "gaussian", "mean": [0, 1], "variances": [4, 0.25]}"#;
     let numpy = "write it again with numpy, as uint8, float32 or float64";
     let table: &[(&str, String)] = &[
         ("tabulat", "unrecognized subcommand 'tabulat'; a similar subcommand exists: 'tabulate'; see 'tweedie --help'".into()),
@@ -185,11 +208,18 @@ fn bad_input_is_one_line_that_says_how_to_mend_it() {
     ];
     for (line, want) in table {
         let out = tweedie(dir.path(), &line.split(' ').collect::<Vec<_>>());
-        assert_eq!(String::from_utf8(out.stderr).unwrap(), format!("error: {want}\n"), "tweedie {line}");
+        assert_eq!(
+            String::from_utf8(out.stderr).unwrap(),
+            format!("error: {want}\n"),
+            "tweedie {line}"
+        );
         assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "tweedie {line}");
     }
     // None of them left a file behind.
-    let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(
         names,
@@ -253,21 +283,34 @@ fn tabulate_gives_the_library_s_numbers_to_the_bit() {
         "--zero-terminal-snr",
     ];
     let text = stdout(dir.path(), &line);
-    let want = Table::new(Schedule::ScaledLinear { beta_start: 0.001, beta_end: 0.3 }, 7, true).unwrap();
+    let want =
+        Table::new(Schedule::ScaledLinear { beta_start: 0.001, beta_end: 0.3 }, 7, true).unwrap();
     assert_eq!(columns(&text)[4].1, want.rows().iter().map(|r| r.alpha).collect::<Vec<_>>());
     assert_eq!(stdout(dir.path(), &[&line[..], &["-o", "table.csv"]].concat()), "");
     assert_eq!(fs::read_to_string(dir.path().join("table.csv")).unwrap(), text);
 
     // A path at given times, and cosine, which is a schedule with --steps and a path with --at.
-    let table = columns(&stdout(dir.path(), &["tabulate", "--schedule", "vp", "--beta-max", "12", "--at", "1e-3,0.5,1"]));
-    assert_eq!(table.iter().map(|c| c.0.as_str()).collect::<Vec<_>>().join(","), "t,alpha,sigma,d_alpha,d_sigma,snr,log_snr");
+    let table = columns(&stdout(
+        dir.path(),
+        &["tabulate", "--schedule", "vp", "--beta-max", "12", "--at", "1e-3,0.5,1"],
+    ));
+    assert_eq!(
+        table.iter().map(|c| c.0.as_str()).collect::<Vec<_>>().join(","),
+        "t,alpha,sigma,d_alpha,d_sigma,snr,log_snr"
+    );
     for (k, t) in [1e-3, 0.5, 1.0].into_iter().enumerate() {
         let row = Path::Vp { beta_min: 0.1, beta_max: 12.0 }.row(t).unwrap();
         let got: Vec<f64> = table.iter().map(|c| c.1[k]).collect();
         assert_eq!(got, [t, row.alpha, row.sigma, row.d_alpha, row.d_sigma, row.snr, row.log_snr]);
     }
-    assert_eq!(columns(&stdout(dir.path(), &["tabulate", "--schedule", "cosine", "--at", "0.5"])).len(), 7);
-    assert_eq!(columns(&stdout(dir.path(), &["tabulate", "--schedule", "cosine", "--steps", "5"])).len(), 13);
+    assert_eq!(
+        columns(&stdout(dir.path(), &["tabulate", "--schedule", "cosine", "--at", "0.5"])).len(),
+        7
+    );
+    assert_eq!(
+        columns(&stdout(dir.path(), &["tabulate", "--schedule", "cosine", "--steps", "5"])).len(),
+        13
+    );
     let grid = columns(&stdout(dir.path(), &["tabulate", "--schedule", "fm", "--steps", "4"]));
     assert_eq!((&grid[0].1, grid[6].1[3]), (&vec![0.25, 0.5, 0.75, 1.0], f64::NEG_INFINITY));
 }
@@ -292,35 +335,76 @@ fn json_shows_what_the_table_shows() {
             assert_eq!(got.to_bits(), want.to_bits(), "{name} {i}");
         }
     }
-    let doctor: serde_json::Value = serde_json::from_str(&stdout(dir.path(), &["doctor", "--json", "-"])).unwrap();
+    let doctor: serde_json::Value =
+        serde_json::from_str(&stdout(dir.path(), &["doctor", "--json", "-"])).unwrap();
     assert!(doctor["threads"].as_u64().unwrap() >= 1);
     let text = stdout(dir.path(), &["doctor"]);
-    assert!(["threads", "simd", "memory", "lapack", "cuda"].iter().all(|key| text.contains(&format!("\n{key} "))), "{text}");
+    assert!(
+        ["threads", "simd", "memory", "lapack", "cuda"]
+            .iter()
+            .all(|key| text.contains(&format!("\n{key} "))),
+        "{text}"
+    );
 }
 
 #[test]
 fn solve_moves_a_gaussian_by_its_standard_deviations() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("law.json"), r#"{"kind":"gaussian","mean":[1,-2],"variances":[4,0.25]}"#).unwrap();
+    fs::write(
+        dir.path().join("law.json"),
+        r#"{"kind":"gaussian","mean":[1,-2],"variances":[4,0.25]}"#,
+    )
+    .unwrap();
     let z = array![[0.3, -1.2], [2.0, 0.0], [-0.7, 0.9]];
     write_npy(&dir.path().join("x.npy"), &z.clone().into_dyn());
     // On flow matching x_1 is pure noise, and the map to data is mean + std z.
-    let said =
-        stdout(dir.path(), &["solve", "--law", "law.json", "--path", "fm", "--from", "1", "--to", "0", "x.npy", "-o", "y.npy"]);
+    let said = stdout(
+        dir.path(),
+        &[
+            "solve", "--law", "law.json", "--path", "fm", "--from", "1", "--to", "0", "x.npy",
+            "-o", "y.npy",
+        ],
+    );
     assert_eq!(said, "y.npy: 3 states of dimension 2, closed form\n");
     let y = tweedie::npy::read(dir.path().join("y.npy")).unwrap();
     let want = &z * &array![2.0, 0.5] + array![1.0, -2.0];
     // A root, a product and a sum of numbers below 5.
     assert!((&y - &want.into_dyn()).iter().all(|e| e.abs() <= 4.0 * 5.0 * f64::EPSILON), "{y}");
     // There and back on VP, and one state as a vector.
-    let there = ["solve", "--law", "law.json", "--path", "vp", "--beta-max", "12", "--from", "0.8", "--to", "0.1"];
-    let back = ["solve", "--law", "law.json", "--path", "vp", "--beta-max", "12", "--from", "0.1", "--to", "0.8"];
+    let there = [
+        "solve",
+        "--law",
+        "law.json",
+        "--path",
+        "vp",
+        "--beta-max",
+        "12",
+        "--from",
+        "0.8",
+        "--to",
+        "0.1",
+    ];
+    let back = [
+        "solve",
+        "--law",
+        "law.json",
+        "--path",
+        "vp",
+        "--beta-max",
+        "12",
+        "--from",
+        "0.1",
+        "--to",
+        "0.8",
+    ];
     write_npy(&dir.path().join("v.npy"), &array![0.3, -1.2].into_dyn());
     stdout(dir.path(), &[&there[..], &["v.npy", "-o", "w.npy"]].concat());
     let json = stdout(dir.path(), &[&back[..], &["w.npy", "-o", "v2.npy", "--json", "-"]].concat());
     assert_eq!(json, "{\"states\":1,\"dim\":2,\"method\":\"closed form\"}\n");
-    let v: Array1<f64> = tweedie::npy::read(dir.path().join("v2.npy")).unwrap().into_dimensionality().unwrap();
-    // The map expands by psi and its inverse contracts by 1/psi: errors of either, times the gains' ratio, about 10.
+    let v: Array1<f64> =
+        tweedie::npy::read(dir.path().join("v2.npy")).unwrap().into_dimensionality().unwrap();
+    // The map expands by psi and its inverse contracts by 1/psi: errors of either, times the gains'
+    // ratio, about 10.
     assert!((&v - &array![0.3, -1.2]).iter().all(|e| e.abs() <= 32.0 * f64::EPSILON), "{v}");
 }
 
@@ -328,19 +412,42 @@ fn solve_moves_a_gaussian_by_its_standard_deviations() {
 fn solve_takes_every_kind_of_law() {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("laws")).unwrap();
-    fs::write(dir.path().join("laws/gaussian.json"), r#"{"kind":"gaussian","mean":[1,-2],"cov":[[2,1],[1,2]]}"#).unwrap();
+    fs::write(
+        dir.path().join("laws/gaussian.json"),
+        r#"{"kind":"gaussian","mean":[1,-2],"cov":[[2,1],[1,2]]}"#,
+    )
+    .unwrap();
     // The same Gaussian twice is still that Gaussian, and goes through the integrator.
     let twice = r#"{"kind":"mixture","weights":[1,3],"means":[[1,-2],[1,-2]],"covs":[[[2,1],[1,2]],[[2,1],[1,2]]]}"#;
     fs::write(dir.path().join("laws/mixture.json"), twice).unwrap();
     // The data's path is relative to the law's folder, not to where the program runs.
-    fs::write(dir.path().join("laws/empirical.json"), r#"{"kind":"empirical","data":"points.npy"}"#).unwrap();
+    fs::write(
+        dir.path().join("laws/empirical.json"),
+        r#"{"kind":"empirical","data":"points.npy"}"#,
+    )
+    .unwrap();
     write_npy(&dir.path().join("laws/points.npy"), &array![[3.0, 4.0]].into_dyn());
     write_npy(&dir.path().join("x.npy"), &array![[0.3, -1.2], [2.0, 0.5]].into_dyn());
     let solve = |law: &str, to: &str| {
         let law = format!("laws/{law}.json");
         let said = stdout(
             dir.path(),
-            &["solve", "--law", &law, "--path", "edm", "--sigma-max", "10", "--from", "1", "--to", to, "x.npy", "-o", "y.npy"],
+            &[
+                "solve",
+                "--law",
+                &law,
+                "--path",
+                "edm",
+                "--sigma-max",
+                "10",
+                "--from",
+                "1",
+                "--to",
+                to,
+                "x.npy",
+                "-o",
+                "y.npy",
+            ],
         );
         (said, tweedie::npy::read(dir.path().join("y.npy")).unwrap())
     };
@@ -354,14 +461,18 @@ fn solve_takes_every_kind_of_law() {
     let error: f64 = error.strip_suffix(" of the law's deviation\n").unwrap().parse().unwrap();
     assert!(steps.parse::<usize>().unwrap() > 3 && error <= 1e-11, "{said}");
     // The deviation is sqrt 2; one digit is printed.
-    assert!((&integrated - &exact).iter().all(|e| e.abs() <= 1.5 * error * 2f64.sqrt()), "{integrated} {exact} {error:e}");
+    assert!(
+        (&integrated - &exact).iter().all(|e| e.abs() <= 1.5 * error * 2f64.sqrt()),
+        "{integrated} {exact} {error:e}"
+    );
     // One point: the trajectory is the straight line through it, x = x0 + sigma eps.
     let (_, line) = solve("empirical", "0.5");
     let want = array![[0.3, -1.2], [2.0, 0.5]] * 0.5 + array![3.0, 4.0] * 0.5;
     assert!((&line - &want.into_dyn()).iter().all(|e| e.abs() <= 2e-12), "{line}");
 }
 
-/// A report that is stopped leaves nothing where the page goes; a signal ends it although it waits while files are written.
+/// A report that is stopped leaves nothing where the page goes; a signal ends it although it waits
+/// while files are written.
 #[test]
 #[cfg(unix)]
 fn a_stopped_report_leaves_nothing_half_written() {
@@ -377,7 +488,9 @@ fn a_stopped_report_leaves_nothing_half_written() {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     std::thread::sleep(std::time::Duration::from_millis(300));
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success()
+    );
     assert_eq!(child.wait().unwrap().signal(), Some(15));
     assert_eq!(fs::read_dir(dir.path().join("site")).unwrap().count(), 0);
 }
@@ -396,20 +509,29 @@ fn a_closed_pipe_is_quiet_and_a_full_disk_is_an_error() {
     let mut first = [0; 8];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let out = child.wait_with_output().unwrap();
-    assert_eq!((&first, out.status.code(), String::from_utf8(out.stderr).unwrap().as_str()), (b"t,alpha,", Some(0), ""));
+    assert_eq!(
+        (&first, out.status.code(), String::from_utf8(out.stderr).unwrap().as_str()),
+        (b"t,alpha,", Some(0), "")
+    );
 
     let full = "No space left on device (os error 28)";
     if Path::new("/dev/full").exists() {
-        let out = tweedie(dir.path(), &["tabulate", "--schedule", "fm", "--steps", "2", "-o", "/dev/full"]);
-        let want =
-            format!("error: /dev/full: cannot be written: {full}; check that its folder exists, may be written and has room\n");
+        let out = tweedie(
+            dir.path(),
+            &["tabulate", "--schedule", "fm", "--steps", "2", "-o", "/dev/full"],
+        );
+        let want = format!(
+            "error: /dev/full: cannot be written: {full}; check that its folder exists, may be written and has room\n"
+        );
         assert_eq!((String::from_utf8(out.stderr).unwrap(), out.status.code()), (want, Some(2)));
         let out = Command::new(env!("CARGO_BIN_EXE_tweedie"))
             .args(["tabulate", "--schedule", "fm", "--steps", "2"])
             .stdout(fs::OpenOptions::new().write(true).open("/dev/full").unwrap())
             .output()
             .unwrap();
-        let want = format!("error: standard output: cannot be written: {full}; free space, or write to a file\n");
+        let want = format!(
+            "error: standard output: cannot be written: {full}; free space, or write to a file\n"
+        );
         assert_eq!((String::from_utf8(out.stderr).unwrap(), out.status.code()), (want, Some(2)));
     }
 }
@@ -436,26 +558,47 @@ fn what_could_not_be_said_is_an_error() {
         "tabulate --schedule fm --steps 2",
         "explain ghent/snr",
     ] {
-        for (to, problem) in [("> /dev/full", "No space left on device (os error 28)"), (">&-", "it is closed")] {
-            let want = format!("error: standard output: cannot be written: {problem}; free space, or write to a file\n");
-            assert_eq!(shell(&format!("tweedie {command} {to}")), (Some(2), want), "{command} {to}");
+        for (to, problem) in
+            [("> /dev/full", "No space left on device (os error 28)"), (">&-", "it is closed")]
+        {
+            let want = format!(
+                "error: standard output: cannot be written: {problem}; free space, or write to a file\n"
+            );
+            assert_eq!(
+                shell(&format!("tweedie {command} {to}")),
+                (Some(2), want),
+                "{command} {to}"
+            );
         }
-        assert_eq!(shell(&format!("tweedie {command} > /dev/null")), (Some(0), String::new()), "{command}");
-        assert_eq!(shell(&format!("tweedie {command} 1<> /dev/null")), (Some(0), String::new()), "{command}");
+        assert_eq!(
+            shell(&format!("tweedie {command} > /dev/null")),
+            (Some(0), String::new()),
+            "{command}"
+        );
+        assert_eq!(
+            shell(&format!("tweedie {command} 1<> /dev/null")),
+            (Some(0), String::new()),
+            "{command}"
+        );
     }
     // Who has nothing to say needs nobody to listen.
-    assert_eq!(shell("tweedie tabulate --schedule fm --steps 2 -o x.csv >&-"), (Some(0), String::new()));
+    assert_eq!(
+        shell("tweedie tabulate --schedule fm --steps 2 -o x.csv >&-"),
+        (Some(0), String::new())
+    );
 }
 
 #[test]
 #[cfg(unix)]
 fn two_outputs_never_share_a_place() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("law.json"), r#"{"kind":"gaussian","mean":[0],"variances":[1]}"#).unwrap();
+    fs::write(dir.path().join("law.json"), r#"{"kind":"gaussian","mean":[0],"variances":[1]}"#)
+        .unwrap();
     write_npy(&dir.path().join("x.npy"), &Array2::zeros((1, 1)).into_dyn());
     std::os::unix::fs::symlink("out", dir.path().join("link")).unwrap();
     let tabulate = ["tabulate", "--schedule", "fm", "--steps", "2"];
-    let solve = ["solve", "--law", "law.json", "--path", "fm", "--from", "1", "--to", "0.5", "x.npy"];
+    let solve =
+        ["solve", "--law", "law.json", "--path", "fm", "--from", "1", "--to", "0.5", "x.npy"];
     let sample = ["sample", "--law", "law.json", "--sampler", "ddim", "--steps", "2", "-n", "1"];
     let verify = ["verify", "--claim", "ghent/example-loss", "--record"];
     let compare = ["report", "--compare", "a", "b", "--out", "c"];
@@ -495,8 +638,10 @@ fn a_read_only_output_is_refused_and_permissions_stay() {
     fs::write(&path, "old").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     let out = tweedie(dir.path(), &line);
-    let want =
-        format!("error: {}: is read-only; name another file, or make this one writable\n", path.canonicalize().unwrap().display());
+    let want = format!(
+        "error: {}: is read-only; name another file, or make this one writable\n",
+        path.canonicalize().unwrap().display()
+    );
     assert_eq!((String::from_utf8(out.stderr).unwrap(), out.status.code()), (want, Some(2)));
     assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -511,18 +656,30 @@ fn threads_and_stack_of_any_size() {
     let dir = tempfile::tempdir().unwrap();
     let run = |threads: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
-        command.args(["tabulate", "--schedule", "fm", "--steps", "2"]).env("RAYON_NUM_THREADS", threads).output().unwrap()
+        command
+            .args(["tabulate", "--schedule", "fm", "--steps", "2"])
+            .env("RAYON_NUM_THREADS", threads)
+            .output()
+            .unwrap()
     };
     for threads in ["100000", "-1", "two", "1e3"] {
         let out = run(threads);
         let said = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(2), "{threads}");
-        assert!(said.starts_with(&format!("error: RAYON_NUM_THREADS: got {threads}, allowed: 1 to ")), "{said}");
+        assert!(
+            said.starts_with(&format!("error: RAYON_NUM_THREADS: got {threads}, allowed: 1 to ")),
+            "{said}"
+        );
         assert!(said.ends_with(", or 0 for one on each processor; unset it\n"), "{said}");
     }
     assert!(["", "0", "1", "3"].iter().all(|threads| run(threads).status.success()));
     // A small stack for the main thread, as some batch systems set it.
-    for command in ["tabulate --schedule linear", "verify --claim 'ghent/*'", "certify --sampler ddim", "--help"] {
+    for command in [
+        "tabulate --schedule linear",
+        "verify --claim 'ghent/*'",
+        "certify --sampler ddim",
+        "--help",
+    ] {
         let line = format!("ulimit -s 64; exec '{}' {command}", env!("CARGO_BIN_EXE_tweedie"));
         let out = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
         assert!(out.status.success(), "{command}: {}", String::from_utf8_lossy(&out.stderr));
@@ -535,17 +692,23 @@ fn a_report_replaces_only_what_reports_have_written() {
     let dir = tempfile::tempdir().unwrap();
     let report = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
-        command.args(["report", "gpu", "--out", "mine"]).current_dir(dir.path()).env("XDG_CACHE_HOME", dir.path().join("cache"));
+        command
+            .args(["report", "gpu", "--out", "mine"])
+            .current_dir(dir.path())
+            .env("XDG_CACHE_HOME", dir.path().join("cache"));
         let out = command.output().unwrap();
         (out.status.code(), String::from_utf8(out.stderr).unwrap())
     };
     let refused = |file: &str| {
-        let want =
-            format!("error: {file}: is in the way, and no report has written it; move it elsewhere, or choose another --out\n");
+        let want = format!(
+            "error: {file}: is in the way, and no report has written it; move it elsewhere, or choose another --out\n"
+        );
         assert_eq!(report(), (Some(2), want));
         assert_eq!(fs::read_to_string(dir.path().join(file)).unwrap(), "mine");
     };
-    for file in ["mine/gpu/thesis.txt", "mine/index.html", "mine/manifest.json", "mine/gpu/gpu.json"] {
+    for file in
+        ["mine/gpu/thesis.txt", "mine/index.html", "mine/manifest.json", "mine/gpu/gpu.json"]
+    {
         fs::create_dir_all(dir.path().join("mine/gpu")).unwrap();
         fs::write(dir.path().join(file), "mine").unwrap();
         refused(file);
@@ -569,42 +732,68 @@ fn verify_compares_with_the_recorded_verdicts_and_explain_shows_one() {
         assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
         (out.status.code(), String::from_utf8(out.stdout).unwrap())
     };
-    let (code, text) = run(&["verify", "--claim", "ghent/example-loss", "--claim", "ghent/training-step*"]);
+    let (code, text) =
+        run(&["verify", "--claim", "ghent/example-loss", "--claim", "ghent/training-step*"]);
     let last = "2 claims: 0 true, 1 true under a condition, 1 false as printed; 6 pieces of evidence; 7 of 7 wrong variants rejected; seed 0\n";
     assert_eq!((code, &text[text.len() - last.len()..]), (Some(0), last), "{text}");
     assert!(text.starts_with("False as printed (1)\n\nghent/training-step-noisy-sample\n  says   For training, draw t"), "{text}");
 
-    let (code, text) = run(&["verify", "--claim", "ghent/example-loss", "--seed", "7", "--json", "-"]);
+    let (code, text) =
+        run(&["verify", "--claim", "ghent/example-loss", "--seed", "7", "--json", "-"]);
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let claim = &json["claims"][0];
-    assert_eq!((code, &json["seed"], json["claims"].as_array().unwrap().len()), (Some(0), &7.into(), 1));
+    assert_eq!(
+        (code, &json["seed"], json["claims"].as_array().unwrap().len()),
+        (Some(0), &7.into(), 1)
+    );
     assert_eq!(
         (claim["id"].as_str(), claim["deck"].as_str(), claim["verdict"].as_str()),
         (Some("ghent/example-loss"), Some("ghent"), Some("holds-if"))
     );
     assert!(claim["condition"].is_string() && claim["correction"].is_null());
-    assert!(["reading", "assumptions", "finding"].iter().all(|key| claim[key].as_str().is_some_and(|text| text.ends_with('.'))));
+    assert!(
+        ["reading", "assumptions", "finding"]
+            .iter()
+            .all(|key| claim[key].as_str().is_some_and(|text| text.ends_with('.')))
+    );
     let (_, text) = run(&["verify", "--claim", "ghent/example-x1", "--json", "-"]);
     let one: serde_json::Value = serde_json::from_str(&text).unwrap();
     let held = &one["claims"][0];
     assert_eq!((held["verdict"].as_str(), held["reading"].as_str()), (Some("holds"), Some("")));
-    assert!(["assumptions", "finding"].iter().all(|key| held[key].as_str().is_some_and(|text| text.ends_with('.'))));
+    assert!(
+        ["assumptions", "finding"]
+            .iter()
+            .all(|key| held[key].as_str().is_some_and(|text| text.ends_with('.')))
+    );
     let evidence = &claim["evidence"][1];
     assert_eq!(
         (evidence["want"].as_f64(), evidence["tol"].as_f64(), evidence["ok"].as_bool()),
         (Some(0.1), Some(0.005), Some(false))
     );
     assert!((evidence["got"].as_f64().unwrap() - 0.025).abs() <= 1e-15);
-    assert_eq!(claim["mutants"][0], serde_json::json!({"name": "square left out", "rejected": true}));
+    assert_eq!(
+        claim["mutants"][0],
+        serde_json::json!({"name": "square left out", "rejected": true})
+    );
 
     // Another snapshot: a verdict that differs exits 1, and recording mends it.
     fs::write(dir.path().join("verdicts.toml"), "[ghent]\nexample-loss = \"holds\"\n").unwrap();
     let args = ["verify", "--claim", "ghent/example-loss", "--snapshot", "verdicts.toml"];
     let (code, text) = run(&args);
-    assert!(code == Some(1) && text.contains("not as recorded: ghent/example-loss is found holds-if, recorded holds\n"), "{text}");
+    assert!(
+        code == Some(1)
+            && text.contains(
+                "not as recorded: ghent/example-loss is found holds-if, recorded holds\n"
+            ),
+        "{text}"
+    );
     assert_eq!(run(&[&args[..], &["--record"]].concat()).0, Some(0));
     assert_eq!(run(&args).0, Some(0));
-    assert!(fs::read_to_string(dir.path().join("verdicts.toml")).unwrap().ends_with("\n[ghent]\nexample-loss = \"holds-if\"\n"));
+    assert!(
+        fs::read_to_string(dir.path().join("verdicts.toml"))
+            .unwrap()
+            .ends_with("\n[ghent]\nexample-loss = \"holds-if\"\n")
+    );
 
     let (code, page) = run(&["explain", "ghent/example-loss"]);
     assert_eq!(code, Some(0));
@@ -641,5 +830,8 @@ fn verify_compares_with_the_recorded_verdicts_and_explain_shows_one() {
         refused(&["explain", "ghent/snrr"]),
         "error: claim: got ghent/snrr, allowed: an id of the catalogue; did you mean ghent/snr? `tweedie verify` lists all\n"
     );
-    assert!(refused(&["verify", "--snapshot", "none.toml"]).starts_with("error: none.toml: cannot be read: No such file"));
+    assert!(
+        refused(&["verify", "--snapshot", "none.toml"])
+            .starts_with("error: none.toml: cannot be read: No such file")
+    );
 }

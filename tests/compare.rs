@@ -1,4 +1,5 @@
-//! `tweedie report --compare`: equal folders are equal, what was changed is found and named, what is damaged is said.
+//! `tweedie report --compare`: equal folders are equal, what was changed is found and named, what
+//! is damaged is said.
 
 use half::f16;
 use serde_json::{Value, json};
@@ -19,7 +20,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &to) } else { fs::write(to, fs::read(entry.path()).unwrap()).unwrap() }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to)
+        } else {
+            fs::write(to, fs::read(entry.path()).unwrap()).unwrap()
+        }
     }
 }
 
@@ -51,7 +56,8 @@ fn report(folder: &Path) {
         fs::write(path, format!("{value:#}")).unwrap();
     };
     let settings = json!({"levels": 3, "seconds_of_old": 1});
-    let of = |name: &str, seconds: f64| json!({"name": name, "seconds": seconds, "settings": settings});
+    let of =
+        |name: &str, seconds: f64| json!({"name": name, "seconds": seconds, "settings": settings});
     put(
         "manifest.json",
         json!({"tweedie": "0.1.0", "profile": "quick", "seed": 0, "threads": 2, "seconds": 3.5, "experiments": [of("one", 1.25), of("two", 2.25)]}),
@@ -90,10 +96,16 @@ fn two_reports() -> tempfile::TempDir {
 
 /// The (name, agreement) of all series that are not equal to the bit.
 fn differing(found: &Value) -> Vec<(String, String)> {
-    let series = found["found"]["series"].as_array().unwrap().iter().filter(|s| s["agreement"] != "equal");
+    let series =
+        found["found"]["series"].as_array().unwrap().iter().filter(|s| s["agreement"] != "equal");
     let text = |v: &Value| v.as_str().unwrap().to_owned();
     series
-        .map(|s| (format!("{}/{} {}", text(&s["chapter"]), text(&s["document"]), text(&s["name"])), text(&s["agreement"])))
+        .map(|s| {
+            (
+                format!("{}/{} {}", text(&s["chapter"]), text(&s["document"]), text(&s["name"])),
+                text(&s["agreement"]),
+            )
+        })
         .collect()
 }
 
@@ -101,7 +113,8 @@ fn differing(found: &Value) -> Vec<(String, String)> {
 fn equal_reports_are_equal_and_clocks_do_not_count() {
     let dir = two_reports();
     edit(&dir.path().join("b/manifest.json"), |m| {
-        (m["seconds"], m["threads"], m["experiments"][0]["seconds"]) = (json!(99), json!(64), json!(98));
+        (m["seconds"], m["threads"], m["experiments"][0]["seconds"]) =
+            (json!(99), json!(64), json!(98));
     });
     let (code, found) = compare(dir.path(), &["--tolerance", "0"]);
     assert_eq!((code, &found["within_tolerance"], differing(&found).len()), (0, &json!(true), 0));
@@ -111,7 +124,10 @@ fn equal_reports_are_equal_and_clocks_do_not_count() {
     // A word to people says the same.
     let out = tweedie(dir.path(), &["report", "--compare", "a", "b", "--out", "page"]);
     let text = String::from_utf8(out.stdout).unwrap();
-    assert!(out.status.success() && text.starts_with("page/index.html: ") && text.lines().count() == 1, "{text}");
+    assert!(
+        out.status.success() && text.starts_with("page/index.html: ") && text.lines().count() == 1,
+        "{text}"
+    );
 }
 
 #[test]
@@ -123,7 +139,9 @@ fn what_was_changed_is_found_named_and_drawn() {
         f["series"][0]["y"][4] = json!(125.125);
         f["series"][1]["y"][0] = json!(3e-17);
     });
-    edit(&b.join("two/digits.json"), |f| f["rows"][0]["pictures"][1]["values"][2] = json!(-0.5 - 1e-13));
+    edit(&b.join("two/digits.json"), |f| {
+        f["rows"][0]["pictures"][1]["values"][2] = json!(-0.5 - 1e-13)
+    });
     edit(&b.join("manifest.json"), |m| m["experiments"][1]["settings"]["levels"] = json!(4));
     edit(&b.join("one/checks.json"), |c| (c[1]["got"], c[1]["ok"]) = (json!(1.5), json!(false)));
     let (code, found) = compare(dir.path(), &[]);
@@ -137,8 +155,12 @@ fn what_was_changed_is_found_named_and_drawn() {
             named("two/digits rows · r · pictures · 2 · values", "within"),
         ]
     );
-    let worst =
-        &found["found"]["series"].as_array().unwrap().iter().find(|s| s["agreement"] == "beyond").unwrap()["found"]["numbers"];
+    let worst = &found["found"]["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["agreement"] == "beyond")
+        .unwrap()["found"]["numbers"];
     assert_eq!(
         (&worst["at"], &worst["a"], &worst["b"], &worst["differing"]),
         (&json!(4), &json!(125.0), &json!(125.125), &json!(1))
@@ -146,23 +168,43 @@ fn what_was_changed_is_found_named_and_drawn() {
     // 0.125 of the curve's largest, 729.
     assert!((worst["off"].as_f64().unwrap() - 0.125 / 729.0).abs() <= 1e-18);
     let settings = &found["found"]["summary"]["settings"];
-    assert_eq!(settings, &json!([{"name": "experiments · two · settings · levels", "a": "3", "b": "4"}]));
-    let beyond: Vec<&str> = found["beyond"].as_array().unwrap().iter().map(|b| b.as_str().unwrap()).collect();
+    assert_eq!(
+        settings,
+        &json!([{"name": "experiments · two · settings · levels", "a": "3", "b": "4"}])
+    );
+    let beyond: Vec<&str> =
+        found["beyond"].as_array().unwrap().iter().map(|b| b.as_str().unwrap()).collect();
     assert_eq!(beyond.len(), 2);
     assert!(
-        beyond[0].starts_with("largest difference") && beyond[1].starts_with("checks that hold in one report only: 1"),
+        beyond[0].starts_with("largest difference")
+            && beyond[1].starts_with("checks that hold in one report only: 1"),
         "{beyond:?}"
     );
     let site = dir.path().join("reports/comparison");
     let page = fs::read_to_string(site.join("index.html")).unwrap();
-    for words in ["where they differ", "A &amp; &lt;i&gt;B&lt;/i&gt;", "verdict changed", "<code>one/risk</code>"] {
+    for words in [
+        "where they differ",
+        "A &amp; &lt;i&gt;B&lt;/i&gt;",
+        "verdict changed",
+        "<code>one/risk</code>",
+    ] {
         assert!(page.contains(words), "{words}");
     }
-    for name in ["series.json", "settings.json", "overlay-1-a.svg", "overlay-1-b.json", "overlay-2-a.png", "checks.json"] {
+    for name in [
+        "series.json",
+        "settings.json",
+        "overlay-1-a.svg",
+        "overlay-1-b.json",
+        "overlay-2-a.png",
+        "checks.json",
+    ] {
         assert!(site.join("reports").join(name).is_file(), "{name}");
     }
     // The same is within a tolerance that allows it, but for the verdict; and beyond none, with it.
-    assert_eq!(compare(dir.path(), &["--tolerance", "1e-3"]).1["beyond"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        compare(dir.path(), &["--tolerance", "1e-3"]).1["beyond"].as_array().unwrap().len(),
+        1
+    );
     assert_eq!(compare(dir.path(), &["two"]).0, 0);
     assert_eq!(compare(dir.path(), &["two", "--tolerance", "0"]).0, 1);
 }
@@ -172,17 +214,26 @@ fn what_is_missing_or_damaged_is_beyond_and_named() {
     let dir = two_reports();
     let b = dir.path().join("b");
     edit(&b.join("manifest.json"), |m| drop(m["experiments"].as_array_mut().unwrap().remove(1)));
-    edit(&b.join("one/risk.json"), |f| (f["series"][0]["y"][2], f["series"][1]["y"]) = (Value::Null, json!([1])));
+    edit(&b.join("one/risk.json"), |f| {
+        (f["series"][0]["y"][2], f["series"][1]["y"]) = (Value::Null, json!([1]))
+    });
     edit(&b.join("one/checks.json"), |c| drop(c.as_array_mut().unwrap().remove(0)));
     let (code, found) = compare(dir.path(), &[]);
     assert_eq!((code, &found["found"]["summary"]["only_a"]), (1, &json!(["two"])));
     let series = differing(&found);
-    assert_eq!(series.iter().map(|s| s.1.as_str()).collect::<Vec<_>>(), ["beyond"; 2], "{series:?}");
+    assert_eq!(
+        series.iter().map(|s| s.1.as_str()).collect::<Vec<_>>(),
+        ["beyond"; 2],
+        "{series:?}"
+    );
     assert_eq!(found["beyond"].as_array().unwrap().len(), 4, "{}", found["beyond"]);
     // A figure cut short, a figure gone, a folder gone.
     fs::write(b.join("one/risk.json"), "{\"series\": [").unwrap();
     let (code, found) = compare(dir.path(), &["one"]);
-    assert_eq!((code, differing(&found)), (1, vec![("one/risk the whole document".into(), "beyond".into())]));
+    assert_eq!(
+        (code, differing(&found)),
+        (1, vec![("one/risk the whole document".into(), "beyond".into())])
+    );
     fs::remove_file(b.join("one/risk.json")).unwrap();
     assert_eq!(compare(dir.path(), &["one"]).0, 1);
     fs::remove_dir_all(b.join("one")).unwrap();
@@ -193,12 +244,21 @@ fn what_is_missing_or_damaged_is_beyond_and_named() {
 fn what_cannot_be_compared_is_refused_in_a_line() {
     let dir = two_reports();
     let here = dir.path();
-    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/pipelines/ddim_eps");
+    let model = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/golden/unet/pipelines/ddim_eps");
     let model = model.to_str().unwrap();
     refused(here, &["a", "nowhere"], &["nowhere", "does not exist"]);
     refused(here, &["a", "a/manifest.json"], &["is no folder"]);
-    refused(here, &["a", "a/one"], &["neither a report nor a training run nor a model", "manifest.json"]);
-    refused(here, &["a", model], &["--compare", "a report", "a model", "two reports, two models or two training runs"]);
+    refused(
+        here,
+        &["a", "a/one"],
+        &["neither a report nor a training run nor a model", "manifest.json"],
+    );
+    refused(
+        here,
+        &["a", model],
+        &["--compare", "a report", "a model", "two reports, two models or two training runs"],
+    );
     refused(here, &["a", "b", "three"], &["got three", "allowed: one, two"]);
     refused(here, &[model, model, "one"], &["a model has no chapters"]);
     refused(here, &["a", "b", "--tolerance", "-1"], &["--tolerance", "got -1", "0 or more"]);
@@ -249,8 +309,13 @@ fn all_texts(value: &Value, by: &str) -> Value {
         Value::String(_) => json!(by),
         Value::Array(list) => list.iter().map(|v| all_texts(v, by)).collect(),
         Value::Object(map) => {
-            let named = |key: &String| if OURS.contains(&key.as_str()) { key.clone() } else { format!("{by}{key}") };
-            map.iter().map(|(key, v)| (named(key), all_texts(v, by))).collect::<serde_json::Map<_, _>>().into()
+            let named = |key: &String| {
+                if OURS.contains(&key.as_str()) { key.clone() } else { format!("{by}{key}") }
+            };
+            map.iter()
+                .map(|(key, v)| (named(key), all_texts(v, by)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
         }
         other => other.clone(),
     }
@@ -259,7 +324,8 @@ fn all_texts(value: &Value, by: &str) -> Value {
 /// Every file below a folder, with its content, but for those below `out`.
 fn tree(folder: &Path, out: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
     let mut found = vec![];
-    for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|path| path != out) {
+    for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|path| path != out)
+    {
         if path.is_dir() && !path.is_symlink() {
             found.extend(tree(&path, out))
         } else {
@@ -285,17 +351,32 @@ fn a_hostile_report_is_shown_as_text_and_writes_nowhere_else() {
         report(&here.join("a"));
         report(&here.join("b"));
         // Something differs in every document, so that all of it is shown.
-        edit(&here.join("b/one/risk.json"), |f| (f["series"][0]["y"][4], f["series"][1]["y"][0]) = (json!(1), json!([1, 2])));
-        edit(&here.join("b/two/digits.json"), |f| f["rows"][0]["pictures"][1]["values"][2] = json!(-0.75));
-        edit(&here.join("b/one/checks.json"), |c| (c[1]["got"], c[1]["ok"]) = (json!(1.5), json!(false)));
-        edit(&here.join("b/manifest.json"), |m| m["experiments"][1]["settings"]["levels"] = json!("other"));
-        for document in ["one/risk.json", "one/checks.json", "two/digits.json", "two/checks.json", "manifest.json"] {
+        edit(&here.join("b/one/risk.json"), |f| {
+            (f["series"][0]["y"][4], f["series"][1]["y"][0]) = (json!(1), json!([1, 2]))
+        });
+        edit(&here.join("b/two/digits.json"), |f| {
+            f["rows"][0]["pictures"][1]["values"][2] = json!(-0.75)
+        });
+        edit(&here.join("b/one/checks.json"), |c| {
+            (c[1]["got"], c[1]["ok"]) = (json!(1.5), json!(false))
+        });
+        edit(&here.join("b/manifest.json"), |m| {
+            m["experiments"][1]["settings"]["levels"] = json!("other")
+        });
+        for document in [
+            "one/risk.json",
+            "one/checks.json",
+            "two/digits.json",
+            "two/checks.json",
+            "manifest.json",
+        ] {
             for side in ["a", "b"] {
                 edit(&here.join(side).join(document), |value| {
                     let names = value.get("experiments").cloned();
                     *value = all_texts(value, by);
                     for k in 0..names.as_ref().map_or(0, |n| n.as_array().unwrap().len()) {
-                        value["experiments"][k]["name"] = names.as_ref().unwrap()[k]["name"].clone();
+                        value["experiments"][k]["name"] =
+                            names.as_ref().unwrap()[k]["name"].clone();
                     }
                 });
             }
@@ -303,8 +384,11 @@ fn a_hostile_report_is_shown_as_text_and_writes_nowhere_else() {
         // A file may be called anything without a slash.
         let called = by.replace(['/', '\0'], "");
         for side in ["a", "b"] {
-            fs::rename(here.join(side).join("two/digits.json"), here.join(side).join("two").join(format!("{called}.json")))
-                .unwrap();
+            fs::rename(
+                here.join(side).join("two/digits.json"),
+                here.join(side).join("two").join(format!("{called}.json")),
+            )
+            .unwrap();
         }
         let out = here.join("page");
         let before = tree(outer.path(), &out);
@@ -318,16 +402,26 @@ fn a_hostile_report_is_shown_as_text_and_writes_nowhere_else() {
         // Nothing of it is typeset, but for the formulas that the page has of its own.
         assert_eq!(page.matches("<math").count(), page.matches("</math>").count());
         assert!(!page.contains("<mfrac><mn>1</mn>"), "{by:?}");
-        let mut files: Vec<String> =
-            fs::read_dir(out.join("reports")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut files: Vec<String> = fs::read_dir(out.join("reports"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         files.sort();
-        assert!(files.iter().all(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))), "{files:?}");
+        assert!(
+            files
+                .iter()
+                .all(|name| name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c))),
+            "{files:?}"
+        );
         assert!(files.contains(&"overlay-1-a.csv".to_string()), "{files:?}");
         for name in files.iter().filter(|name| name.ends_with(".svg") || name.ends_with(".csv")) {
             let text = fs::read_to_string(out.join("reports").join(name)).unwrap();
             assert!(!text.contains("<script") || name.ends_with(".csv"), "{by:?}: {name}");
             assert!(
-                !name.ends_with(".csv") || text.split(['\n', ',']).all(|cell| !cell.trim_start_matches('"').starts_with('=')),
+                !name.ends_with(".csv")
+                    || text
+                        .split(['\n', ','])
+                        .all(|cell| !cell.trim_start_matches('"').starts_with('=')),
                 "{name}: {text}"
             );
         }
@@ -337,8 +431,17 @@ fn a_hostile_report_is_shown_as_text_and_writes_nowhere_else() {
         edit(&here.join("a/manifest.json"), |m| m["experiments"][0]["name"] = json!(by));
         let before = tree(outer.path(), &out);
         let done = tweedie(&here, &["report", "--compare", "a", "b", "--out", "other"]);
-        assert_eq!((done.status.code(), said(&done).lines().count()), (Some(2), 1), "{by:?}: {}", said(&done));
-        assert!(said(&done).contains("names an experiment") && !acts(&said(&done)), "{}", said(&done));
+        assert_eq!(
+            (done.status.code(), said(&done).lines().count()),
+            (Some(2), 1),
+            "{by:?}: {}",
+            said(&done)
+        );
+        assert!(
+            said(&done).contains("names an experiment") && !acts(&said(&done)),
+            "{}",
+            said(&done)
+        );
         assert!(before == tree(outer.path(), &out) && !here.join("other").exists(), "{by:?}");
     }
 }
@@ -358,7 +461,11 @@ fn a_report_is_read_within_its_folder() {
     let named = |name: &str| (name.to_owned(), "beyond".to_owned());
     assert_eq!(
         differing(&found),
-        [named("one/risk the whole document"), named("two/checks the whole document"), named("two/digits the whole document")]
+        [
+            named("one/risk the whole document"),
+            named("two/checks the whole document"),
+            named("two/digits the whole document")
+        ]
     );
     assert!(found["found"]["series"].to_string().contains("leads out of b"), "{found}");
     // A link within it is as good as a file.
@@ -374,17 +481,27 @@ fn a_report_is_read_within_its_folder() {
 
 #[test]
 fn numbers_of_any_size_are_drawn() {
-    for y in [vec![0.0, 5e-324], vec![1.0, 1e300], vec![-1.7e308, 1.7e308], vec![5e-324, 1.7e308], vec![1e300; 2], vec![0.0, 0.0]] {
+    for y in [
+        vec![0.0, 5e-324],
+        vec![1.0, 1e300],
+        vec![-1.7e308, 1.7e308],
+        vec![5e-324, 1.7e308],
+        vec![1e300; 2],
+        vec![0.0, 0.0],
+    ] {
         let dir = two_reports();
         edit(&dir.path().join("b/one/risk.json"), |f| {
-            (f["series"][0]["y"], f["series"][0]["x"]) = (json!([&y[..], &y[..]].concat()), json!([&y[..], &y[..]].concat()));
+            (f["series"][0]["y"], f["series"][0]["x"]) =
+                (json!([&y[..], &y[..]].concat()), json!([&y[..], &y[..]].concat()));
         });
         edit(&dir.path().join("a/one/risk.json"), |f| {
             (f["series"][0]["y"], f["series"][0]["x"]) =
                 (json!([&y[..], &[2.0, 3.0]].concat()), json!([&y[..], &[2.0, 3.0]].concat()));
         });
         // A strip of pixels, and a shape beyond all bounds.
-        edit(&dir.path().join("a/two/digits.json"), |f| (f["width"], f["height"]) = (json!(1), json!(4)));
+        edit(&dir.path().join("a/two/digits.json"), |f| {
+            (f["width"], f["height"]) = (json!(1), json!(4))
+        });
         edit(&dir.path().join("b/two/digits.json"), |f| f["width"] = json!(u64::MAX));
         assert_eq!(compare(dir.path(), &[]).0, 1, "{y:?}");
         let page = dir.path().join("reports/comparison/index.html");
@@ -398,24 +515,39 @@ fn a_run_of_anyone_is_shown_as_text() {
         let dir = tempfile::tempdir().unwrap();
         for side in ["a", "b"] {
             let put = |name: &str, lines: [Value; 2]| {
-                fs::write(dir.path().join(side).join(name), lines.map(|l| format!("{l}\n")).concat()).unwrap();
+                fs::write(
+                    dir.path().join(side).join(name),
+                    lines.map(|l| format!("{l}\n")).concat(),
+                )
+                .unwrap();
             };
             fs::create_dir_all(dir.path().join(side)).unwrap();
-            put("metrics.jsonl", [json!({"step": 1, "loss": 1e300}), json!({"step": 2, "loss": 5e-324, by: by})]);
+            put(
+                "metrics.jsonl",
+                [json!({"step": 1, "loss": 1e300}), json!({"step": 2, "loss": 5e-324, by: by})],
+            );
             let level = |sigma: f64| json!({"step": 2, "set": by, "edm_sigma": sigma, "network": 1e300, "network_stderr": 0.1, "exact": 0.2});
             put("validation.jsonl", [level(0.5), level(2.0)]);
         }
         let done = tweedie(dir.path(), &["report", "--compare", "a", "b"]);
         assert_eq!(done.status.code(), Some(0), "{by:?}: {}", said(&done));
         let page = fs::read_to_string(dir.path().join("reports/comparison/index.html")).unwrap();
-        assert!(page.contains("of the set “") && !page.contains("<script") && !page.contains("<mfrac>") && !acts(&page), "{by:?}");
+        assert!(
+            page.contains("of the set “")
+                && !page.contains("<script")
+                && !page.contains("<mfrac>")
+                && !acts(&page),
+            "{by:?}"
+        );
     }
 }
 
 /// Two copies of a small model, the second with one number of its weights moved by a factor.
 fn two_models(name: &str, factor: f32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/pipelines").join(name);
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/golden/unet/pipelines")
+        .join(name);
     for side in ["a", "b"] {
         copy(&golden, &dir.path().join(side));
     }
@@ -426,7 +558,8 @@ fn two_models(name: &str, factor: f32) -> tempfile::TempDir {
     let tensors: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
     let offset = tensors["conv_in.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
     let at = header + offset..header + offset + 2;
-    let moved = f16::from_f32(f16::from_le_bytes(bytes[at.clone()].try_into().unwrap()).to_f32() * factor);
+    let moved =
+        f16::from_f32(f16::from_le_bytes(bytes[at.clone()].try_into().unwrap()).to_f32() * factor);
     bytes[at].copy_from_slice(&moved.to_le_bytes());
     fs::write(path, bytes).unwrap();
     dir
@@ -437,7 +570,12 @@ fn of_models(found: &Value) -> (f64, f64, usize) {
     let levels = found["found"]["said"]["levels"].as_array().unwrap();
     let apart = levels.iter().map(|l| number(&l["apart"])).fold(0.0, larger);
     let ends = found["found"]["said"]["samples"]["apart"].as_array().unwrap();
-    let tensors = found["found"]["tensors"].as_array().unwrap().iter().filter(|t| t["differing"] != 0).count();
+    let tensors = found["found"]["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|t| t["differing"] != 0)
+        .count();
     (apart, number(ends.last().unwrap()), tensors)
 }
 
@@ -451,22 +589,31 @@ fn a_model_is_itself_and_one_weight_is_noticed() {
     let (code, found) = compare(dir.path(), &[]);
     let (apart, ends, tensors) = of_models(&found);
     assert!(code == 1 && apart > 1e-5 && ends > 0.0 && tensors == 1, "{apart} {ends} {tensors}");
-    let moved = found["found"]["tensors"].as_array().unwrap().iter().find(|t| t["differing"] != 0).unwrap();
+    let moved =
+        found["found"]["tensors"].as_array().unwrap().iter().find(|t| t["differing"] != 0).unwrap();
     assert_eq!((&moved["name"], &moved["differing"]), (&json!("conv_in.weight"), &json!(1)));
     let site = dir.path().join("reports/comparison");
     let page = fs::read_to_string(site.join("index.html")).unwrap();
     assert!(page.contains("Two models, and where they differ") && page.contains("conv_in.weight"));
-    for name in ["tensors.json", "levels.json", "samples.json", "apart.svg", "nearer-b.svg", "samples.png"] {
+    for name in
+        ["tensors.json", "levels.json", "samples.json", "apart.svg", "nearer-b.svg", "samples.png"]
+    {
         assert!(site.join("models").join(name).is_file(), "{name}");
     }
 
     // A table of times knows its own steps alone.
-    let table = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/variants/learned");
+    let table = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/golden/unet/variants/learned");
     copy(&table, &dir.path().join("table"));
     let out = tweedie(dir.path(), &["report", "--compare", "table", "table"]);
-    assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains("equal to the bit"), "{}", said(&out));
+    assert!(
+        out.status.success() && String::from_utf8_lossy(&out.stdout).contains("equal to the bit"),
+        "{}",
+        said(&out)
+    );
 
-    // One weight moved by its format's last place is less than rounding all of them to bf16 would do, and more than rounding them to f32.
+    // One weight moved by its format's last place is less than rounding all of them to bf16 would
+    // do, and more than rounding them to f32.
     let dir = two_models("ddim_eps", 1.0 + f16::EPSILON.to_f32());
     let (code, found) = compare(dir.path(), &["--tolerance", "1"]);
     assert_eq!((code, of_models(&found).2), (0, 1), "{}", found["beyond"]);
@@ -480,10 +627,13 @@ fn a_model_is_itself_and_one_weight_is_noticed() {
 #[test]
 fn other_predictions_of_one_network_are_another_model() {
     let dir = tempfile::tempdir().unwrap();
-    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("tests/golden/unet/pipelines/ddim_eps");
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+        .join("tests/golden/unet/pipelines/ddim_eps");
     copy(&golden, &dir.path().join("a"));
     copy(&golden, &dir.path().join("b"));
-    edit(&dir.path().join("b/scheduler/scheduler_config.json"), |c| c["prediction_type"] = json!("v_prediction"));
+    edit(&dir.path().join("b/scheduler/scheduler_config.json"), |c| {
+        c["prediction_type"] = json!("v_prediction")
+    });
     let (code, found) = compare(dir.path(), &[]);
     let (apart, _, tensors) = of_models(&found);
     assert!(code == 1 && apart > 1e-2 && tensors == 0, "{apart} {tensors}");
@@ -498,7 +648,11 @@ fn other_predictions_of_one_network_are_another_model() {
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
     fs::remove_dir_all(dir.path().join("reports")).unwrap();
-    refused(dir.path(), &["a", "b"], &["diffusion_pytorch_model.safetensors", "not a complete safetensors file"]);
+    refused(
+        dir.path(),
+        &["a", "b"],
+        &["diffusion_pytorch_model.safetensors", "not a complete safetensors file"],
+    );
 }
 
 const RECIPE: &str = r#"
@@ -544,7 +698,10 @@ fn a_training_is_itself_and_another_rate_is_noticed() {
     let (code, found) = compare(dir.path(), &["--tolerance", "0"]);
     assert_eq!(code, 0, "{}", found["beyond"]);
     let run = &found["found"]["run"];
-    assert_eq!((&run["common"], &run["parted"], &run["recipe"]), (&json!(8), &Value::Null, &json!([])));
+    assert_eq!(
+        (&run["common"], &run["parted"], &run["recipe"]),
+        (&json!(8), &Value::Null, &json!([]))
+    );
     // The data are those of the recipe, whose exact denoiser is known.
     assert_eq!(found["found"]["models"]["said"]["exact"], true);
 
@@ -556,7 +713,11 @@ fn a_training_is_itself_and_another_rate_is_noticed() {
     assert_eq!((code, &run["parted"]), (1, &json!(2)));
     assert!(run["recipe"].to_string().contains("learning_rate"));
     let page = fs::read_to_string(dir.path().join("reports/comparison/index.html")).unwrap();
-    assert!(page.contains("Two trainings") && page.contains("Their losses part at step 2") && page.contains("Two models"));
+    assert!(
+        page.contains("Two trainings")
+            && page.contains("Their losses part at step 2")
+            && page.contains("Two models")
+    );
 
     // Half a line at the end of a log is left out, and its step missed.
     let log = dir.path().join("b/metrics.jsonl");

@@ -1,4 +1,5 @@
-//! The CUDA path of the built program on a machine without a GPU: `tests/emulator` takes the place of NVIDIA's driver and libraries.
+//! The CUDA path of the built program on a machine without a GPU: `tests/emulator` takes the place
+//! of NVIDIA's driver and libraries.
 //!
 //! What the emulator is, what it finds and what it can't: `tests/emulator/README.md`.
 
@@ -23,22 +24,32 @@ fn a_compiler_is_where_it_is_promised() {
 fn emulator() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let mut files: Vec<PathBuf> = fs::read_dir(sources()).unwrap().map(|e| e.unwrap().path()).collect();
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(sources()).unwrap().map(|e| e.unwrap().path()).collect();
         files.sort();
         let mut state = DefaultHasher::new();
         for file in &files {
             fs::read(file).unwrap().hash(&mut state);
         }
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("emulator-{:016x}", state.finish()));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("emulator-{:016x}", state.finish()));
         if !folder.exists() {
             // Built aside and moved: whoever comes second finds it whole.
             let aside = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-            let built = Command::new("sh").arg(sources().join("build.sh")).arg(aside.path()).output().unwrap();
+            let built = Command::new("sh")
+                .arg(sources().join("build.sh"))
+                .arg(aside.path())
+                .output()
+                .unwrap();
             assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
             // Only the driver and the compiler: what a machine without the other libraries has.
             fs::create_dir(aside.path().join("bare")).unwrap();
             for library in ["libcuda.so", "libnvrtc.so"] {
-                std::os::unix::fs::symlink(Path::new("..").join(library), aside.path().join("bare").join(library)).unwrap();
+                std::os::unix::fs::symlink(
+                    Path::new("..").join(library),
+                    aside.path().join("bare").join(library),
+                )
+                .unwrap();
             }
             let _ = fs::rename(aside.path(), &folder);
         }
@@ -54,14 +65,22 @@ fn golden(name: &str) -> String {
     format!("{}/tests/golden/unet/{name}", concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// The program with an emulated GPU; settings are the emulator's. Compiled kernels are kept beside the emulator that made them.
+/// The program with an emulated GPU; settings are the emulator's. Compiled kernels are kept beside
+/// the emulator that made them.
 fn command(emulator: &Path, dir: &Path, args: &[&str], settings: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
-    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("TWEEDIE_EMULATOR_")) {
+    for (key, _) in std::env::vars_os()
+        .filter(|(key, _)| key.to_string_lossy().starts_with("TWEEDIE_EMULATOR_"))
+    {
         command.env_remove(key);
     }
     let settings = settings.iter().map(|(key, value)| (format!("TWEEDIE_EMULATOR_{key}"), value));
-    command.args(args).current_dir(dir).envs(settings).env("LD_LIBRARY_PATH", emulator).env("XDG_CACHE_HOME", emulator);
+    command
+        .args(args)
+        .current_dir(dir)
+        .envs(settings)
+        .env("LD_LIBRARY_PATH", emulator)
+        .env("XDG_CACHE_HOME", emulator);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -73,7 +92,12 @@ fn tweedie(emulator: &Path, dir: &Path, args: &[&str], settings: &[(&str, &str)]
 /// Standard output of a run that must succeed.
 #[track_caller]
 fn stdout(out: Output) -> String {
-    assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8(out.stdout).unwrap()
 }
 
@@ -94,8 +118,16 @@ fn numbers(path: &Path) -> Vec<f64> {
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let numbers = |(_, t): &(String, safetensors::tensor::TensorView)| -> Vec<f64> {
         match t.dtype() {
-            safetensors::Dtype::F64 => t.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
-            _ => t.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+            safetensors::Dtype::F64 => t
+                .data()
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes(b.try_into().unwrap()))
+                .collect(),
+            _ => t
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()).into())
+                .collect(),
         }
     };
     tensors.iter().flat_map(numbers).collect()
@@ -109,27 +141,65 @@ fn error(got: &[f64], want: &[f64]) -> f64 {
 }
 
 /// Output, or gradients, of a golden network.
-fn network(libraries: &Path, name: &str, pass: &str, device: &str, precision: &str, settings: &[(&str, &str)]) -> Vec<f64> {
+fn network(
+    libraries: &Path,
+    name: &str,
+    pass: &str,
+    device: &str,
+    precision: &str,
+    settings: &[(&str, &str)],
+) -> Vec<f64> {
     let dir = tempfile::tempdir().unwrap();
     let (model, io) = (golden(name), golden(&format!("{name}/io.npz")));
     let out = dir.path().join("out");
-    let args = ["net", pass, "--model", &model, &io, "-o", "out", "--device", device, "--precision", precision];
+    let args = [
+        "net",
+        pass,
+        "--model",
+        &model,
+        &io,
+        "-o",
+        "out",
+        "--device",
+        device,
+        "--precision",
+        precision,
+    ];
     stdout(tweedie(libraries, dir.path(), &args, settings));
     if pass == "backward" {
         return numbers(&out);
     }
     let mut file = ndarray_npy::NpzReader::new(fs::File::open(&out).unwrap()).unwrap();
     match precision {
-        "f64" => file.by_name::<ndarray::OwnedRepr<f64>, ndarray::IxDyn>("y").unwrap().into_iter().collect(),
-        _ => file.by_name::<ndarray::OwnedRepr<f32>, ndarray::IxDyn>("y").unwrap().iter().map(|x| f64::from(*x)).collect(),
+        "f64" => file
+            .by_name::<ndarray::OwnedRepr<f64>, ndarray::IxDyn>("y")
+            .unwrap()
+            .into_iter()
+            .collect(),
+        _ => file
+            .by_name::<ndarray::OwnedRepr<f32>, ndarray::IxDyn>("y")
+            .unwrap()
+            .iter()
+            .map(|x| f64::from(*x))
+            .collect(),
     }
 }
 
-/// What the gradients of a network of some 60 operations may be off, in units of the largest: a few hundred roundings of each format.
-const PRECISIONS: [(&str, f64); 4] = [("f64", 1e-13), ("f32", 1e-5), ("tf32", 1e-2), ("bf16", 5e-2)];
+/// What the gradients of a network of some 60 operations may be off, in units of the largest: a few
+/// hundred roundings of each format.
+const PRECISIONS: [(&str, f64); 4] =
+    [("f64", 1e-13), ("f32", 1e-5), ("tf32", 1e-2), ("bf16", 5e-2)];
 
-const VARIANTS: [&str; 8] =
-    ["scale_shift", "scale_shift_norm", "fourier", "learned", "classes", "resnet_resampling", "no_mid", "odd"];
+const VARIANTS: [&str; 8] = [
+    "scale_shift",
+    "scale_shift_norm",
+    "fourier",
+    "learned",
+    "classes",
+    "resnet_resampling",
+    "no_mid",
+    "odd",
+];
 
 #[test]
 #[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
@@ -148,7 +218,11 @@ fn the_emulator_runs_what_it_must_and_lets_no_mistake_pass() {
         .unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     for order in ["forward", "reverse", "7"] {
-        let out = Command::new(&check).env("LD_LIBRARY_PATH", emulator).env("TWEEDIE_EMULATOR_ORDER", order).output().unwrap();
+        let out = Command::new(&check)
+            .env("LD_LIBRARY_PATH", emulator)
+            .env("TWEEDIE_EMULATOR_ORDER", order)
+            .output()
+            .unwrap();
         assert_eq!(stdout(out), "the emulator holds\n", "{order}");
     }
 }
@@ -159,7 +233,13 @@ fn doctor_finds_the_emulated_device_and_its_libraries() {
     let emulator = emulator();
     let dir = tempfile::tempdir().unwrap();
     let survey = |settings: &[(&str, &str)]| -> Value {
-        serde_json::from_str(&stdout(tweedie(emulator, dir.path(), &["doctor", "--json", "-"], settings))).unwrap()
+        serde_json::from_str(&stdout(tweedie(
+            emulator,
+            dir.path(),
+            &["doctor", "--json", "-"],
+            settings,
+        )))
+        .unwrap()
     };
     let cuda = &survey(&[])["cuda"];
     assert_eq!(cuda["devices"].as_array().unwrap().len(), 1, "{cuda}");
@@ -175,7 +255,8 @@ fn doctor_finds_the_emulated_device_and_its_libraries() {
         ("nccl", "2.27.3"),
     ];
     for (name, version) in versions {
-        let library = cuda["libraries"].as_array().unwrap().iter().find(|l| l["name"] == name).unwrap();
+        let library =
+            cuda["libraries"].as_array().unwrap().iter().find(|l| l["name"] == name).unwrap();
         assert_eq!(library["version"], version, "{library}");
     }
     assert_eq!(survey(&[("DEVICES", "3")])["cuda"]["devices"].as_array().unwrap().len(), 3);
@@ -183,25 +264,40 @@ fn doctor_finds_the_emulated_device_and_its_libraries() {
     assert!(none["problem"].as_str().unwrap().contains("NO_DEVICE"), "{none}");
 }
 
-/// Every golden network, forward and back, in every precision: convolutions by cuDNN and products by cuBLAS, then by our own kernels.
+/// Every golden network, forward and back, in every precision: convolutions by cuDNN and products
+/// by cuBLAS, then by our own kernels.
 #[test]
 #[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn networks_are_the_cpus_in_every_precision() {
     let emulator = emulator();
     let bare = emulator.join("bare");
-    let names: Vec<String> = ["A", "D"].map(String::from).into_iter().chain(VARIANTS.map(|v| format!("variants/{v}"))).collect();
+    let names: Vec<String> = ["A", "D"]
+        .map(String::from)
+        .into_iter()
+        .chain(VARIANTS.map(|v| format!("variants/{v}")))
+        .collect();
     for name in &names {
         let want = network(emulator, name, "backward", "cpu", "f64", &[]);
-        // Every operation is held in all of them by the self-check: here all variants in the most exact and the coarsest.
+        // Every operation is held in all of them by the self-check: here all variants in the most
+        // exact and the coarsest.
         let whole = matches!(name.as_str(), "A" | "D");
-        for (precision, tolerance) in PRECISIONS.into_iter().filter(|(p, _)| whole || matches!(*p, "f64" | "bf16")) {
+        for (precision, tolerance) in
+            PRECISIONS.into_iter().filter(|(p, _)| whole || matches!(*p, "f64" | "bf16"))
+        {
             for libraries in [emulator, &bare] {
                 let got = network(libraries, name, "backward", "cuda:0", precision, &[]);
                 let e = error(&got, &want);
-                assert!(e <= tolerance, "{name}, gradients in {precision}, libraries of {}: {e:e}", libraries.display());
+                assert!(
+                    e <= tolerance,
+                    "{name}, gradients in {precision}, libraries of {}: {e:e}",
+                    libraries.display()
+                );
                 // And it is that precision that was computed in.
-                let least =
-                    [("f64", 0.0), ("f32", 1e-9), ("tf32", 1e-9), ("bf16", 1e-5)].iter().find(|(p, _)| *p == precision).unwrap().1;
+                let least = [("f64", 0.0), ("f32", 1e-9), ("tf32", 1e-9), ("bf16", 1e-5)]
+                    .iter()
+                    .find(|(p, _)| *p == precision)
+                    .unwrap()
+                    .1;
                 assert!(e >= least, "{name}, gradients in {precision}: {e:e} is too good");
             }
         }
@@ -215,7 +311,8 @@ fn networks_are_the_cpus_in_every_precision() {
     }
 }
 
-/// What hardware or a library may yet refuse costs time, not the run: recording, and convolutions that cuDNN had promised.
+/// What hardware or a library may yet refuse costs time, not the run: recording, and convolutions
+/// that cuDNN had promised.
 #[test]
 #[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn what_is_refused_is_done_in_another_way() {
@@ -240,10 +337,16 @@ fn what_is_refused_is_done_in_another_way() {
 fn the_order_of_threads_changes_no_bit() {
     let emulator = emulator();
     let bare = emulator.join("bare");
-    for (name, precision) in [("D", "f32"), ("variants/scale_shift_norm", "bf16"), ("variants/odd", "f64")] {
-        let run = |settings: &[(&str, &str)]| network(&bare, name, "backward", "cuda:0", precision, settings);
+    for (name, precision) in
+        [("D", "f32"), ("variants/scale_shift_norm", "bf16"), ("variants/odd", "f64")]
+    {
+        let run = |settings: &[(&str, &str)]| {
+            network(&bare, name, "backward", "cuda:0", precision, settings)
+        };
         let want = run(&[]);
-        for settings in [[("ORDER", "reverse"), ("THREADS", "1")], [("ORDER", "1"), ("THREADS", "3")]] {
+        for settings in
+            [[("ORDER", "reverse"), ("THREADS", "1")], [("ORDER", "1"), ("THREADS", "3")]]
+        {
             assert!(run(&settings) == want, "{name} in {precision} with {settings:?}");
         }
     }
@@ -293,7 +396,9 @@ steps = 2
 
 fn train(emulator: &Path, dir: &Path, args: &[&str], settings: &[(&str, &str)]) -> Child {
     fs::write(dir.join("recipe.toml"), RECIPE).unwrap();
-    command(emulator, dir, &[&["train", "recipe.toml", "--out", "run"], args].concat(), settings).spawn().unwrap()
+    command(emulator, dir, &[&["train", "recipe.toml", "--out", "run"], args].concat(), settings)
+        .spawn()
+        .unwrap()
 }
 
 #[track_caller]
@@ -303,12 +408,16 @@ fn trained(emulator: &Path, dir: &Path, args: &[&str], settings: &[(&str, &str)]
 
 /// The weights after a step.
 fn weights(dir: &Path, step: usize) -> Vec<f64> {
-    numbers(&dir.join(format!("run/checkpoints/step-{step}/unet/diffusion_pytorch_model.safetensors")))
+    numbers(
+        &dir.join(format!("run/checkpoints/step-{step}/unet/diffusion_pytorch_model.safetensors")),
+    )
 }
 
 fn losses(dir: &Path) -> Vec<f64> {
     let text = fs::read_to_string(dir.join("run/metrics.jsonl")).unwrap();
-    text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["loss"].as_f64().unwrap()).collect()
+    text.lines()
+        .map(|l| serde_json::from_str::<Value>(l).unwrap()["loss"].as_f64().unwrap())
+        .collect()
 }
 
 #[test]
@@ -323,14 +432,16 @@ fn training_on_the_device_is_the_cpus_and_resumes_to_the_bit() {
         trained(emulator, dir.path(), &on, &[]);
         let e = error(&losses(dir.path()), &losses(cpu.path()));
         assert!(e <= tolerance, "losses in {precision}: {e:e}");
-        // Adam's step has the size of the learning rate however small the gradient: rounding may turn one around.
+        // Adam's step has the size of the learning rate however small the gradient: rounding may
+        // turn one around.
         let e = error(&weights(dir.path(), 8), &weights(cpu.path(), 8));
         assert!(e <= tolerance * 10.0, "weights in {precision}: {e:e}");
         if matches!(precision, "f32" | "tf32") {
             // What is saved does not depend on the arithmetic: one of each storage type is enough.
             continue;
         }
-        // Cut in two, it ends with the same bits: the network, its averages and the optimiser's state go on.
+        // Cut in two, it ends with the same bits: the network, its averages and the optimiser's
+        // state go on.
         let halves = tempfile::tempdir().unwrap();
         trained(emulator, halves.path(), &[&on[..], &["--steps", "4"]].concat(), &[]);
         trained(emulator, halves.path(), &[&on[..], &["--resume"]].concat(), &[]);
@@ -339,7 +450,8 @@ fn training_on_the_device_is_the_cpus_and_resumes_to_the_bit() {
     }
 }
 
-/// Two processes, a device each, sums by NCCL: the weights of one process to rounding, and of one another to the bit.
+/// Two processes, a device each, sums by NCCL: the weights of one process to rounding, and of one
+/// another to the bit.
 #[test]
 #[cfg_attr(no_cxx, ignore = "no C++ compiler was found when this was built")]
 fn two_processes_train_as_one() {
@@ -347,7 +459,12 @@ fn two_processes_train_as_one() {
     let on = ["--device", "cuda", "--precision", "f64"];
     let alone = tempfile::tempdir().unwrap();
     trained(emulator, alone.path(), &on, &[]);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
     let both = tempfile::tempdir().unwrap();
     fs::write(both.path().join("recipe.toml"), RECIPE).unwrap();
     let start = |rank: &str| {
@@ -377,9 +494,29 @@ fn samples_on_the_device_are_the_cpus() {
     let samples = |sampler: &str, device: &str, precision: &str| -> Vec<f64> {
         let dir = tempfile::tempdir().unwrap();
         let model = golden("pipelines/ddim_v");
-        let args = ["sample", "--model", &model, "--sampler", sampler, "--path", "vp", "--steps", "4", "-n", "3", "-o", "x.npz"];
-        stdout(tweedie(emulator, dir.path(), &[&args[..], &["--device", device, "--precision", precision]].concat(), &[]));
-        let mut file = ndarray_npy::NpzReader::new(fs::File::open(dir.path().join("x.npz")).unwrap()).unwrap();
+        let args = [
+            "sample",
+            "--model",
+            &model,
+            "--sampler",
+            sampler,
+            "--path",
+            "vp",
+            "--steps",
+            "4",
+            "-n",
+            "3",
+            "-o",
+            "x.npz",
+        ];
+        stdout(tweedie(
+            emulator,
+            dir.path(),
+            &[&args[..], &["--device", device, "--precision", precision]].concat(),
+            &[],
+        ));
+        let mut file =
+            ndarray_npy::NpzReader::new(fs::File::open(dir.path().join("x.npz")).unwrap()).unwrap();
         file.by_name::<ndarray::OwnedRepr<f64>, ndarray::Ix2>("x").unwrap().into_iter().collect()
     };
     // Deterministic, of two evaluations a step, of several steps' memory, with noise.
@@ -399,8 +536,14 @@ fn kept_kernels_that_are_damaged_are_compiled_again() {
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (model, io) = (golden("A"), golden("A/io.npz"));
     let run = || {
-        let args = ["net", "forward", "--model", &model, &io, "-o", "out.npz", "--device", "cuda:0"];
-        stdout(command(emulator, dir.path(), &args, &[]).env("XDG_CACHE_HOME", cache.path()).output().unwrap());
+        let args =
+            ["net", "forward", "--model", &model, &io, "-o", "out.npz", "--device", "cuda:0"];
+        stdout(
+            command(emulator, dir.path(), &args, &[])
+                .env("XDG_CACHE_HOME", cache.path())
+                .output()
+                .unwrap(),
+        );
         fs::read(dir.path().join("out.npz")).unwrap()
     };
     let want = run();
@@ -410,16 +553,21 @@ fn kept_kernels_that_are_damaged_are_compiled_again() {
     };
     let [kept] = &kernels()[..] else { panic!("{:?}", kernels()) };
     let whole = fs::read(kept).unwrap();
-    // Sealed as it should be around an image that is none: the length of the key stands behind length and digest of all.
+    // Sealed as it should be around an image that is none: the length of the key stands behind
+    // length and digest of all.
     let key = usize::try_from(u64::from_le_bytes(whole[40..48].try_into().unwrap())).unwrap();
     let no_image = tweedie_files::sealed(&[&whole[40..48 + key], b"no image"].concat());
     let middle = whole.len() / 2;
-    let flipped: Vec<u8> = whole.iter().enumerate().map(|(i, b)| if i == middle { b ^ 16 } else { *b }).collect();
+    let flipped: Vec<u8> =
+        whole.iter().enumerate().map(|(i, b)| if i == middle { b ^ 16 } else { *b }).collect();
     for damaged in [flipped, whole[..middle].to_vec(), vec![], no_image] {
         fs::write(kept, damaged).unwrap();
         assert!(run() == want);
         // Compiled again, and kept: a compiler may give other bytes, but what is there is sealed.
-        assert!(tweedie_files::opened(&fs::read(kept).unwrap()).is_some_and(|kept| kept.len() > key + 1000));
+        assert!(
+            tweedie_files::opened(&fs::read(kept).unwrap())
+                .is_some_and(|kept| kept.len() > key + 1000)
+        );
     }
 }
 
@@ -430,7 +578,9 @@ fn what_goes_wrong_is_one_line_and_the_checkpoint_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let (model, io) = (golden("A"), golden("A/io.npz"));
     let args = ["net", "forward", "--model", &model, &io, "-o", "out", "--device", "cuda:0"];
-    let said = |libraries: &Path, settings: &[(&str, &str)]| refused(tweedie(libraries, dir.path(), &args, settings));
+    let said = |libraries: &Path, settings: &[(&str, &str)]| {
+        refused(tweedie(libraries, dir.path(), &args, settings))
+    };
     for (settings, word) in [
         (("MEMORY", "1"), "out of memory"),
         (("DEVICES", "0"), "NO_DEVICE"),
@@ -455,15 +605,18 @@ fn what_goes_wrong_is_one_line_and_the_checkpoint_is_kept() {
     trained(emulator, whole.path(), &on, &[]);
     trained(emulator, lost.path(), &[&on[..], &["--steps", "4"]].concat(), &[]);
     let line = refused(
-        train(emulator, lost.path(), &[&on[..], &["--resume"]].concat(), &[("FAIL", "ecc:900")]).wait_with_output().unwrap(),
+        train(emulator, lost.path(), &[&on[..], &["--resume"]].concat(), &[("FAIL", "ecc:900")])
+            .wait_with_output()
+            .unwrap(),
     );
     assert!(line.contains("ECC_UNCORRECTABLE"), "{line}");
     trained(emulator, lost.path(), &[&on[..], &["--resume"]].concat(), &[]);
     assert!(weights(lost.path(), 8) == weights(whole.path(), 8));
 }
 
-/// Every kernel of a network and of a training step under the address and undefined-behaviour sanitizers, in every storage type. Minutes
-/// of compilation: a step of its own in the gate, `cargo test --release --test main gpu::sanitized -- --ignored`.
+/// Every kernel of a network and of a training step under the address and undefined-behaviour
+/// sanitizers, in every storage type. Minutes of compilation: a step of its own in the gate,
+/// `cargo test --release --test main gpu::sanitized -- --ignored`.
 #[test]
 #[ignore = "a minute of compilation by a C++ compiler"]
 fn sanitized_kernels_touch_nothing_that_is_not_theirs() {
@@ -472,7 +625,10 @@ fn sanitized_kernels_touch_nothing_that_is_not_theirs() {
     let asan = String::from_utf8(found.stdout).unwrap();
     let cache = tempfile::tempdir().unwrap();
     let bare = emulator.join("bare");
-    let settings = [("CXXFLAGS", "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"), ("KEEP", "1")];
+    let settings = [
+        ("CXXFLAGS", "-O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all"),
+        ("KEEP", "1"),
+    ];
     let run = |args: &[&str]| {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("recipe.toml"), RECIPE).unwrap();
@@ -489,7 +645,21 @@ fn sanitized_kernels_touch_nothing_that_is_not_theirs() {
         }
         run(&[&["train", "recipe.toml", "--out", "run", "--steps", "3"], &on[..]].concat());
         let model = golden("pipelines/ddim_v");
-        let sample = ["sample", "--model", &model, "--sampler", "ddpm", "--path", "vp", "--steps", "3", "-n", "3", "-o", "x.npz"];
+        let sample = [
+            "sample",
+            "--model",
+            &model,
+            "--sampler",
+            "ddpm",
+            "--path",
+            "vp",
+            "--steps",
+            "3",
+            "-n",
+            "3",
+            "-o",
+            "x.npz",
+        ];
         run(&[&sample[..], &on[..]].concat());
     }
 }
@@ -499,25 +669,54 @@ fn sanitized_kernels_touch_nothing_that_is_not_theirs() {
 fn the_self_check_finds_nothing_wrong_and_writes_its_page() {
     let emulator = emulator();
     let folder = tempfile::tempdir().unwrap();
-    // PyTorch has no device here, and NVIDIA's sanitizer is not here: both are said, neither is a failure.
-    let run = ["gpu", "--quick", "--commit", "test", "--out", "out", "--python", "no-such-python", "--peers", "no-such-script"];
+    // PyTorch has no device here, and NVIDIA's sanitizer is not here: both are said, neither is a
+    // failure.
+    let run = [
+        "gpu",
+        "--quick",
+        "--commit",
+        "test",
+        "--out",
+        "out",
+        "--python",
+        "no-such-python",
+        "--peers",
+        "no-such-script",
+    ];
     let said = stdout(tweedie(emulator, folder.path(), &run, &[]));
     assert!(said.contains(" 0 failures") && said.contains("no-such-script is not here"), "{said}");
     let read = |name: &str| std::fs::read_to_string(folder.path().join("out").join(name)).unwrap();
     let results: serde_json::Value = serde_json::from_str(&read("gpu.json")).unwrap();
     let precisions = |key: &str| {
-        results[key].as_array().unwrap().iter().map(|c| c["precision"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        results[key]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| c["precision"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
     };
     for precision in ["f64", "f32", "tf32", "bf16"] {
-        assert!(precisions("checks").iter().filter(|p| *p == precision).count() > 20, "{precision}");
+        assert!(
+            precisions("checks").iter().filter(|p| *p == precision).count() > 20,
+            "{precision}"
+        );
     }
     assert_eq!(results["speeds"].as_array().unwrap().len(), 2);
     assert!(read("index.html").contains("Held to f64") && read("checks.csv").lines().count() > 100);
     // What is run is named: nothing is looked for in the current folder.
-    let unnamed = tweedie(emulator, folder.path(), &["gpu", "--quick", "--python", "no-such-python"], &[]);
-    assert!(unnamed.status.code() == Some(2) && String::from_utf8_lossy(&unnamed.stderr).contains("--peers"));
+    let unnamed =
+        tweedie(emulator, folder.path(), &["gpu", "--quick", "--python", "no-such-python"], &[]);
+    assert!(
+        unnamed.status.code() == Some(2)
+            && String::from_utf8_lossy(&unnamed.stderr).contains("--peers")
+    );
     // A limit that is spent leaves parts out; nothing fails.
-    let short = stdout(tweedie(emulator, folder.path(), &["gpu", "--quick", "--limit", "1", "--out", "out"], &[]));
+    let short = stdout(tweedie(
+        emulator,
+        folder.path(),
+        &["gpu", "--quick", "--limit", "1", "--out", "out"],
+        &[],
+    ));
     assert!(short.contains("not run") && short.contains(" 0 failures"), "{short}");
     let wrong = tweedie(emulator, folder.path(), &["gpu", "--only", "operation"], &[]);
     assert_eq!(wrong.status.code(), Some(2));

@@ -1,12 +1,14 @@
-//! The architecture's invariants that no compiler holds, read off the source: inside the reference modules import downward only, each kind of
-//! side effect has its rooms, and no maximum of floating-point numbers drops a NaN.
+//! The architecture's invariants that no compiler holds, read off the source: inside the reference
+//! modules import downward only, each kind of side effect has its rooms, and no maximum of
+//! floating-point numbers drops a NaN.
 
 use std::path::{Path, PathBuf};
 
 /// The top of the checkout.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Modules of the reference from the bottom up; a module may name its own layer and those below. The crates above it are held apart by the compiler.
+/// Modules of the reference from the bottom up; a module may name its own layer and those below.
+/// The crates above it are held apart by the compiler.
 const LAYERS: [&[&str]; 9] = [
     &["choice", "error", "evidence"],
     &["number", "room"],
@@ -19,16 +21,31 @@ const LAYERS: [&[&str]; 9] = [
     &["law_file", "recording"],
 ];
 
-/// What may be named only in some rooms: (needle, where, why). A room is a crate, or a module of the reference.
+/// What may be named only in some rooms: (needle, where, why). A room is a crate, or a module of
+/// the reference.
 const ROOMS: [(&str, &[&str], &str); 7] = [
     ("plotters", &["tweedie-report"], "plots are drawn by the report"),
     ("cudarc", &["tweedie-device"], "CUDA is reached through the device crate"),
     ("println!", &["tweedie-cli"], "libraries do not print"),
     ("eprintln!", &["tweedie-cli", "tweedie-report"], "libraries do not print"),
-    ("std::time", &["tweedie-cli", "tweedie-report", "tweedie-files"], "mathematics does not read the clock"),
+    (
+        "std::time",
+        &["tweedie-cli", "tweedie-report", "tweedie-files"],
+        "mathematics does not read the clock",
+    ),
     (
         "std::fs",
-        &["tweedie-cli", "tweedie-files", "tweedie-nn", "tweedie-device", "tweedie-report", "experiments", "input", "npy", "room"],
+        &[
+            "tweedie-cli",
+            "tweedie-files",
+            "tweedie-nn",
+            "tweedie-device",
+            "tweedie-report",
+            "experiments",
+            "input",
+            "npy",
+            "room",
+        ],
         "files are touched by data sets, reports and the command line",
     ),
     ("gemm::", &["tweedie-engines"], "matrix products go through math::matmul"),
@@ -55,8 +72,14 @@ fn code(text: &str) -> String {
 const MAXIMA: [(&str, &str); 4] = [
     ("src/tweedie-nn/src/program.rs", "sizes, integers"),
     ("src/tweedie-nn/src/cuda/mod.rs", "sizes, integers"),
-    ("src/tweedie/src/math/vector.rs", "the shift of a sum of exponentials: terms that are NaN stay so"),
-    ("src/tweedie/src/law/empirical.rs", "the shift of a sum of exponentials: terms that are NaN stay so"),
+    (
+        "src/tweedie/src/math/vector.rs",
+        "the shift of a sum of exponentials: terms that are NaN stay so",
+    ),
+    (
+        "src/tweedie/src/law/empirical.rs",
+        "the shift of a sum of exponentials: terms that are NaN stay so",
+    ),
 ];
 
 /// What stands between a bracket that was just opened and the one that closes it.
@@ -69,17 +92,24 @@ fn bracketed(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Maxima and minima that drop a NaN: folds over `max`, `min` or a comparison of their own, and `worst = worst.max(x)`.
+/// Maxima and minima that drop a NaN: folds over `max`, `min` or a comparison of their own, and
+/// `worst = worst.max(x)`.
 fn drops_nan(text: &str) -> Vec<String> {
     let folds = text.split("fold(").skip(1).map(bracketed).filter(|fold| {
-        let own =
-            fold.contains(" if ") && [" < ", " > ", "<=", ">="].iter().any(|c| fold.contains(c)) && !fold.contains("is_nan()");
-        own || ["f64::max", "f64::min", "f32::max", "f32::min", ".max(", ".min("].iter().any(|m| fold.contains(m))
+        let own = fold.contains(" if ")
+            && [" < ", " > ", "<=", ">="].iter().any(|c| fold.contains(c))
+            && !fold.contains("is_nan()");
+        own || ["f64::max", "f64::min", "f32::max", "f32::min", ".max(", ".min("]
+            .iter()
+            .any(|m| fold.contains(m))
     });
     let running = text.lines().map(str::trim).filter(|line| {
         let (name, rest) = line.split_once(" = ").unwrap_or_default();
         let name = name.trim_start_matches("let mut ").trim_start_matches('*');
-        !name.is_empty() && rest.strip_prefix(name).is_some_and(|rest| rest.starts_with(".max(") || rest.starts_with(".min("))
+        !name.is_empty()
+            && rest
+                .strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with(".max(") || rest.starts_with(".min("))
     });
     folds.chain(running).map(str::to_owned).collect()
 }
@@ -93,11 +123,13 @@ fn violations(module: &str, code: &str) -> Vec<String> {
     let mut found = Vec::new();
     if let Some(own) = layer(module) {
         for reference in code.split("crate::").skip(1) {
-            let name: String = reference.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let name: String =
+                reference.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             match layer(&name) {
                 Some(l) if l > own => found.push(format!("{module} imports upward from {name}")),
                 Some(_) => {}
-                // `tweedie::Error`, `tweedie::Result` and macros belong to the crate's root, which re-exports error.
+                // `tweedie::Error`, `tweedie::Result` and macros belong to the crate's root, which
+                // re-exports error.
                 None if name.starts_with(char::is_uppercase) => {}
                 None => found.push(format!("{module} imports {name}, which has no layer")),
             }
@@ -117,7 +149,8 @@ fn rooms() -> Vec<(String, PathBuf)> {
     let mut files = Vec::new();
     ["src", "experiments"].iter().for_each(|dir| sources(&root.join(dir), &mut files));
     let room = |path: &Path| {
-        let parts: Vec<&str> = path.strip_prefix(&root).unwrap().iter().map(|part| part.to_str().unwrap()).collect();
+        let parts: Vec<&str> =
+            path.strip_prefix(&root).unwrap().iter().map(|part| part.to_str().unwrap()).collect();
         match parts[..] {
             ["src", "tweedie", "src", module, ..] => module.trim_end_matches(".rs").to_owned(),
             ["src", name, ..] => name.to_owned(),
@@ -139,7 +172,10 @@ fn layers_and_rooms() {
             continue;
         }
         let crates = room.starts_with("tweedie-") || room == "experiments";
-        assert!(crates || layer(&room).is_some(), "{room} has no layer: add it to LAYERS and ARCHITECTURE.md");
+        assert!(
+            crates || layer(&room).is_some(),
+            "{room} has no layer: add it to LAYERS and ARCHITECTURE.md"
+        );
         let text = code(&std::fs::read_to_string(&path).unwrap());
         found.extend(violations(&room, &text).iter().map(|v| format!("{}: {v}", path.display())));
     }
@@ -151,7 +187,9 @@ fn layers_and_rooms() {
 fn maxima_keep_nan() {
     let root = PathBuf::from(ROOT);
     let mut files = Vec::new();
-    ["src", "experiments", "tests", "benches"].iter().for_each(|dir| sources(&root.join(dir), &mut files));
+    ["src", "experiments", "tests", "benches"]
+        .iter()
+        .for_each(|dir| sources(&root.join(dir), &mut files));
     let mut found = Vec::new();
     for path in files {
         let name = path.strip_prefix(&root).unwrap().to_str().unwrap();
@@ -168,8 +206,14 @@ fn the_check_itself_notices_each_kind() {
     assert_eq!(violations("math", "use crate::law::Gaussian;").len(), 1);
     assert_eq!(violations("law", "use crate::math::dd::Dd; use crate::Error;").len(), 0);
     assert_eq!(violations("exact", "use crate::nowhere::X;").len(), 1);
-    assert_eq!(violations("diffusion", "println!(\"x\"); let t = std::time::Instant::now();").len(), 2);
-    assert_eq!(code("// crate::cli\nlet x = 1;\n#[cfg(test)]\nmod tests { crate::cli }"), "let x = 1;");
+    assert_eq!(
+        violations("diffusion", "println!(\"x\"); let t = std::time::Instant::now();").len(),
+        2
+    );
+    assert_eq!(
+        code("// crate::cli\nlet x = 1;\n#[cfg(test)]\nmod tests { crate::cli }"),
+        "let x = 1;"
+    );
     for text in [
         "x.fold(0.0, f64::max)",
         "x.iter().fold(0.0, |m: f64, v| m.max(v.abs()))",

@@ -1,4 +1,5 @@
-//! `tweedie sample --model` and `tweedie net` on folders that are whole, and on folders that are not.
+//! `tweedie sample --model` and `tweedie net` on folders that are whole, and on folders that are
+//! not.
 
 use ndarray::{Array2, Array3};
 use ndarray_npy::NpzReader;
@@ -27,7 +28,11 @@ fn copy(name: &str) -> tempfile::TempDir {
         fs::create_dir_all(to).unwrap();
         for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
             let to = to.join(entry.file_name());
-            if entry.path().is_dir() { all(&entry.path(), &to) } else { fs::write(to, fs::read(entry.path()).unwrap()).unwrap() }
+            if entry.path().is_dir() {
+                all(&entry.path(), &to)
+            } else {
+                fs::write(to, fs::read(entry.path()).unwrap()).unwrap()
+            }
         }
     }
     let dir = tempfile::tempdir().unwrap();
@@ -37,10 +42,12 @@ fn copy(name: &str) -> tempfile::TempDir {
 
 /// Samples of `model`, with what the command says as JSON.
 fn samples(dir: &Path, more: &[&str]) -> (Array2<f64>, Value) {
-    let args = ["sample", "--model", "model", "--steps", "4", "-n", "3", "-o", "x.npz", "--json", "-"];
+    let args =
+        ["sample", "--model", "model", "--steps", "4", "-n", "3", "-o", "x.npz", "--json", "-"];
     let out = tweedie(dir, &[&args, more].concat());
     assert!(out.status.success(), "{more:?}: {}", said(&out));
-    let x = NpzReader::new(fs::File::open(dir.join("x.npz")).unwrap()).unwrap().by_name("x").unwrap();
+    let x =
+        NpzReader::new(fs::File::open(dir.join("x.npz")).unwrap()).unwrap().by_name("x").unwrap();
     (x, serde_json::from_slice(&out.stdout).unwrap())
 }
 
@@ -73,7 +80,10 @@ fn every_sampler_takes_a_network() {
     for entry in SAMPLERS.iter().filter(|e| e.name != "exact") {
         // A table's even steps from pure noise are for methods that start there.
         let (x, summary) = samples(dir.path(), &["--sampler", entry.name, "--path", "vp"]);
-        assert_eq!((x.dim(), &summary["sampler"], &summary["dim"]), ((3, 32), &json!(entry.name), &json!(32)));
+        assert_eq!(
+            (x.dim(), &summary["sampler"], &summary["dim"]),
+            ((3, 32), &json!(entry.name), &json!(32))
+        );
         assert!(largest(&x).is_finite() && largest(&x) > 0.0, "{}", entry.name);
     }
     for name in ["exact", "teleport+heun"] {
@@ -85,7 +95,10 @@ fn every_sampler_takes_a_network() {
 fn flags_go_over_the_folder() {
     let dir = copy("pipelines/ddim_eps");
     let (plain, summary) = samples(dir.path(), &[]);
-    assert_eq!((&summary["sampler"], &summary["prediction"], &summary["nfe"]), (&json!("ddim"), &json!("eps"), &json!(4)));
+    assert_eq!(
+        (&summary["sampler"], &summary["prediction"], &summary["nfe"]),
+        (&json!("ddim"), &json!("eps"), &json!(4))
+    );
     assert_eq!(samples(dir.path(), &["--precision", "f32"]).0, plain);
     let double = samples(dir.path(), &["--precision", "f64"]).0;
     assert!(largest(&(&plain - &double)) <= 1e-4 * largest(&double) && plain != double);
@@ -98,10 +111,17 @@ fn flags_go_over_the_folder() {
     let (there, summary) = samples(dir.path(), &[&levels[..], &["--path", "edm"]].concat());
     assert_eq!(summary["sampler"], "ddim");
     let here = samples(dir.path(), &[&levels[..], &["--schedule", "linear"]].concat()).0;
-    // The start's deviation is 1 here and 20 there, where sqrt(1 + 20^2) would be the same: an eps-network at 1.00125 times the state.
+    // The start's deviation is 1 here and 20 there, where sqrt(1 + 20^2) would be the same: an
+    // eps-network at 1.00125 times the state.
     assert!(largest(&(&there - &here)) <= 0.05 * largest(&here), "{there} {here}");
-    let out = tweedie(dir.path(), &["sample", "--model", "model", "--steps", "5", "--trajectory", "-o", "t.npz"]);
-    assert!(out.status.success() && String::from_utf8_lossy(&out.stdout).contains("16 samples of dimension 32 by ddim"));
+    let out = tweedie(
+        dir.path(),
+        &["sample", "--model", "model", "--steps", "5", "--trajectory", "-o", "t.npz"],
+    );
+    assert!(
+        out.status.success()
+            && String::from_utf8_lossy(&out.stdout).contains("16 samples of dimension 32 by ddim")
+    );
     let mut file = NpzReader::new(fs::File::open(dir.path().join("t.npz")).unwrap()).unwrap();
     let x: Array3<f64> = file.by_name("x").unwrap();
     assert_eq!(x.dim(), (6, 16, 32));
@@ -121,7 +141,9 @@ fn classes_and_guidance_reach_the_network() {
     setup(json!(4));
     let (free, summary) = samples(dir.path(), &["--precision", "f64"]);
     assert_eq!(summary["sampler"], "fm-euler");
-    let of = |class: &str, weight: &str| samples(dir.path(), &["--precision", "f64", "--class", class, "--guidance", weight]).0;
+    let of = |class: &str, weight: &str| {
+        samples(dir.path(), &["--precision", "f64", "--class", class, "--guidance", weight]).0
+    };
     assert_eq!(of("4", "1"), free, "the null class is no class");
     assert!(largest(&(of("2", "0") - &free)) <= 1e-12 * largest(&free));
     assert_eq!(of("2", "1"), samples(dir.path(), &["--precision", "f64", "--class", "2"]).0);
@@ -129,7 +151,11 @@ fn classes_and_guidance_reach_the_network() {
     refused_with(dir.path(), &["--class", "5"], &["class: got 5", "0 to 4"]);
     setup(Value::Null);
     refused_with(dir.path(), &[], &["class: got none", "choose a class"]);
-    refused_with(dir.path(), &["--class", "1", "--guidance", "2"], &["guidance: got 2", "null_class"]);
+    refused_with(
+        dir.path(),
+        &["--class", "1", "--guidance", "2"],
+        &["guidance: got 2", "null_class"],
+    );
     samples(dir.path(), &["--class", "1"]);
     setup(json!(5));
     refused_with(dir.path(), &["--class", "1"], &["null_class", "got 5"]);
@@ -147,7 +173,11 @@ fn samples_are_a_picture_too() {
     assert!(fs::read(dir.path().join("x.png")).unwrap().starts_with(b"\x89PNG"));
     let two = copy("pipelines/flow");
     let out = tweedie(two.path(), &[&BAD[..], &["--png", "x.png"]].concat());
-    assert!(out.status.code() == Some(2) && said(&out).contains("pictures are grey or RGB"), "{}", said(&out));
+    assert!(
+        out.status.code() == Some(2) && said(&out).contains("pictures are grey or RGB"),
+        "{}",
+        said(&out)
+    );
     assert!(!two.path().join("bad.npz").exists() && !two.path().join("x.png").exists());
 }
 
@@ -162,15 +192,31 @@ fn folders_that_say_too_little_or_something_else_are_refused() {
         fs::write(model.join("unet/config.json"), config.to_string()).unwrap();
     };
     for (key, value, words) in [
-        ("block_out_chanels", json!([4, 6]), &["unknown key `block_out_chanels`", "did you mean `block_out_channels`?"][..]),
+        (
+            "block_out_chanels",
+            json!([4, 6]),
+            &["unknown key `block_out_chanels`", "did you mean `block_out_channels`?"][..],
+        ),
         ("act_fn", json!("gelu"), &["`act_fn`", "got gelu", "silu"]),
         ("dropout", json!(0.1), &["`dropout`", "got 0.1", "nothing but training"]),
-        ("down_block_types", json!(["DownBlock2D", "SkipDownBlock2D"]), &["`down_block_types`", "SkipDownBlock2D"]),
+        (
+            "down_block_types",
+            json!(["DownBlock2D", "SkipDownBlock2D"]),
+            &["`down_block_types`", "SkipDownBlock2D"],
+        ),
         ("up_block_types", json!(["UpBlock2D"]), &["`up_block_types`", "1 blocks"]),
-        ("mid_block_type", json!("UNetMidBlock2DCrossAttn"), &["`mid_block_type`", "UNetMidBlock2DCrossAttn"]),
+        (
+            "mid_block_type",
+            json!("UNetMidBlock2DCrossAttn"),
+            &["`mid_block_type`", "UNetMidBlock2DCrossAttn"],
+        ),
         ("class_embed_type", json!("identity"), &["`class_embed_type`", "got identity"]),
         ("class_embed_type", json!("timestep"), &["`class_embed_type`", "got timestep"]),
-        ("class_embed_type", json!("projection"), &["`class_embed_type`", "projection", "timestep"]),
+        (
+            "class_embed_type",
+            json!("projection"),
+            &["`class_embed_type`", "projection", "timestep"],
+        ),
         ("norm_num_groups", json!(null), &["`norm_num_groups`", "null"]),
         ("norm_num_groups", json!(5), &["groups of 4 channels", "got 5", "norm_num_groups"]),
         ("attention_head_dim", json!(4), &["heads of 6 channels", "got 4"]),
@@ -180,7 +226,11 @@ fn folders_that_say_too_little_or_something_else_are_refused() {
         ("sample_size", json!(5), &["5 x 5", "multiples of 2"]),
         ("sample_size", json!(null), &["`sample_size`"]),
         ("out_channels", json!(4), &["shape"]),
-        ("_class_name", json!("UNet2DConditionModel"), &["`_class_name`", "UNet2DConditionModel", "UNet2DModel"]),
+        (
+            "_class_name",
+            json!("UNet2DConditionModel"),
+            &["`_class_name`", "UNet2DConditionModel", "UNet2DModel"],
+        ),
     ] {
         with(key, value);
         refused_with(dir.path(), &[], words);
@@ -192,13 +242,21 @@ fn folders_that_say_too_little_or_something_else_are_refused() {
     let setup = |text: &str| fs::write(model.join("tweedie.json"), text).unwrap();
     let whole = r#"{"path": {"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}, "prediction": "eps", "sigma_data": 0.5, "input": "state", "time": {"scaled": 1000.0}, "shape": [2, 4, 4]}"#;
     for (part, other, words) in [
-        ("sigma_data", "sigma_dta", &["unknown field `sigma_dta`", "did you mean `sigma_data`?"][..]),
+        (
+            "sigma_data",
+            "sigma_dta",
+            &["unknown field `sigma_dta`", "did you mean `sigma_data`?"][..],
+        ),
         ("beta_max", "beta_mx", &["unknown field `beta_mx`", "did you mean `beta_max`?"]),
         (r#""vp""#, r#""vpp""#, &["unknown variant `vpp`", "did you mean `vp`?"]),
         (r#""eps""#, r#""epsilon""#, &["unknown variant `epsilon`", "did you mean `eps`?"]),
         ("20.0", "0.05", &["beta_min, beta_max"]),
         ("0.5,", "-0.5,", &["`sigma_data`", "got -0.5"]),
-        ("[2, 4, 4]", "[1, 4, 4]", &["`shape` is 1 x 4 x 4", "the network's config says 2 x 4 x 4"]),
+        (
+            "[2, 4, 4]",
+            "[1, 4, 4]",
+            &["`shape` is 1 x 4 x 4", "the network's config says 2 x 4 x 4"],
+        ),
         (r#"{"scaled": 1000.0}"#, r#""step""#, &["`time`", "step on the path vp"]),
         (r#"{"scaled": 1000.0}"#, r#"{"scaled": 0}"#, &["`time`", "got 0"]),
         (r#""input": "state", "#, "", &["missing field `input`"]),
@@ -209,7 +267,11 @@ fn folders_that_say_too_little_or_something_else_are_refused() {
     }
     setup(whole);
     samples(dir.path(), &[]);
-    refused_with(dir.path(), &["--sampler", "em", "--path", "ve", "--s-max", "1e4", "--sigma-max", "1e5"], &["vp"]);
+    refused_with(
+        dir.path(),
+        &["--sampler", "em", "--path", "ve", "--s-max", "1e4", "--sigma-max", "1e5"],
+        &["vp"],
+    );
     fs::remove_file(model.join("tweedie.json")).unwrap();
     fs::remove_dir_all(model.join("scheduler")).unwrap();
     refused_with(dir.path(), &[], &["scheduler_config.json", "cannot be read"]);
@@ -218,7 +280,19 @@ fn folders_that_say_too_little_or_something_else_are_refused() {
     refused_with(dir.path(), &["--precision", "bf16"], &["precision: got bf16"]);
     refused(
         dir.path(),
-        &["sample", "--law", "l.json", "--png", "x", "--sampler", "ddim", "--steps", "2", "-o", "bad.npz"],
+        &[
+            "sample",
+            "--law",
+            "l.json",
+            "--png",
+            "x",
+            "--sampler",
+            "ddim",
+            "--steps",
+            "2",
+            "-o",
+            "bad.npz",
+        ],
         &["--png"],
     );
 }
@@ -233,7 +307,10 @@ impl Tensors {
     fn read(path: &Path) -> Self {
         let bytes = fs::read(path).unwrap();
         let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-        Self { header: serde_json::from_slice(&bytes[8..8 + size]).unwrap(), data: bytes[8 + size..].to_vec() }
+        Self {
+            header: serde_json::from_slice(&bytes[8..8 + size]).unwrap(),
+            data: bytes[8 + size..].to_vec(),
+        }
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -270,7 +347,10 @@ fn damaged_weights_are_refused_by_the_name_of_what_was_hit() {
     let extra = changed(&|t| {
         let end = t.data.len();
         t.data.extend([0; 4]);
-        t.header.insert("extra.bias".into(), json!({"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}));
+        t.header.insert(
+            "extra.bias".into(),
+            json!({"dtype": "F32", "shape": [1], "data_offsets": [end, end + 4]}),
+        );
     });
     refused(&extra, &["`extra.bias` is not part of the network"]);
     fs::write(&path, &whole).unwrap();
@@ -283,7 +363,10 @@ fn damaged_weights_are_refused_by_the_name_of_what_was_hit() {
     });
     refused(&nan, &[HIT, "NaN at 2"]);
     fs::write(&path, &whole).unwrap();
-    refused(&changed(&|t| t.header[HIT]["dtype"] = json!("I16")), &[HIT, "of type I16", "F64, F32, F16, BF16"]);
+    refused(
+        &changed(&|t| t.header[HIT]["dtype"] = json!("I16")),
+        &[HIT, "of type I16", "F64, F32, F16, BF16"],
+    );
     const BROKEN: &[&str] = &["not a complete safetensors file"];
     for bytes in [&whole[..whole.len() - 1], &whole[..100], &whole[..7], b""] {
         refused(bytes, BROKEN);

@@ -1,4 +1,5 @@
-//! The network against PyTorch: output, loss, every gradient and ten AdamW steps of two diffusers U-Nets (`tests/golden/unet`).
+//! The network against PyTorch: output, loss, every gradient and ten AdamW steps of two diffusers
+//! U-Nets (`tests/golden/unet`).
 
 use ndarray::ArrayD;
 use std::collections::BTreeMap;
@@ -49,15 +50,22 @@ fn digest<T: Element>(x: &[T], which: u64) -> f64 {
     x.iter().enumerate().map(|(i, x)| sign(i) * x.wide()).sum()
 }
 
-/// The largest error of a sum in units of the largest entry anywhere times the root of the tensor's length.
-fn digest_error<T: Element>(values: &[T], program: &Program, want: &BTreeMap<String, [f64; 5]>) -> f64 {
+/// The largest error of a sum in units of the largest entry anywhere times the root of the tensor's
+/// length.
+fn digest_error<T: Element>(
+    values: &[T],
+    program: &Program,
+    want: &BTreeMap<String, [f64; 5]>,
+) -> f64 {
     assert_eq!(program.params.len(), want.len());
     let scale = want.values().map(|d| d[0]).fold(0.0, larger);
     let mut worst = 0.0;
     for param in &program.params {
-        let (x, want) = (checkpoint::arranged(param, &values[param.at.clone()], true), want[&param.name]);
+        let (x, want) =
+            (checkpoint::arranged(param, &values[param.at.clone()], true), want[&param.name]);
         for k in 0..4 {
-            let error = (digest(&x, k as u64) - want[1 + k]).abs() / (scale * (x.len() as f64).sqrt());
+            let error =
+                (digest(&x, k as u64) - want[1 + k]).abs() / (scale * (x.len() as f64).sqrt());
             worst = if error <= worst { worst } else { error };
         }
     }
@@ -81,8 +89,11 @@ fn golden<T: Element>(name: &str) -> Golden<T> {
     let params = checkpoint::read(&weights, &program).unwrap();
     let path = folder(name).join("io.npz");
     let mut archive = Archive::open(&path).unwrap();
-    let io: BTreeMap<_, _> =
-        archive.names().into_iter().map(|key| (key.clone(), archive.array(&key).unwrap().unwrap().0)).collect();
+    let io: BTreeMap<_, _> = archive
+        .names()
+        .into_iter()
+        .map(|key| (key.clone(), archive.array(&key).unwrap().unwrap().0))
+        .collect();
     let last = |key: &str| channels_last(&io[key]).iter().map(|x| T::of(*x)).collect::<Vec<T>>();
     let (x, target, times) = (last("x"), last("target"), io["t"].iter().copied().collect());
     let labels = io.get("labels").map_or(vec![], |l| l.iter().map(|l| *l as usize).collect());
@@ -120,8 +131,12 @@ fn equals_pytorch<T: Element>(name: &str, tolerance: f64) {
         cpu.load(&g.params);
         let (value, dy) = loss(cpu.forward(&g.x, &g.times, &[]).unwrap(), &g.target);
         let want = g.io["adamw_losses_f64"].as_slice().unwrap()[step];
-        // A step divides by the root of the squared gradient: where that is tiny, rounding moves the step.
-        assert!((value / want - 1.0).abs() <= 10.0 * tolerance, "{name}: loss {value} before step {step}, not {want}");
+        // A step divides by the root of the squared gradient: where that is tiny, rounding moves
+        // the step.
+        assert!(
+            (value / want - 1.0).abs() <= 10.0 * tolerance,
+            "{name}: loss {value} before step {step}, not {want}"
+        );
         cpu.backward(&dy, &mut grads);
         adamw.step(&mut state, &mut g.params, &grads);
     }
@@ -142,8 +157,16 @@ fn f32_equals_pytorch_to_1e_4() {
 }
 
 /// Tiny networks, one for each group of config keys (`variants.py`).
-const VARIANTS: [&str; 8] =
-    ["scale_shift", "scale_shift_norm", "fourier", "learned", "classes", "resnet_resampling", "no_mid", "odd"];
+const VARIANTS: [&str; 8] = [
+    "scale_shift",
+    "scale_shift_norm",
+    "fourier",
+    "learned",
+    "classes",
+    "resnet_resampling",
+    "no_mid",
+    "odd",
+];
 
 #[test]
 fn every_kind_of_config_equals_pytorch() {
@@ -154,8 +177,8 @@ fn every_kind_of_config_equals_pytorch() {
         let y = cpu.forward(&g.x, &g.times, &g.labels).unwrap().to_vec();
         let error = relative(&y, &channels_last(&g.io["out"]));
         assert!(error <= tolerance, "{name}: output {error:e}");
-        // diffusers rounds the angles of the positional embedding to f32: 999 radians are then 6e-5 off, and these networks pass on
-        // less than a hundredth of it.
+        // diffusers rounds the angles of the positional embedding to f32: 999 radians are then 6e-5
+        // off, and these networks pass on less than a hundredth of it.
         let error = relative(&y, &channels_last(&g.io["out_f32emb"]));
         assert!(error <= tolerance.max(1e-6), "{name}: output with diffusers' embedding {error:e}");
 
@@ -174,7 +197,8 @@ fn every_kind_of_config_equals_pytorch() {
     }
 }
 
-/// Folders that diffusers saved, sampled in ten steps by diffusers and here from the same start (`pipelines.py`).
+/// Folders that diffusers saved, sampled in ten steps by diffusers and here from the same start
+/// (`pipelines.py`).
 #[test]
 fn a_published_folder_gives_diffusers_samples() {
     // With the method that diffusers' scheduler is in these settings.
@@ -187,20 +211,31 @@ fn a_published_folder_gives_diffusers_samples() {
     ] {
         let folder = folder("pipelines").join(name);
         let pipeline = Pipeline::open(&folder).unwrap();
-        assert_eq!((pipeline.setup.prediction, pipeline.setup.time, pipeline.setup.shape), (kind, time, (2, 4, 4)), "{name}");
+        assert_eq!(
+            (pipeline.setup.prediction, pipeline.setup.time, pipeline.setup.shape),
+            (kind, time, (2, 4, 4)),
+            "{name}"
+        );
         let mut setting = scheduler_config::read(&folder).unwrap();
         setting.grid.steps = 10;
         let points = setting.points().unwrap();
         let file = folder.join("samples.npz");
         let mut archive = Archive::open(&file).unwrap();
-        let mut states = |key: &str| archive.array(key).unwrap().unwrap().0.into_shape_with_order((2, 32)).unwrap();
+        let mut states = |key: &str| {
+            archive.array(key).unwrap().unwrap().0.into_shape_with_order((2, 32)).unwrap()
+        };
         let (start, want, want_f64) = (states("start"), states("x"), states("x_f64"));
         let method = sampler(method, &Options::DEFAULT).unwrap();
-        let run = |model: &dyn Denoiser| sample(&method, model, &points, start.clone(), &mut Silence).unwrap().x;
-        let error =
-            |got: &ndarray::Array2<f64>, want: &ndarray::Array2<f64>| relative(got.as_slice().unwrap(), want.as_slice().unwrap());
-        let (single, double) =
-            (run(&pipeline.network::<f32>(2, &Place::Cpu).unwrap()), run(&pipeline.network::<f64>(2, &Place::Cpu).unwrap()));
+        let run = |model: &dyn Denoiser| {
+            sample(&method, model, &points, start.clone(), &mut Silence).unwrap().x
+        };
+        let error = |got: &ndarray::Array2<f64>, want: &ndarray::Array2<f64>| {
+            relative(got.as_slice().unwrap(), want.as_slice().unwrap())
+        };
+        let (single, double) = (
+            run(&pipeline.network::<f32>(2, &Place::Cpu).unwrap()),
+            run(&pipeline.network::<f64>(2, &Place::Cpu).unwrap()),
+        );
         // What f32 costs diffusers itself is 1e-7 to 3e-7 here; ours may cost as much again.
         let (s, d) = (error(&single, &want), error(&double, &want_f64));
         assert!(s <= 2e-6 && d <= 1e-6, "{name}: {s:e} in f32, {d:e} in f64");
@@ -226,7 +261,8 @@ fn a_folder_written_is_the_one_opened() {
         assert_eq!((&back.config, &back.setup), (&from.config, &from.setup), "{name}");
         assert_eq!(checkpoint::read::<f32>(&back.weights, &program).unwrap(), params, "{name}");
         let text = |file: &str| std::fs::read_to_string(to.join(file)).ok();
-        let class = text("scheduler/scheduler_config.json").map(|t| serde_json::from_str::<serde_json::Value>(&t).unwrap());
+        let class = text("scheduler/scheduler_config.json")
+            .map(|t| serde_json::from_str::<serde_json::Value>(&t).unwrap());
         assert_eq!(class.as_ref().and_then(|c| c["_class_name"].as_str()), scheduler, "{name}");
         assert_eq!(text("model_index.json").is_some(), index, "{name}");
         // What diffusers is told means the same as what is said exactly.
@@ -237,7 +273,12 @@ fn a_folder_written_is_the_one_opened() {
     let from = Pipeline::open(&folder("pipelines").join("flow")).unwrap();
     let program = from.program().unwrap();
     let params = checkpoint::read::<f32>(&from.weights, &program).unwrap();
-    let setup = Setup { path: ProcessPath::VP, input: Input::UnitVariance, time: Time::LogSnr(0.125), ..from.setup };
+    let setup = Setup {
+        path: ProcessPath::VP,
+        input: Input::UnitVariance,
+        time: Time::LogSnr(0.125),
+        ..from.setup
+    };
     let to = dir.path().join("vp");
     pipeline::write(&to, &from.config, &setup, &program, &params).unwrap();
     assert_eq!(Pipeline::open(&to).unwrap().setup, setup);
@@ -255,7 +296,8 @@ fn every_module_equals_pytorch() {
     let want = digests(folder("D").join("acts.json"));
     let mut seen = 0;
     for (id, tensor) in g.program.tensors.iter().enumerate() {
-        // A module's output is its last operation's; an attention's norm and heads have names of their own here.
+        // A module's output is its last operation's; an attention's norm and heads have names of
+        // their own here.
         let name = ["", ".conv2", ".linear_2", ".to_out.0", ".conv"]
             .iter()
             .filter_map(|part| tensor.name.strip_suffix(part))
@@ -291,7 +333,9 @@ fn a_checkpoint_written_is_the_one_read() {
         std::fs::write(&path, bytes).unwrap();
         checkpoint::read::<f32>(&path, program).unwrap_err().to_string()
     };
-    assert!(refused(&bytes[..bytes.len() - 1], &g.program).contains("not a complete safetensors file"));
+    assert!(
+        refused(&bytes[..bytes.len() - 1], &g.program).contains("not a complete safetensors file")
+    );
     assert!(refused(&[255; 64], &g.program).contains("not a complete safetensors file"));
     assert!(refused(b"", &g.program).contains("not a complete safetensors file"));
     let mut nan = g.params.clone();
@@ -302,7 +346,8 @@ fn a_checkpoint_written_is_the_one_read() {
     let mut other = g.program.clone();
     other.params[0].shape.push(2);
     assert!(
-        refused(&bytes, &other).contains("conv_in.weight` has shape") || refused(&bytes, &other).contains(&other.params[0].name)
+        refused(&bytes, &other).contains("conv_in.weight` has shape")
+            || refused(&bytes, &other).contains(&other.params[0].name)
     );
     other = g.program.clone();
     other.params[0].name = "absent.weight".into();

@@ -1,7 +1,9 @@
-//! The report in a real browser: nothing said on the console, nothing broken, nothing to scroll sideways, every figure with its words.
+//! The report in a real browser: nothing said on the console, nothing broken, nothing to scroll
+//! sideways, every figure with its words.
 //!
-//! Looks at a site that is there already: `TWEEDIE_SITE=reports cargo test --release --test main page:: -- --ignored` (`just page`). So does the
-//! test that the committed gallery is what the report shows.
+//! Looks at a site that is there already: `TWEEDIE_SITE=reports cargo test --release --test main
+//! page:: -- --ignored` (`just page`). So does the test that the committed gallery is what the
+//! report shows.
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,10 @@ use tweedie::math::larger;
 /// A Chromium under one of its names.
 fn browser() -> &'static str {
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    names.into_iter().find(|name| Command::new(name).arg("--version").output().is_ok()).expect("Chromium")
+    names
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
+        .expect("Chromium")
 }
 
 /// What a page says of itself, seen in a frame of each width.
@@ -59,7 +64,11 @@ fn look(browser: &str, page: &Path, widths: &[u32]) -> (Vec<Value>, Vec<String>)
     let target = serde_json::to_string(&format!("file://{}", page.display())).unwrap();
     let script = LOOK.replace("WIDTHS", &format!("{widths:?}")).replace("PAGE", &target);
     let wrapper = dir.path().join("look.html");
-    std::fs::write(&wrapper, format!("<!doctype html><meta charset=utf-8><body><script>{script}</script>")).unwrap();
+    std::fs::write(
+        &wrapper,
+        format!("<!doctype html><meta charset=utf-8><body><script>{script}</script>"),
+    )
+    .unwrap();
     let out = Command::new(browser)
         .args([
             "--headless",
@@ -80,10 +89,20 @@ fn look(browser: &str, page: &Path, widths: &[u32]) -> (Vec<Value>, Vec<String>)
         .arg(format!("file://{}", wrapper.display()))
         .output()
         .unwrap();
-    let (dom, said) = (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned());
+    let (dom, said) = (
+        String::from_utf8_lossy(&out.stdout).into_owned(),
+        String::from_utf8_lossy(&out.stderr).into_owned(),
+    );
     let from = dom.find("<body>").map_or(0, |at| at + 6);
-    let json = dom[from..].split("</body>").next().unwrap().replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
-    let seen: Vec<Value> = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{}: {e}\n{json:.400}\n{said}", page.display()));
+    let json = dom[from..]
+        .split("</body>")
+        .next()
+        .unwrap()
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&");
+    let seen: Vec<Value> = serde_json::from_str(&json)
+        .unwrap_or_else(|e| panic!("{}: {e}\n{json:.400}\n{said}", page.display()));
     (seen, said.lines().filter(|line| line.contains("CONSOLE")).map(String::from).collect())
 }
 
@@ -108,13 +127,18 @@ fn a_flawed_page_is_noticed() {
     let at = &seen[0];
     assert!(at["scroll"].as_u64() > Some(390) && list(&at["wide"]) == ["DIV in w"], "{at}");
     assert_eq!((list(&at["silent"]), list(&at["uncaptioned"])), (vec!["f", "g"], vec!["f", "g"]));
-    assert_eq!((list(&at["broken"]).len(), list(&at["unlabelled"]), list(&at["twice"])), (1, vec!["a"], vec!["a"]));
+    assert_eq!(
+        (list(&at["broken"]).len(), list(&at["unlabelled"]), list(&at["twice"])),
+        (1, vec!["a"], vec!["a"])
+    );
     assert_eq!(list(&at["links"]), ["#nowhere"]);
 }
 
 /// The folder that `TWEEDIE_SITE` names.
 fn site() -> PathBuf {
-    let site = PathBuf::from(std::env::var_os("TWEEDIE_SITE").expect("TWEEDIE_SITE names the folder of a report"));
+    let site = PathBuf::from(
+        std::env::var_os("TWEEDIE_SITE").expect("TWEEDIE_SITE names the folder of a report"),
+    );
     site.canonicalize().expect("a folder")
 }
 
@@ -128,25 +152,36 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-/// Its numbers are those that the program computes today, up to rounding that differs between machines. Pictures of trained networks come without
-/// numbers: training multiplies such differences.
+/// Its numbers are those that the program computes today, up to rounding that differs between
+/// machines. Pictures of trained networks come without numbers: training multiplies such
+/// differences.
 #[test]
 #[ignore = "wants a whole report: TWEEDIE_SITE"]
 fn the_gallery_is_what_the_report_shows() {
-    let (site, gallery) = (site(), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("reports/gallery"));
-    let within = |folder: &Path| std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>();
+    let (site, gallery) =
+        (site(), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).join("reports/gallery"));
+    let within = |folder: &Path| {
+        std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect::<Vec<_>>()
+    };
     let (mut compared, mut bytes) = (0, 0);
     for file in within(&gallery).iter().flat_map(|chapter| within(chapter)) {
         bytes += file.metadata().unwrap().len();
         let today = site.join(file.strip_prefix(&gallery).unwrap());
-        assert!(today.is_file(), "{} is of no figure of the report: run `just gallery`", file.display());
+        assert!(
+            today.is_file(),
+            "{} is of no figure of the report: run `just gallery`",
+            file.display()
+        );
         if file.extension().is_none_or(|e| e != "json") {
             continue;
         }
-        let read = |p: &Path| numbers(&serde_json::from_str(&std::fs::read_to_string(p).unwrap()).unwrap());
+        let read = |p: &Path| {
+            numbers(&serde_json::from_str(&std::fs::read_to_string(p).unwrap()).unwrap())
+        };
         let (old, new) = (read(&file), read(&today));
         assert_eq!(old.len(), new.len(), "{}: run `just gallery`", file.display());
-        let off = old.iter().zip(&new).map(|(a, b)| (a - b).abs() / (1e-3 + a.abs())).fold(0.0, larger);
+        let off =
+            old.iter().zip(&new).map(|(a, b)| (a - b).abs() / (1e-3 + a.abs())).fold(0.0, larger);
         assert!(off <= 1e-6, "{} is stale by {off:e}: run `just gallery`", file.display());
         compared += 1;
     }
@@ -158,8 +193,11 @@ fn the_gallery_is_what_the_report_shows() {
 fn every_page_opens_in_a_browser_without_a_flaw() {
     let site = site();
     let browser = browser();
-    let pages: Vec<PathBuf> =
-        ["index.html", "claims/index.html"].map(|page| site.join(page)).into_iter().filter(|p| p.is_file()).collect();
+    let pages: Vec<PathBuf> = ["index.html", "claims/index.html"]
+        .map(|page| site.join(page))
+        .into_iter()
+        .filter(|p| p.is_file())
+        .collect();
     assert!(!pages.is_empty(), "{} holds no report", site.display());
     for page in pages {
         let (seen, said) = look(browser, &page, &[1280, 390]);
@@ -167,7 +205,12 @@ fn every_page_opens_in_a_browser_without_a_flaw() {
         assert_eq!(seen.len(), 2);
         for at in seen {
             let place = format!("{} at {} pixels", page.display(), at["width"]);
-            assert!(at["scroll"].as_u64() <= at["width"].as_u64(), "{place} is {} wide: {}", at["scroll"], at["wide"]);
+            assert!(
+                at["scroll"].as_u64() <= at["width"].as_u64(),
+                "{place} is {} wide: {}",
+                at["scroll"],
+                at["wide"]
+            );
             for flaw in ["silent", "uncaptioned", "broken", "unlabelled", "twice"] {
                 assert_eq!(list(&at[flaw]), [""; 0], "{place}: {flaw}");
             }
@@ -176,8 +219,14 @@ fn every_page_opens_in_a_browser_without_a_flaw() {
             let ids = list(&at["ids"]);
             for link in list(&at["links"]).into_iter().filter(|link| !link.contains("://")) {
                 let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-                assert!(file.is_empty() || page.parent().unwrap().join(file).exists(), "{place}: {link} leads nowhere");
-                assert!(!file.is_empty() || anchor.is_empty() || ids.contains(&anchor), "{place}: {link} leads nowhere");
+                assert!(
+                    file.is_empty() || page.parent().unwrap().join(file).exists(),
+                    "{place}: {link} leads nowhere"
+                );
+                assert!(
+                    !file.is_empty() || anchor.is_empty() || ids.contains(&anchor),
+                    "{place}: {link} leads nowhere"
+                );
             }
         }
     }

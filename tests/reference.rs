@@ -1,4 +1,5 @@
-//! The reference's tests against numbers and methods from elsewhere, one binary: linking is what they cost.
+//! The reference's tests against numbers and methods from elsewhere, one binary: linking is what
+//! they cost.
 
 mod accuracy;
 mod sampler_mutants;

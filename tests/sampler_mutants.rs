@@ -1,4 +1,5 @@
-//! Wrong variants of every family of samplers, each a bug that was shipped or is easily made, beside the right method and what tells them apart.
+//! Wrong variants of every family of samplers, each a bug that was shipped or is easily made,
+//! beside the right method and what tells them apart.
 
 use ndarray::{Array1, Array2, array};
 use tweedie::Result;
@@ -21,7 +22,8 @@ use tweedie::sample::shortcut::Known;
 use tweedie::sample::unipc::{Scale, UniPc};
 use tweedie::sample::{Run, Sampler, dpmpp, sample, trajectory};
 
-/// What notices a wrong variant; each is also held against the right method, which it must let pass.
+/// What notices a wrong variant; each is also held against the right method, which it must let
+/// pass.
 #[derive(Clone, Copy, Debug)]
 enum By {
     /// A point mass is not carried along its exact trajectory or law.
@@ -46,11 +48,21 @@ struct Mutant {
     by: By,
 }
 
-const fn of(right: &'static str, bug: &'static str, by: By, wrong: fn(&mut Run) -> Result<()>) -> Mutant {
+const fn of(
+    right: &'static str,
+    bug: &'static str,
+    by: By,
+    wrong: fn(&mut Run) -> Result<()>,
+) -> Mutant {
     Mutant { right, bug, wrong, noisy: false, by }
 }
 
-const fn noisy(right: &'static str, bug: &'static str, by: By, wrong: fn(&mut Run) -> Result<()>) -> Mutant {
+const fn noisy(
+    right: &'static str,
+    bug: &'static str,
+    by: By,
+    wrong: fn(&mut Run) -> Result<()>,
+) -> Mutant {
     Mutant { right, bug, wrong, noisy: true, by }
 }
 
@@ -68,19 +80,29 @@ impl Sampler for Mutant {
 
 const MUTANTS: &[Mutant] = &[
     // ancestral
-    of("ddim", "the step's own previous time (diffusers 12633, 11347, 9261)", By::Check("which is no point of this file"), |run| {
-        ddim_to(run, run.to().alpha, run.to().sigma * 1.03)
-    }),
+    of(
+        "ddim",
+        "the step's own previous time (diffusers 12633, 11347, 9261)",
+        By::Check("which is no point of this file"),
+        |run| ddim_to(run, run.to().alpha, run.to().sigma * 1.03),
+    ),
     of("ddim", "the previous time, seen by a point mass alone", By::PointMass, |run| {
         ddim_to(run, run.to().alpha, run.to().sigma * 1.03)
     }),
-    of("ddim", "x0 used as eps (diffusers 1486)", By::Check("x0 is used as if it were eps"), |run| {
-        let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
-        let ratio = to.alpha / from.alpha;
-        run.advance(ratio, &[(to.sigma - ratio * from.sigma, &x0_hat)]);
-        Ok(())
+    of(
+        "ddim",
+        "x0 used as eps (diffusers 1486)",
+        By::Check("x0 is used as if it were eps"),
+        |run| {
+            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
+            let ratio = to.alpha / from.alpha;
+            run.advance(ratio, &[(to.sigma - ratio * from.sigma, &x0_hat)]);
+            Ok(())
+        },
+    ),
+    of("ddim", "sigma for alpha", By::Check("alpha and sigma are swapped"), |run| {
+        ddim_to(run, run.to().sigma, run.to().alpha)
     }),
-    of("ddim", "sigma for alpha", By::Check("alpha and sigma are swapped"), |run| ddim_to(run, run.to().sigma, run.to().alpha)),
     of("ddim", "the table read one index early", By::Check("an index is off"), |run| {
         ddim_to(run, run.from().alpha, run.from().sigma)
     }),
@@ -91,21 +113,36 @@ const MUTANTS: &[Mutant] = &[
         run.advance(kept, &[(to.alpha - from.alpha * kept, &x0_hat)]);
         Ok(())
     }),
-    of("ddim", "x0 clipped, eps kept (denoising-diffusion-pytorch 84)", By::Check("eps is the one of before"), |run| {
-        let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
-        let clipped = x0_hat.mapv(|v| v.clamp(-1.0, 1.0));
-        let kept = to.sigma / from.sigma;
-        run.advance(kept, &[(to.alpha, &clipped), (-from.alpha * kept, &x0_hat)]);
-        Ok(())
+    of(
+        "ddim",
+        "x0 clipped, eps kept (denoising-diffusion-pytorch 84)",
+        By::Check("eps is the one of before"),
+        |run| {
+            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
+            let clipped = x0_hat.mapv(|v| v.clamp(-1.0, 1.0));
+            let kept = to.sigma / from.sigma;
+            run.advance(kept, &[(to.alpha, &clipped), (-from.alpha * kept, &x0_hat)]);
+            Ok(())
+        },
+    ),
+    noisy("ddpm", "sqrt(ln var) (diffusers 14569)", By::Check("holds NaN"), |run| {
+        ddpm(run, 1.0, |var| var.ln())
     }),
-    noisy("ddpm", "sqrt(ln var) (diffusers 14569)", By::Check("holds NaN"), |run| ddpm(run, 1.0, |var| var.ln())),
-    noisy("ddpm", "one table step's beta over a stride (diffusers 3006), by its law", By::PointMass, |run| {
-        ddpm(run, 1.0, |var| 0.05 * var)
+    noisy(
+        "ddpm",
+        "one table step's beta over a stride (diffusers 3006), by its law",
+        By::PointMass,
+        |run| ddpm(run, 1.0, |var| 0.05 * var),
+    ),
+    noisy(
+        "ddpm",
+        "one table step's beta over a stride, by its samples",
+        By::Check("adds noise of variance"),
+        |run| ddpm(run, 1.0, |var| 0.05 * var),
+    ),
+    noisy("ddpm", "half the noise, by its samples", By::Check("is the first that is off"), |run| {
+        ddpm(run, 1.0, |var| 0.5 * var)
     }),
-    noisy("ddpm", "one table step's beta over a stride, by its samples", By::Check("adds noise of variance"), |run| {
-        ddpm(run, 1.0, |var| 0.05 * var)
-    }),
-    noisy("ddpm", "half the noise, by its samples", By::Check("is the first that is off"), |run| ddpm(run, 1.0, |var| 0.5 * var)),
     noisy("ddpm", "alpha_bar of t where that of the step before belongs", By::PointMass, |run| {
         ddpm(run, run.from().alpha / run.to().alpha, |var| var)
     }),
@@ -140,7 +177,8 @@ const MUTANTS: &[Mutant] = &[
         let mut end = run.copy();
         end = end * kept + &first * (to.alpha - from.alpha * kept);
         let wrong = run.x0_hat_of(&end, &from);
-        let (e1, e2) = ((&run.x - &first * from.alpha) / from.sigma, (&end - &wrong * to.alpha) / to.sigma);
+        let (e1, e2) =
+            ((&run.x - &first * from.alpha) / from.sigma, (&end - &wrong * to.alpha) / to.sigma);
         run.land(&[(0.5 * ds, &e1), (0.5 * ds, &e2)]);
         Ok(())
     }),
@@ -186,39 +224,59 @@ const MUTANTS: &[Mutant] = &[
         let end = &run.x + &m * (dt * from.d_alpha) + &e * (dt * from.d_sigma);
         let m_end = run.x0_hat_of(&end, &to);
         let e_end = (&end - &m_end * to.alpha) / to.sigma;
-        run.advance(1.0, &[(0.5 * dt * from.d_alpha, &(m + m_end)), (0.5 * dt * from.d_sigma, &(e + e_end))]);
+        run.advance(
+            1.0,
+            &[(0.5 * dt * from.d_alpha, &(m + m_end)), (0.5 * dt * from.d_sigma, &(e + e_end))],
+        );
         Ok(())
     }),
     // dpm_solver
-    of("dpm-solver-2", "the state carried to another level than the model is told", By::PointMass, |run| {
-        midpoint(run, |s, s_to| 0.5 * (s + s_to))
+    of(
+        "dpm-solver-2",
+        "the state carried to another level than the model is told",
+        By::PointMass,
+        |run| midpoint(run, |s, s_to| 0.5 * (s + s_to)),
+    ),
+    of("dpm-solver-3", "the last correction without its 2/3", By::Order, |run| {
+        dpm_solver_3(run, 1.0)
     }),
-    of("dpm-solver-3", "the last correction without its 2/3", By::Order, |run| dpm_solver_3(run, 1.0)),
-    of("dpm-solver-3", "log 0 in the last step (diffusers 9007)", By::SmallSteps, |run| dpm_solver_3(run, 2.0 / 3.0)),
+    of("dpm-solver-3", "log 0 in the last step (diffusers 9007)", By::SmallSteps, |run| {
+        dpm_solver_3(run, 2.0 / 3.0)
+    }),
     // dpmpp
     of("dpmpp-2s", "the first stage advanced by the whole step", By::PointMass, |run| {
         let (from, to, stretch) = (run.from(), run.to(), run.stretch()?);
         let middle = level((from.edm_sigma() * to.edm_sigma()).sqrt());
         let first = run.x0_hat();
         let second = run.x0_hat_after(&middle, &[(stretch.share, &first)]);
-        let wrong =
-            (run.x.clone() * (middle.sigma / from.sigma) + &first * (middle.alpha * stretch.share)) * (to.sigma / middle.sigma);
+        let wrong = (run.x.clone() * (middle.sigma / from.sigma)
+            + &first * (middle.alpha * stretch.share))
+            * (to.sigma / middle.sigma);
         run.advance(0.0, &[(1.0, &wrong), (to.alpha * -(-0.5 * stretch.h).exp_m1(), &second)]);
         Ok(())
     }),
-    of("dpmpp-2m", "the difference without its half", By::Order, |run| two_step(run, |h, before| h / before)),
+    of("dpmpp-2m", "the difference without its half", By::Order, |run| {
+        two_step(run, |h, before| h / before)
+    }),
     // Its ratio upside down is no such bug: the errors h^2 - before^2 telescope.
     of("dpmpp-2m", "steps taken to be of one width", By::Order, |run| two_step(run, |_, _| 0.5)),
-    of("dpmpp-3m", "the second difference without its 2 (several public codes)", By::Order, |run| {
-        dpmpp::Dpmpp3mPublished { lower_final: false }.step(run)
-    }),
+    of(
+        "dpmpp-3m",
+        "the second difference without its 2 (several public codes)",
+        By::Order,
+        |run| dpmpp::Dpmpp3mPublished { lower_final: false }.step(run),
+    ),
     of("dpmpp-3m", "a first step of order one", By::Order, |run| Dpmpp3mAfterDdim.step(run)),
     noisy("dpmpp-sde", "the half step's noise alone", By::PointMass, |run| {
         let (s, s_to) = (run.edm_sigma()?, run.to().edm_sigma());
         let middle = level((s * s_to).sqrt());
         let half = Posterior::between(Level::from(&middle), Level::from(&run.from()))?;
         let (whole, first, z) = (posterior(run), run.x0_hat(), run.normals());
-        let second = run.x0_hat_from(&middle, half.coef_xt, &[(half.coef_x0, &first), (half.var.sqrt(), &z)]);
+        let second = run.x0_hat_from(
+            &middle,
+            half.coef_xt,
+            &[(half.coef_x0, &first), (half.var.sqrt(), &z)],
+        );
         let shared = ((s - middle.edm_sigma()) / (s - s_to)).sqrt();
         run.advance(whole.coef_xt, &[(whole.coef_x0, &second), (whole.var.sqrt() * shared, &z)]);
         Ok(())
@@ -229,7 +287,10 @@ const MUTANTS: &[Mutant] = &[
         past.insert(0, run.x0_hat());
         let slope = if past.len() == 1 { 0.0 } else { h / lambda_gap(&run.before(1), &run.from()) };
         let older = past.last().unwrap();
-        run.advance(q.coef_xt, &[(q.coef_x0 * (1.0 + slope), &past[0]), (-q.coef_x0 * slope, older)]);
+        run.advance(
+            q.coef_xt,
+            &[(q.coef_x0 * (1.0 + slope), &past[0]), (-q.coef_x0 * slope, older)],
+        );
         run.remember(past, 1);
         run.add_noise(q.var.sqrt());
         Ok(())
@@ -259,7 +320,8 @@ const MUTANTS: &[Mutant] = &[
         let (s, h) = (run.edm_sigma()?, run.stretch()?.h);
         let mut past = run.recall();
         past.insert(0, run.eps_hat());
-        // The line through two values h apart, integrated over e^-tau: 1 - e^-h and 1 - e^-h (1 + h).
+        // The line through two values h apart, integrated over e^-tau: 1 - e^-h and 1 - e^-h (1 +
+        // h).
         let (flat, rise) = (-(-h).exp_m1(), 1.0 - (-h).exp() * (1.0 + h));
         let slope = if past.len() == 1 { 0.0 } else { rise / h };
         let older = past.last().unwrap();
@@ -352,18 +414,24 @@ fn dpm_solver_3(run: &mut Run, r2: f64) -> Result<()> {
     let e0 = run.eps_hat();
     let e1 = run.eps_hat_after(&third, &[(s * (-h / 3.0).exp_m1(), &e0)]);
     let slope = -s * second_moment(2.0 * h / 3.0) * 3.0 / h;
-    let e2 = run.eps_hat_after(&two_thirds, &[(s * (-2.0 * h / 3.0).exp_m1() - slope, &e0), (slope, &e1)]);
+    let e2 = run
+        .eps_hat_after(&two_thirds, &[(s * (-2.0 * h / 3.0).exp_m1() - slope, &e0), (slope, &e1)]);
     let slope = -s * second_moment(h) / (r2 * h);
     run.land(&[(s * (-h).exp_m1() - slope, &e0), (slope, &e2)]);
     Ok(())
 }
 
-/// DPM-Solver++(2M) with another weight of the difference, of this step's and the last step's width.
+/// DPM-Solver++(2M) with another weight of the difference, of this step's and the last step's
+/// width.
 fn two_step(run: &mut Run, weight: fn(f64, f64) -> f64) -> Result<()> {
     let stretch = run.stretch()?;
     let mut past = run.recall();
     past.insert(0, run.x0_hat());
-    let slope = if past.len() == 1 { 0.0 } else { weight(stretch.h, lambda_gap(&run.before(1), &run.from())) };
+    let slope = if past.len() == 1 {
+        0.0
+    } else {
+        weight(stretch.h, lambda_gap(&run.before(1), &run.from()))
+    };
     let older = past.last().unwrap();
     run.settle(&[(stretch.share * (1.0 + slope), &past[0]), (-stretch.share * slope, older)]);
     run.remember(past, 1);
@@ -412,7 +480,11 @@ fn right(name: &str, law: &Gaussian) -> Box<dyn Sampler> {
         "ddim-eta" => sampler("ddim", &Options { eta: 0.4, ..Options::default() }).unwrap(),
         "teleport+ddim" => {
             let then = sampler("ddim", &Options::default()).unwrap();
-            Box::new(tweedie::sample::shortcut::Teleport { gaussian: law.clone(), skipped: 1, then })
+            Box::new(tweedie::sample::shortcut::Teleport {
+                gaussian: law.clone(),
+                skipped: 1,
+                then,
+            })
         }
         name => sampler(name, &Options { churn: 3.0, ..Options::default() }).unwrap(),
     }
@@ -420,7 +492,8 @@ fn right(name: &str, law: &Gaussian) -> Box<dyn Sampler> {
 
 /// Steps of two widths in turn where the method is made for any grid, even ones where it is not.
 fn grid(name: &str, steps: usize) -> Vec<PathPoint> {
-    let width = |k: usize| if k.is_multiple_of(2) || name == "plms" || name == "lms" { 2.0 } else { 1.0 };
+    let width =
+        |k: usize| if k.is_multiple_of(2) || name == "plms" || name == "lms" { 2.0 } else { 1.0 };
     let total: f64 = (0..steps).map(width).sum();
     let mut done = 0.0;
     (0..=steps)
@@ -443,11 +516,14 @@ fn size(x: &Array2<f64>) -> f64 {
 /// How far a point mass is off its trajectory or, of a noisy method, its law.
 fn off_the_point(method: &dyn Sampler, grid: &[PathPoint]) -> f64 {
     if method.is_stochastic() {
-        let mode = Response::of(method, grid, array![0.0]).unwrap().errors(&array![0.7], Start::Marginal)[0];
+        let mode = Response::of(method, grid, array![0.0])
+            .unwrap()
+            .errors(&array![0.7], Start::Marginal)[0];
         return mode.mean_err.abs().max((mode.var / mode.want_var - 1.0).abs());
     }
     let (law, eps) = (point_mass(), array![1.1, -0.4]);
-    let state = |p: &PathPoint| (&law.mean() * p.alpha + &eps * p.sigma).insert_axis(ndarray::Axis(0));
+    let state =
+        |p: &PathPoint| (&law.mean() * p.alpha + &eps * p.sigma).insert_axis(ndarray::Axis(0));
     let (states, _) = trajectory(method, &law, grid, state(&grid[0]), &mut Silence).unwrap();
     states.iter().zip(grid).map(|(x, p)| size(&(x - &state(p)))).fold(0.0, larger)
 }
@@ -459,7 +535,9 @@ fn measured_order(name: &str, method: &dyn Sampler) -> f64 {
     let error = |n: usize| {
         let grid = grid(name, n);
         if method.is_stochastic() {
-            return Response::of(method, &grid, Law::cov(&law).diag().to_owned()).unwrap().w2(&Law::mean(&law), Start::Marginal);
+            return Response::of(method, &grid, Law::cov(&law).diag().to_owned())
+                .unwrap()
+                .w2(&Law::mean(&law), Start::Marginal);
         }
         let x = starts(4, 3, &grid[0]);
         let want = pf_ode_map(&law, x.view(), &grid[0], &grid[n]).unwrap();
@@ -477,14 +555,21 @@ fn w2(name: &str, method: &dyn Sampler) -> f64 {
 fn finite_on_small_grids(method: &dyn Sampler) -> bool {
     (1..=12).all(|n| {
         let grid = Grid::new(Spacing::LogSnr, n).points(&Path::Cosine).unwrap();
-        sample(method, &wide(), &grid, starts(3, 5, &grid[0]), &mut Silence).unwrap().x.iter().all(|x| x.is_finite())
+        sample(method, &wide(), &grid, starts(3, 5, &grid[0]), &mut Silence)
+            .unwrap()
+            .x
+            .iter()
+            .all(|x| x.is_finite())
     })
 }
 
 fn report(method: &dyn Sampler) -> Report {
     let (law, points, noise) = (wide(), grid("", 16), Noise::new(2));
     let start = match method.is_stochastic() {
-        true => law.sample(4000, &noise) * points[0].alpha + standard_start(&noise, 4000, 5) * points[0].sigma,
+        true => {
+            law.sample(4000, &noise) * points[0].alpha
+                + standard_start(&noise, 4000, 5) * points[0].sigma
+        }
         false => starts(6, 5, &points[0]),
     };
     let (x, _) = trajectory(method, &law, &points, start, &mut Noise::new(8)).unwrap();
@@ -493,20 +578,33 @@ fn report(method: &dyn Sampler) -> Report {
 }
 
 /// `Ok` where the method passes, or what was seen.
-fn passes(by: By, name: &str, method: &dyn Sampler, reference: &dyn Sampler) -> std::result::Result<(), String> {
+fn passes(
+    by: By,
+    name: &str,
+    method: &dyn Sampler,
+    reference: &dyn Sampler,
+) -> std::result::Result<(), String> {
     let verdict = |good: bool, seen: String| if good { Ok(()) } else { Err(seen) };
     match by {
         // On levels up to sigma / alpha = 20; a wrong variant has to be off by a visible amount.
         By::PointMass => {
             let gap = off_the_point(method, &grid(name, 8));
-            verdict(gap <= if std::ptr::addr_eq(method, reference) { 1e-11 } else { 1e-3 }, format!("{gap:e}"))
+            verdict(
+                gap <= if std::ptr::addr_eq(method, reference) { 1e-11 } else { 1e-3 },
+                format!("{gap:e}"),
+            )
         }
         By::Order => {
             let slope = measured_order(name, method);
             let declared = f64::from(reference.order().unwrap());
             // Nearer to an order less.
             verdict(
-                slope >= if std::ptr::addr_eq(method, reference) { declared - 0.15 } else { declared - 0.6 },
+                slope
+                    >= if std::ptr::addr_eq(method, reference) {
+                        declared - 0.15
+                    } else {
+                        declared - 0.6
+                    },
                 format!("order {slope:.2}"),
             )
         }
@@ -561,19 +659,30 @@ fn every_family_has_a_wrong_variant() {
 fn the_published_third_order_update_is_named_and_let_pass() {
     let report = report(&dpmpp::Dpmpp3mPublished { lower_final: false });
     assert_eq!(report.verdict, Verdict::Converging);
-    assert!(report.findings.iter().any(|f| f.contains("lacks the factor 2")), "{:?}", report.findings);
+    assert!(
+        report.findings.iter().any(|f| f.contains("lacks the factor 2")),
+        "{:?}",
+        report.findings
+    );
 }
 
 #[test]
 fn a_time_shift_is_applied_once() {
-    // diffusers 13243: as many steps as in training reproduce the table of training, and only with one shift.
+    // diffusers 13243: as many steps as in training reproduce the table of training, and only with
+    // one shift.
     let (total, shift) = (40, 3.0);
     let times = |shift: f64| -> Vec<f64> {
-        let range = Grid { s_max: f64::INFINITY, s_min: 1.0 / (total as f64 - 1.0), ..Grid::new(Spacing::Uniform, total) };
+        let range = Grid {
+            s_max: f64::INFINITY,
+            s_min: 1.0 / (total as f64 - 1.0),
+            ..Grid::new(Spacing::Uniform, total)
+        };
         Grid { shift, ..range }.points(&Path::FlowMatching).unwrap().iter().map(|p| p.t).collect()
     };
-    let table: Vec<f64> = (0..=total).rev().map(|k| shifted(k as f64 / total as f64, shift)).collect();
-    let worst = |times: Vec<f64>| times.iter().zip(&table).map(|(a, b)| (a - b).abs()).fold(0.0, larger);
+    let table: Vec<f64> =
+        (0..=total).rev().map(|k| shifted(k as f64 / total as f64, shift)).collect();
+    let worst =
+        |times: Vec<f64>| times.iter().zip(&table).map(|(a, b)| (a - b).abs()).fold(0.0, larger);
     assert!(worst(times(shift)) <= 4.0 * f64::EPSILON, "{:e}", worst(times(shift)));
     assert!(worst(times(shift * shift)) >= 0.1);
 }
@@ -585,8 +694,15 @@ fn a_repeated_noise_level_is_named() {
     points.push(points[16]);
     assert!(checked(&points).is_err());
     let law = wide();
-    let report =
-        check_ode(&Recording { x: vec![starts(6, 5, &points[0]); 18], points, single: false }, Known::Gaussian(&law)).unwrap();
-    assert!(report.verdict == Verdict::Off && report.findings[0].contains("grid points 16 and 17"), "{:?}", report.findings);
+    let report = check_ode(
+        &Recording { x: vec![starts(6, 5, &points[0]); 18], points, single: false },
+        Known::Gaussian(&law),
+    )
+    .unwrap();
+    assert!(
+        report.verdict == Verdict::Off && report.findings[0].contains("grid points 16 and 17"),
+        "{:?}",
+        report.findings
+    );
     assert!(report.findings[0].contains("strictly fall"), "{:?}", report.findings);
 }

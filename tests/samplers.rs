@@ -1,4 +1,5 @@
-//! What holds for every sampler: order, evaluations, point masses, predictions, laws; and which wrong variants that notices.
+//! What holds for every sampler: order, evaluations, point masses, predictions, laws; and which
+//! wrong variants that notices.
 
 use ndarray::{Array1, Array2, array};
 use tweedie::diffusion::prediction::Prediction;
@@ -26,8 +27,10 @@ fn gaussian() -> Gaussian {
 }
 
 fn mixture() -> Mixture {
-    let part = |m: f64, v: f64| Gaussian::diagonal(array![m, -0.5 * m], array![v, 0.5 * v]).unwrap();
-    Mixture::new(array![0.3, 0.5, 0.2], vec![part(-1.5, 0.2), part(0.3, 0.4), part(2.0, 0.1)]).unwrap()
+    let part =
+        |m: f64, v: f64| Gaussian::diagonal(array![m, -0.5 * m], array![v, 0.5 * v]).unwrap();
+    Mixture::new(array![0.3, 0.5, 0.2], vec![part(-1.5, 0.2), part(0.3, 0.4), part(2.0, 0.1)])
+        .unwrap()
 }
 
 fn linear_table() -> Path {
@@ -48,12 +51,17 @@ fn grids(steps: usize) -> Vec<(String, Vec<PathPoint>)> {
             Spacing::Trailing,
             Spacing::Linspace,
         ] {
-            if matches!(spacing, Spacing::Leading | Spacing::Trailing | Spacing::Linspace) && !matches!(path, Path::Discrete(_)) {
+            if matches!(spacing, Spacing::Leading | Spacing::Trailing | Spacing::Linspace)
+                && !matches!(path, Path::Discrete(_))
+            {
                 continue;
             }
             for clean in [true, false] {
                 let grid = Grid { s_max: 40.0, s_min: 0.02, clean, ..Grid::new(spacing, steps) };
-                all.push((format!("{} {spacing:?} {steps} {clean}", path.name()), grid.points(&path).unwrap()));
+                all.push((
+                    format!("{} {spacing:?} {steps} {clean}", path.name()),
+                    grid.points(&path).unwrap(),
+                ));
             }
         }
     }
@@ -62,7 +70,13 @@ fn grids(steps: usize) -> Vec<(String, Vec<PathPoint>)> {
 
 /// Every sampler that needs no law, and those that need it with one.
 fn all<'a>(law: &'a Gaussian) -> impl Iterator<Item = (&'static str, Box<dyn Sampler + 'a>)> {
-    let options = Options { law: Some(Known::Gaussian(law)), churn: 3.0, g: 0.7, eta: 0.4, ..Options::default() };
+    let options = Options {
+        law: Some(Known::Gaussian(law)),
+        churn: 3.0,
+        g: 0.7,
+        eta: 0.4,
+        ..Options::default()
+    };
     SAMPLERS.iter().map(move |e| (e.name, sampler(e.name, &options).unwrap()))
 }
 
@@ -83,15 +97,18 @@ fn evaluations_are_as_declared_and_every_small_number_of_steps_reaches_the_data(
         // Flow matching from t = 1, where sigma / alpha is infinite.
         grids.push((
             "fm from 1".into(),
-            Grid { s_max: f64::INFINITY, ..Grid::new(Spacing::Uniform, steps) }.points(&Path::FlowMatching).unwrap(),
+            Grid { s_max: f64::INFINITY, ..Grid::new(Spacing::Uniform, steps) }
+                .points(&Path::FlowMatching)
+                .unwrap(),
         ));
         for (what, grid) in &grids {
             for (name, method) in all(&law) {
-                let end = match sample(&method, &law, grid, starts(2, 3, &grid[0]), &mut Noise::new(1)) {
-                    Ok(end) => end,
-                    Err(Error::Singular { .. }) if grid[0].alpha == 0.0 => continue,
-                    Err(e) => panic!("{name} on {what}: {e}"),
-                };
+                let end =
+                    match sample(&method, &law, grid, starts(2, 3, &grid[0]), &mut Noise::new(1)) {
+                        Ok(end) => end,
+                        Err(Error::Singular { .. }) if grid[0].alpha == 0.0 => continue,
+                        Err(e) => panic!("{name} on {what}: {e}"),
+                    };
                 from_pure_noise += usize::from(grid[0].alpha == 0.0);
                 assert_eq!(end.nfe, method.nfe(grid), "{name} on {what}");
                 // A step to the data may draw nothing.
@@ -108,7 +125,8 @@ fn evaluations_are_as_declared_and_every_small_number_of_steps_reaches_the_data(
     assert!(from_pure_noise >= 12 * 8, "only {from_pure_noise} runs could start from pure noise");
 }
 
-/// Methods whose formula is infinite in pure noise, alpha = 0: they step in sigma / alpha or its logarithm, or by the rate of an SDE.
+/// Methods whose formula is infinite in pure noise, alpha = 0: they step in sigma / alpha or its
+/// logarithm, or by the rate of an SDE.
 const NOT_FROM_PURE_NOISE: [&str; 13] = [
     "deis",
     "dpm-2",
@@ -125,12 +143,21 @@ const NOT_FROM_PURE_NOISE: [&str; 13] = [
     "rk4",
 ];
 
-/// From the end of every path that is noise to the data themselves, which VE and its like never reach.
+/// From the end of every path that is noise to the data themselves, which VE and its like never
+/// reach.
 #[test]
 fn every_sampler_runs_on_every_path_from_end_to_end() {
     let law = gaussian();
     let without_signal = Path::Discrete(Table::new(Schedule::LINEAR, 1000, true).unwrap());
-    let paths = [Path::VP, Path::VE, Path::EDM, Path::Cosine, Path::FlowMatching, linear_table(), without_signal];
+    let paths = [
+        Path::VP,
+        Path::VE,
+        Path::EDM,
+        Path::Cosine,
+        Path::FlowMatching,
+        linear_table(),
+        without_signal,
+    ];
     let mut refused = Vec::new();
     for path in &paths {
         let mut spacings = vec![Spacing::Uniform, Spacing::LogSnr, Spacing::Karras];
@@ -147,9 +174,15 @@ fn every_sampler_runs_on_every_path_from_end_to_end() {
                 for (name, method) in all(&law) {
                     match sample(&method, &law, &grid, starts(2, 3, &grid[0]), &mut Noise::new(1)) {
                         // Euler's step in time multiplies rounding on a steep path, but not to NaN.
-                        Ok(end) => assert!(end.x.iter().all(|x| x.is_finite()), "{name} on {} {spacing:?}: {}", path.name(), end.x),
+                        Ok(end) => assert!(
+                            end.x.iter().all(|x| x.is_finite()),
+                            "{name} on {} {spacing:?}: {}",
+                            path.name(),
+                            end.x
+                        ),
                         Err(error) => {
-                            let pure = grid[0].alpha == 0.0 && matches!(error, Error::Singular { .. });
+                            let pure =
+                                grid[0].alpha == 0.0 && matches!(error, Error::Singular { .. });
                             assert!(pure, "{name} on {} {spacing:?}: {error}", path.name());
                             refused.push(name);
                         }
@@ -168,18 +201,33 @@ fn every_sampler_runs_on_every_path_from_end_to_end() {
 fn orders_hold_from_pure_noise() {
     let (law, mixture) = (gaussian(), mixture());
     let pure = |path: Path| {
-        move |n: usize| Grid { s_max: f64::INFINITY, s_min: 0.05, clean: false, ..Grid::new(Spacing::Uniform, n) }.points(&path)
+        move |n: usize| {
+            Grid {
+                s_max: f64::INFINITY,
+                s_min: 0.05,
+                clean: false,
+                ..Grid::new(Spacing::Uniform, n)
+            }
+            .points(&path)
+        }
     };
     for (name, method) in all(&law) {
-        let Some(declared) = method.order().filter(|_| !BELOW_DECLARED.contains(&name)) else { continue };
+        let Some(declared) = method.order().filter(|_| !BELOW_DECLARED.contains(&name)) else {
+            continue;
+        };
         if NOT_FROM_PURE_NOISE.contains(&name) {
             continue;
         }
         for path in [Path::FlowMatching, Path::Cosine] {
             let of = path.name();
-            let mut found = vec![study(&method, Known::Gaussian(&law), &CERTIFIED_STEPS, pure(path.clone())).unwrap()];
+            let mut found = vec![
+                study(&method, Known::Gaussian(&law), &CERTIFIED_STEPS, pure(path.clone()))
+                    .unwrap(),
+            ];
             if !method.is_stochastic() {
-                found.push(study(&method, Known::Any(&mixture), &CERTIFIED_STEPS, pure(path)).unwrap());
+                found.push(
+                    study(&method, Known::Any(&mixture), &CERTIFIED_STEPS, pure(path)).unwrap(),
+                );
             }
             for study in found {
                 let order = study.order.unwrap();
@@ -201,10 +249,21 @@ fn unipc_has_the_order_that_it_declares() {
         for scale in [Scale::Bh1, Scale::Bh2] {
             for lower_final in [false, true] {
                 let method = UniPc { points, scale, lower_final };
-                let study = study(&method, Known::Gaussian(&law), &[40, 80, 160, 320, 640, 1280], study_grid).unwrap();
+                let study = study(
+                    &method,
+                    Known::Gaussian(&law),
+                    &[40, 80, 160, 320, 640, 1280],
+                    study_grid,
+                )
+                .unwrap();
                 let (order, declared) = (study.order.unwrap(), f64::from(method.order().unwrap()));
-                // One step of the lower order at an end is a small part of the error at first: slopes come down to 3 from 3.6, and to 2 from 2.9.
-                assert!((order.slope - declared).abs() <= 0.25, "{points} {scale:?} {lower_final}: {order:?}, {:?}", study.runs);
+                // One step of the lower order at an end is a small part of the error at first:
+                // slopes come down to 3 from 3.6, and to 2 from 2.9.
+                assert!(
+                    (order.slope - declared).abs() <= 0.25,
+                    "{points} {scale:?} {lower_final}: {order:?}, {:?}",
+                    study.runs
+                );
             }
         }
     }
@@ -220,11 +279,21 @@ fn a_point_mass_is_reproduced() {
                 if method.is_stochastic() {
                     let response = Response::of(&method, &grid, array![0.0]).unwrap();
                     let error = response.errors(&array![0.7], Start::Marginal)[0];
-                    // As below: a slope at the end of a step divides the state's rounding by its sigma, and is taken over all of s.
+                    // As below: a slope at the end of a step divides the state's rounding by its
+                    // sigma, and is taken over all of s.
                     let tol = 1e-12 * (1.0 + grid[0].edm_sigma());
-                    assert!(error.mean_err.abs() <= tol, "{name} on {what}: mean {}", error.mean_err);
+                    assert!(
+                        error.mean_err.abs() <= tol,
+                        "{name} on {what}: mean {}",
+                        error.mean_err
+                    );
                     let tol = tol * (2.0 * error.want_var.sqrt() + tol);
-                    assert!((error.var - error.want_var).abs() <= tol, "{name} on {what}: {} {}", error.var, error.want_var);
+                    assert!(
+                        (error.var - error.want_var).abs() <= tol,
+                        "{name} on {what}: {} {}",
+                        error.var,
+                        error.want_var
+                    );
                     continue;
                 }
                 for kind in Prediction::ALL {
@@ -232,9 +301,11 @@ fn a_point_mass_is_reproduced() {
                     let eps = array![1.1, -0.4];
                     let state = |p: &PathPoint| &place * p.alpha + &eps * p.sigma;
                     let start = state(&grid[0]).insert_axis(ndarray::Axis(0));
-                    let (states, _) = trajectory(&method, &model, &grid, start, &mut Silence).unwrap();
+                    let (states, _) =
+                        trajectory(&method, &model, &grid, start, &mut Silence).unwrap();
                     for (x, p) in states.iter().zip(&grid) {
-                        // An eps of rounding size times sigma / alpha is an x0 of that size, at s = 40 for eps and the score; and see above.
+                        // An eps of rounding size times sigma / alpha is an x0 of that size, at s =
+                        // 40 for eps and the score; and see above.
                         let tol = 1e-12 * p.alpha.hypot(p.sigma) * (1.0 + grid[0].edm_sigma());
                         let gap = worst(&x.row(0) - &state(p));
                         assert!(gap <= tol, "{name} as {kind} on {what} at {p:?}: {gap:e}");
@@ -256,16 +327,24 @@ fn a_point_mass_is_reproduced() {
 #[test]
 fn the_prediction_type_changes_nothing() {
     let law = mixture();
-    let grid = Grid { s_max: 20.0, s_min: 0.05, ..Grid::new(Spacing::LogSnr, 12) }.points(&Path::Cosine).unwrap();
+    let grid = Grid { s_max: 20.0, s_min: 0.05, ..Grid::new(Spacing::LogSnr, 12) }
+        .points(&Path::Cosine)
+        .unwrap();
     let options = Options { law: Some(Known::Any(&law)), ..Options::default() };
     for entry in SAMPLERS.iter().filter(|e| e.name != "exact") {
         let method = sampler(entry.name, &options).unwrap();
-        let run = |model: &dyn Denoiser| sample(&method, model, &grid, starts(4, 2, &grid[0]), &mut Noise::new(5)).unwrap().x;
+        let run = |model: &dyn Denoiser| {
+            sample(&method, model, &grid, starts(4, 2, &grid[0]), &mut Noise::new(5)).unwrap().x
+        };
         let want = run(&law);
         for kind in Prediction::ALL {
             let got = run(&Predicting { inner: &law, kind });
             // Rounding of x0 grows by sigma / alpha = 20 through eps.
-            assert!(worst(&got - &want) <= 1e-11 * (1.0 + worst(want.iter().copied())), "{} as {kind}", entry.name);
+            assert!(
+                worst(&got - &want) <= 1e-11 * (1.0 + worst(want.iter().copied())),
+                "{} as {kind}",
+                entry.name
+            );
         }
     }
 }
@@ -274,9 +353,12 @@ fn the_prediction_type_changes_nothing() {
 fn clipping_keeps_state_and_eps_together() {
     let law = mixture();
     let model = Clipped { inner: &law, bound: 0.5 };
-    let grid = Grid { s_max: 20.0, s_min: 0.05, clean: false, ..Grid::new(Spacing::LogSnr, 6) }.points(&Path::Cosine).unwrap();
+    let grid = Grid { s_max: 20.0, s_min: 0.05, clean: false, ..Grid::new(Spacing::LogSnr, 6) }
+        .points(&Path::Cosine)
+        .unwrap();
     let start = starts(4, 2, &grid[0]);
-    let (states, _) = trajectory(&ancestral::Ddim { eta: 0.0 }, &model, &grid, start, &mut Silence).unwrap();
+    let (states, _) =
+        trajectory(&ancestral::Ddim { eta: 0.0 }, &model, &grid, start, &mut Silence).unwrap();
     for (k, pair) in states.windows(2).enumerate() {
         let (from, to) = (grid[k], grid[k + 1]);
         let mut x0_hat = Array2::zeros(pair[0].raw_dim());
@@ -290,13 +372,17 @@ fn clipping_keeps_state_and_eps_together() {
 #[test]
 fn propagated_laws_are_closed_forms_and_sample_moments() {
     let law = gaussian();
-    let grid = Grid { s_max: 20.0, s_min: 0.1, clean: false, ..Grid::new(Spacing::Karras, 10) }.points(&Path::Cosine).unwrap();
+    let grid = Grid { s_max: 20.0, s_min: 0.1, clean: false, ..Grid::new(Spacing::Karras, 10) }
+        .points(&Path::Cosine)
+        .unwrap();
     let last = grid[10];
     // The chain of DDIM gains is a formula.
-    let response = Response::of(&ancestral::Ddim { eta: 0.0 }, &grid, law.variances().to_owned()).unwrap();
+    let response =
+        Response::of(&ancestral::Ddim { eta: 0.0 }, &grid, law.variances().to_owned()).unwrap();
     let prior = Gaussian::isotropic(Array1::zeros(3), 1.0).unwrap();
     let want = ddim_law(&law, &prior, &grid).unwrap();
-    for (k, mode) in response.errors(&law.mean().to_owned(), Start::Normal(1.0)).iter().enumerate() {
+    for (k, mode) in response.errors(&law.mean().to_owned(), Start::Normal(1.0)).iter().enumerate()
+    {
         assert!((mode.var - Law::cov(&want)[[k, k]]).abs() <= 1e-14 * (1.0 + mode.var));
         assert!((mode.mean_err - (want.mean()[k] - last.alpha * law.mean()[k])).abs() <= 1e-14);
     }
@@ -305,15 +391,26 @@ fn propagated_laws_are_closed_forms_and_sample_moments() {
     let noise = Noise::new(3);
     for (name, method) in all(&law) {
         let options = Options { churn: 3.0, g: 0.7, eta: 0.4, ..Options::default() };
-        let response = Response::of_method(&Named { name, options }, &grid, Law::cov(&law).diag().to_owned()).unwrap();
-        let end = sample(&method, &law, &grid, standard_start(&noise, n, 3), &mut noise.clone()).unwrap().x;
+        let response =
+            Response::of_method(&Named { name, options }, &grid, Law::cov(&law).diag().to_owned())
+                .unwrap();
+        let end = sample(&method, &law, &grid, standard_start(&noise, n, 3), &mut noise.clone())
+            .unwrap()
+            .x;
         for (k, mode) in response.errors(&Law::mean(&law), Start::Normal(1.0)).iter().enumerate() {
             let column = end.column(k);
             let mean = column.mean().unwrap();
             let var = column.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
             let want = last.alpha * Law::mean(&law)[k] + mode.mean_err;
-            assert!((mean - want).abs() <= 5.0 * (mode.var / n as f64).sqrt(), "{name} mode {k}: mean {mean} {want}");
-            assert!((var / mode.var - 1.0).abs() <= 5.0 * (2.0 / n as f64).sqrt(), "{name} mode {k}: variance {var} {}", mode.var);
+            assert!(
+                (mean - want).abs() <= 5.0 * (mode.var / n as f64).sqrt(),
+                "{name} mode {k}: mean {mean} {want}"
+            );
+            assert!(
+                (var / mode.var - 1.0).abs() <= 5.0 * (2.0 / n as f64).sqrt(),
+                "{name} mode {k}: variance {var} {}",
+                mode.var
+            );
         }
     }
 }
@@ -338,10 +435,13 @@ fn tables_are_stepped_as_their_names_say() {
     let Path::Discrete(table) = &path else { unreachable!() };
     let rows = |spacing, steps| -> Vec<usize> {
         let points = Grid::new(spacing, steps).points(&path).unwrap();
-        let row = |p: &PathPoint| 1 + table.rows().iter().position(|r| (r.alpha, r.sigma) == (p.alpha, p.sigma)).unwrap();
+        let row = |p: &PathPoint| {
+            1 + table.rows().iter().position(|r| (r.alpha, r.sigma) == (p.alpha, p.sigma)).unwrap()
+        };
         points[..steps].iter().map(row).collect()
     };
-    // One more than the 0-based timesteps of diffusers: leading 900..0, trailing 999..99, linspace 999..0.
+    // One more than the 0-based timesteps of diffusers: leading 900..0, trailing 999..99, linspace
+    // 999..0.
     assert_eq!(rows(Spacing::Leading, 10), (0..10).map(|k| 901 - 100 * k).collect::<Vec<_>>());
     assert_eq!(rows(Spacing::Trailing, 10), (0..10).map(|k| 1000 - 100 * k).collect::<Vec<_>>());
     assert_eq!(rows(Spacing::Linspace, 4), vec![1000, 667, 334, 1]);
@@ -377,20 +477,29 @@ fn wide() -> Gaussian {
 fn check_accepts_every_sound_sampler() {
     // Data of two modes fit four weights, whatever they are: less can be read, and nothing wrong.
     accepts_every_sound_sampler(&wide(), true);
-    accepts_every_sound_sampler(&Gaussian::diagonal(array![0.5, -1.0], array![4.0, 0.25]).unwrap(), false);
-    accepts_every_sound_sampler(&Gaussian::diagonal(array![0.0, 0.0], array![1.0, 1.0]).unwrap(), false);
+    accepts_every_sound_sampler(
+        &Gaussian::diagonal(array![0.5, -1.0], array![4.0, 0.25]).unwrap(),
+        false,
+    );
+    accepts_every_sound_sampler(
+        &Gaussian::diagonal(array![0.0, 0.0], array![1.0, 1.0]).unwrap(),
+        false,
+    );
 }
 
 fn accepts_every_sound_sampler(law: &Gaussian, told: bool) {
     let (options, d) = (Options::default(), law.dim());
-    let grid = Grid { s_max: 10.0, s_min: 0.05, ..Grid::new(Spacing::LogSnr, 24) }.points(&Path::Cosine).unwrap();
+    let grid = Grid { s_max: 10.0, s_min: 0.05, ..Grid::new(Spacing::LogSnr, 24) }
+        .points(&Path::Cosine)
+        .unwrap();
     for entry in SAMPLERS.iter().filter(|e| e.name != "exact") {
         let method = sampler(entry.name, &options).unwrap();
         let n = if method.is_stochastic() { 4000 } else { 6 };
         let mut start = starts(6, d, &grid[0]);
         if method.is_stochastic() {
             let noise = Noise::new(2);
-            start = law.sample(n, &noise) * grid[0].alpha + standard_start(&noise, n, d) * grid[0].sigma;
+            start = law.sample(n, &noise) * grid[0].alpha
+                + standard_start(&noise, n, d) * grid[0].sigma;
         }
         let (x, _) = trajectory(&method, law, &grid, start, &mut Noise::new(8)).unwrap();
         let recording = Recording { x, points: grid.clone(), single: false };
@@ -410,7 +519,13 @@ fn accepts_every_sound_sampler(law: &Gaussian, told: bool) {
             report.law
         );
         let lacks = report.findings.iter().any(|f| f.contains("lacks the factor 2"));
-        assert_eq!(lacks, told && entry.name == "dpmpp-3m-published", "{}: {:?}", entry.name, report.findings);
+        assert_eq!(
+            lacks,
+            told && entry.name == "dpmpp-3m-published",
+            "{}: {:?}",
+            entry.name,
+            report.findings
+        );
     }
 }
 
@@ -419,24 +534,35 @@ fn a_correct_sampler_is_refused_no_more_often_than_stated() {
     let (g, m) = (gaussian(), mixture());
     for (law, exact) in [(&g as &dyn Law, Known::Gaussian(&g)), (&m, Known::Any(&m))] {
         let (runs, level) = (300, 0.05);
-        let p = |seed| check_samples(&law.sample(60, &Noise::new(seed)), exact).unwrap().law.unwrap().p_value;
+        let p = |seed| {
+            check_samples(&law.sample(60, &Noise::new(seed)), exact).unwrap().law.unwrap().p_value
+        };
         // Each mixture check draws 65536 for its fourth moments: fewer runs there.
         let runs = if matches!(exact, Known::Any(_)) { runs / 3 } else { runs };
-        let refused = (0..runs).filter(|&seed| p(1000 + seed) <= level).count() as f64 / runs as f64;
+        let refused =
+            (0..runs).filter(|&seed| p(1000 + seed) <= level).count() as f64 / runs as f64;
         // Bonferroni is conservative: at most the level, and three standard errors.
         assert!(refused <= level + 3.0 * (level * (1.0 - level) / runs as f64).sqrt(), "{refused}");
     }
     // And an incorrect one is refused: 5 in 100 too little deviation, at 20000 draws.
     let narrow = (g.sample(20_000, &Noise::new(1)) - &Law::mean(&g)) * 0.95 + &Law::mean(&g);
     assert_eq!(check_samples(&narrow, Known::Gaussian(&g)).unwrap().verdict, Verdict::Off);
-    assert_eq!(check_samples(&g.sample(20_000, &Noise::new(1)), Known::Gaussian(&g)).unwrap().verdict, Verdict::Exact);
+    assert_eq!(
+        check_samples(&g.sample(20_000, &Noise::new(1)), Known::Gaussian(&g)).unwrap().verdict,
+        Verdict::Exact
+    );
 }
 
 #[test]
 fn the_missing_factor_and_the_warm_up_each_cost_an_order() {
     let law = mixture();
-    let slope =
-        |method: &dyn Sampler| study(method, Known::Any(&law), &CERTIFIED_STEPS[2..], study_grid).unwrap().order.unwrap().slope;
+    let slope = |method: &dyn Sampler| {
+        study(method, Known::Any(&law), &CERTIFIED_STEPS[2..], study_grid)
+            .unwrap()
+            .order
+            .unwrap()
+            .slope
+    };
     assert!((slope(&dpmpp::Dpmpp3m) - 3.0).abs() <= 0.1);
     assert!((slope(&dpmpp::Dpmpp3mPublished { lower_final: false }) - 2.0).abs() <= 0.1);
     let cold = slope(&dpmpp::Dpmpp3mAfterDdim);
@@ -445,7 +571,8 @@ fn the_missing_factor_and_the_warm_up_each_cost_an_order() {
 
 #[test]
 fn a_wrong_previous_time_is_more_accurate_and_still_wrong() {
-    // DDIM on a linspace grid whose own previous time is t - T/N: the point mass shows it at every listed time.
+    // DDIM on a linspace grid whose own previous time is t - T/N: the point mass shows it at every
+    // listed time.
     let path = linear_table();
     let Path::Discrete(table) = &path else { unreachable!() };
     let grid = Grid::new(Spacing::Linspace, 20).points(&path).unwrap();
@@ -454,7 +581,10 @@ fn a_wrong_previous_time_is_more_accurate_and_still_wrong() {
     let mut drift: f64 = 0.0;
     for (k, from) in grid[..20].iter().enumerate() {
         let row = 1 + table.rows().iter().position(|r| r.alpha == from.alpha).unwrap();
-        let (alpha, sigma) = row.checked_sub(50).and_then(|r| table.row(r).ok()).map_or((1.0, 0.0), |r| (r.alpha, r.sigma));
+        let (alpha, sigma) = row
+            .checked_sub(50)
+            .and_then(|r| table.row(r).ok())
+            .map_or((1.0, 0.0), |r| (r.alpha, r.sigma));
         let mut m = Array2::zeros((1, 1));
         law.denoise(array![[x]].view(), from, m.view_mut());
         x = alpha * m[[0, 0]] + sigma * (x - from.alpha * m[[0, 0]]) / from.sigma;
@@ -477,7 +607,10 @@ fn variances_of_the_stride_and_of_the_table_are_two_things() {
         fn step(&self, run: &mut Run) -> Result<()> {
             let (from, to, m) = (run.from(), run.to(), run.x0_hat());
             let loss = 1.0 - (from.alpha * to.sigma / (to.alpha * from.sigma)).powi(2);
-            run.advance(from.alpha * to.sigma * to.sigma / (to.alpha * from.sigma * from.sigma), &[(to.alpha * loss, &m)]);
+            run.advance(
+                from.alpha * to.sigma * to.sigma / (to.alpha * from.sigma * from.sigma),
+                &[(to.alpha * loss, &m)],
+            );
             let var = self.0[run.index()] * (to.sigma / from.sigma).powi(2);
             run.add_noise(var.sqrt());
             Ok(())
@@ -486,24 +619,35 @@ fn variances_of_the_stride_and_of_the_table_are_two_things() {
     let path = linear_table();
     let Path::Discrete(table) = &path else { unreachable!() };
     let grid = &Grid::new(Spacing::Trailing, 20).points(&path).unwrap()[..20];
-    let betas = grid.iter().map(|p| table.rows().iter().find(|r| r.alpha == p.alpha).unwrap().beta).collect();
+    let betas = grid
+        .iter()
+        .map(|p| table.rows().iter().find(|r| r.alpha == p.alpha).unwrap().beta)
+        .collect();
     let kept = |method: &dyn Sampler| {
-        let mode = Response::of(method, grid, array![0.0]).unwrap().errors(&array![0.0], Start::Marginal)[0];
+        let mode = Response::of(method, grid, array![0.0])
+            .unwrap()
+            .errors(&array![0.0], Start::Marginal)[0];
         mode.var / mode.want_var
     };
-    assert!((kept(&ancestral::Ddpm { variance: ancestral::Variance::Posterior }) - 1.0).abs() <= 1e-12);
+    assert!(
+        (kept(&ancestral::Ddpm { variance: ancestral::Variance::Posterior }) - 1.0).abs() <= 1e-12
+    );
     assert!(kept(&OneStepBeta(betas)) < 0.5);
 }
 
 #[test]
 fn the_ancestral_noise_is_a_number_on_the_steepest_grid() {
-    // diffusers 14213: sigma_to^2 - sigma_up^2 in f32 turns negative where nearly all of the noise is fresh.
+    // diffusers 14213: sigma_to^2 - sigma_up^2 in f32 turns negative where nearly all of the noise
+    // is fresh.
     let (s, s_to) = (3.0e4f32, 1.234_567_9f32);
     let up = (s_to * s_to * (s * s - s_to * s_to) / (s * s)).sqrt();
     assert!(!(s_to * s_to - up * up > 0.0), "the naive form would have done");
-    let grid = [PathPoint::still(1.0, 3.0e8), PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.0)];
+    let grid =
+        [PathPoint::still(1.0, 3.0e8), PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.0)];
     let law = gaussian();
-    for (name, method) in all(&law).filter(|(n, m)| m.is_stochastic() && m.is_exact_for_a_point_mass() && *n != "ddim") {
+    for (name, method) in all(&law)
+        .filter(|(n, m)| m.is_stochastic() && m.is_exact_for_a_point_mass() && *n != "ddim")
+    {
         let end = sample(&method, &law, &grid, starts(4, 3, &grid[0]), &mut Noise::new(3)).unwrap();
         assert!(end.x.iter().all(|x| x.is_finite()), "{name}");
     }
@@ -511,11 +655,16 @@ fn the_ancestral_noise_is_a_number_on_the_steepest_grid() {
 
 #[test]
 fn ddpm_s_optimal_variance_is_the_best_isotropic_one() {
-    // For isotropic data one step with the optimal variance has the exact law, and no other variance has.
+    // For isotropic data one step with the optimal variance has the exact law, and no other
+    // variance has.
     let law = Gaussian::isotropic(array![0.4, -0.4], 0.6).unwrap();
     let grid = [Path::Cosine.at(0.8).unwrap(), Path::Cosine.at(0.4).unwrap()];
     let error = |name: tweedie::sample::registry::VarianceName| {
-        let method = sampler("ddpm", &Options { law: Some(Known::Gaussian(&law)), variance: name, ..Options::default() }).unwrap();
+        let method = sampler(
+            "ddpm",
+            &Options { law: Some(Known::Gaussian(&law)), variance: name, ..Options::default() },
+        )
+        .unwrap();
         Response::of(&method, &grid, array![0.6]).unwrap().w2(&array![0.4], Start::Marginal)
     };
     use tweedie::sample::registry::VarianceName::*;
@@ -526,12 +675,16 @@ fn ddpm_s_optimal_variance_is_the_best_isotropic_one() {
 #[test]
 fn teleportation_saves_its_evaluations_and_is_exact_for_a_gaussian() {
     let law = gaussian();
-    let grid = Grid { s_max: 40.0, s_min: 0.05, clean: false, ..Grid::new(Spacing::LogSnr, 10) }.points(&Path::Cosine).unwrap();
+    let grid = Grid { s_max: 40.0, s_min: 0.05, clean: false, ..Grid::new(Spacing::LogSnr, 10) }
+        .points(&Path::Cosine)
+        .unwrap();
     let options = Options { law: Some(Known::Gaussian(&law)), skipped: 6, ..Options::default() };
-    let (jump, plain) = (sampler("teleport+dpmpp-2m", &options).unwrap(), sampler("dpmpp-2m", &options).unwrap());
+    let (jump, plain) =
+        (sampler("teleport+dpmpp-2m", &options).unwrap(), sampler("dpmpp-2m", &options).unwrap());
     assert_eq!((jump.nfe(&grid), plain.nfe(&grid)), (4, 10));
     let exact = sampler("exact", &options).unwrap();
-    let run = |m: &dyn Sampler, grid: &[PathPoint], x| sample(m, &law, grid, x, &mut Silence).unwrap();
+    let run =
+        |m: &dyn Sampler, grid: &[PathPoint], x| sample(m, &law, grid, x, &mut Silence).unwrap();
     let x = starts(5, 3, &grid[0]);
     let middle = run(&exact, &grid[..7], x.clone()).x;
     let (end, want) = (run(&jump, &grid, x), run(&plain, &grid[6..], middle));
@@ -552,7 +705,8 @@ impl NoiseSource for Same {
 fn two_samplers_can_share_their_noise() {
     let law = gaussian();
     let grid = Grid::new(Spacing::Karras, 8).points(&Path::EDM).unwrap();
-    let run = |m: &dyn Sampler| sample(m, &law, &grid, starts(2, 3, &grid[0]), &mut Same(0.3)).unwrap().x;
+    let run =
+        |m: &dyn Sampler| sample(m, &law, &grid, starts(2, 3, &grid[0]), &mut Same(0.3)).unwrap().x;
     let ddpm = run(&ancestral::Ddpm { variance: ancestral::Variance::Posterior });
     // DDPM with the posterior's variance, DDIM at eta = 1 and Euler ancestral are one method.
     assert!(worst(&ddpm - &run(&ancestral::Ddim { eta: 1.0 })) <= 1e-13);

@@ -1,4 +1,5 @@
-//! Our samplers against trajectories of the public diffusers schedulers, on the same grid, start and noise.
+//! Our samplers against trajectories of the public diffusers schedulers, on the same grid, start
+//! and noise.
 
 use ndarray::Array2;
 use serde::Deserialize;
@@ -7,7 +8,8 @@ use tweedie::law::Gaussian;
 use tweedie::math::larger;
 use tweedie::sample::noise_source::{Recorded, Silence};
 use tweedie::sample::{
-    NoiseSource, Sampler, adams, ancestral, dpm_solver, dpmpp, flow, grid, runge_kutta, sample_watched,
+    NoiseSource, Sampler, adams, ancestral, dpm_solver, dpmpp, flow, grid, runge_kutta,
+    sample_watched,
     unipc::{Scale, UniPc},
 };
 
@@ -88,7 +90,8 @@ fn diffusers_trajectories_are_reproduced() {
             continue;
         }
         let mut silence = Silence;
-        let mut recorded = run.noise.as_ref().map(|z| Recorded(z.iter().map(|z| batch(z)).collect()));
+        let mut recorded =
+            run.noise.as_ref().map(|z| Recorded(z.iter().map(|z| batch(z)).collect()));
         let noise: &mut dyn NoiseSource = match &mut recorded {
             Some(r) => r,
             None => &mut silence,

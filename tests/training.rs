@@ -1,4 +1,5 @@
-//! `tweedie train` as people run it: killed, interrupted, out of room, misread; the weights are in the end what they should have been.
+//! `tweedie train` as people run it: killed, interrupted, out of room, misread; the weights are in
+//! the end what they should have been.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -92,8 +93,12 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let mut bytes = fs::read(&path).unwrap();
             if path.ends_with("metrics.jsonl") {
                 let text = String::from_utf8(bytes).unwrap();
-                bytes =
-                    text.lines().map(|l| l.split(",\"images_per_s").next().unwrap()).collect::<Vec<_>>().join("\n").into_bytes();
+                bytes = text
+                    .lines()
+                    .map(|l| l.split(",\"images_per_s").next().unwrap())
+                    .collect::<Vec<_>>()
+                    .join("\n")
+                    .into_bytes();
             }
             out.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
         }
@@ -157,17 +162,29 @@ fn interrupted_it_saves_and_says_how_to_go_on() {
     let mut child = start(dir.path(), &endless, &[]);
     wait_for(dir.path(), &mut child, 5);
     assert!(!dir.path().join("run/checkpoints").exists());
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(130), "{}", String::from_utf8_lossy(&out.stderr));
     let steps = lines(dir.path());
     let said = String::from_utf8(out.stdout).unwrap();
-    assert!(said.contains(&format!("stopped and saved after step {steps} of 10000000; go on with --resume")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "stopped and saved after step {steps} of 10000000; go on with --resume"
+        )),
+        "{said}"
+    );
     // What it saved is what a run of so many steps saves.
     let other = tempfile::tempdir().unwrap();
     trained(other.path(), &endless.replace("10000000", &steps.to_string()), &[]);
     let weights =
-        |dir: &Path| fs::read(dir.join(format!("run/checkpoints/step-{steps}/unet/diffusion_pytorch_model.safetensors"))).unwrap();
+        |dir: &Path| {
+            fs::read(dir.join(format!(
+                "run/checkpoints/step-{steps}/unet/diffusion_pytorch_model.safetensors"
+            )))
+            .unwrap()
+        };
     assert!(weights(dir.path()) == weights(other.path()));
 }
 
@@ -186,11 +203,19 @@ fn without_room_nothing_is_lost() {
     let out = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(2), "{said}");
-    assert!(said.contains("step-5.tmp") && said.contains("cannot be written") && said.trim_end().lines().count() == 1, "{said}");
+    assert!(
+        said.contains("step-5.tmp")
+            && said.contains("cannot be written")
+            && said.trim_end().lines().count() == 1,
+        "{said}"
+    );
     same(&before, &files(&dir.path().join("run/checkpoints")));
     // With room again it goes on.
     trained(dir.path(), &plain, &["--resume", "--steps", "8"]);
-    same(&files(&whole.path().join("run/checkpoints")), &files(&dir.path().join("run/checkpoints")));
+    same(
+        &files(&whole.path().join("run/checkpoints")),
+        &files(&dir.path().join("run/checkpoints")),
+    );
 }
 
 #[test]
@@ -200,7 +225,10 @@ fn folders_that_do_not_fit_are_refused() {
     assert!(refused(dir.path(), RECIPE, &[]).contains("run: cannot be made"));
     fs::remove_file(dir.path().join("run")).unwrap();
     trained(dir.path(), RECIPE, &["--steps", "2"]);
-    assert!(refused(dir.path(), RECIPE, &[]).contains("holds a run already (run/checkpoints/step-2); pass --resume"));
+    assert!(
+        refused(dir.path(), RECIPE, &[])
+            .contains("holds a run already (run/checkpoints/step-2); pass --resume")
+    );
     // Steps may grow, nothing that numbers depend on may change.
     for (from, to, key) in [
         ("batch = 6", "batch = 7", "`batch`"),
@@ -208,14 +236,19 @@ fn folders_that_do_not_fit_are_refused() {
         ("prediction = \"v\"", "prediction = \"eps\"", "`objective.prediction`"),
         ("steps = 30", "steps = 1", "`steps`"),
         ("[0.9]", "[0.9, 0.99]", "`ema.constant`"),
-        ("block_out_channels = [4, 4]", "block_out_channels = [4, 8]", "`network.block_out_channels`"),
+        (
+            "block_out_channels = [4, 4]",
+            "block_out_channels = [4, 8]",
+            "`network.block_out_channels`",
+        ),
     ] {
         let said = refused(dir.path(), &RECIPE.replace(from, to), &["--resume"]);
         assert!(said.contains(&format!("{key} of a resumed run")), "{said}");
     }
     trained(dir.path(), &RECIPE.replace("levels = 2", "levels = 3"), &["--resume", "--steps", "3"]);
     // A damaged checkpoint is named, and so is a pointer to none.
-    let weights = dir.path().join("run/checkpoints/step-3/unet/diffusion_pytorch_model.safetensors");
+    let weights =
+        dir.path().join("run/checkpoints/step-3/unet/diffusion_pytorch_model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
     assert!(
@@ -223,17 +256,22 @@ fn folders_that_do_not_fit_are_refused() {
             .contains("diffusion_pytorch_model.safetensors: has changed since it was written")
     );
     fs::write(dir.path().join("run/checkpoints/latest"), "step-99").unwrap();
-    assert!(refused(dir.path(), RECIPE, &["--resume"]).contains("names `step-99`, which is no checkpoint beside it"));
+    assert!(
+        refused(dir.path(), RECIPE, &["--resume"])
+            .contains("names `step-99`, which is no checkpoint beside it")
+    );
 }
 
-/// Every file of a checkpoint, one bit of it flipped or the file gone, is noticed by name; one of an older version is read without that.
+/// Every file of a checkpoint, one bit of it flipped or the file gone, is noticed by name; one of
+/// an older version is read without that.
 #[test]
 fn a_damaged_checkpoint_is_never_used() {
     let dir = tempfile::tempdir().unwrap();
     trained(dir.path(), RECIPE, &["--steps", "2"]);
     let checkpoint = dir.path().join("run/checkpoints/step-2");
     let sums = fs::read_to_string(checkpoint.join("training/SHA256SUMS")).unwrap();
-    let mut listed: Vec<PathBuf> = sums.lines().map(|line| line.split_once("  ").unwrap().1.into()).collect();
+    let mut listed: Vec<PathBuf> =
+        sums.lines().map(|line| line.split_once("  ").unwrap().1.into()).collect();
     listed.push("training/SHA256SUMS".into());
     listed.sort();
     let all = files(&checkpoint);
@@ -241,7 +279,19 @@ fn a_damaged_checkpoint_is_never_used() {
     let noise = Noise::new(1);
     let sample = |model: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tweedie"));
-        command.args(["sample", "--model", model, "--sampler", "ddim", "--steps", "2", "-n", "1", "-o", "x.npz"]);
+        command.args([
+            "sample",
+            "--model",
+            model,
+            "--sampler",
+            "ddim",
+            "--steps",
+            "2",
+            "-n",
+            "1",
+            "-o",
+            "x.npz",
+        ]);
         let out = command.current_dir(dir.path()).output().unwrap();
         (out.status.code(), String::from_utf8(out.stderr).unwrap())
     };
@@ -251,17 +301,28 @@ fn a_damaged_checkpoint_is_never_used() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         fs::write(checkpoint.join(name), damaged).unwrap();
         let said = refused(dir.path(), RECIPE, &["--resume"]);
-        assert!(name.ends_with("SHA256SUMS") || said.contains(&format!("step-2/{}: ", name.display())), "{said}");
+        assert!(
+            name.ends_with("SHA256SUMS") || said.contains(&format!("step-2/{}: ", name.display())),
+            "{said}"
+        );
         // Used as a model, its own files are looked at.
         if let Ok(inner) = name.strip_prefix("ema-0.9") {
             for model in ["run/checkpoints/step-2", "run/checkpoints/step-2/ema-0.9"] {
                 let (code, said) = sample(model);
-                assert!(code == Some(2) && said.contains(&inner.display().to_string()) && said.contains("has changed"), "{said}");
+                assert!(
+                    code == Some(2)
+                        && said.contains(&inner.display().to_string())
+                        && said.contains("has changed"),
+                    "{said}"
+                );
             }
         }
         fs::remove_file(checkpoint.join(name)).unwrap();
         if !name.ends_with("SHA256SUMS") {
-            assert!(refused(dir.path(), RECIPE, &["--resume"]).contains(&format!("step-2/{}: cannot be read", name.display())));
+            assert!(
+                refused(dir.path(), RECIPE, &["--resume"])
+                    .contains(&format!("step-2/{}: cannot be read", name.display()))
+            );
         }
         fs::write(checkpoint.join(name), bytes).unwrap();
     }
@@ -272,11 +333,17 @@ fn a_damaged_checkpoint_is_never_used() {
     assert!(
         code == Some(0)
             && said.starts_with("note: ")
-            && said.ends_with("step-2 was written without checksums: damage to it can't be noticed\n"),
+            && said
+                .ends_with("step-2 was written without checksums: damage to it can't be noticed\n"),
         "{said}"
     );
     let out = train(dir.path(), RECIPE, &["--resume", "--steps", "3"]);
-    assert!(out.status.success() && String::from_utf8(out.stderr).unwrap().contains("step-2 was written without checksums"));
+    assert!(
+        out.status.success()
+            && String::from_utf8(out.stderr)
+                .unwrap()
+                .contains("step-2 was written without checksums")
+    );
 }
 
 #[test]
@@ -297,8 +364,9 @@ fn a_run_replaces_only_what_runs_have_written() {
             put(file);
             let before = files(&dir.path().join("run"));
             let said = refused(dir.path(), RECIPE, args);
-            let problem =
-                format!("run/{named}: is in the way, and run is no folder of a run's; move it elsewhere, or pass another --out");
+            let problem = format!(
+                "run/{named}: is in the way, and run is no folder of a run's; move it elsewhere, or pass another --out"
+            );
             assert!(said.contains(&problem), "{said}");
             same(&before, &files(&dir.path().join("run")));
         }
@@ -307,13 +375,21 @@ fn a_run_replaces_only_what_runs_have_written() {
     // Beside a run's own files others' stay, whatever their names.
     put("notes.md");
     trained(dir.path(), RECIPE, &["--steps", "2"]);
-    let others = ["notes.md", "checkpoints/step-1/thesis.txt", "checkpoints/step-x", "checkpoints/step-3.tmp/thesis.txt"];
+    let others = [
+        "notes.md",
+        "checkpoints/step-1/thesis.txt",
+        "checkpoints/step-x",
+        "checkpoints/step-3.tmp/thesis.txt",
+    ];
     fs::remove_dir_all(dir.path().join("run/checkpoints/step-1")).unwrap();
     others.iter().for_each(|name| put(name));
     trained(dir.path(), RECIPE, &["--resume", "--steps", "8"]);
     put("checkpoints/step-9/thesis.txt");
     let said = refused(dir.path(), RECIPE, &["--resume", "--steps", "10"]);
-    assert!(said.contains("step-9: is in the way of a checkpoint, and is none; move it elsewhere"), "{said}");
+    assert!(
+        said.contains("step-9: is in the way of a checkpoint, and is none; move it elsewhere"),
+        "{said}"
+    );
     for name in others.iter().chain(&["checkpoints/step-9/thesis.txt"]) {
         assert_eq!(fs::read_to_string(dir.path().join("run").join(name)).unwrap(), "mine");
     }
@@ -327,7 +403,10 @@ fn checkpoints_that_nothing_names_are_found() {
     trained(dir.path(), &plain, &["--steps", "5"]);
     let checkpoints = dir.path().join("run/checkpoints");
     fs::remove_file(checkpoints.join("latest")).unwrap();
-    assert!(refused(dir.path(), &plain, &[]).contains("holds a run already (run/checkpoints/step-5); pass --resume"));
+    assert!(
+        refused(dir.path(), &plain, &[])
+            .contains("holds a run already (run/checkpoints/step-5); pass --resume")
+    );
     // The newest is damaged, the one before is not.
     let state = checkpoints.join("step-5/training/first.safetensors");
     fs::write(&state, "damage").unwrap();
@@ -342,23 +421,33 @@ fn checkpoints_that_nothing_names_are_found() {
     // None is whole: nothing is begun over them.
     fs::remove_file(checkpoints.join("latest")).unwrap();
     for step in 6..=8 {
-        fs::write(checkpoints.join(format!("step-{step}/training/first.safetensors")), "damage").unwrap();
+        fs::write(checkpoints.join(format!("step-{step}/training/first.safetensors")), "damage")
+            .unwrap();
     }
     for args in [&[][..], &["--resume"]] {
-        assert!(refused(dir.path(), &plain, args).contains("step-8/training/first.safetensors: has changed since it was written"));
+        assert!(
+            refused(dir.path(), &plain, args)
+                .contains("step-8/training/first.safetensors: has changed since it was written")
+        );
     }
 }
 
 #[test]
 fn one_process_at_a_time_trains_in_a_folder() {
     let dir = tempfile::tempdir().unwrap();
-    let endless = RECIPE.replace("steps = 30", "steps = 10000000").replace("every = 1\n", "every = 1000000\n");
+    let endless = RECIPE
+        .replace("steps = 30", "steps = 10000000")
+        .replace("every = 1\n", "every = 1000000\n");
     let mut child = start(dir.path(), &endless, &[]);
     wait_for(dir.path(), &mut child, 3);
     for args in [&[][..], &["--resume"]] {
         let said = refused(dir.path(), &endless, args);
         let held = format!("run: is being written by process {} on ", child.id());
-        assert!(said.contains(&held) && said.contains("wait until it has ended, or choose another folder"), "{said}");
+        assert!(
+            said.contains(&held)
+                && said.contains("wait until it has ended, or choose another folder"),
+            "{said}"
+        );
     }
     // Killed it holds nothing.
     child.kill().unwrap();
@@ -370,9 +459,15 @@ fn one_process_at_a_time_trains_in_a_folder() {
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let wild = RECIPE.replace("[optimiser]\nwarm_up = 5", "[optimiser]\nlearning_rate = 1e30\nwarm_up = 0");
+    let wild = RECIPE
+        .replace("[optimiser]\nwarm_up = 5", "[optimiser]\nlearning_rate = 1e30\nwarm_up = 0");
     let said = refused(dir.path(), &wild, &[]);
-    assert!(said.contains("of training is singular at step 2: it is NaN; lower optimiser.learning_rate"), "{said}");
+    assert!(
+        said.contains(
+            "of training is singular at step 2: it is NaN; lower optimiser.learning_rate"
+        ),
+        "{said}"
+    );
     assert_eq!(fs::read_to_string(dir.path().join("run/checkpoints/latest")).unwrap(), "step-1");
 }
 
@@ -384,11 +479,31 @@ fn a_recipe_is_read_strictly() {
         ("flips = true", "flip = true", "line 8: unknown field `flip`", "did you mean `flips`?"),
         ("set = \"digits\"", "set = \"digts\"", "data set: got 'digts'", "did you mean 'digits'?"),
         ("set = \"digits\"", "", "[data]: got none of them", "one of set, law, random_field"),
-        ("prediction = \"v\"", "prediction = \"velocty\"", "unknown variant `velocty`", "did you mean `velocity`?"),
+        (
+            "prediction = \"v\"",
+            "prediction = \"velocty\"",
+            "unknown variant `velocty`",
+            "did you mean `velocity`?",
+        ),
         ("min-snr:5", "min-snr:-5", "min-snr's gamma: got -5", "> 0"),
-        ("kind = \"cosine\"", "kind = \"cosin\"", "unknown variant `cosin`", "did you mean `cosine`?"),
-        ("norm_num_groups = 2", "norm_num_group = 2", "line 9: U-Net config: ", "unknown key `norm_num_group`"),
-        ("in_channels = 1", "in_channels = 3", "network.in_channels: got 3", "1, the channels of the data"),
+        (
+            "kind = \"cosine\"",
+            "kind = \"cosin\"",
+            "unknown variant `cosin`",
+            "did you mean `cosine`?",
+        ),
+        (
+            "norm_num_groups = 2",
+            "norm_num_group = 2",
+            "line 9: U-Net config: ",
+            "unknown key `norm_num_group`",
+        ),
+        (
+            "in_channels = 1",
+            "in_channels = 3",
+            "network.in_channels: got 3",
+            "1, the channels of the data",
+        ),
         (
             "num_class_embeds = 11",
             "num_class_embeds = 10",
@@ -396,9 +511,19 @@ fn a_recipe_is_read_strictly() {
             "11: a row for each class and one for none",
         ),
         ("constant = [0.9]", "constant = [1.0]", "ema.constant: got 1", "(0, 1)"),
-        ("importance = true", "law = \"log-normal:0\"", "law of the times: got log-normal:0", "log-normal[:MEAN:STD]"),
+        (
+            "importance = true",
+            "law = \"log-normal:0\"",
+            "law of the times: got log-normal:0",
+            "log-normal[:MEAN:STD]",
+        ),
         ("importance = true", "range = [3, 2]", "times.range", "two rising positive numbers"),
-        ("decay = \"cosine\"", "decay = \"cosin\"", "unknown variant `cosin`", "did you mean `cosine`?"),
+        (
+            "decay = \"cosine\"",
+            "decay = \"cosin\"",
+            "unknown variant `cosin`",
+            "did you mean `cosine`?",
+        ),
         ("steps = 30", "steps = -1", "line 3", "-1"),
     ];
     let dir = tempfile::tempdir().unwrap();
@@ -415,7 +540,9 @@ fn a_recipe_is_read_strictly() {
 fn every_recipe_of_the_repository_is_read() {
     let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../experiments/recipes"));
     let recipes = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
-    let recipes: Vec<PathBuf> = recipes.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("train-")).collect();
+    let recipes: Vec<PathBuf> = recipes
+        .filter(|p| p.file_name().unwrap().to_string_lossy().starts_with("train-"))
+        .collect();
     assert!(!recipes.is_empty());
     for recipe in recipes {
         let settings = Settings::read(&recipe).unwrap();
@@ -423,12 +550,15 @@ fn every_recipe_of_the_repository_is_read() {
     }
 }
 
-/// The exact losses of a law of 400 dimensions go through an eigenproblem that is solved on all threads.
+/// The exact losses of a law of 400 dimensions go through an eigenproblem that is solved on all
+/// threads.
 #[test]
 fn a_run_is_the_same_on_any_number_of_threads() {
     const D: usize = 400;
-    let rows: Vec<Vec<f64>> = (0..D).map(|i| (0..D).map(|j| 0.9f64.powi(i.abs_diff(j) as i32)).collect()).collect();
-    let law = serde_json::json!({"kind": "gaussian", "mean": vec![0.0; D], "cov": rows}).to_string();
+    let rows: Vec<Vec<f64>> =
+        (0..D).map(|i| (0..D).map(|j| 0.9f64.powi(i.abs_diff(j) as i32)).collect()).collect();
+    let law =
+        serde_json::json!({"kind": "gaussian", "mean": vec![0.0; D], "cov": rows}).to_string();
     let recipe = "steps = 4\nbatch = 4\n[data]\nlaw = \"law.json\"\nshape = [1, 20, 20]\n[network]\nin_channels = 1\nout_channels = 1\n\
                   block_out_channels = [4, 4]\ndown_block_types = [\"DownBlock2D\", \"DownBlock2D\"]\n\
                   up_block_types = [\"UpBlock2D\", \"UpBlock2D\"]\nlayers_per_block = 1\nnorm_num_groups = 2\nadd_attention = false\n\
@@ -456,7 +586,11 @@ fn a_run_is_the_same_on_any_number_of_threads() {
 #[test]
 fn a_law_is_trained_on_and_its_least_loss_told() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("law.json"), r#"{"kind":"gaussian","mean":[0,0,1,1],"variances":[1,1,0.25,0.25]}"#).unwrap();
+    fs::write(
+        dir.path().join("law.json"),
+        r#"{"kind":"gaussian","mean":[0,0,1,1],"variances":[1,1,0.25,0.25]}"#,
+    )
+    .unwrap();
     // The network from a file beside the recipe, as diffusers writes it.
     let config = r#"{"_class_name": "UNet2DModel", "_diffusers_version": "0.42.1", "in_channels": 1, "out_channels": 1, "block_out_channels": [4],
         "down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "layers_per_block": 1, "norm_num_groups": 2, "add_attention": false}"#;
@@ -465,18 +599,30 @@ fn a_law_is_trained_on_and_its_least_loss_told() {
                   [objective]\nprediction = \"velocity\"\n[validation]\nlevels = 3\nimages = 500\n[samples]\ncount = 2\nsteps = 2";
     trained(dir.path(), recipe, &[]);
     let text = fs::read_to_string(dir.path().join("run/validation.jsonl")).unwrap();
-    let levels: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let levels: Vec<serde_json::Value> =
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(levels.len(), 3);
     for level in levels {
         let number = |key: &str| level[key].as_f64().unwrap();
-        // Of each pixel lambda sigma^2 / (lambda + sigma^2), with sigma in units of alpha; a mean of 2,000 squares, four of its errors.
+        // Of each pixel lambda sigma^2 / (lambda + sigma^2), with sigma in units of alpha; a mean
+        // of 2,000 squares, four of its errors.
         let noise = number("edm_sigma").powi(2);
-        let want = [1.0, 1.0, 0.25, 0.25].map(|l| l * noise / (l + noise)).iter().sum::<f64>() / 4.0;
-        assert!((number("exact") - want).abs() <= 4.0 * want * (2.0 / 2000f64).sqrt(), "{level} {want}");
-        assert!(level["set"] == "law" && number("exact") <= number("network") && number("excess") > 0.0, "{level}");
+        let want =
+            [1.0, 1.0, 0.25, 0.25].map(|l| l * noise / (l + noise)).iter().sum::<f64>() / 4.0;
+        assert!(
+            (number("exact") - want).abs() <= 4.0 * want * (2.0 / 2000f64).sqrt(),
+            "{level} {want}"
+        );
+        assert!(
+            level["set"] == "law" && number("exact") <= number("network") && number("excess") > 0.0,
+            "{level}"
+        );
     }
-    let said =
-        refused(dir.path(), &recipe.replace("config = \"unet.json\"", "config = \"unet.json\"\nin_channels = 1"), &["--resume"]);
+    let said = refused(
+        dir.path(),
+        &recipe.replace("config = \"unet.json\"", "config = \"unet.json\"\nin_channels = 1"),
+        &["--resume"],
+    );
     assert!(said.contains("[network] has `config` and other keys"), "{said}");
     let said = refused(dir.path(), &recipe.replace("[1, 2, 2]", "[1, 2, 3]"), &["--resume"]);
     assert!(said.contains("law: got shape [4], wanted 1 x 2 x 3 = 6"), "{said}");

@@ -35,7 +35,10 @@ impl Embedded for Settings {
     }
 
     fn rules(&self) -> Vec<(bool, &'static str)> {
-        vec![([self.quick, self.full].iter().all(|e| e.seeds > 0), "quick, full: seeds: at least 1")]
+        vec![(
+            [self.quick, self.full].iter().all(|e| e.seeds > 0),
+            "quick, full: seeds: at least 1",
+        )]
     }
 }
 
@@ -53,7 +56,8 @@ pub struct Numbers {
     pub evidence: Vec<Evidence>,
 }
 
-/// Runs every claim with its mutants, once a seed. The result does not depend on the number of threads.
+/// Runs every claim with its mutants, once a seed. The result does not depend on the number of
+/// threads.
 ///
 /// # Errors
 /// Settings that are not valid.
@@ -66,18 +70,31 @@ pub fn compute(context: &Context) -> Result<Numbers> {
         let seed = context.seed.wrapping_add(k);
         let run = |(deck, claim): &(claims::Deck, &'static claims::Claim)| {
             let outcome = claim.run(*deck, seed);
-            (context.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, seeds * all.len(), claim.id);
+            (context.progress)(
+                done.fetch_add(1, Ordering::Relaxed) + 1,
+                seeds * all.len(),
+                claim.id,
+            );
             outcome
         };
         (seed, all.par_iter().map(run).collect::<Vec<_>>())
     });
     let mut evidence = Vec::new();
     let mut count = |seed: u64, outcomes: &[Outcome]| {
-        let as_recorded = outcomes.iter().filter(|o| o.verdict.is_some() && o.verdict == recorded.get(o.claim.id)).count();
+        let as_recorded = outcomes
+            .iter()
+            .filter(|o| o.verdict.is_some() && o.verdict == recorded.get(o.claim.id))
+            .count();
         let rejected: usize = outcomes.iter().map(Outcome::rejected).sum();
         let mutants: usize = outcomes.iter().map(|o| o.mutants.len()).sum();
-        let whole = |what: String, got: usize, want: usize| Evidence::new(what, got as f64, want as f64, 0.0).because("a count");
-        evidence.push(whole(format!("claims decided as recorded, seed {seed}"), as_recorded, outcomes.len()));
+        let whole = |what: String, got: usize, want: usize| {
+            Evidence::new(what, got as f64, want as f64, 0.0).because("a count")
+        };
+        evidence.push(whole(
+            format!("claims decided as recorded, seed {seed}"),
+            as_recorded,
+            outcomes.len(),
+        ));
         evidence.push(whole(format!("wrong variants rejected, seed {seed}"), rejected, mutants));
     };
     let (seed, outcomes) = runs.next().expect("at least one seed");

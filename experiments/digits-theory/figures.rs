@@ -1,11 +1,15 @@
-//! The chapter on the exact diffusion of the digits, made from the numbers of [`crate::digits_theory::numbers`].
+//! The chapter on the exact diffusion of the digits, made from the numbers of
+//! [`crate::digits_theory::numbers`].
 
 use crate::digits_theory::numbers::{Numbers, compute};
 use ndarray::Array2;
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie::math::larger;
-use tweedie_report::chapter::{along, command, digits, f, figure, images, p, picture, plot, scaled, scientific, section, states};
+use tweedie_report::chapter::{
+    along, command, digits, f, figure, images, p, picture, plot, scaled, scientific, section,
+    states,
+};
 use tweedie_report::drawing::{Axis, Drawing, Film, Mark, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -56,7 +60,12 @@ fn data(n: &Numbers) -> Section {
     let rows = components
         .chunks(8)
         .enumerate()
-        .map(|(i, c)| (format!("components {} to {}, variance below each", 8 * i + 1, 8 * i + c.len()), c.to_vec()))
+        .map(|(i, c)| {
+            (
+                format!("components {} to {}, variance below each", 8 * i + 1, 8 * i + c.len()),
+                c.to_vec(),
+            )
+        })
         .collect();
     section(
         "data",
@@ -74,7 +83,11 @@ fn data(n: &Numbers) -> Section {
                  decides everything: {half} components hold half of the variance, {most} hold 95 %. {} of the 64 pixels are blank in all digits ({}), so the \
                  covariance has rank {rank} and no inverse. Formulas that divide by $\\lambda_k$ fail on these data; the ones used here do not.",
                 s.still.len(),
-                s.still.iter().map(|(r, c)| format!("row {}, column {}", r + 1, c + 1)).collect::<Vec<_>>().join("; "),
+                s.still
+                    .iter()
+                    .map(|(r, c)| format!("row {}, column {}", r + 1, c + 1))
+                    .collect::<Vec<_>>()
+                    .join("; "),
             )),
             figure(
                 "components",
@@ -97,20 +110,34 @@ fn data(n: &Numbers) -> Section {
             ),
             figure(
                 "spectrum",
-                &format!("Left: variances of the {rank} components that vary. Right: their running sum as a share of the whole."),
+                &format!(
+                    "Left: variances of the {rank} components that vary. Right: their running sum as a share of the whole."
+                ),
                 "Two curves: the variances fall slowly at first and then by four orders of magnitude over the last components; the cumulative share rises steeply and flattens.",
                 vec![
                     plot(
                         "Spectrum of the covariance",
                         Axis::log("k", "component k"),
                         Axis::log("variance", "variance λₖ"),
-                        vec![Series::new("variance", index(), along(&s.variances), Mark::Linked, BLUE)],
+                        vec![Series::new(
+                            "variance",
+                            index(),
+                            along(&s.variances),
+                            Mark::Linked,
+                            BLUE,
+                        )],
                     ),
                     plot(
                         "Share of the variance",
                         Axis::linear("k", "first k components").over(0.0, 64.0),
                         Axis::linear("cumulative_share", "share").over(0.0, 1.0),
-                        vec![Series::new("share", index(), along(&s.cumulative), Mark::Linked, BLUE)],
+                        vec![Series::new(
+                            "share",
+                            index(),
+                            along(&s.cumulative),
+                            Mark::Linked,
+                            BLUE,
+                        )],
                     ),
                 ],
             ),
@@ -124,12 +151,25 @@ fn schedules(n: &Numbers) -> Section {
         of.iter()
             .enumerate()
             .map(|(k, (name, t, snr))| {
-                Series::new(name, along(t), along(snr), if k % 2 == 0 { Mark::Line } else { Mark::Dashed }, SERIES[k])
+                Series::new(
+                    name,
+                    along(t),
+                    along(snr),
+                    if k % 2 == 0 { Mark::Line } else { Mark::Dashed },
+                    SERIES[k],
+                )
             })
             .collect()
     };
     let rows = n.snr.ends.iter().map(|(name, first, last, alpha, even)| {
-        vec![name.clone(), plain(*first), small(*last), plain(last.ln()), plain(*alpha), plain(*even)]
+        vec![
+            name.clone(),
+            plain(*first),
+            small(*last),
+            plain(last.ln()),
+            plain(*alpha),
+            plain(*even),
+        ]
     });
     section(
         "schedules",
@@ -139,7 +179,9 @@ fn schedules(n: &Numbers) -> Section {
                 "Noising mixes a clean digit with Gaussian noise. What a denoiser can do depends on the mixture only through the signal-to-noise ratio; schedules differ in \
                how much time they spend at each.",
             ),
-            f("x_t = \\alpha_t\\, x_0 + \\sigma_t\\, \\varepsilon, \\qquad \\mathrm{SNR}(t) = \\frac{\\alpha_t^2}{\\sigma_t^2}"),
+            f(
+                "x_t = \\alpha_t\\, x_0 + \\sigma_t\\, \\varepsilon, \\qquad \\mathrm{SNR}(t) = \\frac{\\alpha_t^2}{\\sigma_t^2}",
+            ),
             p(
                 "The discrete schedules below never reach SNR zero: at the last step a trace $\\alpha_T$ of the signal is left, although sampling starts from pure noise as if there were none. \
                What that costs here is the prior term of the bound, in the last section; on large images it shows as wrong brightness (Lin et al. 2024).",
@@ -155,14 +197,27 @@ fn schedules(n: &Numbers) -> Section {
                         Axis::log("snr", "SNR"),
                         curves(&n.snr.schedules),
                     ),
-                    plot("Continuous paths", Axis::linear("t", "t").over(0.0, 1.0), Axis::log("snr", "SNR"), curves(&n.snr.paths)),
+                    plot(
+                        "Continuous paths",
+                        Axis::linear("t", "t").over(0.0, 1.0),
+                        Axis::log("snr", "SNR"),
+                        curves(&n.snr.paths),
+                    ),
                 ],
             ),
             Block::Table(Table {
-                caption: "Ends of the discrete schedules, and where signal and noise are equal.".into(),
-                head: ["schedule", "SNR at $t=1$", "SNR at $t=T$", "log-SNR at $T$", "$\\alpha_T$", "SNR = 1 at $t/T$"]
-                    .map(String::from)
-                    .to_vec(),
+                caption: "Ends of the discrete schedules, and where signal and noise are equal."
+                    .into(),
+                head: [
+                    "schedule",
+                    "SNR at $t=1$",
+                    "SNR at $t=T$",
+                    "log-SNR at $T$",
+                    "$\\alpha_T$",
+                    "SNR = 1 at $t/T$",
+                ]
+                .map(String::from)
+                .to_vec(),
                 rows: rows.collect(),
             }),
             evidence(&n.snr.evidence),
@@ -187,12 +242,21 @@ fn film(n: &Numbers) -> Section {
             ("back under the Gaussian law".into(), row(&by[0][k])),
             ("back under the empirical law".into(), row(&by[1][k])),
         ];
-        Pictures { title: String::new(), heading, columns: vec![], rows, shape: (8, 8), tone: Tone::Ink }
+        Pictures {
+            title: String::new(),
+            heading,
+            columns: vec![],
+            rows,
+            shape: (8, 8),
+            tone: Tone::Ink,
+        }
     };
     let levels = film.sigmas.len();
-    let there = (0..levels).map(|k| frame(format!("forward, σ = {}", plain(film.sigmas[k])), k, [&film.noised; 2]));
-    let back =
-        (0..levels).rev().map(|k| frame(format!("backward, σ = {}", plain(film.sigmas[k])), k, [&film.back[0], &film.back[1]]));
+    let there = (0..levels)
+        .map(|k| frame(format!("forward, σ = {}", plain(film.sigmas[k])), k, [&film.noised; 2]));
+    let back = (0..levels).rev().map(|k| {
+        frame(format!("backward, σ = {}", plain(film.sigmas[k])), k, [&film.back[0], &film.back[1]])
+    });
     let returned = match film.returned {
         0 => "none of the ten comes".to_string(),
         1 => "one of the ten comes".to_string(),
@@ -272,11 +336,16 @@ fn trajectory(n: &Numbers) -> Section {
                     "",
                     "",
                     vec![],
-                    vec![("Gaussian law".into(), images(&t.ends[0])), ("Empirical law".into(), images(&t.ends[1]))],
+                    vec![
+                        ("Gaussian law".into(), images(&t.ends[0])),
+                        ("Empirical law".into(), images(&t.ends[1])),
+                    ],
                     Tone::Ink,
                 )],
             ),
-            p("How far the two trajectories are apart, over many draws: a distance of 1 is that of the digits from their mean."),
+            p(
+                "How far the two trajectories are apart, over many draws: a distance of 1 is that of the digits from their mean.",
+            ),
             figure(
                 "distance",
                 "Root mean square distance between the two laws' trajectories from shared noise, relative to the distance of the empirical trajectory from the mean.",
@@ -287,8 +356,20 @@ fn trajectory(n: &Numbers) -> Section {
                         .over(t.sigmas[0], t.sigmas[t.sigmas.len() - 1]),
                     Axis::linear("relative_distance", "relative distance"),
                     vec![
-                        Series::new("denoiser D", along(&t.sigmas), along(&t.denoiser_distance), Mark::Line, VERMILION),
-                        Series::new("state x", along(&t.sigmas), along(&t.state_distance), Mark::Dashed, BLUE),
+                        Series::new(
+                            "denoiser D",
+                            along(&t.sigmas),
+                            along(&t.denoiser_distance),
+                            Mark::Line,
+                            VERMILION,
+                        ),
+                        Series::new(
+                            "state x",
+                            along(&t.sigmas),
+                            along(&t.state_distance),
+                            Mark::Dashed,
+                            BLUE,
+                        ),
                     ],
                 )],
             ),
@@ -303,8 +384,20 @@ fn emergence(n: &Numbers) -> Section {
     let mut curves = Vec::new();
     for (i, (k, exact, measured)) in e.curves.iter().enumerate() {
         let colour = colours[i % colours.len()];
-        curves.push(Series::new(format!("k = {k}"), along(&e.sigmas), along(exact), Mark::Line, colour));
-        curves.push(Series::new(format!("_k = {k}, empirical"), along(&e.sigmas), along(measured), Mark::Points, colour));
+        curves.push(Series::new(
+            format!("k = {k}"),
+            along(&e.sigmas),
+            along(exact),
+            Mark::Line,
+            colour,
+        ));
+        curves.push(Series::new(
+            format!("_k = {k}, empirical"),
+            along(&e.sigmas),
+            along(measured),
+            Mark::Points,
+            colour,
+        ));
     }
     section(
         "emergence",
@@ -328,7 +421,8 @@ fn emergence(n: &Numbers) -> Section {
                 vec![
                     plot(
                         "Share of the final size",
-                        Axis::log("sigma", "noise level σ").over(e.sigmas[0], e.sigmas[e.sigmas.len() - 1]),
+                        Axis::log("sigma", "noise level σ")
+                            .over(e.sigmas[0], e.sigmas[e.sigmas.len() - 1]),
                         Axis::linear("share", "share").over(0.0, 1.1),
                         curves,
                     ),
@@ -337,8 +431,20 @@ fn emergence(n: &Numbers) -> Section {
                         Axis::log("std", "standard deviation √λₖ"),
                         Axis::log("emergence_sigma", "σ*"),
                         vec![
-                            Series::new("√(3 λ)", along(&e.std), along(&e.predicted), Mark::Line, INK),
-                            Series::new("empirical law", along(&e.std), along(&e.measured), Mark::Points, BLUE),
+                            Series::new(
+                                "√(3 λ)",
+                                along(&e.std),
+                                along(&e.predicted),
+                                Mark::Line,
+                                INK,
+                            ),
+                            Series::new(
+                                "empirical law",
+                                along(&e.std),
+                                along(&e.measured),
+                                Mark::Points,
+                                BLUE,
+                            ),
                         ],
                     ),
                 ],
@@ -350,19 +456,45 @@ fn emergence(n: &Numbers) -> Section {
 
 fn comparison(n: &Numbers) -> Section {
     let c = &n.comparison;
-    let fractions = |pick: fn(&crate::digits_theory::numbers::Compared) -> &[Vec<f64>; 3], baseline: bool| {
+    let fractions = |pick: fn(&crate::digits_theory::numbers::Compared) -> &[Vec<f64>; 3],
+                     baseline: bool| {
         let [train, test] = [pick(&c.on[0]), pick(&c.on[1])];
         let mut all = vec![
-            Series::new("Gaussian, digits it knows", along(&c.sigmas), along(&train[0]), Mark::Line, BLUE),
-            Series::new("Gaussian, held out", along(&c.sigmas), along(&test[0]), Mark::Dashed, VERMILION),
-            Series::new("isotropic, held out", along(&c.sigmas), along(&test[1]), Mark::Dashed, GREEN),
+            Series::new(
+                "Gaussian, digits it knows",
+                along(&c.sigmas),
+                along(&train[0]),
+                Mark::Line,
+                BLUE,
+            ),
+            Series::new(
+                "Gaussian, held out",
+                along(&c.sigmas),
+                along(&test[0]),
+                Mark::Dashed,
+                VERMILION,
+            ),
+            Series::new(
+                "isotropic, held out",
+                along(&c.sigmas),
+                along(&test[1]),
+                Mark::Dashed,
+                GREEN,
+            ),
         ];
         if baseline {
-            all.push(Series::new("mean alone, held out", along(&c.sigmas), along(&test[2]), Mark::Dashed, PURPLE));
+            all.push(Series::new(
+                "mean alone, held out",
+                along(&c.sigmas),
+                along(&test[2]),
+                Mark::Dashed,
+                PURPLE,
+            ));
         }
         all
     };
-    let sigma = || Axis::log("sigma", "noise level σ").over(c.sigmas[0], c.sigmas[c.sigmas.len() - 1]);
+    let sigma =
+        || Axis::log("sigma", "noise level σ").over(c.sigmas[0], c.sigmas[c.sigmas.len() - 1]);
     let fraction = |label: &str| Axis::linear("fraction_explained", label).over(-0.2, 1.0);
     section(
         "comparison",
@@ -386,8 +518,18 @@ fn comparison(n: &Numbers) -> Section {
                 "Fraction of the exact score (left) and of the exact denoiser (right) explained by linear models. The mean alone explains nothing of the denoiser by definition; values below −0.2 are cut.",
                 "Left: all models explain nearly all of the score above sigma 3; below, the full Gaussian falls last and the mean alone first. Right: on known digits the Gaussian explains all of the denoiser at both ends and 0.67 of it near sigma 0.9; on held-out digits 0.75 at low noise; the isotropic model only 0.2 at high noise.",
                 vec![
-                    plot("Score", sigma(), fraction("fraction explained"), fractions(|c| &c.score, true)),
-                    plot("Denoiser", sigma(), fraction("fraction explained"), fractions(|c| &c.denoiser, false)),
+                    plot(
+                        "Score",
+                        sigma(),
+                        fraction("fraction explained"),
+                        fractions(|c| &c.score, true),
+                    ),
+                    plot(
+                        "Denoiser",
+                        sigma(),
+                        fraction("fraction explained"),
+                        fractions(|c| &c.denoiser, false),
+                    ),
                 ],
             ),
             p(
@@ -404,11 +546,41 @@ fn comparison(n: &Numbers) -> Section {
                     sigma(),
                     Axis::log("mean_squared_error", "mean squared error per pixel").over(1e-5, 1.0),
                     vec![
-                        Series::new("empirical, digits it knows", along(&c.sigmas), along(&c.on[0].error[1]), Mark::Line, BLUE),
-                        Series::new("empirical, held out", along(&c.sigmas), along(&c.on[1].error[1]), Mark::Dashed, BLUE),
-                        Series::new("Wiener, digits it knows", along(&c.sigmas), along(&c.on[0].error[0]), Mark::Line, VERMILION),
-                        Series::new("Wiener, held out", along(&c.sigmas), along(&c.on[1].error[0]), Mark::Dashed, VERMILION),
-                        Series::new("Wiener, closed form", along(&c.sigmas), along(&c.wiener_error), Mark::Points, MUTED),
+                        Series::new(
+                            "empirical, digits it knows",
+                            along(&c.sigmas),
+                            along(&c.on[0].error[1]),
+                            Mark::Line,
+                            BLUE,
+                        ),
+                        Series::new(
+                            "empirical, held out",
+                            along(&c.sigmas),
+                            along(&c.on[1].error[1]),
+                            Mark::Dashed,
+                            BLUE,
+                        ),
+                        Series::new(
+                            "Wiener, digits it knows",
+                            along(&c.sigmas),
+                            along(&c.on[0].error[0]),
+                            Mark::Line,
+                            VERMILION,
+                        ),
+                        Series::new(
+                            "Wiener, held out",
+                            along(&c.sigmas),
+                            along(&c.on[1].error[0]),
+                            Mark::Dashed,
+                            VERMILION,
+                        ),
+                        Series::new(
+                            "Wiener, closed form",
+                            along(&c.sigmas),
+                            along(&c.wiener_error),
+                            Mark::Points,
+                            MUTED,
+                        ),
                     ],
                 )],
             ),
@@ -423,8 +595,10 @@ fn receptive(n: &Numbers) -> Section {
     columns.extend(n.settings.receptive_sigmas.iter().map(|s| plain(*s)));
     columns.push("σ → ∞".into());
     let rows = r.rows.iter().map(|([row, column], fields)| {
-        let pictures =
-            fields.iter().map(|f| picture(f.iter().copied(), plain(f.iter().map(|v| v.abs()).fold(0.0, larger)))).collect();
+        let pictures = fields
+            .iter()
+            .map(|f| picture(f.iter().copied(), plain(f.iter().map(|v| v.abs()).fold(0.0, larger))))
+            .collect();
         (format!("pixel in row {}, column {}", row + 1, column + 1), pictures)
     });
     section(
@@ -456,7 +630,8 @@ fn receptive(n: &Numbers) -> Section {
                 "Three curves against noise: one pixel at low noise, rising between sigma 0.2 and 5 to between 3 and 6 and flat beyond.",
                 vec![plot(
                     "",
-                    Axis::log("sigma", "noise level σ").over(r.sigmas[0], r.sigmas[r.sigmas.len() - 1]),
+                    Axis::log("sigma", "noise level σ")
+                        .over(r.sigmas[0], r.sigmas[r.sigmas.len() - 1]),
                     Axis::linear("effective_pixels", "pixels read"),
                     r.rows
                         .iter()
@@ -484,10 +659,18 @@ fn elbo(n: &Numbers) -> Section {
     let at = |from: usize| (from..=e.steps).map(|t| t as f64 / e.steps as f64);
     let time = || Axis::linear("t_over_T", "t / T").over(0.0, 1.0);
     let colours = [BLUE, VERMILION];
-    let terms =
-        e.terms.iter().zip(colours).map(|((name, bits), c)| Series::new(name, at(2), along(&bits[1..]), Mark::Line, c)).collect();
-    let mut running: Vec<Series> =
-        e.running.iter().zip(colours).map(|((name, bits), c)| Series::new(name, at(1), along(bits), Mark::Line, c)).collect();
+    let terms = e
+        .terms
+        .iter()
+        .zip(colours)
+        .map(|((name, bits), c)| Series::new(name, at(2), along(&bits[1..]), Mark::Line, c))
+        .collect();
+    let mut running: Vec<Series> = e
+        .running
+        .iter()
+        .zip(colours)
+        .map(|((name, bits), c)| Series::new(name, at(1), along(bits), Mark::Line, c))
+        .collect();
     running.push(Series::new("entropy", [0.0, 1.0], [e.entropy[1]; 2], Mark::Dashed, MUTED));
     let excess = e.excess.iter().enumerate().map(|(k, (name, variance, bits))| {
         Series::new(
@@ -498,21 +681,24 @@ fn elbo(n: &Numbers) -> Section {
             colours[k / 2 % 2],
         )
     });
-    let lost = e
-        .lost
-        .iter()
-        .filter(|l| l.0 != "optimal")
-        .zip(colours)
-        .map(|((variance, steps, nats), c)| Series::new(*variance, along(steps), along(nats), Mark::Linked, c));
-    let last = |name: &str| e.lost.iter().find(|l| l.0 == name).and_then(|l| l.2.last().copied()).unwrap_or(f64::NAN);
+    let lost = e.lost.iter().filter(|l| l.0 != "optimal").zip(colours).map(
+        |((variance, steps, nats), c)| {
+            Series::new(*variance, along(steps), along(nats), Mark::Linked, c)
+        },
+    );
+    let last = |name: &str| {
+        e.lost.iter().find(|l| l.0 == name).and_then(|l| l.2.last().copied()).unwrap_or(f64::NAN)
+    };
     let nats = |v: f64| format!("{v:.3}").replace('-', "−");
-    let rows = e.totals.iter().map(|(schedule, variance, [prior, transitions, reconstruction, whole, bits, over])| {
-        let fixed = [*transitions, *reconstruction, *whole].map(nats);
-        let mut row = vec![format!("{schedule}, {variance}"), small(*prior)];
-        row.extend(fixed);
-        row.extend([format!("{bits:.4}"), small(*over)]);
-        row
-    });
+    let rows = e.totals.iter().map(
+        |(schedule, variance, [prior, transitions, reconstruction, whole, bits, over])| {
+            let fixed = [*transitions, *reconstruction, *whole].map(nats);
+            let mut row = vec![format!("{schedule}, {variance}"), small(*prior)];
+            row.extend(fixed);
+            row.extend([format!("{bits:.4}"), small(*over)]);
+            row
+        },
+    );
     section(
         "elbo",
         "The bound, term by term",

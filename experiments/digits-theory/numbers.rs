@@ -1,16 +1,21 @@
-//! The exact diffusion of 1,797 handwritten digits, under their Gaussian law and under their empirical law.
+//! The exact diffusion of 1,797 handwritten digits, under their Gaussian law and under their
+//! empirical law.
 
 use ndarray::{Array1, Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 use tweedie::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
-use tweedie::diffusion::elbo::{GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
+use tweedie::diffusion::elbo::{
+    GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse,
+};
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie::exact::emergence::{emerged_fraction, emergence_sigma};
 use tweedie::exact::pf_ode::{pf_ode_map, pf_ode_solve};
-use tweedie::exact::receptive_field::{effective_size, high_noise_field, low_noise_field, receptive_field};
+use tweedie::exact::receptive_field::{
+    effective_size, high_noise_field, low_noise_field, receptive_field,
+};
 use tweedie::law::empirical::Empirical;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
@@ -72,7 +77,8 @@ impl Embedded for Settings {
 
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
-        let descending = s.strip_sigmas.windows(2).all(|p| p[0] > p[1]) && s.strip_sigmas.last().is_some_and(|v| *v > 0.0);
+        let descending = s.strip_sigmas.windows(2).all(|p| p[0] > p[1])
+            && s.strip_sigmas.last().is_some_and(|v| *v > 0.0);
         vec![
             (s.held_out_every >= 2, "held_out_every: at least 2"),
             ((1..=64).contains(&s.components), "components: 1 to 64"),
@@ -83,9 +89,14 @@ impl Embedded for Settings {
             (s.emerging.iter().all(|k| (1..=64).contains(k)), "emerging: 1 to 64"),
             (s.receptive_pixels.iter().flatten().all(|i| *i < 8), "receptive_pixels: 0 to 7"),
             (s.receptive_sigmas.iter().all(|v| *v > 0.0), "receptive_sigmas: positive"),
-            (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
             (
-                [s.quick, s.full].iter().all(|e| e.levels >= 2 && e.copies >= 1 && e.trajectories >= s.pairs),
+                0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1],
+                "sigma_range: positive, ascending",
+            ),
+            (
+                [s.quick, s.full]
+                    .iter()
+                    .all(|e| e.levels >= 2 && e.copies >= 1 && e.trajectories >= s.pairs),
                 "quick, full: levels >= 2, copies >= 1, trajectories >= pairs",
             ),
         ]
@@ -132,8 +143,13 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     step(1, "schedules");
     let snr = Snr::new(settings.steps)?;
     step(2, "trajectories");
-    let sigmas = geometric(settings.strip_sigmas[0], settings.strip_sigmas[settings.strip_sigmas.len() - 1], effort.levels);
-    let trajectories = Trajectories::new(&settings, &gaussian, &empirical, &sigmas, effort.trajectories, &noise)?;
+    let sigmas = geometric(
+        settings.strip_sigmas[0],
+        settings.strip_sigmas[settings.strip_sigmas.len() - 1],
+        effort.levels,
+    );
+    let trajectories =
+        Trajectories::new(&settings, &gaussian, &empirical, &sigmas, effort.trajectories, &noise)?;
     let film = Film::new(&settings, &gaussian, &empirical, images.view(), &noise.child(FILM))?;
     step(3, "order of emergence");
     let emergence = Emergence::new(&settings, &gaussian, &trajectories);
@@ -144,7 +160,17 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     step(6, "variational bound");
     let elbo = Elbo::new(&settings, &gaussian)?;
     step(7, "done");
-    Ok(Numbers { settings, spectrum, snr, film, trajectories, emergence, comparison, receptive, elbo })
+    Ok(Numbers {
+        settings,
+        spectrum,
+        snr,
+        film,
+        trajectories,
+        emergence,
+        comparison,
+        receptive,
+        elbo,
+    })
 }
 
 /// Mean, principal components and spectrum of the digits.
@@ -176,8 +202,10 @@ impl Spectrum {
             })
             .collect();
         let modes = law.modes().slice(s![.., ..components]).t().to_owned();
-        let still: Vec<_> =
-            (0..64).filter(|j| images.column(*j).iter().all(|v| *v == images[[0, *j]])).map(|j| (j / 8, j % 8)).collect();
+        let still: Vec<_> = (0..64)
+            .filter(|j| images.column(*j).iter().all(|v| *v == images[[0, *j]]))
+            .map(|j| (j / 8, j % 8))
+            .collect();
         let rank = variances.iter().filter(|v| **v > 0.0).count();
         let n = images.nrows() as f64;
         let per_pixel: f64 = images
@@ -197,11 +225,24 @@ impl Spectrum {
                 0.0,
             )
             .because("a count"),
-            Evidence::new("sum of the eigenvalues / sum of the pixels' variances", total / per_pixel, 1.0, 64.0 * f64::EPSILON)
-                .because("a sum of 64 numbers: an ulp each at worst"),
-            Evidence::new("largest entry of |UᵀU − I|", off, 0.0, 64.0 * f64::EPSILON).because("products of 64 terms"),
+            Evidence::new(
+                "sum of the eigenvalues / sum of the pixels' variances",
+                total / per_pixel,
+                1.0,
+                64.0 * f64::EPSILON,
+            )
+            .because("a sum of 64 numbers: an ulp each at worst"),
+            Evidence::new("largest entry of |UᵀU − I|", off, 0.0, 64.0 * f64::EPSILON)
+                .because("products of 64 terms"),
         ];
-        Self { mean: law.mean().to_vec(), components: modes, variances, cumulative, still, evidence }
+        Self {
+            mean: law.mean().to_vec(),
+            components: modes,
+            variances,
+            cumulative,
+            still,
+            evidence,
+        }
     }
 }
 
@@ -220,7 +261,8 @@ pub struct Snr {
 
 impl Snr {
     fn new(steps: usize) -> Result<Self> {
-        let kinds = [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID];
+        let kinds =
+            [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID];
         let (mut schedules, mut ends, mut evidence) = (Vec::new(), Vec::new(), Vec::new());
         for kind in kinds {
             let table = Table::new(kind, steps, false)?;
@@ -228,11 +270,19 @@ impl Snr {
             let at: Vec<f64> = rows.iter().map(|r| r.t as f64 / steps as f64).collect();
             let snr: Vec<f64> = rows.iter().map(|r| r.snr).collect();
             let even = rows.iter().position(|r| r.snr < 1.0).map_or(f64::NAN, |k| at[k]);
-            ends.push((kind.name().to_string(), snr[0], snr[steps - 1], rows[steps - 1].alpha, even));
-            let product = rows.iter().map(|r| r.alpha_step).product::<f64>() / rows[steps - 1].alpha_bar;
+            ends.push((
+                kind.name().to_string(),
+                snr[0],
+                snr[steps - 1],
+                rows[steps - 1].alpha,
+                even,
+            ));
+            let product =
+                rows.iter().map(|r| r.alpha_step).product::<f64>() / rows[steps - 1].alpha_bar;
             let what = format!("{}: product of (1 − β) / ᾱ at t = T", kind.name());
             let why = "a product of T factors, each rounded twice by half an ulp";
-            evidence.push(Evidence::new(what, product, 1.0, steps as f64 * f64::EPSILON).because(why));
+            evidence
+                .push(Evidence::new(what, product, 1.0, steps as f64 * f64::EPSILON).because(why));
             schedules.push((kind.name().to_string(), at, snr));
         }
         let kinds = [
@@ -245,7 +295,8 @@ impl Snr {
         let mut paths = Vec::new();
         for path in kinds {
             let at: Vec<f64> = (1..200).map(|k| k as f64 / 200.0).collect();
-            let snr = at.iter().map(|t| Ok(path.still_at(*t)?.snr())).collect::<Result<Vec<f64>>>()?;
+            let snr =
+                at.iter().map(|t| Ok(path.still_at(*t)?.snr())).collect::<Result<Vec<f64>>>()?;
             paths.push((path.name().to_string(), at, snr));
         }
         Ok(Self { schedules, paths, ends, evidence })
@@ -262,7 +313,8 @@ pub struct Film {
     pub sigmas: Vec<f64>,
     /// At each of them: `x0 + sigma eps`, one digit a row, always with the same noise.
     pub noised: Vec<Array2<f64>>,
-    /// At the same levels: states under the Gaussian, and under the empirical law, which at the highest are the noised digits.
+    /// At the same levels: states under the Gaussian, and under the empirical law, which at the
+    /// highest are the noised digits.
     pub back: [Vec<Array2<f64>>; 2],
     /// How many come back to the digit that they were.
     pub returned: usize,
@@ -282,18 +334,28 @@ impl Film {
         let digits: Vec<usize> = (0..10).collect();
         let x0 = images.select(Axis(0), &digits);
         let eps = noise.normals(0, x0.raw_dim());
-        let sigmas =
-            geometric(settings.strip_sigmas[settings.strip_sigmas.len() - 1], settings.strip_sigmas[0], settings.film_frames);
+        let sigmas = geometric(
+            settings.strip_sigmas[settings.strip_sigmas.len() - 1],
+            settings.strip_sigmas[0],
+            settings.film_frames,
+        );
         let noised: Vec<Array2<f64>> = sigmas.iter().map(|sigma| &x0 + &(&eps * *sigma)).collect();
         let start = noised[noised.len() - 1].view();
         let points: Vec<PathPoint> = sigmas.iter().rev().map(|sigma| level(*sigma)).collect();
-        let mut by_gaussian = points.iter().map(|p| pf_ode_map(gaussian, start, &points[0], p)).collect::<Result<Vec<_>>>()?;
+        let mut by_gaussian = points
+            .iter()
+            .map(|p| pf_ode_map(gaussian, start, &points[0], p))
+            .collect::<Result<Vec<_>>>()?;
         let mut by_memory = pf_ode_solve(empirical, start, &points)?;
         by_gaussian.reverse();
         by_memory.reverse();
         let nearest = empirical.nearest(by_memory[0].view(), 1.0);
         let left = &by_memory[0] - &images.select(Axis(0), &nearest);
-        let farthest = left.rows().into_iter().map(|r| (r.dot(&r) / 64.0).sqrt() / sigmas[0]).fold(0.0, larger);
+        let farthest = left
+            .rows()
+            .into_iter()
+            .map(|r| (r.dot(&r) / 64.0).sqrt() / sigmas[0])
+            .fold(0.0, larger);
         let evidence = vec![
             Evidence::new(
                 "empirical law: distance a pixel of the film's ends from the nearest digit, over σ there, the largest of 10",
@@ -311,7 +373,8 @@ impl Film {
 /// Exact PF-ODE trajectories from shared noise, under the Gaussian and under the empirical law.
 #[derive(Clone, Debug)]
 pub struct Trajectories {
-    /// One trajectory at the strip's levels: states and denoisers of the Gaussian, then of the empirical law, each (levels, 64).
+    /// One trajectory at the strip's levels: states and denoisers of the Gaussian, then of the
+    /// empirical law, each (levels, 64).
     pub strip: [Array2<f64>; 4],
     /// Ends of the first trajectories under the Gaussian and the empirical law, each (pairs, 64).
     pub ends: [Array2<f64>; 2],
@@ -321,9 +384,11 @@ pub struct Trajectories {
     pub state_distance: Vec<f64>,
     /// Distance of the denoisers: root of `E|D_G - D_E|^2 / E|D_E - mean|^2`.
     pub denoiser_distance: Vec<f64>,
-    /// Denoiser's coefficients on the components under the empirical law: root mean square over trajectories, (levels, 64).
+    /// Denoiser's coefficients on the components under the empirical law: root mean square over
+    /// trajectories, (levels, 64).
     coefficients: Array2<f64>,
-    /// Share of each component's final size in the Gaussian's own denoiser at `sigma*`, measured along its trajectories.
+    /// Share of each component's final size in the Gaussian's own denoiser at `sigma*`, measured
+    /// along its trajectories.
     emergence: Evidence,
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -353,7 +418,10 @@ impl Trajectories {
                     .map(|(x, sigma)| law.denoised(x.view(), &level(*sigma)).row(0).to_owned()),
             )
         };
-        let g = strip_points.iter().map(|p| pf_ode_map(gaussian, first, &strip_points[0], p)).collect::<Result<Vec<_>>>()?;
+        let g = strip_points
+            .iter()
+            .map(|p| pf_ode_map(gaussian, first, &strip_points[0], p))
+            .collect::<Result<Vec<_>>>()?;
         let e = pf_ode_solve(empirical, first, &strip_points)?;
         let strip = [rows(&g), of(gaussian, &g), rows(&e), of(empirical, &e)];
 
@@ -365,50 +433,93 @@ impl Trajectories {
         let mut last = (Array2::zeros((0, 64)), Array2::zeros((0, 64)));
         for (k, (e, p)) in all.iter().zip(&points).enumerate() {
             let g = pf_ode_map(gaussian, x.view(), &points[0], p)?;
-            let (dg, de) = (gaussian.denoised(g.view(), &level(p.sigma)), empirical.denoised(e.view(), &level(p.sigma)));
+            let (dg, de) = (
+                gaussian.denoised(g.view(), &level(p.sigma)),
+                empirical.denoised(e.view(), &level(p.sigma)),
+            );
             state_distance.push((energy(&(&g - e)) / energy(&(e - &mean))).sqrt());
             denoiser_distance.push((energy(&(&dg - &de)) / energy(&(&de - &mean))).sqrt());
             let c = (&de - &mean).dot(&gaussian.modes());
-            coefficients.row_mut(k).assign(&c.mapv(|v| v * v).mean_axis(Axis(0)).unwrap_or_default().mapv(f64::sqrt));
+            coefficients
+                .row_mut(k)
+                .assign(&c.mapv(|v| v * v).mean_axis(Axis(0)).unwrap_or_default().mapv(f64::sqrt));
             last = (dg, de);
         }
-        let ends = [last.0.slice(s![..settings.pairs, ..]).to_owned(), last.1.slice(s![..settings.pairs, ..]).to_owned()];
+        let ends = [
+            last.0.slice(s![..settings.pairs, ..]).to_owned(),
+            last.1.slice(s![..settings.pairs, ..]).to_owned(),
+        ];
 
         let mut evidence = Vec::new();
         let end = points[points.len() - 1];
         let (down, middle) = (pf_ode_map(gaussian, x.view(), &points[0], &end)?, level(1.0));
-        let by_two = pf_ode_map(gaussian, pf_ode_map(gaussian, x.view(), &points[0], &middle)?.view(), &middle, &end)?;
+        let by_two = pf_ode_map(
+            gaussian,
+            pf_ode_map(gaussian, x.view(), &points[0], &middle)?.view(),
+            &middle,
+            &end,
+        )?;
         let relative = |a: &Array2<f64>, b: &Array2<f64>| (energy(&(a - b)) / energy(b)).sqrt();
         let what = "PF-ODE of the Gaussian: σ = 20 → 1 → 0.02 against 20 → 0.02, relative";
         let why = "two maps of two products with U, 64 terms each";
-        evidence.push(Evidence::new(what, relative(&by_two, &down), 0.0, 256.0 * f64::EPSILON).because(why));
+        evidence.push(
+            Evidence::new(what, relative(&by_two, &down), 0.0, 256.0 * f64::EPSILON).because(why),
+        );
         let back = pf_ode_map(gaussian, down.view(), &end, &points[0])?;
         let why = "off the data's subspace the way back multiplies by 1000, and the state's rounding with it";
         let tol = 256.0 * f64::EPSILON * start / end.sigma;
-        evidence.push(Evidence::new("carried down and up again, relative", relative(&back, &x), 0.0, tol).because(why));
+        evidence.push(
+            Evidence::new("carried down and up again, relative", relative(&back, &x), 0.0, tol)
+                .because(why),
+        );
         let solved = pf_ode_solve(gaussian, first, &strip_points)?;
         let closed = &g[g.len() - 1];
         let what = "PF-ODE of the Gaussian integrated against its closed form, relative";
         let why = "the integrator allows 1e-13 a step";
-        evidence.push(Evidence::new(what, relative(&solved[solved.len() - 1], closed), 0.0, 1e-9).because(why));
+        evidence.push(
+            Evidence::new(what, relative(&solved[solved.len() - 1], closed), 0.0, 1e-9)
+                .because(why),
+        );
         let digits = empirical.points().select(Axis(0), &empirical.nearest(ends[1].view(), 1.0));
-        let nearest = (&ends[1] - &digits).rows().into_iter().map(|r| r.dot(&r).sqrt()).fold(0.0, larger);
+        let nearest =
+            (&ends[1] - &digits).rows().into_iter().map(|r| r.dot(&r).sqrt()).fold(0.0, larger);
         let what = "distance of the empirical trajectories' ends to the nearest digit, largest";
         let why = "at σ = 0.02 the other digits weigh nothing in f64; what is left is the integrator's error";
         evidence.push(Evidence::new(what, nearest, 0.0, 1e-6).because(why));
-        // Every component of the Gaussian's denoiser at its own sigma* and at the end, along the same trajectories.
+        // Every component of the Gaussian's denoiser at its own sigma* and at the end, along the
+        // same trajectories.
         let components = |sigma: f64| -> Result<Array1<f64>> {
-            let d = gaussian.denoised(pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(), &level(sigma)) - &mean;
+            let d = gaussian.denoised(
+                pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(),
+                &level(sigma),
+            ) - &mean;
             Ok(d.dot(&gaussian.modes()).map_axis(Axis(0), |c| c.dot(&c).sqrt()))
         };
-        let varying: Vec<usize> = (0..gaussian.rank()).filter(|k| gaussian.variances()[*k] > 0.0).collect();
-        let least = 1e-6 * farthest(varying.iter().map(|k| -1.0 / gaussian.variances()[*k].sqrt())).recip().abs();
+        let varying: Vec<usize> =
+            (0..gaussian.rank()).filter(|k| gaussian.variances()[*k] > 0.0).collect();
+        let least = 1e-6
+            * farthest(varying.iter().map(|k| -1.0 / gaussian.variances()[*k].sqrt()))
+                .recip()
+                .abs();
         let whole = components(least)?;
-        let halves = varying.iter().map(|k| Ok(components(emergence_sigma(gaussian.variances()[*k], 0.5))?[*k] / whole[*k] - 0.5));
+        let halves = varying.iter().map(|k| {
+            Ok(components(emergence_sigma(gaussian.variances()[*k], 0.5))?[*k] / whole[*k] - 0.5)
+        });
         let what = "size of a component at its σ* / final size, along the Gaussian's trajectories, less ½: worst of all";
         let why = "at the end, σ = 1e-6 √λ of the smallest, the share is 1 - σ²/(2λ)";
-        let emergence = Evidence::new(what, farthest(halves.collect::<Result<Vec<f64>>>()?), 0.0, 1e-11).because(why);
-        Ok(Self { emergence, strip, ends, sigmas: sigmas.to_vec(), state_distance, denoiser_distance, coefficients, evidence })
+        let emergence =
+            Evidence::new(what, farthest(halves.collect::<Result<Vec<f64>>>()?), 0.0, 1e-11)
+                .because(why);
+        Ok(Self {
+            emergence,
+            strip,
+            ends,
+            sigmas: sigmas.to_vec(),
+            state_distance,
+            denoiser_distance,
+            coefficients,
+            evidence,
+        })
     }
 }
 
@@ -420,7 +531,8 @@ fn stack(rows: impl Iterator<Item = Array1<f64>>) -> Array2<f64> {
 /// When each component appears in the denoiser along a trajectory.
 #[derive(Clone, Debug)]
 pub struct Emergence {
-    /// For each drawn component: its number from 1, its share of its final size under the Gaussian, and measured under the empirical law.
+    /// For each drawn component: its number from 1, its share of its final size under the Gaussian,
+    /// and measured under the empirical law.
     pub curves: Vec<(usize, Vec<f64>, Vec<f64>)>,
     /// Noise levels of the curves.
     pub sigmas: Vec<f64>,
@@ -437,15 +549,23 @@ pub struct Emergence {
 impl Emergence {
     fn new(settings: &Settings, law: &Gaussian, t: &Trajectories) -> Self {
         let last = t.coefficients.row(t.sigmas.len() - 1).to_owned();
-        let measured_share = |k: usize| t.coefficients.column(k).iter().map(|c| c / last[k]).collect::<Vec<f64>>();
+        let measured_share =
+            |k: usize| t.coefficients.column(k).iter().map(|c| c / last[k]).collect::<Vec<f64>>();
         let curves = settings
             .emerging
             .iter()
-            .map(|k| (*k, t.sigmas.iter().map(|v| emerged_fraction(law.variances()[k - 1], *v)).collect(), measured_share(k - 1)))
+            .map(|k| {
+                (
+                    *k,
+                    t.sigmas.iter().map(|v| emerged_fraction(law.variances()[k - 1], *v)).collect(),
+                    measured_share(k - 1),
+                )
+            })
             .collect();
         let kept: Vec<usize> = (0..law.rank()).filter(|k| law.variances()[*k] > 0.0).collect();
         let std: Vec<f64> = kept.iter().map(|k| law.variances()[*k].sqrt()).collect();
-        let predicted: Vec<f64> = kept.iter().map(|k| emergence_sigma(law.variances()[*k], 0.5)).collect();
+        let predicted: Vec<f64> =
+            kept.iter().map(|k| emergence_sigma(law.variances()[*k], 0.5)).collect();
         let measured = kept.iter().map(|k| crossing(&t.sigmas, &measured_share(*k), 0.5)).collect();
         let evidence = vec![t.emergence.clone()];
         Self { curves, sigmas: t.sigmas.clone(), std, predicted, measured, evidence }
@@ -459,7 +579,8 @@ pub struct Comparison {
     pub sigmas: Vec<f64>,
     /// On noised training digits, then on noised digits that no law has seen.
     pub on: [Compared; 2],
-    /// Closed form of the Wiener filter's error on training digits: `tr(Sigma sigma^2 / (Sigma + sigma^2)) / d`.
+    /// Closed form of the Wiener filter's error on training digits:
+    /// `tr(Sigma sigma^2 / (Sigma + sigma^2)) / d`.
     pub wiener_error: Vec<f64>,
     /// Number of training and of held-out digits.
     pub sizes: [usize; 2],
@@ -470,7 +591,8 @@ pub struct Comparison {
 /// What is compared on one set of noised digits, a number for each level.
 #[derive(Clone, Debug, Default)]
 pub struct Compared {
-    /// `1 - E|s_model - s_emp|^2 / E|s_emp|^2` of the Gaussian, the isotropic Gaussian and the mean alone.
+    /// `1 - E|s_model - s_emp|^2 / E|s_emp|^2` of the Gaussian, the isotropic Gaussian and the mean
+    /// alone.
     pub score: [Vec<f64>; 3],
     /// `1 - E|D_model - D_emp|^2 / E|D_emp - mean|^2` of the same (0 for the mean, by definition).
     pub denoiser: [Vec<f64>; 3],
@@ -481,9 +603,18 @@ pub struct Compared {
 }
 
 impl Comparison {
-    fn new(settings: &Settings, images: ArrayView2<f64>, effort: Effort, noise: &Noise) -> Result<Self> {
-        let held: Vec<usize> = (0..images.nrows()).filter(|i| i % settings.held_out_every == settings.held_out_every - 1).collect();
-        let kept: Vec<usize> = (0..images.nrows()).filter(|i| i % settings.held_out_every != settings.held_out_every - 1).collect();
+    fn new(
+        settings: &Settings,
+        images: ArrayView2<f64>,
+        effort: Effort,
+        noise: &Noise,
+    ) -> Result<Self> {
+        let held: Vec<usize> = (0..images.nrows())
+            .filter(|i| i % settings.held_out_every == settings.held_out_every - 1)
+            .collect();
+        let kept: Vec<usize> = (0..images.nrows())
+            .filter(|i| i % settings.held_out_every != settings.held_out_every - 1)
+            .collect();
         let (train, test) = (images.select(Axis(0), &kept), images.select(Axis(0), &held));
         let gaussian = Gaussian::from_data(train.view())?;
         let empirical = Empirical::new(train.clone())?;
@@ -492,7 +623,8 @@ impl Comparison {
         let isotropic = Gaussian::isotropic(mean.clone(), average)?;
         let sigmas = geometric(settings.sigma_range[0], settings.sigma_range[1], effort.levels);
         let mut on = [Compared::default(), Compared::default()];
-        // The training set is four times as large: as many of its digits are used, evenly spread, so that both are equally sure.
+        // The training set is four times as large: as many of its digits are used, evenly spread,
+        // so that both are equally sure.
         let stride = (train.nrows() / test.nrows()).max(1);
         let queries = [train.slice(s![..;stride, ..]).to_owned(), test.clone()];
         for &sigma in &sigmas {
@@ -506,7 +638,11 @@ impl Comparison {
                     x += clean;
                     let exact = empirical.denoised(x.view(), &level(sigma));
                     let wiener = gaussian.denoised(x.view(), &level(sigma));
-                    let models = [&wiener - &exact, isotropic.denoised(x.view(), &level(sigma)) - &exact, &mean - &exact];
+                    let models = [
+                        &wiener - &exact,
+                        isotropic.denoised(x.view(), &level(sigma)) - &exact,
+                        &mean - &exact,
+                    ];
                     for (sum, model) in gap.iter_mut().zip(&models) {
                         *sum += energy(model);
                     }
@@ -523,18 +659,34 @@ impl Comparison {
                 let error = errors.iter().sum::<f64>() / n;
                 out.error[0].push(error);
                 out.error[1].push(empirical_error / (64.0 * n));
-                out.error_stderr.push((errors.iter().map(|e| (e - error).powi(2)).sum::<f64>() / (n * (n - 1.0))).sqrt());
+                out.error_stderr.push(
+                    (errors.iter().map(|e| (e - error).powi(2)).sum::<f64>() / (n * (n - 1.0)))
+                        .sqrt(),
+                );
             }
         }
         let wiener_error = sigmas
             .iter()
-            .map(|v| gaussian.variances().iter().map(|l| l * v * v / (l + v * v)).sum::<f64>() / 64.0)
+            .map(|v| {
+                gaussian.variances().iter().map(|l| l * v * v / (l + v * v)).sum::<f64>() / 64.0
+            })
             .collect::<Vec<f64>>();
         let mut evidence = Vec::new();
         for k in [0, sigmas.len() / 2, sigmas.len() - 1] {
-            let what = format!("Wiener filter's error on training digits at σ = {:.3} against its closed form", sigmas[k]);
+            let what = format!(
+                "Wiener filter's error on training digits at σ = {:.3} against its closed form",
+                sigmas[k]
+            );
             let why = "five standard errors of a mean over digits and noise";
-            evidence.push(Evidence::new(what, on[0].error[0][k], wiener_error[k], 5.0 * on[0].error_stderr[k]).because(why));
+            evidence.push(
+                Evidence::new(
+                    what,
+                    on[0].error[0][k],
+                    wiener_error[k],
+                    5.0 * on[0].error_stderr[k],
+                )
+                .because(why),
+            );
         }
         let last = sigmas.len() - 1;
         let what = "variance of the score explained at the highest noise, training digits";
@@ -551,7 +703,8 @@ impl Comparison {
 /// Rows of the Gaussian denoiser's Jacobian.
 #[derive(Clone, Debug)]
 pub struct Receptive {
-    /// For each pixel: the row at zero noise (a projection), at each level, and the limit of high noise (the covariance's row).
+    /// For each pixel: the row at zero noise (a projection), at each level, and the limit of high
+    /// noise (the covariance's row).
     pub rows: Vec<([usize; 2], Vec<Vec<f64>>)>,
     /// Noise levels of the sizes.
     pub sigmas: Vec<f64>,
@@ -563,7 +716,8 @@ pub struct Receptive {
 
 impl Receptive {
     fn new(settings: &Settings, law: &Gaussian) -> Result<Self> {
-        let pixels: Vec<usize> = settings.receptive_pixels.iter().map(|p| 8 * p[0] + p[1]).collect();
+        let pixels: Vec<usize> =
+            settings.receptive_pixels.iter().map(|p| 8 * p[0] + p[1]).collect();
         let mut fields = vec![low_noise_field(law, &pixels)?];
         for sigma in &settings.receptive_sigmas {
             fields.push(receptive_field(law, &pixels, &level(*sigma))?);
@@ -584,22 +738,41 @@ impl Receptive {
 
         let all: Vec<usize> = (0..64).collect();
         let varying = || law.variances().into_iter().copied().filter(|l| *l > 0.0);
-        let (low, high) = (1e-3 * varying().fold(f64::INFINITY, smaller).sqrt(), 1e3 * varying().fold(0.0, larger).sqrt());
+        let (low, high) = (
+            1e-3 * varying().fold(f64::INFINITY, smaller).sqrt(),
+            1e3 * varying().fold(0.0, larger).sqrt(),
+        );
         let relative = |a: Array2<f64>, b: &Array2<f64>| (energy(&(&a - b)) / energy(b)).sqrt();
-        let at_low = relative(receptive_field(law, &all, &level(low))?, &low_noise_field(law, &all)?);
-        let at_high = relative(receptive_field(law, &all, &level(high))? * (high * high), &high_noise_field(law, &all)?);
+        let at_low =
+            relative(receptive_field(law, &all, &level(low))?, &low_noise_field(law, &all)?);
+        let at_high = relative(
+            receptive_field(law, &all, &level(high))? * (high * high),
+            &high_noise_field(law, &all)?,
+        );
         let evidence = vec![
-            Evidence::new("low noise: Jacobian against the projection on the data's subspace, relative", at_low, 0.0, 1e-6)
-                .because("1 - λ/(λ + σ²) is below σ²/λ for every component, here 1e-6"),
-            Evidence::new("high noise: σ² Jacobian against the covariance, relative", at_high, 0.0, 1e-6)
-                .because("λ/(λ + σ²) is off λ/σ² by at most λ/σ² of it, here 1e-6"),
+            Evidence::new(
+                "low noise: Jacobian against the projection on the data's subspace, relative",
+                at_low,
+                0.0,
+                1e-6,
+            )
+            .because("1 - λ/(λ + σ²) is below σ²/λ for every component, here 1e-6"),
+            Evidence::new(
+                "high noise: σ² Jacobian against the covariance, relative",
+                at_high,
+                0.0,
+                1e-6,
+            )
+            .because("λ/(λ + σ²) is off λ/σ² by at most λ/σ² of it, here 1e-6"),
             Evidence::new(
                 "Wiener filter against a difference quotient of its own Jacobian, relative",
                 Self::difference(law)?,
                 0.0,
                 1e-12,
             )
-            .because("the filter is affine, so that only the rounding of states of size 10 is left"),
+            .because(
+                "the filter is affine, so that only the rounding of states of size 10 is left",
+            ),
         ];
         Ok(Self { rows, sigmas, sizes, evidence })
     }
@@ -610,7 +783,8 @@ impl Receptive {
         let x = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).cos());
         let jacobian = receptive_field(law, &(0..64).collect::<Vec<_>>(), &level(0.7))?;
         let linear = step.dot(&jacobian.t());
-        let quotient = law.denoised((&x + &step).view(), &level(0.7)) - law.denoised(x.view(), &level(0.7));
+        let quotient =
+            law.denoised((&x + &step).view(), &level(0.7)) - law.denoised(x.view(), &level(0.7));
         Ok((energy(&(quotient - &linear)) / energy(&linear)).sqrt())
     }
 }
@@ -620,13 +794,16 @@ impl Receptive {
 pub struct Elbo {
     /// Steps of the tables.
     pub steps: usize,
-    /// Schedule, and bits/dim of the terms t = 1..=T (reconstruction, then transitions) with the best variance.
+    /// Schedule, and bits/dim of the terms t = 1..=T (reconstruction, then transitions) with the
+    /// best variance.
     pub terms: Vec<(String, Vec<f64>)>,
-    /// Schedule, variance, and what each transition t = 2..=T costs more than with the best variance, in bits/dim.
+    /// Schedule, variance, and what each transition t = 2..=T costs more than with the best
+    /// variance, in bits/dim.
     pub excess: Vec<(String, &'static str, Vec<f64>)>,
     /// Schedule and the running sum in bits/dim of levels from t = 1 to T, best variance.
     pub running: Vec<(String, Vec<f64>)>,
-    /// Schedule, variance, nats of prior, transitions, reconstruction, whole, its bits/dim of levels, and what it exceeds the entropy by, in nats.
+    /// Schedule, variance, nats of prior, transitions, reconstruction, whole, its bits/dim of
+    /// levels, and what it exceeds the entropy by, in nats.
     pub totals: Vec<(String, &'static str, [f64; 6])>,
     /// Variance, numbers of steps, and nats lost against the least bound over the same points.
     pub lost: Vec<(&'static str, Vec<f64>, Vec<f64>)>,
@@ -636,15 +813,20 @@ pub struct Elbo {
     pub evidence: Vec<Evidence>,
 }
 
-const VARIANCES: [(&str, ReverseVar); 3] =
-    [("optimal", ReverseVar::Optimal), ("posterior", ReverseVar::Posterior), ("beta", ReverseVar::Beta)];
+const VARIANCES: [(&str, ReverseVar); 3] = [
+    ("optimal", ReverseVar::Optimal),
+    ("posterior", ReverseVar::Posterior),
+    ("beta", ReverseVar::Beta),
+];
 
 impl Elbo {
-    /// The digits have 17 levels a pixel. Uniform dequantisation spreads each over a spacing, which adds `spacing^2 / 12` to every variance
-    /// and gives a density also to the pixels that never vary.
+    /// The digits have 17 levels a pixel. Uniform dequantisation spreads each over a spacing, which
+    /// adds `spacing^2 / 12` to every variance and gives a density also to the pixels that never
+    /// vary.
     fn new(settings: &Settings, law: &Gaussian) -> Result<Self> {
         let scale = LevelScale::end_to_end(17)?;
-        let variances: Vec<f64> = law.variances().iter().map(|l| l + scale.spacing().powi(2) / 12.0).collect();
+        let variances: Vec<f64> =
+            law.variances().iter().map(|l| l + scale.spacing().powi(2) / 12.0).collect();
         let data = GaussianData { variances: &variances, mean_square: law.mean().dot(&law.mean()) };
         let error = |at: &PathPoint, lambda: f64| mmse(lambda, (at.alpha, at.sigma));
         let bound = |points: &[PathPoint], var: &ReverseVar| {
@@ -652,11 +834,19 @@ impl Elbo {
                 points,
                 data,
                 error,
-                &Reverse { var: var.clone(), reconstruction: Reconstruction::Optimal, prior_var: 1.0 },
+                &Reverse {
+                    var: var.clone(),
+                    reconstruction: Reconstruction::Optimal,
+                    prior_var: 1.0,
+                },
             )
         };
         let points = |kind: Schedule| -> Result<Vec<PathPoint>> {
-            Ok(Table::new(kind, settings.steps, false)?.rows().iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect())
+            Ok(Table::new(kind, settings.steps, false)?
+                .rows()
+                .iter()
+                .map(|r| PathPoint::still(r.alpha, r.sigma))
+                .collect())
         };
         let entropy = data.entropy();
         let (mut terms, mut excess, mut running, mut totals, mut evidence) =
@@ -668,14 +858,27 @@ impl Elbo {
                 .iter()
                 .map(|(variance, var)| {
                     let b = bound(&points, var)?;
-                    let parts = [Part::Prior, Part::Transition, Part::Reconstruction].map(|part| b.part(part));
+                    let parts = [Part::Prior, Part::Transition, Part::Reconstruction]
+                        .map(|part| b.part(part));
                     let bits = b.bits_per_dim_of_levels(&scale);
-                    totals.push((name.clone(), *variance, [parts[0], parts[1], parts[2], b.nats(), bits, b.nats() - entropy]));
-                    Ok(b.terms().iter().filter(|t| t.part != Part::Prior).map(|t| t.bits_per_dim).collect())
+                    totals.push((
+                        name.clone(),
+                        *variance,
+                        [parts[0], parts[1], parts[2], b.nats(), bits, b.nats() - entropy],
+                    ));
+                    Ok(b.terms()
+                        .iter()
+                        .filter(|t| t.part != Part::Prior)
+                        .map(|t| t.bits_per_dim)
+                        .collect())
                 })
                 .collect::<Result<_>>()?;
             for (k, (variance, _)) in VARIANCES.iter().enumerate().skip(1) {
-                excess.push((name.clone(), *variance, steps[k].iter().zip(&steps[0]).skip(1).map(|(a, b)| a - b).collect()));
+                excess.push((
+                    name.clone(),
+                    *variance,
+                    steps[k].iter().zip(&steps[0]).skip(1).map(|(a, b)| a - b).collect(),
+                ));
             }
             running.push((
                 name.clone(),
@@ -689,22 +892,37 @@ impl Elbo {
             ));
             terms.push((name, steps[0].clone()));
         }
-        for kind in [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID] {
+        for kind in [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID]
+        {
             let points = points(kind)?;
-            let (got, want) = (bound(&points, &ReverseVar::Optimal)?.nats(), data.least_nelbo(&points[points.len() - 1], 1.0));
+            let (got, want) = (
+                bound(&points, &ReverseVar::Optimal)?.nats(),
+                data.least_nelbo(&points[points.len() - 1], 1.0),
+            );
             let what = format!("{}: perfect bound / (entropy + KL(q(x_T) ‖ N(0, I)))", kind.name());
-            evidence.push(Evidence::new(what, got / want, 1.0, 1e-12).because("a sum of T terms for each of 64 components"));
+            evidence.push(
+                Evidence::new(what, got / want, 1.0, 1e-12)
+                    .because("a sum of T terms for each of 64 components"),
+            );
         }
         let all = points(Schedule::COSINE)?;
-        let counts: Vec<usize> = [5, 10, 20, 50, 100, 200, 500, 1000].into_iter().filter(|k| *k <= settings.steps).collect();
+        let counts: Vec<usize> = [5, 10, 20, 50, 100, 200, 500, 1000]
+            .into_iter()
+            .filter(|k| *k <= settings.steps)
+            .collect();
         let mut lost = Vec::new();
         for (variance, var) in &VARIANCES {
             let gaps = counts.iter().map(|k| {
                 // Every (T / k)-th point, the last one included.
-                let strided: Vec<PathPoint> = (1..=*k).map(|i| all[i * settings.steps / k - 1]).collect();
+                let strided: Vec<PathPoint> =
+                    (1..=*k).map(|i| all[i * settings.steps / k - 1]).collect();
                 Ok(bound(&strided, var)?.nats() - data.least_nelbo(&strided[k - 1], 1.0))
             });
-            lost.push((*variance, counts.iter().map(|k| *k as f64).collect::<Vec<_>>(), gaps.collect::<Result<Vec<f64>>>()?));
+            lost.push((
+                *variance,
+                counts.iter().map(|k| *k as f64).collect::<Vec<_>>(),
+                gaps.collect::<Result<Vec<f64>>>()?,
+            ));
         }
         let offset = scale.bits_offset();
         Ok(Self {

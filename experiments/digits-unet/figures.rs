@@ -6,7 +6,8 @@ use tweedie::error::Result;
 use tweedie::number::Number;
 use tweedie_nn::train::validation::Level;
 use tweedie_report::chapter::{
-    self, along, command, digits, f, figure, images, p, picture, plot, scaled, section, states, thousands,
+    self, along, command, digits, f, figure, images, p, picture, plot, scaled, section, states,
+    thousands,
 };
 use tweedie_report::drawing::{Axis, Drawing, Film, Mark, Picture, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
@@ -21,7 +22,9 @@ pub fn run(context: &Context) -> Result<Chapter> {
 
 /// Its settings, and the recipe of its training.
 pub fn settings() -> Result<Value> {
-    Ok(json!({ "experiment": chapter::settings::<Settings>()?, "recipe": chapter::as_json(&recipe()?)? }))
+    Ok(
+        json!({ "experiment": chapter::settings::<Settings>()?, "recipe": chapter::as_json(&recipe()?)? }),
+    )
 }
 
 fn chapter(n: &Numbers, command: String) -> Chapter {
@@ -48,14 +51,17 @@ fn mean(x: &[f64]) -> f64 {
 fn samples(n: &Numbers) -> Section {
     let s = &n.samples;
     let drawn = images(&s.drawn);
-    let rows = drawn[..n.settings.shown].chunks(10).map(|row| (String::new(), row.to_vec())).collect();
+    let rows =
+        drawn[..n.settings.shown].chunks(10).map(|row| (String::new(), row.to_vec())).collect();
     let beside = n.settings.neighbours;
-    let near: Vec<Picture> =
-        (0..beside).map(|i| picture(s.nearest.row(i).iter().copied(), format!("{:.2}", s.distances[i]))).collect();
+    let near: Vec<Picture> = (0..beside)
+        .map(|i| picture(s.nearest.row(i).iter().copied(), format!("{:.2}", s.distances[i])))
+        .collect();
     let mut histogram = Vec::new();
-    for (label, distances, mark, colour) in
-        [("samples", &s.distances, Mark::Line, VERMILION), ("held-out digits", &s.between_digits, Mark::Dashed, BLUE)]
-    {
+    for (label, distances, mark, colour) in [
+        ("samples", &s.distances, Mark::Line, VERMILION),
+        ("held-out digits", &s.between_digits, Mark::Dashed, BLUE),
+    ] {
         let mut sorted = distances.clone();
         sorted.sort_by(f64::total_cmp);
         let share = (0..sorted.len()).map(|i| (i + 1) as f64 / sorted.len() as f64);
@@ -89,7 +95,10 @@ fn samples(n: &Numbers) -> Section {
                     "",
                     "",
                     vec![],
-                    vec![("sample".into(), drawn[..beside].to_vec()), ("nearest training digit".into(), near)],
+                    vec![
+                        ("sample".into(), drawn[..beside].to_vec()),
+                        ("nearest training digit".into(), near),
+                    ],
                     Tone::Ink,
                 )],
             ),
@@ -111,18 +120,37 @@ fn samples(n: &Numbers) -> Section {
 
 fn training(n: &Numbers) -> Section {
     let block = (n.losses.len() / 100).max(1);
-    let (steps, losses): (Vec<f64>, Vec<f64>) =
-        n.losses.chunks_exact(block).enumerate().map(|(k, l)| ((k * block) as f64 + 0.5 * (block + 1) as f64, mean(l))).unzip();
+    let (steps, losses): (Vec<f64>, Vec<f64>) = n
+        .losses
+        .chunks_exact(block)
+        .enumerate()
+        .map(|(k, l)| ((k * block) as f64 + 0.5 * (block + 1) as f64, mean(l)))
+        .unzip();
     let l = &n.learning;
     let mut curves: Vec<Series> = Vec::new();
     let last = l.steps.last().copied().unwrap_or(1.0);
-    for (k, colour) in n.settings.learning_components.iter().zip([BLUE, VERMILION, GREEN, PURPLE, ORANGE]) {
+    for (k, colour) in
+        n.settings.learning_components.iter().zip([BLUE, VERMILION, GREEN, PURPLE, ORANGE])
+    {
         if let (Some(produced), Some(variance)) = (l.produced.get(k - 1), l.variances.get(k - 1)) {
-            curves.push(Series::new(format!("k = {k}"), along(&l.steps), along(produced), Mark::Linked, colour));
-            curves.push(Series::new(format!("_λ of {k}"), [l.steps[0], last], [*variance; 2], Mark::Dashed, colour));
+            curves.push(Series::new(
+                format!("k = {k}"),
+                along(&l.steps),
+                along(produced),
+                Mark::Linked,
+                colour,
+            ));
+            curves.push(Series::new(
+                format!("_λ of {k}"),
+                [l.steps[0], last],
+                [*variance; 2],
+                Mark::Dashed,
+                colour,
+            ));
         }
     }
-    let (std, half): (Vec<f64>, Vec<f64>) = l.half.iter().copied().filter(|h| h.1.is_finite()).unzip();
+    let (std, half): (Vec<f64>, Vec<f64>) =
+        l.half.iter().copied().filter(|h| h.1.is_finite()).unzip();
     section(
         "training",
         "Coarse before fine, in training too",
@@ -142,7 +170,12 @@ fn training(n: &Numbers) -> Section {
                         Axis::log("loss", "loss"),
                         vec![Series::new("loss", along(&steps), along(&losses), Mark::Line, BLUE)],
                     ),
-                    plot("Variance of the samples", Axis::log("step", "step"), Axis::log("variance", "variance"), curves),
+                    plot(
+                        "Variance of the samples",
+                        Axis::log("step", "step"),
+                        Axis::log("variance", "variance"),
+                        curves,
+                    ),
                 ],
             ),
             figure(
@@ -186,8 +219,16 @@ fn risk(n: &Numbers) -> Section {
         let three = |v: f64| plain((v * 1e4).round() / 1e4);
         let mut row = vec![plain((t.edm_sigma * 1e3).round() / 1e3)];
         row.extend(
-            [t.network, t.exact, t.wiener.unwrap_or(f64::NAN), t.excess, h.network, h.exact, h.wiener.unwrap_or(f64::NAN)]
-                .map(three),
+            [
+                t.network,
+                t.exact,
+                t.wiener.unwrap_or(f64::NAN),
+                t.excess,
+                h.network,
+                h.exact,
+                h.wiener.unwrap_or(f64::NAN),
+            ]
+            .map(three),
         );
         row
     });
@@ -265,7 +306,11 @@ fn trajectories(n: &Numbers) -> Section {
         title: String::new(),
         heading: format!("σ = {}", plain(t.sigmas[k])),
         columns: vec![],
-        rows: NAMES.iter().zip(&t.film).map(|(name, states)| (name.to_string(), scaled(&states[k], t.sigmas[k]))).collect(),
+        rows: NAMES
+            .iter()
+            .zip(&t.film)
+            .map(|(name, states)| (name.to_string(), scaled(&states[k], t.sigmas[k])))
+            .collect(),
         shape: (8, 8),
         tone: Tone::Ink,
     };
@@ -276,7 +321,13 @@ fn trajectories(n: &Numbers) -> Section {
             p(format!(
                 "From the same noise, the network's probability-flow trajectory, the closed form of the Gaussian law, and that of the training digits. Down to $\\sigma = {}$ the closed form is within {} of the \
                  network's states: so far the way is drawn by mean and covariance. Below, the network takes its own way.",
-                plain((t.sigmas[t.distances[0].iter().take_while(|d| **d <= CLOSE).count().max(1) - 1] * 10.0).round() / 10.0),
+                plain(
+                    (t.sigmas
+                        [t.distances[0].iter().take_while(|d| **d <= CLOSE).count().max(1) - 1]
+                        * 10.0)
+                        .round()
+                        / 10.0
+                ),
                 chapter::percent(CLOSE)
             )),
             figure(
@@ -287,7 +338,11 @@ fn trajectories(n: &Numbers) -> Section {
                     "",
                     "noise level σ",
                     t.strip_sigmas.iter().map(|s| plain((s * 100.0).round() / 100.0)).collect(),
-                    vec![(NAMES[0].into(), row(network)), (NAMES[1].into(), row(gaussian)), (NAMES[2].into(), row(memory))],
+                    vec![
+                        (NAMES[0].into(), row(network)),
+                        (NAMES[1].into(), row(gaussian)),
+                        (NAMES[2].into(), row(memory)),
+                    ],
                     Tone::Ink,
                 )],
             ),
@@ -307,8 +362,20 @@ fn trajectories(n: &Numbers) -> Section {
                         .over(t.sigmas[0], t.sigmas[t.sigmas.len() - 1]),
                     Axis::linear("relative_distance", "relative distance"),
                     vec![
-                        Series::new("from the Gaussian's", along(&t.sigmas), along(&t.distances[0]), Mark::Line, BLUE),
-                        Series::new("from the training digits'", along(&t.sigmas), along(&t.distances[1]), Mark::Dashed, VERMILION),
+                        Series::new(
+                            "from the Gaussian's",
+                            along(&t.sigmas),
+                            along(&t.distances[0]),
+                            Mark::Line,
+                            BLUE,
+                        ),
+                        Series::new(
+                            "from the training digits'",
+                            along(&t.sigmas),
+                            along(&t.distances[1]),
+                            Mark::Dashed,
+                            VERMILION,
+                        ),
                     ],
                 )],
             ),
@@ -340,7 +407,10 @@ fn receptive(n: &Numbers) -> Section {
                     "",
                     "noise level σ",
                     r.sigmas.iter().map(|s| plain(*s)).collect(),
-                    vec![("network".into(), images(network)), ("Wiener filter".into(), images(wiener))],
+                    vec![
+                        ("network".into(), images(network)),
+                        ("Wiener filter".into(), images(wiener)),
+                    ],
                     Tone::Diverging,
                 )],
             ),
@@ -353,13 +423,25 @@ fn receptive(n: &Numbers) -> Section {
                         "Network and Wiener filter",
                         Axis::log("sigma", "noise level σ"),
                         Axis::linear("cosine", "cosine").over(0.0, 1.05),
-                        vec![Series::new("cosine", along(&r.sigmas), along(&r.cosine), Mark::Linked, BLUE)],
+                        vec![Series::new(
+                            "cosine",
+                            along(&r.sigmas),
+                            along(&r.cosine),
+                            Mark::Linked,
+                            BLUE,
+                        )],
                     ),
                     plot(
                         "From state to state",
                         Axis::log("sigma", "noise level σ"),
                         Axis::linear("spread", "relative change"),
-                        vec![Series::new("change", along(&r.sigmas), along(&r.spread), Mark::Linked, VERMILION)],
+                        vec![Series::new(
+                            "change",
+                            along(&r.sigmas),
+                            along(&r.spread),
+                            Mark::Linked,
+                            VERMILION,
+                        )],
                     ),
                 ],
             ),

@@ -45,9 +45,21 @@ fn lines(n: &Numbers) -> Section {
     let mut weights: Vec<Series> = Vec::new();
     let mut many: Vec<Series> = Vec::new();
     for (l, colour) in models.iter().zip(colours) {
-        weights.push(Series::new(l.name, along(&l.histogram.0), along(&l.histogram.1), Mark::Line, colour));
+        weights.push(Series::new(
+            l.name,
+            along(&l.histogram.0),
+            along(&l.histogram.1),
+            Mark::Line,
+            colour,
+        ));
         let mean = l.bound() - l.log_evidence;
-        weights.push(Series::new(format!("_mean, {}", l.name), [mean, mean], [0.0, 1.2], Mark::Dashed, colour));
+        weights.push(Series::new(
+            format!("_mean, {}", l.name),
+            [mean, mean],
+            [0.0, 1.2],
+            Mark::Dashed,
+            colour,
+        ));
         many.push(Series::new(l.name, along(&l.many.0), along(&l.many.1), Mark::Linked, colour));
     }
     let pair = |v: [f64; 2]| format!("{} ± {:.4}", decimals(v[0]), v[1]);
@@ -63,10 +75,17 @@ fn lines(n: &Numbers) -> Section {
         row("$=$ sum of the terms below", &|k| decimals(models[k].bound())),
         row("reconstruction", &|k| decimals(models[k].terms[0])),
     ];
-    rows.extend((2..=steps).map(|t| row(&format!("transition, t = {t}"), &|k| decimals(models[k].terms[t - 1]))));
+    rows.extend(
+        (2..=steps)
+            .map(|t| row(&format!("transition, t = {t}"), &|k| decimals(models[k].terms[t - 1]))),
+    );
     rows.push(row("prior", &|k| decimals(models[k].terms[steps])));
-    rows.push(row("lost at the inequality", &|k| decimals(models[k].log_evidence - models[k].bound())));
-    rows.push(row("$\\mathrm{KL}(q(x_{1:T}|x_0)\\,\\|\\,p(x_{1:T}|x_0))$", &|k| decimals(models[k].gap)));
+    rows.push(row("lost at the inequality", &|k| {
+        decimals(models[k].log_evidence - models[k].bound())
+    }));
+    rows.push(row("$\\mathrm{KL}(q(x_{1:T}|x_0)\\,\\|\\,p(x_{1:T}|x_0))$", &|k| {
+        decimals(models[k].gap)
+    }));
     let off = models[0].misprinted - models[0].rearranged[0];
     section(
         "lines",
@@ -114,7 +133,9 @@ fn limit(n: &Numbers) -> Section {
     let colours = [BLUE, VERMILION, GREEN, PURPLE, INK];
     let steps = || Axis::log("steps", "steps T");
     let lost = || Axis::log("nats", "nats lost");
-    let by_schedule = |pick: &dyn Fn(&crate::elbo::numbers::limit::Schedule) -> Vec<(f64, f64)>, mark: Mark| -> Vec<Series> {
+    let by_schedule = |pick: &dyn Fn(&crate::elbo::numbers::limit::Schedule) -> Vec<(f64, f64)>,
+                       mark: Mark|
+     -> Vec<Series> {
         l.schedules
             .iter()
             .zip(colours)
@@ -130,24 +151,21 @@ fn limit(n: &Numbers) -> Section {
             })
             .collect()
     };
-    let mixture = l
-        .mixture
-        .iter()
-        .zip([VERMILION, BLUE, GREEN])
-        .map(|((name, nats), colour)| Series::new(*name, along(&l.steps), along(nats), Mark::Linked, colour));
-    let gaussian = l
-        .gaussian
-        .iter()
-        .take(2)
-        .zip([VERMILION, ORANGE])
-        .map(|((name, nats), colour)| Series::new(*name, along(&l.steps), along(nats), Mark::Linked, colour));
+    let mixture = l.mixture.iter().zip([VERMILION, BLUE, GREEN]).map(|((name, nats), colour)| {
+        Series::new(*name, along(&l.steps), along(nats), Mark::Linked, colour)
+    });
+    let gaussian =
+        l.gaussian.iter().take(2).zip([VERMILION, ORANGE]).map(|((name, nats), colour)| {
+            Series::new(*name, along(&l.steps), along(nats), Mark::Linked, colour)
+        });
     let finest = l.steps.len() - 1;
     let rows = l.schedules.iter().map(|s| {
         let at = |k: usize| three(s.lost[k]);
         vec![s.name.to_string(), at(1), at(3), at(finest), three(s.constant)]
     });
     let [noisy, clean] = n.settings.log_snr;
-    let constant = |name: &str| l.schedules.iter().find(|s| s.name == name).map_or(f64::NAN, |s| s.constant);
+    let constant =
+        |name: &str| l.schedules.iter().find(|s| s.name == name).map_or(f64::NAN, |s| s.constant);
     let order = |lost: &[f64]| (lost[finest - 1] / lost[finest]).log2();
     section(
         "steps",
@@ -189,13 +207,19 @@ fn limit(n: &Numbers) -> Section {
                         "Loss against steps",
                         steps(),
                         lost(),
-                        by_schedule(&|s| l.steps.iter().copied().zip(s.lost.iter().copied()).collect(), Mark::Linked),
+                        by_schedule(
+                            &|s| l.steps.iter().copied().zip(s.lost.iter().copied()).collect(),
+                            Mark::Linked,
+                        ),
                     ),
                     plot(
                         "Cost of each transition",
                         Axis::linear("u", "t / T, from data to noise").over(0.0, 1.0),
                         Axis::log("nats", "nats"),
-                        by_schedule(&|s| s.terms.iter().map(|t| (t[0], t[3])).collect(), Mark::Line),
+                        by_schedule(
+                            &|s| s.terms.iter().map(|t| (t[0], t[3])).collect(),
+                            Mark::Line,
+                        ),
                     ),
                 ],
             ),
@@ -236,14 +260,21 @@ fn limit(n: &Numbers) -> Section {
 }
 
 fn strips(n: &Numbers, c: &Coded) -> Drawing {
-    let columns: Vec<String> = n.settings.picture_sigmas.iter().map(|s| format!("σ = {}", plain(*s))).collect();
+    let columns: Vec<String> =
+        n.settings.picture_sigmas.iter().map(|s| format!("σ = {}", plain(*s))).collect();
     let noised = c.noised.iter().map(|v| picture(along(v), "")).collect();
-    let denoised: Vec<Picture> =
-        c.denoised.iter().zip(&c.bits).map(|(v, bits)| picture(along(v), format!("{} bit", significant(*bits, 2)))).collect();
+    let denoised: Vec<Picture> = c
+        .denoised
+        .iter()
+        .zip(&c.bits)
+        .map(|(v, bits)| picture(along(v), format!("{} bit", significant(*bits, 2))))
+        .collect();
     // Ink is dark: photographs are stored light.
     let flip = |row: Vec<Picture>| -> Vec<Picture> {
         if c.name == "photographs" {
-            row.into_iter().map(|p| Picture { values: p.values.iter().map(|v| -v).collect(), ..p }).collect()
+            row.into_iter()
+                .map(|p| Picture { values: p.values.iter().map(|v| -v).collect(), ..p })
+                .collect()
         } else {
             row
         }
@@ -252,7 +283,10 @@ fn strips(n: &Numbers, c: &Coded) -> Drawing {
         title: String::new(),
         heading: String::new(),
         columns,
-        rows: vec![("noised".into(), flip(noised)), ("denoised; bits a pixel so far below".into(), flip(denoised))],
+        rows: vec![
+            ("noised".into(), flip(noised)),
+            ("denoised; bits a pixel so far below".into(), flip(denoised)),
+        ],
         shape: (c.shape.1, c.shape.0),
         tone: Tone::Ink,
     })
@@ -262,13 +296,23 @@ fn bits(n: &Numbers) -> Section {
     let b = &n.bits;
     let [digits, photos] = &b.coded;
     let rate = b.coded.iter().zip([BLUE, VERMILION]).map(|(c, colour)| {
-        Series::new(c.name, c.curve.iter().map(|v| v[1]), c.curve.iter().map(|v| 100.0 * v[2]), Mark::Line, colour)
+        Series::new(
+            c.name,
+            c.curve.iter().map(|v| v[1]),
+            c.curve.iter().map(|v| 100.0 * v[2]),
+            Mark::Line,
+            colour,
+        )
     });
-    let along_way = b
-        .coded
-        .iter()
-        .zip([BLUE, VERMILION])
-        .map(|(c, colour)| Series::new(c.name, c.curve.iter().map(|v| v[0]), c.curve.iter().map(|v| v[1]), Mark::Line, colour));
+    let along_way = b.coded.iter().zip([BLUE, VERMILION]).map(|(c, colour)| {
+        Series::new(
+            c.name,
+            c.curve.iter().map(|v| v[0]),
+            c.curve.iter().map(|v| v[1]),
+            Mark::Line,
+            colour,
+        )
+    });
     let middle = n.settings.picture_sigmas.len() / 2 - 1;
     // The bits at an error of two per cent of the range, and at the end.
     let visible = |c: &Coded| c.curve.iter().find(|v| v[2] <= 0.02).map_or(f64::NAN, |v| v[1]);
@@ -276,7 +320,9 @@ fn bits(n: &Numbers) -> Section {
     let t = |k: usize| b.weights.iter().map(move |w| (w[0], w[k]));
     let mut weights: Vec<Series> = [("ε", 1, BLUE), ("x₀", 2, VERMILION), ("v", 3, GREEN)]
         .into_iter()
-        .map(|(name, k, colour)| Series::new(name, t(k).map(|p| p.0), t(k).map(|p| p.1), Mark::Line, colour))
+        .map(|(name, k, colour)| {
+            Series::new(name, t(k).map(|p| p.0), t(k).map(|p| p.1), Mark::Line, colour)
+        })
         .collect();
     weights.push(Series::new("1 on ε", [0.0, 1.0], [1.0, 1.0], Mark::Dashed, MUTED));
     let shares = b.objectives.iter().zip([INK, BLUE, VERMILION, GREEN]).map(|(o, colour)| {
@@ -378,7 +424,16 @@ fn autoencoders(n: &Numbers) -> Section {
     let mut drawn: Vec<Drawing> = a
         .drawn
         .iter()
-        .map(|c| density(c, format!("One autoencoder, σ/α = {}: {} nats lost", three(c.angles[0].tan()), three(c.lost))))
+        .map(|c| {
+            density(
+                c,
+                format!(
+                    "One autoencoder, σ/α = {}: {} nats lost",
+                    three(c.angles[0].tan()),
+                    three(c.lost)
+                ),
+            )
+        })
         .collect();
     if let Some(c) = a.chains.last() {
         drawn.push(density(c, format!("Chain of {}: {} nats lost", c.angles.len(), three(c.lost))));
@@ -394,7 +449,13 @@ fn autoencoders(n: &Numbers) -> Section {
         curve("prior term alone", 1, Mark::Dashed, MUTED),
     ];
     for (c, colour) in a.chains.iter().zip([ORANGE, SKY, PURPLE, INK]) {
-        curves.push(Series::new(format!("_chain of {}", c.angles.len()), [0.03, 30.0], [c.bound; 2], Mark::Dashed, colour));
+        curves.push(Series::new(
+            format!("_chain of {}", c.angles.len()),
+            [0.03, 30.0],
+            [c.bound; 2],
+            Mark::Dashed,
+            colour,
+        ));
     }
     let mut single = Plot::new(
         "",
@@ -456,8 +517,9 @@ fn models(n: &Numbers) -> Section {
             ("stochastic sampler", BLUE, Mark::Line),
             ("deterministic sampler", VERMILION, Mark::Line),
         ];
-        let series =
-            l.nats.iter().zip(names).map(|(nats, (name, colour, mark))| Series::new(name, along(&l.at), along(nats), mark, colour));
+        let series = l.nats.iter().zip(names).map(|(nats, (name, colour, mark))| {
+            Series::new(name, along(&l.at), along(nats), mark, colour)
+        });
         plot(
             &format!("Error {} wide in log-SNR", plain(l.width)),
             Axis::linear("log_snr", "where the error is, log-SNR (data right)").over(-6.0, 6.0),
@@ -465,7 +527,12 @@ fn models(n: &Numbers) -> Section {
             series.collect(),
         )
     });
-    let most = |k: usize| m.lost.iter().flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b)).fold(0.0, larger);
+    let most = |k: usize| {
+        m.lost
+            .iter()
+            .flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b))
+            .fold(0.0, larger)
+    };
     section(
         "models",
         "One network, three likelihoods",

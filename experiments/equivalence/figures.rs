@@ -52,24 +52,48 @@ fn short(v: f64) -> String {
 
 /// One curve for each target.
 fn curves<'a>(x: &'a [f64], y: impl Fn(usize) -> &'a [f64], mark: Mark) -> Vec<Series> {
-    TARGETS.iter().enumerate().map(|(k, t)| Series::new(label(*t), along(x), along(y(k)), mark, COLOURS[k])).collect()
+    TARGETS
+        .iter()
+        .enumerate()
+        .map(|(k, t)| Series::new(label(*t), along(x), along(y(k)), mark, COLOURS[k]))
+        .collect()
 }
 
 fn minimiser(n: &Numbers) -> Result<Section> {
     let s = &n.linear.solved;
-    let gains = |stage: usize| curves(&s.variances, |k| &s.filters[k][stage], if stage == 0 { Mark::Line } else { Mark::Points });
+    let gains = |stage: usize| {
+        curves(
+            &s.variances,
+            |k| &s.filters[k][stage],
+            if stage == 0 { Mark::Line } else { Mark::Points },
+        )
+    };
     let mut after = gains(1);
-    // Discs of four sizes of the same place would hide each other: every fourth component belongs to one target.
+    // Discs of four sizes of the same place would hide each other: every fourth component belongs
+    // to one target.
     for (k, series) in after.iter_mut().enumerate() {
-        series.points = series.points.iter().copied().enumerate().filter(|(i, _)| i % 4 == k).map(|(_, p)| p).collect();
+        series.points = series
+            .points
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(i, _)| i % 4 == k)
+            .map(|(_, p)| p)
+            .collect();
     }
     let at = at_level(s.shown)?;
-    let wiener = s.variances.iter().map(|l| at.alpha * l / (at.alpha * at.alpha * l + at.sigma * at.sigma));
+    let wiener =
+        s.variances.iter().map(|l| at.alpha * l / (at.alpha * at.alpha * l + at.sigma * at.sigma));
     after.insert(0, Series::new("Wiener filter", along(&s.variances), wiener, Mark::Line, MUTED));
     let variance = || Axis::log("variance", "variance λ of the component");
     let mut rows = Vec::new();
     for (k, target) in TARGETS.into_iter().enumerate() {
-        let what = ["$x_0$", "$\\varepsilon$", "$v = \\alpha\\varepsilon - \\sigma x_0$", "velocity $= \\varepsilon - x_0$"][k];
+        let what = [
+            "$x_0$",
+            "$\\varepsilon$",
+            "$v = \\alpha\\varepsilon - \\sigma x_0$",
+            "velocity $= \\varepsilon - x_0$",
+        ][k];
         let mut row = vec![what.to_string()];
         for sigma in [0.1, 1.0, 10.0] {
             row.push(plain(Objective::new(target, &at_level(sigma)?)?.scale));
@@ -130,7 +154,9 @@ fn minimiser(n: &Numbers) -> Result<Section> {
                      implies at $t = {}$, and the largest difference of the figure.",
                     plain(n.settings.descent_time)
                 ),
-                head: ["target", "$\\sigma/\\alpha = 0.1$", "$1$", "$10$", "start", "difference"].map(String::from).to_vec(),
+                head: ["target", "$\\sigma/\\alpha = 0.1$", "$1$", "$10$", "start", "difference"]
+                    .map(String::from)
+                    .to_vec(),
                 rows,
             }),
             Block::Evidence(s.evidence.clone()),
@@ -157,7 +183,13 @@ fn descent(n: &Numbers) -> Section {
             Mark::Line,
             COLOURS[k],
         ));
-        excess.push(Series::new(label(*target), along(&steps), along(&seen.excess), Mark::Points, COLOURS[k]));
+        excess.push(Series::new(
+            label(*target),
+            along(&steps),
+            along(&seen.excess),
+            Mark::Points,
+            COLOURS[k],
+        ));
         // Two targets tell the rates from the starts.
         if k < 2 {
             for (i, mode) in d.modes.iter().enumerate() {
@@ -170,7 +202,13 @@ fn descent(n: &Numbers) -> Section {
                     COLOURS[k],
                 ));
                 let name = if i == 0 { label(*target).to_string() } else { name };
-                modes.push(Series::new(name, along(&steps), along(&seen.gains[i]), Mark::Points, COLOURS[k]));
+                modes.push(Series::new(
+                    name,
+                    along(&steps),
+                    along(&seen.gains[i]),
+                    Mark::Points,
+                    COLOURS[k],
+                ));
             }
         }
     }
@@ -201,8 +239,18 @@ fn descent(n: &Numbers) -> Section {
                 ),
                 "Left: for each of three components a pair of falling curves that bend down at the same step for both targets, from different starts. Right: four curves that fall together, with points on them.",
                 vec![
-                    plot("Three components", axis(), Axis::log("distance", "distance of the gain").over(1e-9, 10.0), modes),
-                    plot("Excess risk", axis(), Axis::log("excess_risk", "excess risk of x₀").over(1e-9, 10.0), excess),
+                    plot(
+                        "Three components",
+                        axis(),
+                        Axis::log("distance", "distance of the gain").over(1e-9, 10.0),
+                        modes,
+                    ),
+                    plot(
+                        "Excess risk",
+                        axis(),
+                        Axis::log("excess_risk", "excess risk of x₀").over(1e-9, 10.0),
+                        excess,
+                    ),
                 ],
             ),
             Block::Evidence(d.evidence.clone()),
@@ -251,7 +299,9 @@ fn stochastic(n: &Numbers) -> Section {
             f(
                 "k_i \\leftarrow k_i \\Big(1 - 2\\eta h_i + \\eta^2 h_i^2 \\big(1+\\tfrac1B\\big)\\Big) + \\frac{\\eta^2 h_i}{B}\\Big(\\sum_j h_j k_j + R^*\\Big)",
             ),
-            f("R_\\infty - R^* = R^*\\, \\frac{A}{1-A}, \\qquad A = \\frac1B \\sum_i \\frac{\\eta h_i}{2 - \\eta h_i (1+1/B)}"),
+            f(
+                "R_\\infty - R^* = R^*\\, \\frac{A}{1-A}, \\qquad A = \\frac1B \\sum_i \\frac{\\eta h_i}{2 - \\eta h_i (1+1/B)}",
+            ),
             p(format!(
                 "After the starts are forgotten all objectives jitter about the Wiener filter, with an excess risk of {} of the data's variance at this step size ($\\eta = {}/h_1$; the least risk is {}): the noise of training is not \
                  smaller for one target than for another. With the same samples they do not just jitter alike, they are one and the same: the difference of two maps knows no noise, only the products of the sampled curvatures, and goes to zero.",
@@ -267,8 +317,18 @@ fn stochastic(n: &Numbers) -> Section {
                 ),
                 "Left: four curves from different starts fall together onto a dashed floor near 0.02, points on the lines. Right: three curves fall far below that floor, to 1e-8.",
                 vec![
-                    plot("Excess risk", axis(), Axis::log("excess_risk", "excess risk of x₀"), risk),
-                    plot("Distance between objectives", axis(), value("risk of the difference"), apart),
+                    plot(
+                        "Excess risk",
+                        axis(),
+                        Axis::log("excess_risk", "excess risk of x₀"),
+                        risk,
+                    ),
+                    plot(
+                        "Distance between objectives",
+                        axis(),
+                        value("risk of the difference"),
+                        apart,
+                    ),
                 ],
             ),
             Block::Evidence(s.evidence.clone()),
@@ -283,8 +343,15 @@ fn bottleneck(n: &Numbers) -> Section {
     let drawing = |l: &crate::equivalence::numbers::rank::Level| -> Drawing {
         let mut series = curves(&ranks, |i| &l.risk[i], Mark::Line);
         for (i, trained) in l.trained.iter().enumerate() {
-            let (r, risk): (Vec<f64>, Vec<f64>) = trained.iter().map(|(r, v)| (*r as f64, *v)).unzip();
-            series.push(Series::new(format!("_{} trained", label(TARGETS[i])), r, risk, Mark::Points, COLOURS[i]));
+            let (r, risk): (Vec<f64>, Vec<f64>) =
+                trained.iter().map(|(r, v)| (*r as f64, *v)).unzip();
+            series.push(Series::new(
+                format!("_{} trained", label(TARGETS[i])),
+                r,
+                risk,
+                Mark::Points,
+                COLOURS[i],
+            ));
         }
         series.push(Series::new("no limit", [0.0, d as f64], [l.least; 2], Mark::Dashed, MUTED));
         plot(
@@ -328,16 +395,36 @@ fn manifold(n: &Numbers) -> Section {
     let m = &n.manifold;
     let ends = [m.sigmas[0], m.sigmas[m.sigmas.len() - 1]];
     let risks = |s: &Space| -> Drawing {
-        let sum = |excess: &[f64]| -> Vec<f64> { excess.iter().zip(&s.least).map(|(e, l)| e + l).collect() };
+        let sum = |excess: &[f64]| -> Vec<f64> {
+            excess.iter().zip(&s.least).map(|(e, l)| e + l).collect()
+        };
         let mut series = Vec::new();
         for (k, target) in TARGETS.iter().enumerate() {
             if s.bound[k][0] > 0.0 {
                 let name = format!("_{} bound", label(*target));
-                series.push(Series::new(name, along(&m.sigmas), sum(&s.bound[k]), Mark::Dashed, COLOURS[k]));
+                series.push(Series::new(
+                    name,
+                    along(&m.sigmas),
+                    sum(&s.bound[k]),
+                    Mark::Dashed,
+                    COLOURS[k],
+                ));
             }
-            series.push(Series::new(label(*target), along(&m.sigmas), sum(&s.excess[k]), Mark::Linked, COLOURS[k]));
+            series.push(Series::new(
+                label(*target),
+                along(&m.sigmas),
+                sum(&s.excess[k]),
+                Mark::Linked,
+                COLOURS[k],
+            ));
         }
-        series.push(Series::new("least risk", along(&m.sigmas), along(&s.least), Mark::Line, MUTED));
+        series.push(Series::new(
+            "least risk",
+            along(&m.sigmas),
+            along(&s.least),
+            Mark::Line,
+            MUTED,
+        ));
         plot(
             &format!("d = {}", s.dim),
             Axis::log("sigma_over_alpha", "noise level σ/α").over(ends[0], ends[1]),
@@ -347,7 +434,8 @@ fn manifold(n: &Numbers) -> Section {
     };
     let drawn = |s: &Space| -> Drawing {
         let column = |x: &ndarray::Array2<f64>, j: usize| x.column(j).to_vec();
-        let mut series = vec![Series::new("data", column(&m.curve, 0), column(&m.curve, 1), Mark::Line, MUTED)];
+        let mut series =
+            vec![Series::new("data", column(&m.curve, 0), column(&m.curve, 1), Mark::Line, MUTED)];
         for k in [2, 0] {
             series.push(Series::new(
                 label(TARGETS[k]),
@@ -423,7 +511,9 @@ fn manifold(n: &Numbers) -> Section {
                     plain(m.sigmas[shown]),
                     m.width
                 ),
-                head: ["space, target", "network", "bound", "linear", "distance"].map(String::from).to_vec(),
+                head: ["space, target", "network", "bound", "linear", "distance"]
+                    .map(String::from)
+                    .to_vec(),
                 rows,
             }),
             Block::Evidence(m.evidence.clone()),
@@ -436,8 +526,20 @@ fn measured(n: &Numbers) -> Section {
     let mut ratios = Vec::new();
     for (k, target) in TARGETS.iter().enumerate() {
         let [known, seen] = &m.ratios[k];
-        ratios.push(Series::new(format!("_{} known", label(*target)), along(&m.sigmas), along(known), Mark::Line, COLOURS[k]));
-        ratios.push(Series::new(label(*target), along(&m.sigmas), along(seen), Mark::Points, COLOURS[k]));
+        ratios.push(Series::new(
+            format!("_{} known", label(*target)),
+            along(&m.sigmas),
+            along(known),
+            Mark::Line,
+            COLOURS[k],
+        ));
+        ratios.push(Series::new(
+            label(*target),
+            along(&m.sigmas),
+            along(seen),
+            Mark::Points,
+            COLOURS[k],
+        ));
     }
     let rows = m.losses.iter().zip(TARGETS).map(|(l, target)| {
         let digits = |v: f64| format!("{v:.12}");
@@ -485,9 +587,17 @@ fn measured(n: &Numbers) -> Section {
                      the re-weighted loss of the function that the same raw output is when it is taken for this target.",
                     m.batch
                 ),
-                head: ["loss of", "re-weighted", "its gradient", "plain", "its gradient", "cosine", "re-read"]
-                    .map(String::from)
-                    .to_vec(),
+                head: [
+                    "loss of",
+                    "re-weighted",
+                    "its gradient",
+                    "plain",
+                    "its gradient",
+                    "cosine",
+                    "re-read",
+                ]
+                .map(String::from)
+                .to_vec(),
                 rows: rows.collect(),
             }),
             Block::Evidence(m.evidence.clone()),
@@ -497,20 +607,34 @@ fn measured(n: &Numbers) -> Section {
 
 fn trained(n: &Numbers) -> Section {
     let t = &n.trained;
-    let sigma = || Axis::log("sigma_over_alpha", "noise level σ/α").over(t.sigmas[0], t.sigmas[t.sigmas.len() - 1]);
+    let sigma = || {
+        Axis::log("sigma_over_alpha", "noise level σ/α")
+            .over(t.sigmas[0], t.sigmas[t.sigmas.len() - 1])
+    };
     let mut excess = curves(&t.sigmas, |k| &t.excess[k], Mark::Linked);
-    excess.push(Series::new("Wiener filter", along(&t.sigmas), along(&t.wiener), Mark::Dashed, MUTED));
+    excess.push(Series::new(
+        "Wiener filter",
+        along(&t.sigmas),
+        along(&t.wiener),
+        Mark::Dashed,
+        MUTED,
+    ));
     excess.push(Series::new("least risk", along(&t.sigmas), along(&t.least), Mark::Line, MUTED));
     let largest = t.excess.iter().flatten().copied().fold(1.0, larger);
-    let best: Vec<f64> = (0..t.sigmas.len()).map(|i| t.excess.iter().map(|e| e[i]).fold(f64::INFINITY, smaller)).collect();
-    let relative: Vec<Vec<f64>> = t.excess.iter().map(|e| e.iter().zip(&best).map(|(e, b)| e / b).collect()).collect();
+    let best: Vec<f64> = (0..t.sigmas.len())
+        .map(|i| t.excess.iter().map(|e| e[i]).fold(f64::INFINITY, smaller))
+        .collect();
+    let relative: Vec<Vec<f64>> =
+        t.excess.iter().map(|e| e.iter().zip(&best).map(|(e, b)| e / b).collect()).collect();
     let rows = t.sigmas.iter().enumerate().map(|(i, s)| {
         let mut row = vec![format!("σ/α = {}", plain(*s))];
         row.extend(t.excess.iter().chain([&t.wiener, &t.least]).map(|e| short(e[i])));
         row
     });
     let asked = (0..=TARGETS.len()).map(|k| {
-        let mut row = vec![TARGETS.get(k).map_or("exact optimum".into(), |t| format!("{}-network", label(*t)))];
+        let mut row = vec![
+            TARGETS.get(k).map_or("exact optimum".into(), |t| format!("{}-network", label(*t))),
+        ];
         row.extend(t.losses.iter().map(|l| match l.excess.get(k) {
             Some(e) => format!("{} (+{} %)", plain(l.least + e), plain(100.0 * e / l.least)),
             None => plain(l.least),
@@ -542,7 +666,12 @@ fn trained(n: &Numbers) -> Section {
                 "Left: excess risk of the four trained networks over the noise level, in units of the data's variance, with that of the Wiener filter and the least risk (cut at 10⁻⁵). Right: excess over that of the best of the four.",
                 "Left: at low noise the curve of x0 is the highest, in the middle all are alike, at high noise that of eps rises far above all. Right: x0 at four on the left and one on the right, eps at one on the left and a thousand on the right, v and velocity in between.",
                 vec![
-                    plot("Excess risk", sigma(), Axis::log("excess_risk", "risk / variance").over(1e-5, 2.0 * largest), excess),
+                    plot(
+                        "Excess risk",
+                        sigma(),
+                        Axis::log("excess_risk", "risk / variance").over(1e-5, 2.0 * largest),
+                        excess,
+                    ),
                     plot(
                         "Over the best of the four",
                         sigma(),
@@ -577,8 +706,11 @@ fn trained(n: &Numbers) -> Section {
                 rows: asked.collect(),
             }),
             Block::Table(Table {
-                caption: "Excess risk of $\\hat x_0$ over the data's variance, and the least risk.".into(),
-                head: ["noise level", "x₀", "ε", "v", "velocity", "Wiener", "least risk"].map(String::from).to_vec(),
+                caption: "Excess risk of $\\hat x_0$ over the data's variance, and the least risk."
+                    .into(),
+                head: ["noise level", "x₀", "ε", "v", "velocity", "Wiener", "least risk"]
+                    .map(String::from)
+                    .to_vec(),
                 rows: rows.collect(),
             }),
             Block::Evidence(t.evidence.clone()),

@@ -43,8 +43,15 @@ fn same(n: &Numbers) -> Section {
     let mut scaled = Vec::new();
     for (k, path) in n.line.paths.iter().enumerate() {
         for i in 0..path.states.ncols() {
-            let label = if i == 0 { path.name.to_owned() } else { format!("_{} {}", path.name, i + 1) };
-            raw.push(Series::new(&label, along(&path.times), path.states.column(i).iter().copied(), Mark::Line, colours[k]));
+            let label =
+                if i == 0 { path.name.to_owned() } else { format!("_{} {}", path.name, i + 1) };
+            raw.push(Series::new(
+                &label,
+                along(&path.times),
+                path.states.column(i).iter().copied(),
+                Mark::Line,
+                colours[k],
+            ));
             let angles = path.angles.iter().map(|a| a / (0.5 * PI));
             let mark = [Mark::Line, Mark::Dashed, Mark::Points][k];
             // Of the third path every eighth point: its line would cover the others'.
@@ -83,7 +90,12 @@ fn same(n: &Numbers) -> Section {
                 ),
                 "Left, fifteen curves against time in three colours, each colour bending in its own way between the same ends. Right, the three colours lie on top of each other and form five curves.",
                 vec![
-                    plot("As drawn", Axis::linear("t", "t: 0 data, 1 noise").over(0.0, 1.0), Axis::linear("x", "state"), raw),
+                    plot(
+                        "As drawn",
+                        Axis::linear("t", "t: 0 data, 1 noise").over(0.0, 1.0),
+                        Axis::linear("x", "state"),
+                        raw,
+                    ),
                     plot(
                         "One clock, one scale",
                         Axis::linear("angle", "angle over π/2: 0 data, 1 noise").over(0.0, 1.0),
@@ -104,19 +116,34 @@ fn flow(title: &str, paths: &[Array2<f64>], colour: Colour, mark: Mark) -> Drawi
         .enumerate()
         .map(|(k, path)| {
             let label = if k == 0 { "way".into() } else { format!("_way {}", k + 1) };
-            Series::new(label, path.column(0).iter().copied(), path.column(1).iter().copied(), mark, colour)
+            Series::new(
+                label,
+                path.column(0).iter().copied(),
+                path.column(1).iter().copied(),
+                mark,
+                colour,
+            )
         })
         .collect();
-    let at = |last: bool, j: usize| paths.iter().map(move |path| path[[if last { path.nrows() - 1 } else { 0 }, j]]);
+    let at = |last: bool, j: usize| {
+        paths.iter().map(move |path| path[[if last { path.nrows() - 1 } else { 0 }, j]])
+    };
     series.push(Series::new("noise", at(false, 0), at(false, 1), Mark::Points, MUTED));
     series.push(Series::new("data", at(true, 0), at(true, 1), Mark::Points, INK));
     // Equal units on both axes of the frame.
-    plot(title, Axis::linear("x", "x₁").over(-4.25, 4.25), Axis::linear("y", "x₂").over(-2.5, 2.5), series)
+    plot(
+        title,
+        Axis::linear("x", "x₁").over(-4.25, 4.25),
+        Axis::linear("y", "x₂").over(-2.5, 2.5),
+        series,
+    )
 }
 
 /// Straight lines between the rows of two batches.
 fn lines(from: &Array2<f64>, to: &Array2<f64>) -> Vec<Array2<f64>> {
-    let line = |i: usize| Array2::from_shape_fn((2, 2), |(k, j)| if k == 0 { from[[i, j]] } else { to[[i, j]] });
+    let line = |i: usize| {
+        Array2::from_shape_fn((2, 2), |(k, j)| if k == 0 { from[[i, j]] } else { to[[i, j]] })
+    };
     (0..from.nrows()).map(line).collect()
 }
 
@@ -140,7 +167,12 @@ fn straight(n: &Numbers) -> Section {
                     flow("Trained on: independent pairs", &lines(noise, data), SKY, Mark::Line),
                     flow("Learned: the flow", &q.paths, BLUE, Mark::Line),
                     flow("After one reflow", &lines(noise, &ends), GREEN, Mark::Line),
-                    flow(&format!("Euler, {} steps of the flow", n.settings.plane.euler[0]), &q.euler[0].1, VERMILION, Mark::Line),
+                    flow(
+                        &format!("Euler, {} steps of the flow", n.settings.plane.euler[0]),
+                        &q.euler[0].1,
+                        VERMILION,
+                        Mark::Line,
+                    ),
                 ],
             ),
             p(format!(
@@ -149,7 +181,9 @@ fn straight(n: &Numbers) -> Section {
                  where practice needs one, it mends what the first network missed. And no reflow is better than the solver that made its pairs.",
                 plain((q.least_eigenvalue * 1e3).round() / 1e3)
             )),
-            f("u_{\\text{reflowed}}\\big((1-t)\\,\\Phi(z) + t z,\\; t\\big) = z - \\Phi(z) \\quad \\text{for all } t"),
+            f(
+                "u_{\\text{reflowed}}\\big((1-t)\\,\\Phi(z) + t z,\\; t\\big) = z - \\Phi(z) \\quad \\text{for all } t",
+            ),
         ],
     )
 }
@@ -158,7 +192,15 @@ fn transport(n: &Numbers) -> Section {
     let q = &n.plane;
     let row = |name: &str, c: &Costs| {
         let cell = |v: f64| format!("{} ({})", plain(v), percent(v / c.independent));
-        vec![name.to_owned(), plain(c.independent), cell(c.crossing), cell(c.bending), cell(c.flow), cell(c.swapped), cell(c.bound)]
+        vec![
+            name.to_owned(),
+            plain(c.independent),
+            cell(c.crossing),
+            cell(c.bending),
+            cell(c.flow),
+            cell(c.swapped),
+            cell(c.bound),
+        ]
     };
     section(
         "transport",
@@ -192,8 +234,9 @@ fn transport(n: &Numbers) -> Section {
 fn modes(n: &Numbers) -> Section {
     let m = &n.modes;
     let at = |values: &[f64], v: f64| {
-        let k = (0..values.len())
-            .min_by(|a, b| (m.variances[*a].ln() - v.ln()).abs().total_cmp(&(m.variances[*b].ln() - v.ln()).abs()));
+        let k = (0..values.len()).min_by(|a, b| {
+            (m.variances[*a].ln() - v.ln()).abs().total_cmp(&(m.variances[*b].ln() - v.ln()).abs())
+        });
         k.map_or(f64::NAN, |k| values[k])
     };
     section(
@@ -215,8 +258,20 @@ fn modes(n: &Numbers) -> Section {
                     Axis::log("variance", "variance λ of the component"),
                     Axis::linear("bending", "bending over 1 + λ").over(0.0, 0.26),
                     vec![
-                        Series::new("flow matching", along(&m.variances), along(&m.flow_matching), Mark::Line, BLUE),
-                        Series::new("cosine", along(&m.variances), along(&m.cosine), Mark::Dashed, VERMILION),
+                        Series::new(
+                            "flow matching",
+                            along(&m.variances),
+                            along(&m.flow_matching),
+                            Mark::Line,
+                            BLUE,
+                        ),
+                        Series::new(
+                            "cosine",
+                            along(&m.variances),
+                            along(&m.cosine),
+                            Mark::Dashed,
+                            VERMILION,
+                        ),
                     ],
                 )],
             ),
@@ -239,8 +294,9 @@ fn steps(n: &Numbers) -> Section {
         .chain([("the exact flow; after a reflow, 1 step".into(), images(&d.exact))])
         .collect();
     let q = &n.plane;
-    let at =
-        |of: &[Gap], k: usize, value: fn(&Gap) -> f64| of.iter().find(|e| e.steps == k).map_or("?".into(), |e| percent(value(e)));
+    let at = |of: &[Gap], k: usize, value: fn(&Gap) -> f64| {
+        of.iter().find(|e| e.steps == k).map_or("?".into(), |e| percent(value(e)))
+    };
     let curve = |label: &str, of: &[Gap], value: fn(&Gap) -> f64, mark, colour| {
         Series::new(label, of.iter().map(|e| e.steps as f64), of.iter().map(value), mark, colour)
     };
@@ -251,7 +307,9 @@ fn steps(n: &Numbers) -> Section {
             p(
                 "A bent flow asks for steps. The law here is a mixture of ten Gaussians, one for each digit; its flow is known to thirteen digits. Euler's method starts from the same ten draws of noise and takes steps even in time.",
             ),
-            f("x_{t-h} = x_t - h\\, u(x_t, t) = \\frac{t-h}{t}\\, x_t + \\frac{h}{t}\\,\\mathbb E[x_0\\mid x_t]"),
+            f(
+                "x_{t-h} = x_t - h\\, u(x_t, t) = \\frac{t-h}{t}\\, x_t + \\frac{h}{t}\\,\\mathbb E[x_0\\mid x_t]",
+            ),
             figure(
                 "digits",
                 "Digits from Euler's method on flow matching's path, and from the exact flow. One step gives the mean of all digits, whatever the noise; a perfect reflow gives the last row in one step.",
@@ -274,7 +332,12 @@ fn steps(n: &Numbers) -> Section {
                 "Left: Euler's steps in the plane, from the same noise as above. Right: distance of Euler's ends from those of the exact flow, over the data's deviation; after a reflow it is 0 from the first step on.",
                 "Left, polygons of six segments from noise towards three clusters, missing them slightly. Right, falling curves on logarithmic axes: the two medians approach a slope of minus one, the root mean squares lie above and flatten.",
                 vec![
-                    flow(&format!("Euler, {} steps", n.settings.plane.euler[1]), &q.euler[1].1, VERMILION, Mark::Line),
+                    flow(
+                        &format!("Euler, {} steps", n.settings.plane.euler[1]),
+                        &q.euler[1].1,
+                        VERMILION,
+                        Mark::Line,
+                    ),
                     plot(
                         "Error of the ends",
                         Axis::log("steps", "steps"),
@@ -295,10 +358,15 @@ fn steps(n: &Numbers) -> Section {
 fn spent(n: &Numbers) -> Section {
     let d = &n.digits;
     let colours = [BLUE, SKY, VERMILION, PURPLE, ORANGE, GREEN];
-    let grids =
-        d.curves.iter().take(5).zip(colours).enumerate().map(|(k, (c, colour))| {
-            Series::new(c.name, along(&c.log_snr), std::iter::repeat(5.0 - k as f64), Mark::Points, colour)
-        });
+    let grids = d.curves.iter().take(5).zip(colours).enumerate().map(|(k, (c, colour))| {
+        Series::new(
+            c.name,
+            along(&c.log_snr),
+            std::iter::repeat(5.0 - k as f64),
+            Mark::Points,
+            colour,
+        )
+    });
     let mut grids: Vec<Series> = grids.collect();
     let [first, half, last] = d.decided;
     grids.push(Series::new("_digits appear", [first, last], [0.0, 0.0], Mark::Line, INK));
@@ -308,11 +376,19 @@ fn spent(n: &Numbers) -> Section {
     });
     let at = |name: &str, k: usize| {
         let found = d.curves.iter().find(|c| c.name == name);
-        found.and_then(|c| Some(percent(c.w2[c.steps.iter().position(|s| *s == k as f64)?]))).unwrap_or("?".into())
+        found
+            .and_then(|c| Some(percent(c.w2[c.steps.iter().position(|s| *s == k as f64)?])))
+            .unwrap_or("?".into())
     };
     let best = |k: usize| {
-        let found = d.curves.iter().take(5).filter_map(|c| Some((c.name, c.w2[c.steps.iter().position(|s| *s == k as f64)?])));
-        found.min_by(|a, b| a.1.total_cmp(&b.1)).map_or(("?", "?".into()), |(name, w2)| (name, percent(w2)))
+        let found = d
+            .curves
+            .iter()
+            .take(5)
+            .filter_map(|c| Some((c.name, c.w2[c.steps.iter().position(|s| *s == k as f64)?])));
+        found
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .map_or(("?", "?".into()), |(name, w2)| (name, percent(w2)))
     };
     let (name8, w8) = best(8);
     let (name32, w32) = best(32);

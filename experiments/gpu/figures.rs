@@ -1,4 +1,5 @@
-//! What a run on a GPU found: its numbers, the page of them, and the chapter of the report that shows the last run, if there was one.
+//! What a run on a GPU found: its numbers, the page of them, and the chapter of the report that
+//! shows the last run, if there was one.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,12 +16,14 @@ use tweedie_report::page::{self, Block, Chapter, Colophon, Drawn, File, Section,
 /// Folder of a run's results, in a checkout.
 pub const FOLDER: &str = "reports/gpu";
 
-/// The same in the checkout that the program was built from: the report shows what lies there, wherever it runs and is written to.
+/// The same in the checkout that the program was built from: the report shows what lies there,
+/// wherever it runs and is written to.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../reports/gpu");
 /// What a run writes into its folder.
 const FILES: [&str; 5] = ["gpu.json", "checks.csv", "speeds.csv", "parts.csv", "index.html"];
 
-/// Of those in the folder of a page's chapter, the ones that it need not keep: the chapter shows them again, or they are an emulator's.
+/// Of those in the folder of a page's chapter, the ones that it need not keep: the chapter shows
+/// them again, or they are an emulator's.
 pub fn shown_again(chapter: &Path) -> &'static [&'static str] {
     let Ok(Some(there)) = Results::read(chapter) else { return &[] };
     let again = || last_run().is_ok_and(|shown| shown.as_ref() == Some(&there));
@@ -137,7 +140,11 @@ impl Results {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file(&path, e, "make it readable, or remove it")),
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-                Error::file(&path, format!("is no result of `tweedie gpu`: {e}"), "remove it, and run `just gpu` again")
+                Error::file(
+                    &path,
+                    format!("is no result of `tweedie gpu`: {e}"),
+                    "remove it, and run `just gpu` again",
+                )
             }),
         }
     }
@@ -164,28 +171,59 @@ impl Results {
     /// # Errors
     /// A folder that can't be written.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e, "choose a folder that can be written with --out"))?;
-        let colophon =
-            Colophon { version: self.tweedie.clone(), profile: if self.quick { "quick" } else { "full" }.into(), seed: 0 };
+        std::fs::create_dir_all(folder).map_err(|e| {
+            Error::file(folder, e, "choose a folder that can be written with --out")
+        })?;
+        let colophon = Colophon {
+            version: self.tweedie.clone(),
+            profile: if self.quick { "quick" } else { "full" }.into(),
+            seed: 0,
+        };
         let mut chapter = chapter(self)?;
         // Links to the files lead from the report's page; here they lie beside it.
         chapter.sections.retain(|s| s.id != "gpu-files");
         for file in files(self)? {
             tweedie_files::write(&folder.join(&file.name), &file.content)?;
         }
-        tweedie_files::write(&folder.join("index.html"), page::html(&[chapter], &Drawn::new(), &colophon)?.as_bytes())
+        tweedie_files::write(
+            &folder.join("index.html"),
+            page::html(&[chapter], &Drawn::new(), &colophon)?.as_bytes(),
+        )
     }
 
-    /// The same with every text changed. All fields are named, so that a new one can't be forgotten.
+    /// The same with every text changed. All fields are named, so that a new one can't be
+    /// forgotten.
     fn with_texts(&self, change: impl Fn(&str) -> String) -> Self {
-        let Self { tweedie, commit, date, device, machine, quick, stages, checks, speeds, rates, parts } = self;
+        let Self {
+            tweedie,
+            commit,
+            date,
+            device,
+            machine,
+            quick,
+            stages,
+            checks,
+            speeds,
+            rates,
+            parts,
+        } = self;
         let stage = |Stage { name, status, seconds, note }: &Stage| Stage {
             name: change(name),
             status: change(status),
             seconds: *seconds,
             note: change(note),
         };
-        let check = |Check { of, what, way, precision, cases, error, predicted, allowed, worst }: &Check| Check {
+        let check = |Check {
+                         of,
+                         what,
+                         way,
+                         precision,
+                         cases,
+                         error,
+                         predicted,
+                         allowed,
+                         worst,
+                     }: &Check| Check {
             of: change(of),
             what: change(what),
             way: change(way),
@@ -196,7 +234,17 @@ impl Results {
             allowed: *allowed,
             worst: change(worst),
         };
-        let speed = |Speed { by, config, what, precision, batch, ms, fastest_ms, images_per_s, tflops }: &Speed| Speed {
+        let speed = |Speed {
+                         by,
+                         config,
+                         what,
+                         precision,
+                         batch,
+                         ms,
+                         fastest_ms,
+                         images_per_s,
+                         tflops,
+                     }: &Speed| Speed {
             by: change(by),
             config: change(config),
             what: change(what),
@@ -207,15 +255,22 @@ impl Results {
             images_per_s: *images_per_s,
             tflops: *tflops,
         };
-        let rate = |Rate { what, value, unit }: &Rate| Rate { what: change(what), value: *value, unit: change(unit) };
-        let part = |Part { config, precision, part, forward_ms, backward_ms, forward_bound_ms }: &Part| Part {
-            config: change(config),
-            precision: change(precision),
-            part: change(part),
-            forward_ms: *forward_ms,
-            backward_ms: *backward_ms,
-            forward_bound_ms: *forward_bound_ms,
+        let rate = |Rate { what, value, unit }: &Rate| Rate {
+            what: change(what),
+            value: *value,
+            unit: change(unit),
         };
+        let part =
+            |Part { config, precision, part, forward_ms, backward_ms, forward_bound_ms }: &Part| {
+                Part {
+                    config: change(config),
+                    precision: change(precision),
+                    part: change(part),
+                    forward_ms: *forward_ms,
+                    backward_ms: *backward_ms,
+                    forward_bound_ms: *forward_bound_ms,
+                }
+            };
         Self {
             tweedie: change(tweedie),
             commit: change(commit),
@@ -238,7 +293,11 @@ impl Results {
             let Check { of, what, way, precision, error, allowed, worst, .. } = c;
             format!("{of}, {what} {way} in {precision}: off by {error:.1e}, allowed {allowed:.1e} ({worst})")
         });
-        let stages = self.stages.iter().filter(|s| s.status == "failed").map(|s| format!("{}: {}", s.name, s.note));
+        let stages = self
+            .stages
+            .iter()
+            .filter(|s| s.status == "failed")
+            .map(|s| format!("{}: {}", s.name, s.note));
         checks.chain(stages).collect()
     }
 
@@ -265,7 +324,13 @@ fn last_run() -> Result<Option<Results>> {
 }
 
 fn described(lead: String, sections: Vec<Section>) -> Chapter {
-    Chapter { name: "gpu".into(), title: "On a GPU".into(), lead, command: "just gpu".into(), sections }
+    Chapter {
+        name: "gpu".into(),
+        title: "On a GPU".into(),
+        lead,
+        command: "just gpu".into(),
+        sections,
+    }
 }
 
 fn without() -> Chapter {
@@ -273,24 +338,33 @@ fn without() -> Chapter {
                 and sampling beside PyTorch in the same run, and writes its results to <code>reports/gpu/</code>, from which this chapter is made. Until then the kernels \
                 are compiled for their devices, and run on the host under an emulator of the driver.";
     described(
-        "Networks, samplers and training run on CUDA devices too, by the same list of operations.".into(),
+        "Networks, samplers and training run on CUDA devices too, by the same list of operations."
+            .into(),
         vec![section("gpu-none", "Not yet run on a GPU", vec![p(text)])],
     )
 }
 
 fn chapter(results: &Results) -> Result<Chapter> {
-    // They come from a file, of whatever machine: from here on every text of theirs is markup that shows it.
+    // They come from a file, of whatever machine: from here on every text of theirs is markup that
+    // shows it.
     let r = &results.with_texts(|text| Foreign::from(text).to_string());
-    let machine: Vec<String> = r.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let quick = if r.quick { " This was a quick run: small shapes, whose times say nothing." } else { "" };
-    let lead = format!("On {}, {}, commit {}: {}.{quick}", r.device, r.date, r.commit, machine.join("; "));
+    let machine: Vec<String> =
+        r.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    let quick =
+        if r.quick { " This was a quick run: small shapes, whose times say nothing." } else { "" };
+    let lead =
+        format!("On {}, {}, commit {}: {}.{quick}", r.device, r.date, r.commit, machine.join("; "));
     let mut sections = vec![];
     let goals = goals(r);
     if !goals.is_empty() {
         sections.push(section(
             "gpu-goals",
             "Beside PyTorch",
-            vec![table("The fastest of each, in the same run on the same device.", &["", "tweedie", "PyTorch", "ratio"], goals)],
+            vec![table(
+                "The fastest of each, in the same run on the same device.",
+                &["", "tweedie", "PyTorch", "ratio"],
+                goals,
+            )],
         ));
     }
     if !r.checks.is_empty() {
@@ -327,10 +401,18 @@ fn chapter(results: &Results) -> Result<Chapter> {
         let head = ["", "precision", "batch", "ms, median", "ms, fastest", "images/s", "TFLOP/s"];
         let caption = "A training step: forward, loss, backward, AdamW, an average of the weights; tweedie's noises its images too. A sampling step: one evaluation and the \
                        combination of states. A is 8 x 8 with 0.7 M parameters, B 32 x 32 with 2.6 M, C is DDPM's for CIFAR-10 with 35.7 M.";
-        sections.push(section("gpu-speed", "Throughput", vec![table(caption, &head, rows.collect())]));
+        sections.push(section(
+            "gpu-speed",
+            "Throughput",
+            vec![table(caption, &head, rows.collect())],
+        ));
     }
     if !r.rates.is_empty() || !r.parts.is_empty() {
-        let rates = r.rates.iter().map(|rate| vec![rate.what.clone(), format!("{:.1}", rate.value), rate.unit.clone()]).collect();
+        let rates = r
+            .rates
+            .iter()
+            .map(|rate| vec![rate.what.clone(), format!("{:.1}", rate.value), rate.unit.clone()])
+            .collect();
         let parts = r.parts.iter().map(|part| {
             let share = 100.0 * part.forward_bound_ms / part.forward_ms;
             vec![
@@ -348,13 +430,26 @@ fn chapter(results: &Results) -> Result<Chapter> {
             "What the device bounds",
             vec![
                 table("Measured here.", &["", "rate", "unit"], rates),
-                table(caption, &["", "forward, ms", "bound, ms", "share", "backward, ms"], parts.collect()),
+                table(
+                    caption,
+                    &["", "forward, ms", "bound, ms", "share", "backward, ms"],
+                    parts.collect(),
+                ),
             ],
         ));
     }
-    let stages =
-        r.stages.iter().map(|s| vec![s.name.clone(), format!("{:.1}", s.seconds), s.status.clone(), s.note.clone()]).collect();
-    sections.push(section("gpu-stages", "The run", vec![table("Parts of the run, in their order.", &["", "s", "", ""], stages)]));
+    let stages = r
+        .stages
+        .iter()
+        .map(|s| {
+            vec![s.name.clone(), format!("{:.1}", s.seconds), s.status.clone(), s.note.clone()]
+        })
+        .collect();
+    sections.push(section(
+        "gpu-stages",
+        "The run",
+        vec![table("Parts of the run, in their order.", &["", "s", "", ""], stages)],
+    ));
     sections.push(section("gpu-files", "Files", vec![Block::Files(files(results)?)]));
     Ok(described(lead, sections))
 }
@@ -368,8 +463,14 @@ fn goals(r: &Results) -> Vec<Vec<String>> {
     let eager = |s: &Speed| s.by.starts_with("PyTorch") && !s.by.contains("compile");
     let row = |text: &str, config: &str, what: &str, them: &dyn Fn(&Speed) -> bool| {
         let (us, them) = (r.fastest(config, what, ours)?, r.fastest(config, what, them)?);
-        let told = |s: &Speed| format!("{:.0} images/s ({}, {})", s.images_per_s, s.by, s.precision);
-        Some(vec![text.into(), told(us), told(them), format!("{:.2}", us.images_per_s / them.images_per_s)])
+        let told =
+            |s: &Speed| format!("{:.0} images/s ({}, {})", s.images_per_s, s.by, s.precision);
+        Some(vec![
+            text.into(),
+            told(us),
+            told(them),
+            format!("{:.2}", us.images_per_s / them.images_per_s),
+        ])
     };
     [
         row("C, training; wanted 1.3 of the fastest variant", "C", "train", &|s| !ours(s)),
@@ -384,10 +485,15 @@ fn goals(r: &Results) -> Vec<Vec<String>> {
 }
 
 fn table(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Block {
-    Block::Table(Table { caption: caption.into(), head: head.iter().map(|h| (*h).into()).collect(), rows })
+    Block::Table(Table {
+        caption: caption.into(),
+        head: head.iter().map(|h| (*h).into()).collect(),
+        rows,
+    })
 }
 
-/// One row for what is compared, one column for each precision: the error, and in brackets its prediction.
+/// One row for what is compared, one column for each precision: the error, and in brackets its
+/// prediction.
 fn check_table(caption: &str, checks: &[&Check]) -> Block {
     let mut kinds: Vec<(&str, &str, &str)> = vec![];
     for c in checks {
@@ -396,15 +502,19 @@ fn check_table(caption: &str, checks: &[&Check]) -> Block {
         }
     }
     let rows = kinds.iter().map(|kind| {
-        let of_kind =
-            |precision: &str| checks.iter().find(|c| (&c.of[..], &c.what[..], &c.way[..]) == *kind && c.precision == precision);
+        let of_kind = |precision: &str| {
+            checks
+                .iter()
+                .find(|c| (&c.of[..], &c.what[..], &c.way[..]) == *kind && c.precision == precision)
+        };
         let cell = |precision: &str| match of_kind(precision) {
             None => String::new(),
             Some(c) if c.error == 0.0 => format!("0 ({:.0e})", c.predicted),
             Some(c) if c.holds() => format!("{:.1e} ({:.0e})", c.error, c.predicted),
             Some(c) => format!("<strong>{:.1e} ({:.0e}) too large</strong>", c.error, c.predicted),
         };
-        let cases = PRECISIONS.iter().filter_map(|p| of_kind(p)).map(|c| c.cases).max().unwrap_or(0);
+        let cases =
+            PRECISIONS.iter().filter_map(|p| of_kind(p)).map(|c| c.cases).max().unwrap_or(0);
         let name = format!("{}, {} {}", kind.0, kind.1, kind.2);
         [name, cases.to_string()].into_iter().chain(PRECISIONS.map(cell)).collect()
     });
@@ -420,18 +530,30 @@ fn evidence(r: &Results) -> Vec<Evidence> {
         let those = r.checks.iter().filter(|c| c.precision == precision);
         those.map(|c| c.error / c.allowed).fold(0.0, larger)
     };
-    let cases = |precision: &str| r.checks.iter().filter(|c| c.precision == precision).map(|c| c.cases).sum::<usize>();
+    let cases = |precision: &str| {
+        r.checks.iter().filter(|c| c.precision == precision).map(|c| c.cases).sum::<usize>()
+    };
     let one = |precision: &str| Evidence {
         cases: cases(precision),
-        ..Evidence::new(format!("{precision}: the largest error over what is allowed"), worst(precision), 0.0, 1.0)
+        ..Evidence::new(
+            format!("{precision}: the largest error over what is allowed"),
+            worst(precision),
+            0.0,
+            1.0,
+        )
     };
     PRECISIONS.into_iter().filter(|precision| cases(precision) > 0).map(one).collect()
 }
 
 /// The files of a run but for its page.
 fn files(r: &Results) -> Result<Vec<File>> {
-    let file = |name: &str, about: &str, content: Vec<u8>| File { name: name.into(), about: about.into(), content };
-    let mut json = serde_json::to_vec_pretty(r).map_err(|e| Error::domain("results", e, "plain data", "report this as a bug"))?;
+    let file = |name: &str, about: &str, content: Vec<u8>| File {
+        name: name.into(),
+        about: about.into(),
+        content,
+    };
+    let mut json = serde_json::to_vec_pretty(r)
+        .map_err(|e| Error::domain("results", e, "plain data", "report this as a bug"))?;
     json.push(b'\n');
     let r = &r.with_texts(cell);
     Ok(vec![
@@ -488,9 +610,19 @@ mod tests {
                 speed("PyTorch bf16", "sample", 3000.0),
                 speed("PyTorch compile", "sample", 5000.0),
             ],
-            stages: vec![Stage { name: "operations".into(), status: "done".into(), seconds: 1.0, note: String::new() }],
+            stages: vec![Stage {
+                name: "operations".into(),
+                status: "done".into(),
+                seconds: 1.0,
+                note: String::new(),
+            }],
             rates: vec![Rate { what: "copying".into(), value: 3000.0, unit: "GB/s".into() }],
-            parts: vec![Part { config: "C".into(), precision: "bf16".into(), part: "dense".into(), ..Part::default() }],
+            parts: vec![Part {
+                config: "C".into(),
+                precision: "bf16".into(),
+                part: "dense".into(),
+                ..Part::default()
+            }],
             ..Results::default()
         }
     }
@@ -503,11 +635,15 @@ mod tests {
         results.write(folder.path()).unwrap();
         assert_eq!(Results::read(folder.path()).unwrap(), Some(results.clone()));
         let html = std::fs::read_to_string(folder.path().join("index.html")).unwrap();
-        for says in ["A &lt;device&gt; &amp; &#36;more&#36;", "1.50", "3.00", "1.80", "operations"] {
+        for says in ["A &lt;device&gt; &amp; &#36;more&#36;", "1.50", "3.00", "1.80", "operations"]
+        {
             assert!(html.contains(says), "{says}");
         }
         assert!(!html.contains("src=\"http") && !html.contains("too large"));
-        assert_eq!(std::fs::read_to_string(folder.path().join("speeds.csv")).unwrap().lines().count(), 7);
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("speeds.csv")).unwrap().lines().count(),
+            7
+        );
         std::fs::write(folder.path().join("gpu.json"), "{").unwrap();
         assert!(Results::read(folder.path()).unwrap_err().to_string().contains("just gpu"));
     }
@@ -525,10 +661,16 @@ mod tests {
             )
             .unwrap();
             assert!(page.matches("&lt;script&gt;").count() > 20, "{page}");
-            assert!(!page.contains("<script") && !page.contains('\u{1b}') && !page.contains("<math"), "{page}");
+            assert!(
+                !page.contains("<script") && !page.contains('\u{1b}') && !page.contains("<math"),
+                "{page}"
+            );
             for file in files(&foreign).unwrap().iter().filter(|file| file.name.ends_with(".csv")) {
                 let text = String::from_utf8(file.content.clone()).unwrap();
-                assert!(text.contains("'=") && !text.contains(",=") && !text.contains(",\"="), "{text}");
+                assert!(
+                    text.contains("'=") && !text.contains(",=") && !text.contains(",\"="),
+                    "{text}"
+                );
             }
         }
     }
@@ -540,7 +682,10 @@ mod tests {
         for k in 0..results.checks.len() {
             let mut poisoned = results.clone();
             poisoned.checks[k].error = f64::NAN;
-            assert!(poisoned.failures().len() == 1 && !evidence(&poisoned).iter().all(Evidence::holds), "{k}");
+            assert!(
+                poisoned.failures().len() == 1 && !evidence(&poisoned).iter().all(Evidence::holds),
+                "{k}"
+            );
         }
         results.checks[1].error = f64::NAN;
         results.stages[0].status = "failed".into();

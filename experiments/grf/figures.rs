@@ -1,10 +1,13 @@
-//! The chapter on a network trained on a Gaussian random field, made from the numbers of [`crate::grf::numbers`].
+//! The chapter on a network trained on a Gaussian random field, made from the numbers of
+//! [`crate::grf::numbers`].
 
 use crate::grf::numbers::{Numbers, compute};
 use ndarray::Array2;
 use tweedie::error::Result;
 use tweedie::math::{larger, smaller};
-use tweedie_report::chapter::{along, command, f, figure, p, percent, picture, plot, section, thousands};
+use tweedie_report::chapter::{
+    along, command, f, figure, p, percent, picture, plot, section, thousands,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -36,28 +39,62 @@ fn band(n: &Numbers, b: usize) -> String {
 
 fn pictures(n: &Numbers, title: &str, rows: Vec<(String, Vec<Picture>)>, tone: Tone) -> Drawing {
     let (h, w) = n.grid;
-    Drawing::Pictures(Pictures { title: title.into(), heading: String::new(), columns: vec![], rows, shape: (w, h), tone })
+    Drawing::Pictures(Pictures {
+        title: title.into(),
+        heading: String::new(),
+        columns: vec![],
+        rows,
+        shape: (w, h),
+        tone,
+    })
 }
 
 fn denoiser(n: &Numbers) -> Section {
     let j = &n.judged;
-    let sigma = || Axis::log("sigma", "noise level σ").over(j.sigmas[0], j.sigmas[j.sigmas.len() - 1]);
+    let sigma =
+        || Axis::log("sigma", "noise level σ").over(j.sigmas[0], j.sigmas[j.sigmas.len() - 1]);
     let of = |pick: &dyn Fn(usize) -> f64| (0..j.sigmas.len()).map(pick).collect::<Vec<f64>>();
     let (excess, error) = (of(&|i| j.excess[i][0]), of(&|i| j.excess[i][1]));
     let total = vec![
         Series::new("least risk, exact", along(&j.sigmas), along(&j.least), Mark::Line, MUTED),
         Series::new("excess of the network", along(&j.sigmas), along(&excess), Mark::Linked, BLUE),
-        Series::new("_excess, upper", along(&j.sigmas), excess.iter().zip(&error).map(|(e, s)| e + 2.0 * s), Mark::Dashed, BLUE),
-        Series::new("_excess, lower", along(&j.sigmas), excess.iter().zip(&error).map(|(e, s)| e - 2.0 * s), Mark::Dashed, BLUE),
+        Series::new(
+            "_excess, upper",
+            along(&j.sigmas),
+            excess.iter().zip(&error).map(|(e, s)| e + 2.0 * s),
+            Mark::Dashed,
+            BLUE,
+        ),
+        Series::new(
+            "_excess, lower",
+            along(&j.sigmas),
+            excess.iter().zip(&error).map(|(e, s)| e - 2.0 * s),
+            Mark::Dashed,
+            BLUE,
+        ),
     ];
     let bands = (0..n.bands.count())
         .map(|b| {
-            Series::new(band(n, b), along(&j.sigmas), j.by_band[b].iter().map(|v| v[0]), Mark::Linked, SERIES[b % SERIES.len()])
+            Series::new(
+                band(n, b),
+                along(&j.sigmas),
+                j.by_band[b].iter().map(|v| v[0]),
+                Mark::Linked,
+                SERIES[b % SERIES.len()],
+            )
         })
         .collect();
     let steps: Vec<f64> = n.learning.iter().map(|l| l.0 as f64 + 1.0).collect();
     let learning = (0..n.bands.count())
-        .map(|b| Series::new(band(n, b), along(&steps), n.learning.iter().map(|l| l.1[b]), Mark::Linked, SERIES[b % SERIES.len()]))
+        .map(|b| {
+            Series::new(
+                band(n, b),
+                along(&steps),
+                n.learning.iter().map(|l| l.1[b]),
+                Mark::Linked,
+                SERIES[b % SERIES.len()],
+            )
+        })
         .collect();
     // Every other level, each picture on its own scale.
     let pixels: Vec<Picture> = j
@@ -72,7 +109,11 @@ fn denoiser(n: &Numbers) -> Section {
     let columns = j.sigmas.iter().step_by(2).map(|s| plain(*s)).collect();
     let rows = j.sigmas.iter().enumerate().map(|(i, s)| {
         let mut row = vec![format!("σ = {}", plain(*s)), plain(j.least[i])];
-        row.push(format!("{:.4} ± {:.4} %", 100.0 * excess[i] / j.least[i], 100.0 * error[i] / j.least[i]));
+        row.push(format!(
+            "{:.4} ± {:.4} %",
+            100.0 * excess[i] / j.least[i],
+            100.0 * error[i] / j.least[i]
+        ));
         row.extend([0, n.bands.count() - 1].map(|b| percent(j.by_band[b][i][0])));
         row
     });
@@ -146,21 +187,33 @@ fn samples(n: &Numbers) -> Section {
     let s = &n.samples;
     let at = &n.bands.frequencies;
     let frequency = || Axis::log("frequency", "frequency, cycles a pixel");
-    let spectrum = |of: &[[f64; 2]]| s.truth.iter().zip(of).map(|(t, v)| t * v[0]).collect::<Vec<f64>>();
+    let spectrum =
+        |of: &[[f64; 2]]| s.truth.iter().zip(of).map(|(t, v)| t * v[0]).collect::<Vec<f64>>();
     let (by_network, by_exact) = (spectrum(&s.network), spectrum(&s.exact));
     let mut ratios = vec![
         Series::new("truth", [at[0], at[at.len() - 1]], [1.0, 1.0], Mark::Dashed, MUTED),
         Series::new("method, closed form", along(at), along(&s.method), Mark::Line, INK),
     ];
-    for (name, of, colour) in [("exact denoiser", &s.exact, VERMILION), ("network", &s.network, BLUE)] {
+    for (name, of, colour) in
+        [("exact denoiser", &s.exact, VERMILION), ("network", &s.network, BLUE)]
+    {
         ratios.push(Series::new(name, along(at), of.iter().map(|v| v[0]), Mark::Linked, colour));
         for sign in [-2.0, 2.0] {
             let edge = of.iter().map(|v| v[0] + sign * v[1]);
-            ratios.push(Series::new(format!("_{name}, {sign} standard errors"), along(at), edge, Mark::Dashed, colour));
+            ratios.push(Series::new(
+                format!("_{name}, {sign} standard errors"),
+                along(at),
+                edge,
+                Mark::Dashed,
+                colour,
+            ));
         }
     }
-    let off: Vec<f64> = s.network.iter().zip(&s.exact).map(|(n, e)| (n[0] / e[0] - 1.0).abs()).collect();
-    let tone = |x: &Array2<f64>| -> Vec<Picture> { x.rows().into_iter().map(|r| picture(r.iter().map(|v| v / 3.0), "")).collect() };
+    let off: Vec<f64> =
+        s.network.iter().zip(&s.exact).map(|(n, e)| (n[0] / e[0] - 1.0).abs()).collect();
+    let tone = |x: &Array2<f64>| -> Vec<Picture> {
+        x.rows().into_iter().map(|r| picture(r.iter().map(|v| v / 3.0), "")).collect()
+    };
     let rows = (0..n.bands.count()).map(|b| {
         let pair = |v: [f64; 2]| format!("{:.3} ± {:.3}", v[0], v[1]);
         vec![

@@ -1,4 +1,5 @@
-//! A U-Net trained on a Gaussian random field, whose law is known: every error of the network and of its samples, by noise level and frequency.
+//! A U-Net trained on a Gaussian random field, whose law is known: every error of the network and
+//! of its samples, by noise level and frequency.
 
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis};
@@ -81,7 +82,9 @@ impl Embedded for Settings {
             (s.train.data.random_field.is_some(), "train.data: a random_field"),
             (s.sampler_steps >= 1 && s.pictures >= 1, "sampler_steps, pictures: at least 1"),
             (
-                [s.quick, s.full].iter().all(|e| e.train_steps >= 1 && e.draws >= 8 && e.samples >= s.pictures.max(8)),
+                [s.quick, s.full]
+                    .iter()
+                    .all(|e| e.train_steps >= 1 && e.draws >= 8 && e.samples >= s.pictures.max(8)),
                 "quick, full: draws, samples >= 8",
             ),
         ]
@@ -92,8 +95,9 @@ impl Embedded for Settings {
     }
 }
 
-/// The real orthonormal basis `cas(2 pi (ky y / h + kx x / w)) / sqrt(h w)` with `cas = cos + sin`, in which every periodic field of an even
-/// spectrum has independent coordinates: each mixes a frequency with its opposite only, and their variances are equal.
+/// The real orthonormal basis `cas(2 pi (ky y / h + kx x / w)) / sqrt(h w)` with `cas = cos + sin`,
+/// in which every periodic field of an even spectrum has independent coordinates: each mixes a
+/// frequency with its opposite only, and their variances are equal.
 ///
 /// # Source
 /// Hartley 1942; Bracewell 1983, "Discrete Hartley transform".
@@ -101,7 +105,8 @@ fn hartley(h: usize, w: usize) -> Array2<f64> {
     Array2::from_shape_fn((h * w, h * w), |(i, k)| {
         // Whole turns taken off while the phase is an integer.
         let turn = |a: usize, n: usize| (a % n) as f64 / n as f64;
-        let (sin, cos) = (TAU * (turn((i / w) * (k / w), h) + turn((i % w) * (k % w), w))).sin_cos();
+        let (sin, cos) =
+            (TAU * (turn((i / w) * (k / w), h) + turn((i % w) * (k % w), w))).sin_cos();
         (cos + sin) / ((h * w) as f64).sqrt()
     })
 }
@@ -132,8 +137,16 @@ impl Bands {
             modes[(place as usize).min(bands - 1)].push(k);
         }
         modes.retain(|m| !m.is_empty());
-        let frequencies = modes.iter().map(|m| m.iter().map(|k| frequency(*k)).sum::<f64>() / m.len() as f64).collect();
-        Self { frequencies, modes, basis: hartley(h, w), variances: law.spectrum().iter().copied().collect() }
+        let frequencies = modes
+            .iter()
+            .map(|m| m.iter().map(|k| frequency(*k)).sum::<f64>() / m.len() as f64)
+            .collect();
+        Self {
+            frequencies,
+            modes,
+            basis: hartley(h, w),
+            variances: law.spectrum().iter().copied().collect(),
+        }
     }
 
     /// How many.
@@ -143,7 +156,8 @@ impl Bands {
 
     /// Mean over the band's modes of a function of their variance.
     fn mean(&self, band: usize, of: impl Fn(f64) -> f64) -> f64 {
-        self.modes[band].iter().map(|k| of(self.variances[*k])).sum::<f64>() / self.modes[band].len() as f64
+        self.modes[band].iter().map(|k| of(self.variances[*k])).sum::<f64>()
+            / self.modes[band].len() as f64
     }
 
     fn coordinates(&self, x: ArrayView2<f64>) -> Array2<f64> {
@@ -152,18 +166,28 @@ impl Bands {
         z
     }
 
-    /// Farthest from 0 in standard errors, over levels and bands: excess seen less that of a denoiser that scales mode `lambda` by `gain(lambda, sigma)`,
+    /// Farthest from 0 in standard errors, over levels and bands: excess seen less that of a
+    /// denoiser that scales mode `lambda` by `gain(lambda, sigma)`,
     /// `(gain - lambda / (lambda + sigma^2))^2 (lambda + sigma^2)`.
     ///
-    /// The standard error is that of Gaussian coordinates, a square's deviation being sqrt(2) of its mean: one measured on few draws is small where
-    /// the mean is, and the score then without bound.
-    fn score_of_a_gain(&self, judged: &Judged, draws: usize, gain: impl Fn(f64, f64) -> Result<f64>) -> Result<f64> {
+    /// The standard error is that of Gaussian coordinates, a square's deviation being sqrt(2) of
+    /// its mean: one measured on few draws is small where the mean is, and the score then without
+    /// bound.
+    fn score_of_a_gain(
+        &self,
+        judged: &Judged,
+        draws: usize,
+        gain: impl Fn(f64, f64) -> Result<f64>,
+    ) -> Result<f64> {
         let mut worst = 0.0f64;
         for (i, &sigma) in judged.sigmas.iter().enumerate() {
             let var = |l: f64| l + sigma * sigma;
-            let gains = self.variances.iter().map(|l| gain(*l, sigma)).collect::<Result<Vec<f64>>>()?;
+            let gains =
+                self.variances.iter().map(|l| gain(*l, sigma)).collect::<Result<Vec<f64>>>()?;
             for (modes, seen) in self.modes.iter().zip(&judged.by_band) {
-                let sum = |of: &dyn Fn(usize, f64) -> f64| modes.iter().map(|k| of(*k, self.variances[*k])).sum::<f64>();
+                let sum = |of: &dyn Fn(usize, f64) -> f64| {
+                    modes.iter().map(|k| of(*k, self.variances[*k])).sum::<f64>()
+                };
                 let of_mode = |k: usize, l: f64| (gains[k] - l / var(l)).powi(2) * var(l);
                 let (excess, least) = (sum(&of_mode), sum(&|_, l| l * sigma * sigma / var(l)));
                 let stderr = (2.0 * sum(&|k, l| of_mode(k, l).powi(2)) / draws as f64).sqrt();
@@ -176,7 +200,8 @@ impl Bands {
         Ok(worst)
     }
 
-    /// Mean square of the coordinates in each band, scaled by a function of each mode's variance: over the rows, with its standard error.
+    /// Mean square of the coordinates in each band, scaled by a function of each mode's variance:
+    /// over the rows, with its standard error.
     fn power(&self, x: ArrayView2<f64>, scale: impl Fn(f64) -> f64) -> Vec<[f64; 2]> {
         let z = self.coordinates(x);
         let scales: Vec<f64> = self.variances.iter().map(|l| scale(*l)).collect();
@@ -185,7 +210,10 @@ impl Bands {
             .map(|modes| {
                 let rows: Vec<f64> = z
                     .axis_iter(Axis(0))
-                    .map(|z| modes.iter().map(|k| z[*k] * z[*k] * scales[*k]).sum::<f64>() / modes.len() as f64)
+                    .map(|z| {
+                        modes.iter().map(|k| z[*k] * z[*k] * scales[*k]).sum::<f64>()
+                            / modes.len() as f64
+                    })
                     .collect();
                 mean_and_stderr(&rows)
             })
@@ -206,12 +234,13 @@ pub struct Judged {
     pub by_band: Vec<Vec<[f64; 2]>>,
     /// At each level: excess at each pixel over the least risk.
     pub by_pixel: Vec<Vec<f64>>,
-    /// Farthest from 0 over the levels, in standard errors: the exact denoiser's sampled risk less its closed form, and
-    /// `<network - exact, exact - x0>`.
+    /// Farthest from 0 over the levels, in standard errors: the exact denoiser's sampled risk less
+    /// its closed form, and `<network - exact, exact - x0>`.
     pub scores: [f64; 2],
 }
 
-/// The best linear filter that sees a square of pixels and no farther: what a network of that receptive field can do without bending.
+/// The best linear filter that sees a square of pixels and no farther: what a network of that
+/// receptive field can do without bending.
 struct Local<'a> {
     law: &'a RandomField,
     bands: &'a Bands,
@@ -220,22 +249,31 @@ struct Local<'a> {
 }
 
 impl Local<'_> {
-    /// Its gain on every mode: normal equations over the pixels of the square, with the covariances that the spectrum implies.
+    /// Its gain on every mode: normal equations over the pixels of the square, with the covariances
+    /// that the spectrum implies.
     fn gains(&self, sigma: f64) -> Array1<f64> {
         let (h, w) = self.law.grid();
         let wave = |k: usize, (dy, dx): (i64, i64)| {
-            (TAU * ((k / w) as f64 * dy as f64 / h as f64 + (k % w) as f64 * dx as f64 / w as f64)).cos()
+            (TAU * ((k / w) as f64 * dy as f64 / h as f64 + (k % w) as f64 * dx as f64 / w as f64))
+                .cos()
         };
-        let covariance =
-            |at: (i64, i64)| self.bands.variances.iter().enumerate().map(|(k, l)| l * wave(k, at)).sum::<f64>() / (h * w) as f64;
+        let covariance = |at: (i64, i64)| {
+            self.bands.variances.iter().enumerate().map(|(k, l)| l * wave(k, at)).sum::<f64>()
+                / (h * w) as f64
+        };
         let side = -self.reach..=self.reach;
-        let places: Vec<(i64, i64)> = side.clone().flat_map(|y| side.clone().map(move |x| (y, x))).collect();
-        let between = |i: usize, j: usize| covariance((places[i].0 - places[j].0, places[i].1 - places[j].1));
+        let places: Vec<(i64, i64)> =
+            side.clone().flat_map(|y| side.clone().map(move |x| (y, x))).collect();
+        let between =
+            |i: usize, j: usize| covariance((places[i].0 - places[j].0, places[i].1 - places[j].1));
         let n = places.len();
-        let state = DMatrix::from_fn(n, n, |i, j| between(i, j) + if i == j { sigma * sigma } else { 0.0 });
+        let state =
+            DMatrix::from_fn(n, n, |i, j| between(i, j) + if i == j { sigma * sigma } else { 0.0 });
         let cross = DVector::from_fn(n, |i, _| covariance(places[i]));
         let weights = state.lu().solve(&cross).expect("a covariance with noise is regular");
-        Array1::from_shape_fn(h * w, |k| places.iter().zip(&weights).map(|(at, c)| c * wave(k, *at)).sum())
+        Array1::from_shape_fn(h * w, |k| {
+            places.iter().zip(&weights).map(|(at, c)| c * wave(k, *at)).sum()
+        })
     }
 
     /// What it has above the least risk of a pixel, over that.
@@ -256,7 +294,8 @@ impl Denoiser for Local<'_> {
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
         let mean = Law::mean(self.law);
         // The basis is its own inverse.
-        let z = self.bands.coordinates((&(&x / at.alpha) - &mean).view()) * self.gains(at.sigma / at.alpha);
+        let z = self.bands.coordinates((&(&x / at.alpha) - &mean).view())
+            * self.gains(at.sigma / at.alpha);
         out.assign(&(self.bands.coordinates(z.view()) + &mean));
     }
 }
@@ -266,7 +305,8 @@ struct Exam {
     questions: Vec<Question>,
 }
 
-/// Fields at one noise level: clean, noised, and what the exact denoiser makes of them, each (draws, d).
+/// Fields at one noise level: clean, noised, and what the exact denoiser makes of them, each
+/// (draws, d).
 struct Question {
     at: PathPoint,
     x0: Array2<f64>,
@@ -308,9 +348,12 @@ impl Exam {
         for Question { at, x0, x, best } in &self.questions {
             let risk = |l: f64| l * at.sigma.powi(2) / (l + at.sigma.powi(2));
             let (error, rest) = (model.denoised(x.view(), at) - best, best - x0);
-            let least = bands.variances.iter().map(|l| risk(*l)).sum::<f64>() / bands.variances.len() as f64;
+            let least = bands.variances.iter().map(|l| risk(*l)).sum::<f64>()
+                / bands.variances.len() as f64;
             let (sampled, cross) = (inner(&rest, &rest), inner(&error, &rest));
-            for (worst, z) in out.scores.iter_mut().zip([(sampled[0] - least) / sampled[1], cross[0] / cross[1]]) {
+            for (worst, z) in
+                out.scores.iter_mut().zip([(sampled[0] - least) / sampled[1], cross[0] / cross[1]])
+            {
                 if z.is_nan() || z.abs() > worst.abs() {
                     *worst = z;
                 }
@@ -329,7 +372,8 @@ impl Exam {
     }
 }
 
-/// Samples of the network beside those of the exact denoiser, from the same starts and by the same method.
+/// Samples of the network beside those of the exact denoiser, from the same starts and by the same
+/// method.
 #[derive(Clone, Debug)]
 pub struct Samples {
     /// Variance of each band, exact.
@@ -338,11 +382,13 @@ pub struct Samples {
     pub network: Vec<[f64; 2]>,
     /// The same with the exact denoiser.
     pub exact: Vec<[f64; 2]>,
-    /// The same for infinitely many samples of the exact denoiser: what the method makes, in closed form.
+    /// The same for infinitely many samples of the exact denoiser: what the method makes, in closed
+    /// form.
     pub method: Vec<f64>,
     /// By band: mean square of the distance of the two from each other, over the variance.
     pub apart: Vec<f64>,
-    /// By band: mean square of samples by the best filter of 3 x 3 pixels, over the variance, with its standard error.
+    /// By band: mean square of samples by the best filter of 3 x 3 pixels, over the variance, with
+    /// its standard error.
     pub local: Vec<[f64; 2]>,
     /// First samples of the exact denoiser and of the network, each (pictures, d).
     pub pictures: [Array2<f64>; 2],
@@ -393,11 +439,13 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let bands = Bands::new(&law, settings.bands);
     let [lo, hi] = settings.judged_range;
     let sigmas = geometric(lo, hi, settings.judged_levels);
-    let on_the_way = Exam::new(&law, &geometric(lo, hi, 5), effort.draws.div_ceil(4).max(8), &noise.child(0));
+    let on_the_way =
+        Exam::new(&law, &geometric(lo, hi, 5), effort.draws.div_ceil(4).max(8), &noise.child(0));
     let steps = recipe.steps;
     let told = |step: u64, what: &str| (context.progress)(step as usize, steps as usize, what);
 
-    let on_the_way_steps = settings.on_the_way.iter().map(|share| ((share * steps as f64) as u64).max(1));
+    let on_the_way_steps =
+        settings.on_the_way.iter().map(|share| ((share * steps as f64) as u64).max(1));
     let stops: Vec<u64> = [0, steps].into_iter().chain(on_the_way_steps).collect();
     let (mut learning, mut untrained) = (Vec::new(), 0.0f64);
     let look = |step, trainer: &Trainer<f32>, weights: &[f32]| {
@@ -412,7 +460,13 @@ pub fn compute(context: &Context) -> Result<Numbers> {
         }
         Ok(())
     };
-    let (trainer, _) = watched(&recipe, &stops, context.training("grf").as_deref(), &|step| told(step, "training"), look)?;
+    let (trainer, _) = watched(
+        &recipe,
+        &stops,
+        context.training("grf").as_deref(),
+        &|step| told(step, "training"),
+        look,
+    )?;
     told(steps, "judging");
     let network = trainer.network(trainer.best_params(), 64)?;
     let exam = Exam::new(&law, &sigmas, effort.draws, &noise.child(1));
@@ -424,9 +478,17 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let relative = mean(&mut judged.excess.iter().zip(&judged.least).map(|(e, l)| e[0] / l));
     let local = Local { law: &law, bands: &bands, reach: REACH };
     let by_local = mean(&mut judged.sigmas.iter().map(|s| local.excess(*s)));
-    let by_method = farthest(samples.exact.iter().zip(&samples.method).map(|([got, stderr], want)| (got - want) / stderr));
+    let by_method = farthest(
+        samples
+            .exact
+            .iter()
+            .zip(&samples.method)
+            .map(|([got, stderr], want)| (got - want) / stderr),
+    );
     // In logarithms, so that a band of half the variance is as far off as one of twice.
-    let off = |of: &[[f64; 2]]| farthest(of.iter().zip(&samples.exact).map(|(n, e)| (n[0] / e[0]).ln())).abs();
+    let off = |of: &[[f64; 2]]| {
+        farthest(of.iter().zip(&samples.exact).map(|(n, e)| (n[0] / e[0]).ln())).abs()
+    };
     let many = "the worst of some dozens";
     let side = 2 * REACH + 1;
     let evidence = [
@@ -484,7 +546,8 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 /// Part of the seed's noise on which networks are judged: none that their training uses.
 const JUDGED: u64 = 1 << 32;
 
-/// Pixels on each side of the middle that the local filter sees: those of one convolution of the network.
+/// Pixels on each side of the middle that the local filter sees: those of one convolution of the
+/// network.
 const REACH: i64 = 1;
 
 impl Samples {
@@ -497,17 +560,22 @@ impl Samples {
         noise: &Noise,
     ) -> Result<Self> {
         let [s_min, s_max] = settings.sampler_range;
-        let grid =
-            Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, settings.sampler_steps) }.points(&Path::Edm { sigma_max: s_max })?;
+        let grid = Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, settings.sampler_steps) }
+            .points(&Path::Edm { sigma_max: s_max })?;
         // From the exact law of x_t, so that no start is to blame.
         let start = noise.normals(0, (count, law.dim()));
         let start = law.sample(count, noise) + start * s_max;
         let method = sampler(&settings.sampler, &Options::DEFAULT)?;
         let response = Response::of(&*method, &grid, bands.variances.iter().copied().collect())?;
-        let made: Vec<f64> =
-            response.errors(&Array1::zeros(bands.variances.len()), Start::Marginal).iter().map(|m| m.var / m.lambda).collect();
-        let run = |model: &dyn Denoiser| sample(&*method, model, &grid, start.clone(), &mut Silence);
-        let (ours, exact, local) = (run(network)?, run(law)?, run(&Local { law, bands, reach: REACH })?);
+        let made: Vec<f64> = response
+            .errors(&Array1::zeros(bands.variances.len()), Start::Marginal)
+            .iter()
+            .map(|m| m.var / m.lambda)
+            .collect();
+        let run =
+            |model: &dyn Denoiser| sample(&*method, model, &grid, start.clone(), &mut Silence);
+        let (ours, exact, local) =
+            (run(network)?, run(law)?, run(&Local { law, bands, reach: REACH })?);
         let centred = |x: &Array2<f64>| x - &Law::mean(law);
         let power = |x: &Array2<f64>| bands.power(x.view(), f64::recip);
         let first = |x: &Array2<f64>| x.slice(ndarray::s![..settings.pictures, ..]).to_owned();
@@ -516,7 +584,11 @@ impl Samples {
             network: power(&centred(&ours.x)),
             exact: power(&centred(&exact.x)),
             local: power(&centred(&local.x)),
-            method: bands.modes.iter().map(|modes| modes.iter().map(|k| made[*k]).sum::<f64>() / modes.len() as f64).collect(),
+            method: bands
+                .modes
+                .iter()
+                .map(|modes| modes.iter().map(|k| made[*k]).sum::<f64>() / modes.len() as f64)
+                .collect(),
             apart: power(&(&ours.x - &exact.x)).iter().map(|v| v[0]).collect(),
             pictures: [first(&exact.x), first(&ours.x)],
             nfe: ours.nfe,
@@ -549,23 +621,31 @@ mod tests {
             let inner = bands.coordinates(bands.basis.t());
             assert!((inner - Array2::<f64>::eye(h * w)).iter().all(|e| e.abs() <= 1e-14));
             let taken_apart = bands.basis.t().dot(&Law::cov(&law)).dot(&bands.basis);
-            let want = Array2::from_diag(&law.spectrum().iter().copied().collect::<ndarray::Array1<f64>>());
+            let want = Array2::from_diag(
+                &law.spectrum().iter().copied().collect::<ndarray::Array1<f64>>(),
+            );
             assert!((taken_apart - want).iter().all(|e| e.abs() <= 1e-13), "{h} x {w}");
             assert_eq!(bands.modes.iter().map(Vec::len).sum::<usize>(), h * w);
         }
     }
 
-    /// Its closed form is what it makes on fields, and a filter that sees the whole grid is the exact denoiser.
+    /// Its closed form is what it makes on fields, and a filter that sees the whole grid is the
+    /// exact denoiser.
     #[test]
     fn the_local_filter_is_the_best_of_its_size() {
         let law = RandomField::power_law(5, 5, 0.3, 2.0, 1.0, 1.0).unwrap();
         let bands = Bands::new(&law, 3);
         let [one, three, whole] = [0, 1, 2].map(|reach| Local { law: &law, bands: &bands, reach });
         let excess = [&one, &three, &whole].map(|f| f.excess(0.8));
-        assert!(excess[0] > excess[1] && excess[1] > 1e-4 && excess[2].abs() <= 1e-12, "{excess:?}");
+        assert!(
+            excess[0] > excess[1] && excess[1] > 1e-4 && excess[2].abs() <= 1e-12,
+            "{excess:?}"
+        );
         let exam = Exam::new(&law, &[0.8], 4000, &Noise::new(5));
         let judged = exam.judge(&three, &bands);
-        let gain = |l: f64, _: f64| Ok(three.gains(0.8)[bands.variances.iter().position(|v| *v == l).unwrap()]);
+        let gain = |l: f64, _: f64| {
+            Ok(three.gains(0.8)[bands.variances.iter().position(|v| *v == l).unwrap()])
+        };
         let z = bands.score_of_a_gain(&judged, 4000, gain).unwrap();
         let seen = judged.excess[0][0] / judged.least[0];
         assert!((seen / excess[1] - 1.0).abs() <= 0.1 && z.is_finite(), "{seen} {}", excess[1]);
@@ -579,16 +659,31 @@ mod tests {
             fn dim(&self) -> usize {
                 self.0.dim()
             }
-            fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ndarray::ArrayViewMut2<f64>) {
-                self.0.map_modes(x, at.alpha, 1.0, |l| 0.9 * wiener_gain(l, at.alpha, at.sigma), out);
+            fn denoise(
+                &self,
+                x: ArrayView2<f64>,
+                at: &PathPoint,
+                out: ndarray::ArrayViewMut2<f64>,
+            ) {
+                self.0.map_modes(
+                    x,
+                    at.alpha,
+                    1.0,
+                    |l| 0.9 * wiener_gain(l, at.alpha, at.sigma),
+                    out,
+                );
             }
         }
         let law = RandomField::power_law(6, 6, 0.0, 2.0, 1.0, 1.0).unwrap();
         let bands = Bands::new(&law, 3);
         let exam = Exam::new(&law, &[0.5, 2.0], 2000, &Noise::new(3));
         let judged = exam.judge(&Damped(law), &bands);
-        let damped = bands.score_of_a_gain(&judged, 2000, |l, sigma| Ok(0.9 * wiener_gain(l, 1.0, sigma))).unwrap();
-        let whole = bands.score_of_a_gain(&judged, 2000, |l, sigma| Ok(wiener_gain(l, 1.0, sigma))).unwrap();
+        let damped = bands
+            .score_of_a_gain(&judged, 2000, |l, sigma| Ok(0.9 * wiener_gain(l, 1.0, sigma)))
+            .unwrap();
+        let whole = bands
+            .score_of_a_gain(&judged, 2000, |l, sigma| Ok(wiener_gain(l, 1.0, sigma)))
+            .unwrap();
         assert!(damped.abs() <= 5.0 && whole.abs() >= 20.0, "{damped} {whole}");
         assert!(judged.scores.iter().all(|z| z.abs() <= 5.0));
     }

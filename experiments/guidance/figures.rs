@@ -5,7 +5,9 @@ use ndarray::Array2;
 use std::f64::consts::TAU;
 use tweedie::error::Result;
 use tweedie::math::{larger, smaller};
-use tweedie_report::chapter::{along, command, digits, f, figure, images, p, picture, plot, section};
+use tweedie_report::chapter::{
+    along, command, digits, f, figure, images, p, picture, plot, section,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -31,7 +33,11 @@ fn chapter(n: &Numbers, command: String) -> Chapter {
 
 /// Percent without decimals, or with one below ten.
 fn percent(share: f64) -> String {
-    if share < 0.0995 { format!("{:.1} %", 100.0 * share) } else { format!("{:.0} %", 100.0 * share) }
+    if share < 0.0995 {
+        format!("{:.1} %", 100.0 * share)
+    } else {
+        format!("{:.0} %", 100.0 * share)
+    }
 }
 
 /// A density as a picture, its largest value ink.
@@ -40,7 +46,12 @@ fn shade(values: &[f64], note: impl ToString) -> Picture {
     picture(values.iter().map(|v| 2.0 * v / largest - 1.0), note)
 }
 
-fn pictures(n: &Numbers, heading: &str, columns: Vec<String>, rows: Vec<(&str, Vec<Picture>)>) -> Drawing {
+fn pictures(
+    n: &Numbers,
+    heading: &str,
+    columns: Vec<String>,
+    rows: Vec<(&str, Vec<Picture>)>,
+) -> Drawing {
     let side = n.plane.maps[0].tilted.len().isqrt();
     let rows = rows.into_iter().map(|(label, row)| (label.to_owned(), row)).collect();
     Drawing::Pictures(Pictures {
@@ -56,7 +67,12 @@ fn pictures(n: &Numbers, heading: &str, columns: Vec<String>, rows: Vec<(&str, V
 fn rule(n: &Numbers) -> Section {
     let columns = n.plane.classifier.iter().map(|(sigma, ..)| plain(*sigma)).collect();
     let densities = n.plane.classifier.iter().map(|(_, density, _)| shade(density, "")).collect();
-    let classifiers = n.plane.classifier.iter().map(|(_, _, class)| picture(class.iter().map(|r| 2.0 * r - 1.0), "")).collect();
+    let classifiers = n
+        .plane
+        .classifier
+        .iter()
+        .map(|(_, _, class)| picture(class.iter().map(|r| 2.0 * r - 1.0), ""))
+        .collect();
     section(
         "rule",
         "One rule, two stories",
@@ -65,7 +81,9 @@ fn rule(n: &Numbers) -> Section {
                 "Classifier-free guidance takes two predictions, with the condition and without, and extrapolates from one through the other. Here $w = 0$ is the unconditional model and $w = 1$ the conditional one; \
                  in Ho and Salimans' paper these are $-1$ and $0$.",
             ),
-            f("\\hat x_0 = \\hat x_0(\\varnothing) + w\\,\\big(\\hat x_0(c) - \\hat x_0(\\varnothing)\\big)"),
+            f(
+                "\\hat x_0 = \\hat x_0(\\varnothing) + w\\,\\big(\\hat x_0(c) - \\hat x_0(\\varnothing)\\big)",
+            ),
             p(
                 "By Bayes' rule the difference is the gradient of a classifier that nobody had to train. So classifier guidance and classifier-free guidance are one and the same, term by term, as long as both \
                  predictions belong to the same joint law:",
@@ -83,7 +101,10 @@ fn rule(n: &Numbers) -> Section {
                     n,
                     "noise level σ",
                     columns,
-                    vec![("density of noisy states", densities), ("classifier p(c | x)", classifiers)],
+                    vec![
+                        ("density of noisy states", densities),
+                        ("classifier p(c | x)", classifiers),
+                    ],
                 )],
             ),
             p(
@@ -113,11 +134,17 @@ fn line(n: &Numbers) -> Section {
     let s = &n.settings.line;
     let two = |of: &Curve| of.at(2.0).map_or(f64::NAN, |v| v.1 * v.1);
     let row = |w: f64| {
-        let cell =
-            |c: &Curve, pick: fn((f64, f64)) -> f64| c.at(w).map(pick).filter(|v| v.is_finite()).map_or("none".into(), plain);
+        let cell = |c: &Curve, pick: fn((f64, f64)) -> f64| {
+            c.at(w).map(pick).filter(|v| v.is_finite()).map_or("none".into(), plain)
+        };
         let mut row = vec![plain(w)];
         for c in [narrow, wide] {
-            row.extend([cell(&c[0], |v| v.0), cell(&c[1], |v| v.0), cell(&c[0], |v| v.1), cell(&c[1], |v| v.1)]);
+            row.extend([
+                cell(&c[0], |v| v.0),
+                cell(&c[1], |v| v.0),
+                cell(&c[0], |v| v.1),
+                cell(&c[1], |v| v.1),
+            ]);
         }
         row
     };
@@ -151,9 +178,24 @@ fn line(n: &Numbers) -> Section {
                 "Four plots against the guidance scale. Narrow class: the produced deviation falls exponentially, the tilted one levels off; the produced mean rises far beyond the tilted one. Wide class: the produced mean and deviation grow steadily while the tilted ones diverge. Sampled points lie on the produced curves.",
                 vec![
                     three("Mean, narrow class", Axis::linear("mean", "mean"), narrow, |c| &c.means),
-                    three("Deviation, narrow class", Axis::linear("std", "deviation").over(0.0, 1.05), narrow, |c| &c.stds),
-                    three("Mean, wide class", Axis::linear("mean", "mean").over(0.0, 20.0), wide, |c| &c.means),
-                    three("Deviation, wide class", Axis::linear("std", "deviation").over(0.0, 8.0), wide, |c| &c.stds),
+                    three(
+                        "Deviation, narrow class",
+                        Axis::linear("std", "deviation").over(0.0, 1.05),
+                        narrow,
+                        |c| &c.stds,
+                    ),
+                    three(
+                        "Mean, wide class",
+                        Axis::linear("mean", "mean").over(0.0, 20.0),
+                        wide,
+                        |c| &c.means,
+                    ),
+                    three(
+                        "Deviation, wide class",
+                        Axis::linear("std", "deviation").over(0.0, 8.0),
+                        wide,
+                        |c| &c.stds,
+                    ),
                 ],
             ),
             p(format!(
@@ -170,9 +212,19 @@ fn line(n: &Numbers) -> Section {
                     plain(s.narrow),
                     plain(s.wide)
                 ),
-                head: ["$w$", "mean t", "mean p", "dev. t", "dev. p", "wide: mean t", "mean p", "dev. t", "dev. p"]
-                    .map(String::from)
-                    .to_vec(),
+                head: [
+                    "$w$",
+                    "mean t",
+                    "mean p",
+                    "dev. t",
+                    "dev. p",
+                    "wide: mean t",
+                    "mean p",
+                    "dev. t",
+                    "dev. p",
+                ]
+                .map(String::from)
+                .to_vec(),
                 rows: s.sampled.iter().map(|w| row(*w)).collect(),
             }),
             Block::Evidence(n.line.evidence.clone()),
@@ -192,27 +244,50 @@ fn trajectories(n: &Numbers, title: &str, paths: &[Array2<f64>], colour: Colour)
     for (means, label, colour) in [(s.class, "class", GREEN), (s.others, "others", MUTED)] {
         for (k, mean) in means.into_iter().enumerate() {
             let (x, y) = circle(mean, 1.5 * s.std);
-            series.push(Series::new(if k == 0 { label.into() } else { format!("_{label}") }, x, y, Mark::Line, colour));
+            series.push(Series::new(
+                if k == 0 { label.into() } else { format!("_{label}") },
+                x,
+                y,
+                Mark::Line,
+                colour,
+            ));
         }
     }
     for (k, path) in paths.iter().enumerate() {
         let label = if k == 0 { "path".into() } else { format!("_path {}", k + 1) };
-        series.push(Series::new(label, path.column(0).iter().copied(), path.column(1).iter().copied(), Mark::Line, colour));
+        series.push(Series::new(
+            label,
+            path.column(0).iter().copied(),
+            path.column(1).iter().copied(),
+            Mark::Line,
+            colour,
+        ));
     }
     let last = |j: usize| paths.iter().map(move |path| path[[path.nrows() - 1, j]]);
     series.push(Series::new("end", last(0), last(1), Mark::Points, colour));
     // Equal units on both axes of the frame.
     let half = s.half_width;
-    plot(title, Axis::linear("x", "x₁").over(-1.7 * half, 1.7 * half), Axis::linear("y", "x₂").over(-half, half), series)
+    plot(
+        title,
+        Axis::linear("x", "x₁").over(-1.7 * half, 1.7 * half),
+        Axis::linear("y", "x₂").over(-half, half),
+        series,
+    )
 }
 
 fn plane(n: &Numbers) -> Section {
     let maps = &n.plane.maps;
     let columns = maps.iter().map(|m| format!("w = {}", plain(m.scale))).collect();
     let note = |m: &Map| format!("apart {}", plain((m.total_variation() * 100.0).round() / 100.0));
-    let (last, two) = (&maps[maps.len() - 1], maps.iter().find(|m| m.scale == 2.0).unwrap_or(&maps[2]));
+    let (last, two) =
+        (&maps[maps.len() - 1], maps.iter().find(|m| m.scale == 2.0).unwrap_or(&maps[2]));
     let rows = maps.iter().map(|m| {
-        vec![plain(m.scale), plain((m.total_variation() * 1e3).round() / 1e3), percent(m.shares[0]), percent(m.shares[1])]
+        vec![
+            plain(m.scale),
+            plain((m.total_variation() * 1e3).round() / 1e3),
+            percent(m.shares[0]),
+            percent(m.shares[1]),
+        ]
     });
     section(
         "plane",
@@ -288,18 +363,24 @@ fn plane(n: &Numbers) -> Section {
 fn price(n: &Numbers) -> Section {
     let price = &n.plane.price;
     let two = |title: &str, axis: Axis, values: &[Vec<f64>; 2]| {
-        let series =
-            |label: &str, k: usize, mark, colour| Series::new(label, along(&price.scales), along(&values[k]), mark, colour);
+        let series = |label: &str, k: usize, mark, colour| {
+            Series::new(label, along(&price.scales), along(&values[k]), mark, colour)
+        };
         plot(
             title,
             Axis::linear("w", "guidance scale w").over(0.0, n.settings.plane.largest),
             axis,
-            vec![series("tilted law", 0, Mark::Dashed, BLUE), series("produced law", 1, Mark::Line, VERMILION)],
+            vec![
+                series("tilted law", 0, Mark::Dashed, BLUE),
+                series("produced law", 1, Mark::Line, VERMILION),
+            ],
         )
     };
     let last = price.scales.len() - 1;
     let one = price.scales.iter().position(|w| *w == 1.0).unwrap_or(0);
-    let best = (0..=last).max_by(|a, b| price.likelihood[1][*a].total_cmp(&price.likelihood[1][*b])).unwrap_or(0);
+    let best = (0..=last)
+        .max_by(|a, b| price.likelihood[1][*a].total_cmp(&price.likelihood[1][*b]))
+        .unwrap_or(0);
     section(
         "price",
         "Alignment and diversity",
@@ -307,15 +388,25 @@ fn price(n: &Numbers) -> Section {
             p(
                 "A higher scale gives better alignment with the condition and less diversity: so every lecture says. With exact laws both can be measured: alignment by the doubt that the exact classifier has about the samples, diversity by their spread and by the share of the near mode. And a third thing with them, how likely the samples are among the data, by $\\mathbb E\\,\\ln p(x)$.",
             ),
-            f("\\text{doubt} = -\\mathbb E\\,\\ln p(c\\mid x), \\qquad \\text{spread} = \\sqrt{\\mathbb E\\,|x - \\mathbb E x|^2}"),
+            f(
+                "\\text{doubt} = -\\mathbb E\\,\\ln p(c\\mid x), \\qquad \\text{spread} = \\sqrt{\\mathbb E\\,|x - \\mathbb E x|^2}",
+            ),
             figure(
                 "price",
                 "The mixture of the last section: what the scale buys and what it costs, under the law that guidance is said to sample and under the one that it does.",
                 "Four plots against the guidance scale. Doubt falls slowly for the tilted law and exponentially for the produced one. From scale 1 on spread and near mode stay level for the tilted law and fall steeply for the produced one. The likelihood of the produced samples rises up to a small scale and then falls far below.",
                 vec![
-                    two("Doubt", Axis::log("doubt", "−E ln p(c | x), nats").over(1e-6, 10.0), &price.doubt),
+                    two(
+                        "Doubt",
+                        Axis::log("doubt", "−E ln p(c | x), nats").over(1e-6, 10.0),
+                        &price.doubt,
+                    ),
                     two("Spread", Axis::linear("spread", "root mean square"), &price.spread),
-                    two("Near mode", Axis::linear("near", "share of the law").over(0.0, 0.6), &price.near),
+                    two(
+                        "Near mode",
+                        Axis::linear("near", "share of the law").over(0.0, 0.6),
+                        &price.near,
+                    ),
                     two("Likelihood", Axis::linear("log_p", "E ln p(x), nats"), &price.likelihood),
                 ],
             ),
@@ -339,21 +430,36 @@ fn listening(n: &Numbers) -> Section {
     let d = &n.digits;
     let s = &n.settings.digits;
     let scales = || Axis::linear("w", "guidance scale w").over(0.0, s.scales[s.scales.len() - 1]);
-    let column = |of: fn(&crate::guidance::numbers::Outcome) -> f64| d.outcomes.iter().map(of).collect::<Vec<_>>();
+    let column = |of: fn(&crate::guidance::numbers::Outcome) -> f64| {
+        d.outcomes.iter().map(of).collect::<Vec<_>>()
+    };
     let x = || along(&s.scales);
     let mut rows = vec![("the class itself, exact".into(), images(&d.exact))];
-    rows.extend(
-        d.outcomes
-            .iter()
-            .map(|o| (format!("w = {}: {} of all samples right", plain(o.scale), percent(o.right)), images(&o.pictures))),
-    );
+    rows.extend(d.outcomes.iter().map(|o| {
+        (
+            format!("w = {}: {} of all samples right", plain(o.scale), percent(o.right)),
+            images(&o.pictures),
+        )
+    }));
     let at = |w: f64| d.outcomes.iter().find(|o| o.scale == w);
     let (one, cut) = (at(1.0), at(s.cut_scale));
-    let nearest = d.outcomes.iter().filter(|o| o.scale >= 1.0).min_by(|a, b| a.distance.total_cmp(&b.distance));
+    let nearest = d
+        .outcomes
+        .iter()
+        .filter(|o| o.scale >= 1.0)
+        .min_by(|a, b| a.distance.total_cmp(&b.distance));
     let last = &d.outcomes[d.outcomes.len() - 1];
-    let share = |o: Option<&crate::guidance::numbers::Outcome>| o.map_or("?".into(), |o| percent(o.right));
-    let table =
-        d.outcomes.iter().map(|o| vec![plain(o.scale), percent(o.right), plain(o.distance), percent(o.beyond), plain(o.spread)]);
+    let share =
+        |o: Option<&crate::guidance::numbers::Outcome>| o.map_or("?".into(), |o| percent(o.right));
+    let table = d.outcomes.iter().map(|o| {
+        vec![
+            plain(o.scale),
+            percent(o.right),
+            plain(o.distance),
+            percent(o.beyond),
+            plain(o.spread),
+        ]
+    });
     section(
         "listening",
         "Why it is used all the same",
@@ -453,8 +559,20 @@ fn levels(n: &Numbers) -> Section {
                         axis(),
                         Axis::linear("change", "share of the whole change").over(0.0, 1.3),
                         vec![
-                            Series::new("none below", sigmas(), d.cuts.iter().map(|c| c.below), Mark::Linked, BLUE),
-                            Series::new("none above", sigmas(), d.cuts.iter().map(|c| c.above), Mark::Linked, ORANGE),
+                            Series::new(
+                                "none below",
+                                sigmas(),
+                                d.cuts.iter().map(|c| c.below),
+                                Mark::Linked,
+                                BLUE,
+                            ),
+                            Series::new(
+                                "none above",
+                                sigmas(),
+                                d.cuts.iter().map(|c| c.above),
+                                Mark::Linked,
+                                ORANGE,
+                            ),
                         ],
                     ),
                     plot(
@@ -462,8 +580,20 @@ fn levels(n: &Numbers) -> Section {
                         axis(),
                         Axis::linear("right", "share of samples").over(0.5, 1.02),
                         vec![
-                            Series::new("none below", sigmas(), d.cuts.iter().map(|c| c.right[0]), Mark::Linked, BLUE),
-                            Series::new("none above", sigmas(), d.cuts.iter().map(|c| c.right[1]), Mark::Linked, ORANGE),
+                            Series::new(
+                                "none below",
+                                sigmas(),
+                                d.cuts.iter().map(|c| c.right[0]),
+                                Mark::Linked,
+                                BLUE,
+                            ),
+                            Series::new(
+                                "none above",
+                                sigmas(),
+                                d.cuts.iter().map(|c| c.right[1]),
+                                Mark::Linked,
+                                ORANGE,
+                            ),
                         ],
                     ),
                 ],
@@ -489,6 +619,9 @@ mod tests {
 
     #[test]
     fn shares_are_short() {
-        assert_eq!([0.0051, 0.0994, 0.0996, 0.5, 1.0].map(percent), ["0.5 %", "9.9 %", "10 %", "50 %", "100 %"]);
+        assert_eq!(
+            [0.0051, 0.0994, 0.0996, 0.5, 1.0].map(percent),
+            ["0.5 %", "9.9 %", "10 %", "50 %", "100 %"]
+        );
     }
 }

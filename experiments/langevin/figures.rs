@@ -1,4 +1,5 @@
-//! The chapter on Langevin dynamics and the reverse processes, made from the numbers of [`crate::langevin::numbers`].
+//! The chapter on Langevin dynamics and the reverse processes, made from the numbers of
+//! [`crate::langevin::numbers`].
 
 use crate::langevin::numbers::family::Curve;
 use crate::langevin::numbers::plane::{CELLS, Field};
@@ -6,7 +7,8 @@ use crate::langevin::numbers::{Numbers, compute};
 use tweedie::error::Result;
 use tweedie::math::larger;
 use tweedie_report::chapter::{
-    along, command, digits, f, figure, images, p, percent, picture, plot, section, significant, thousands,
+    along, command, digits, f, figure, images, p, percent, picture, plot, section, significant,
+    thousands,
 };
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone, plain};
 use tweedie_report::experiment::Context;
@@ -52,7 +54,10 @@ fn arrows(field: &Field) -> Series {
         let tip = (x[0] + length * ux, x[1] + length * uy);
         let barb = |sign: f64| {
             let (sin, cos) = (sign * 2.6f64).sin_cos();
-            (tip.0 + 0.36 * length * (cos * ux - sin * uy), tip.1 + 0.36 * length * (sin * ux + cos * uy))
+            (
+                tip.0 + 0.36 * length * (cos * ux - sin * uy),
+                tip.1 + 0.36 * length * (sin * ux + cos * uy),
+            )
         };
         // What is not finite parts one arrow from the next.
         points.extend([(x[0], x[1]), tip, barb(1.0), tip, barb(-1.0), (f64::NAN, f64::NAN)]);
@@ -63,7 +68,13 @@ fn arrows(field: &Field) -> Series {
 fn uphill(n: &Numbers) -> Section {
     let plane = &n.plane;
     let panel = |field: &Field| {
-        let draws = Series::new("_draws", field.draws.column(0).to_vec(), field.draws.column(1).to_vec(), Mark::Points, SKY);
+        let draws = Series::new(
+            "_draws",
+            field.draws.column(0).to_vec(),
+            field.draws.column(1).to_vec(),
+            Mark::Points,
+            SKY,
+        );
         plot(
             &format!("σ = {}", plain(field.sigma)),
             Axis::linear("x", "first coordinate").over(-5.0, 5.0),
@@ -105,14 +116,28 @@ fn pace(n: &Numbers) -> Section {
     let stationary: Vec<Vec<Picture>> = d.stationary.iter().map(images).collect();
     let rows = stationary.into_iter().zip(&s.shares).map(|(r, share)| {
         let excess: f64 =
-            d.variances.iter().map(|v| v / (1.0 - share * least / (2.0 * v))).sum::<f64>() / d.variances.iter().sum::<f64>();
-        (format!("h / smallest variance = {}: variance too large by {}", plain(*share), percent(excess - 1.0)), r)
+            d.variances.iter().map(|v| v / (1.0 - share * least / (2.0 * v))).sum::<f64>()
+                / d.variances.iter().sum::<f64>();
+        (
+            format!(
+                "h / smallest variance = {}: variance too large by {}",
+                plain(*share),
+                percent(excess - 1.0)
+            ),
+            r,
+        )
     });
     let colours = [BLUE, GREEN, ORANGE, VERMILION];
     let looks: Vec<f64> = s.looks.iter().map(|n| *n as f64).collect();
     let mut way: Vec<Series> = Vec::new();
     for (f, colour) in d.followed.iter().zip(colours) {
-        way.push(Series::new(format!("component {}", f.component), along(&d.counts), along(&f.exact), Mark::Line, colour));
+        way.push(Series::new(
+            format!("component {}", f.component),
+            along(&d.counts),
+            along(&f.exact),
+            Mark::Line,
+            colour,
+        ));
         way.push(Series::new(
             format!("_component {}, sampled", f.component),
             along(&looks),
@@ -123,19 +148,39 @@ fn pace(n: &Numbers) -> Section {
     }
     let ratio: Vec<f64> = (1..=97).map(|k| 0.02 * f64::from(k)).collect();
     let bias = vec![
-        Series::new("closed form", along(&ratio), ratio.iter().map(|r| 1.0 / (1.0 - r / 2.0)), Mark::Line, INK),
-        Series::new("sampled chains", along(&d.measured.0), along(&d.measured.1), Mark::Points, BLUE),
+        Series::new(
+            "closed form",
+            along(&ratio),
+            ratio.iter().map(|r| 1.0 / (1.0 - r / 2.0)),
+            Mark::Line,
+            INK,
+        ),
+        Series::new(
+            "sampled chains",
+            along(&d.measured.0),
+            along(&d.measured.1),
+            Mark::Points,
+            BLUE,
+        ),
     ];
     let (shares, curves) = &d.budget;
-    let names = s.budgets.iter().map(|b| format!("{} steps", thousands(*b as usize))).chain(["for ever".into()]);
+    let names = s
+        .budgets
+        .iter()
+        .map(|b| format!("{} steps", thousands(*b as usize)))
+        .chain(["for ever".into()]);
     let budget = curves.iter().zip(names).zip([BLUE, GREEN, ORANGE, VERMILION, INK]);
     let budget = budget.map(|((w2, name), colour)| {
         let mark = if colour == INK { Mark::Dashed } else { Mark::Line };
         Series::new(name, along(shares), along(w2), mark, colour)
     });
     let ways = d.ways.iter().zip([VERMILION, ORANGE, GREEN, BLUE]);
-    let ways = ways.map(|(w, colour)| Series::new(w.name, along(&w.nfe), along(&w.w2), Mark::Linked, colour));
-    let table = d.best.iter().map(|(steps, share, w2)| vec![thousands(*steps as usize), plain(*share), percent(*w2)]);
+    let ways = ways
+        .map(|(w, colour)| Series::new(w.name, along(&w.nfe), along(&w.w2), Mark::Linked, colour));
+    let table = d
+        .best
+        .iter()
+        .map(|(steps, share, w2)| vec![thousands(*steps as usize), plain(*share), percent(*w2)]);
     let tenth = d.ways[0].nfe.iter().zip(&d.ways[0].w2).find(|v| *v.1 <= 0.05).map(|v| *v.0);
     let flow = d.ways[3].nfe.iter().zip(&d.ways[3].w2).find(|v| *v.1 <= 0.05).map(|v| *v.0);
     section(
@@ -219,7 +264,8 @@ fn pace(n: &Numbers) -> Section {
     )
 }
 
-/// Shares of particles or masses in the cells as a picture, on its own scale; roots, so that few are seen too.
+/// Shares of particles or masses in the cells as a picture, on its own scale; roots, so that few
+/// are seen too.
 fn density(shares: &[f64]) -> Picture {
     let most = shares.iter().copied().fold(f64::MIN_POSITIVE, larger);
     picture(shares.iter().map(|s| 2.0 * (s / most).sqrt() - 1.0), "")
@@ -227,28 +273,43 @@ fn density(shares: &[f64]) -> Picture {
 
 fn densities(heading: &str, columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>) -> Drawing {
     let shape = (CELLS, CELLS);
-    Drawing::Pictures(Pictures { title: String::new(), heading: heading.into(), columns, rows, shape, tone: Tone::Ink })
+    Drawing::Pictures(Pictures {
+        title: String::new(),
+        heading: heading.into(),
+        columns,
+        rows,
+        shape,
+        tone: Tone::Ink,
+    })
 }
 
 fn modes(n: &Numbers) -> Section {
     let (line, plane) = (&n.line, &n.plane);
     let w = n.settings.line.weight;
     let [pair, merged] = &line.pairs;
-    let names = [format!("{} right, {} left", plain(w), plain(1.0 - w)), format!("{} right, {} left", plain(1.0 - w), plain(w))];
+    let names = [
+        format!("{} right, {} left", plain(w), plain(1.0 - w)),
+        format!("{} right, {} left", plain(1.0 - w), plain(w)),
+    ];
     let both = |x: &[f64], of: &[Vec<f64>; 2]| -> Vec<Series> {
         let marks = [(Mark::Line, BLUE), (Mark::Dashed, VERMILION)];
         of.iter()
             .zip(&names)
             .zip(marks)
-            .map(|((y, name), (mark, colour))| Series::new(name, x.to_vec(), along(y), mark, colour))
+            .map(|((y, name), (mark, colour))| {
+                Series::new(name, x.to_vec(), along(y), mark, colour)
+            })
             .collect()
     };
     let score = || Axis::linear("score", "score");
-    let rows = plane
-        .runs
-        .iter()
-        .map(|r| (r.name.to_string(), r.pictures.iter().map(|v| density(v)).chain([density(&plane.truth)]).collect()));
-    let columns = n.settings.plane.looks.iter().map(|k| thousands(*k)).chain(["truth".into()]).collect();
+    let rows = plane.runs.iter().map(|r| {
+        (
+            r.name.to_string(),
+            r.pictures.iter().map(|v| density(v)).chain([density(&plane.truth)]).collect(),
+        )
+    });
+    let columns =
+        n.settings.plane.looks.iter().map(|k| thousands(*k)).chain(["truth".into()]).collect();
     let smallest = (0..n.settings.plane.weights.len())
         .min_by(|a, b| n.settings.plane.weights[*a].total_cmp(&n.settings.plane.weights[*b]))
         .unwrap_or(0);
@@ -257,7 +318,13 @@ fn modes(n: &Numbers) -> Section {
         .unwrap_or(0);
     let mut shares: Vec<Series> = Vec::new();
     for (r, colour) in plane.runs.iter().zip([VERMILION, ORANGE, GREEN]) {
-        shares.push(Series::new(r.name, along(&r.nfe), r.shares.iter().map(|s| s[largest]), Mark::Line, colour));
+        shares.push(Series::new(
+            r.name,
+            along(&r.nfe),
+            r.shares.iter().map(|s| s[largest]),
+            Mark::Line,
+            colour,
+        ));
         shares.push(Series::new(
             format!("_{}, smallest", r.name),
             along(&r.nfe),
@@ -269,7 +336,8 @@ fn modes(n: &Numbers) -> Section {
     let last = plane.runs[0].nfe[plane.runs[0].nfe.len() - 1];
     for k in [largest, smallest] {
         let weight = n.settings.plane.weights[k];
-        let name = if k == largest { "weight".to_string() } else { "_weight of the smallest".into() };
+        let name =
+            if k == largest { "weight".to_string() } else { "_weight of the smallest".into() };
         shares.push(Series::new(name, [0.0, last], [weight, weight], Mark::Dashed, INK));
     }
     let [steps, barrier] = &line.crossing;
@@ -325,7 +393,13 @@ fn modes(n: &Numbers) -> Section {
                         "(d) Where the weights are known",
                         Axis::log("sigma", "noise level σ"),
                         Axis::linear("rate", "nats for each unit of ln σ"),
-                        vec![Series::new("rate", along(&line.sigmas), along(&line.rate), Mark::Line, PURPLE)],
+                        vec![Series::new(
+                            "rate",
+                            along(&line.sigmas),
+                            along(&line.rate),
+                            Mark::Line,
+                            PURPLE,
+                        )],
                     )),
                 ],
             ),
@@ -363,11 +437,26 @@ fn modes(n: &Numbers) -> Section {
                 vec![
                     plot(
                         "Steps to cross",
-                        Axis::linear("separation", "distance from the middle / deviation of a mode"),
+                        Axis::linear(
+                            "separation",
+                            "distance from the middle / deviation of a mode",
+                        ),
                         Axis::log("steps", "steps"),
                         vec![
-                            Series::new("chain, exact", along(separations), along(steps), Mark::Linked, BLUE),
-                            Series::new("high barrier", along(separations), along(barrier), Mark::Dashed, MUTED),
+                            Series::new(
+                                "chain, exact",
+                                along(separations),
+                                along(steps),
+                                Mark::Linked,
+                                BLUE,
+                            ),
+                            Series::new(
+                                "high barrier",
+                                along(separations),
+                                along(barrier),
+                                Mark::Dashed,
+                                MUTED,
+                            ),
                         ],
                     ),
                     plot(
@@ -385,8 +474,14 @@ fn modes(n: &Numbers) -> Section {
 
 fn family(n: &Numbers) -> Section {
     let (line, plane) = (&n.line, &n.plane);
-    let mut rows = vec![("closed form".to_string(), plane.exact.iter().map(|v| density(v)).collect())];
-    rows.extend(plane.marginals.iter().map(|(g, v)| (format!("particles, g = {g}"), v.iter().map(|v| density(v)).collect())));
+    let mut rows =
+        vec![("closed form".to_string(), plane.exact.iter().map(|v| density(v)).collect())];
+    rows.extend(
+        plane
+            .marginals
+            .iter()
+            .map(|(g, v)| (format!("particles, g = {g}"), v.iter().map(|v| density(v)).collect())),
+    );
     let paths = line.paths.iter().map(|(g, x, _)| {
         let series = x.columns().into_iter().enumerate().map(|(k, c)| {
             let shown = c.iter().zip(&line.levels).map(|(x, s)| x / (1.0 + s * s).sqrt());
@@ -400,12 +495,17 @@ fn family(n: &Numbers) -> Section {
         });
         plot(
             &format!("g = {g}"),
-            Axis::log("sigma", "noise level σ").over(line.levels[0], line.levels[line.levels.len() - 1]),
+            Axis::log("sigma", "noise level σ")
+                .over(line.levels[0], line.levels[line.levels.len() - 1]),
             Axis::linear("x_scaled", "x / √(1 + σ²)").over(-2.6, 2.6),
             series.collect(),
         )
     });
-    let ends: Vec<String> = line.paths.iter().map(|(g, _, share)| format!("{} with $g = {g}$", percent(*share))).collect();
+    let ends: Vec<String> = line
+        .paths
+        .iter()
+        .map(|(g, _, share)| format!("{} with $g = {g}$", percent(*share)))
+        .collect();
     section(
         "family",
         "One density, many processes",
@@ -428,7 +528,11 @@ fn family(n: &Numbers) -> Section {
                 "marginals",
                 "The noised law in closed form, and particles moved by three of the reverse processes, each from the same start.",
                 "Four rows of six pictures of densities, from a round cloud on the left to three spots of different darkness on the right; the rows can't be told apart but for the particles' grain.",
-                vec![densities("noise level σ", plane.levels.iter().map(|s| short(*s)).collect(), rows)],
+                vec![densities(
+                    "noise level σ",
+                    plane.levels.iter().map(|s| short(*s)).collect(),
+                    rows,
+                )],
             ),
             p(format!(
                 "Seen as particles they have little in common. On the line, with the same starts and the same random numbers: without noise a start decides where it ends, and no two paths cross. With noise a start decides nothing; a particle may change its \
@@ -449,14 +553,18 @@ fn family(n: &Numbers) -> Section {
 }
 
 fn curves(of: &[Curve], colours: &[Colour]) -> Vec<Series> {
-    of.iter().zip(colours).map(|(c, colour)| Series::new(&c.name, along(&c.x), along(&c.w2), Mark::Linked, *colour)).collect()
+    of.iter()
+        .zip(colours)
+        .map(|(c, colour)| Series::new(&c.name, along(&c.x), along(&c.w2), Mark::Linked, *colour))
+        .collect()
 }
 
 fn errors(n: &Numbers) -> Section {
     let (family, s) = (&n.family, &n.settings.family);
     let colours = [BLUE, GREEN, ORANGE, VERMILION, INK, PURPLE];
-    let lines =
-        |of: &[Curve]| -> Vec<Series> { curves(of, &colours).into_iter().map(|s| Series { mark: Mark::Line, ..s }).collect() };
+    let lines = |of: &[Curve]| -> Vec<Series> {
+        curves(of, &colours).into_iter().map(|s| Series { mark: Mark::Line, ..s }).collect()
+    };
     let nfe = || Axis::log("nfe", "evaluations");
     let w2 = || Axis::log("w2", "W₂ / deviation");
     let rows = family.best.iter().map(|(name, g, errors)| {
@@ -513,7 +621,8 @@ fn errors(n: &Numbers) -> Section {
     )
 }
 
-/// From how many evaluations on the corrector of the original paper's strength beats its predictor alone, in words.
+/// From how many evaluations on the corrector of the original paper's strength beats its predictor
+/// alone, in words.
 fn verdict(n: &Numbers) -> String {
     let (family, s) = (&n.family, &n.settings.family);
     let from = |of: &[Curve]| {

@@ -2,7 +2,9 @@
 
 use crate::latent::numbers::{Counted, Numbers, Split, compute};
 use tweedie::error::Result;
-use tweedie_report::chapter::{along, command, digits, f, figure, images, p, percent, picture, plot, section, thousands};
+use tweedie_report::chapter::{
+    along, command, digits, f, figure, images, p, percent, picture, plot, section, thousands,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -40,11 +42,19 @@ fn bound(n: &Numbers) -> Section {
         vec![
             Series::new("bound + gap", along(&factor), along(&sum), Mark::Line, INK),
             Series::new("bound (ELBO)", along(&factor), along(&elbo), Mark::Line, BLUE),
-            Series::new("log p, directly", along(&factor), factor.iter().map(|_| b.evidence_nats), Mark::Dashed, ORANGE),
+            Series::new(
+                "log p, directly",
+                along(&factor),
+                factor.iter().map(|_| b.evidence_nats),
+                Mark::Dashed,
+                ORANGE,
+            ),
         ]
     };
     let blind = b.gain[0];
-    let nats = || Axis::linear("nats", "nats a digit").over(b.evidence_nats - 60.0, b.evidence_nats + 10.0);
+    let nats = || {
+        Axis::linear("nats", "nats a digit").over(b.evidence_nats - 60.0, b.evidence_nats + 10.0)
+    };
     section(
         "bound",
         "A bound whose gap is known",
@@ -65,8 +75,18 @@ fn bound(n: &Numbers) -> Section {
                 "Mean over digits of the bound, and of bound plus gap, each by its own formula. Left: the right encoder with all deviations multiplied by a factor. Right: with its answer multiplied by a factor; at 0 it does not look at the digit.",
                 "Two plots: in each a flat line, on which the sum of bound and gap and the log-likelihood coincide, and a curve of the bound that touches it at factor 1 and falls away on both sides.",
                 vec![
-                    plot("Spread of the encoder", Axis::log("factor", "deviation / right deviation"), nats(), curves(&b.spread)),
-                    plot("Gain of the encoder", Axis::linear("factor", "gain / right gain"), nats(), curves(&b.gain)),
+                    plot(
+                        "Spread of the encoder",
+                        Axis::log("factor", "deviation / right deviation"),
+                        nats(),
+                        curves(&b.spread),
+                    ),
+                    plot(
+                        "Gain of the encoder",
+                        Axis::linear("factor", "gain / right gain"),
+                        nats(),
+                        curves(&b.gain),
+                    ),
                 ],
             ),
             p(format!(
@@ -92,18 +112,21 @@ fn code(n: &Numbers) -> Section {
     let colours = [VERMILION, BLUE, GREEN, PURPLE];
     let bars = c.drawn.iter().zip(colours).map(|((var, bits, _), colour)| {
         let index = (1..=c.variances.len()).map(|k| k as f64);
-        let padded: Vec<f64> = bits.iter().copied().chain(std::iter::repeat(0.0)).take(c.variances.len()).collect();
+        let padded: Vec<f64> =
+            bits.iter().copied().chain(std::iter::repeat(0.0)).take(c.variances.len()).collect();
         Series::new(format!("s² = {}", plain(*var)), index, padded, Mark::Linked, colour)
     });
     let mut rows = vec![("digits".to_string(), images(&n.floor.digits[0]))];
     rows.extend(c.drawn.iter().map(|(var, bits, x)| {
         let spent: f64 = bits.iter().sum();
-        (format!("s² = {}: {} latents, {:.0} bits a digit", plain(*var), bits.len(), spent), images(x))
+        (
+            format!("s² = {}: {} latents, {:.0} bits a digit", plain(*var), bits.len(), spent),
+            images(x),
+        )
     }));
-    let table = c
-        .given_noise
-        .iter()
-        .map(|(var, kept, lost, bits)| vec![plain(*var), kept.to_string(), tenths(*lost), format!("{bits:.1}")]);
+    let table = c.given_noise.iter().map(|(var, kept, lost, bits)| {
+        vec![plain(*var), kept.to_string(), tenths(*lost), format!("{bits:.1}")]
+    });
     section(
         "code",
         "What a VAE keeps: posterior collapse is arithmetic",
@@ -161,16 +184,29 @@ fn code(n: &Numbers) -> Section {
 
 fn floor(n: &Numbers) -> Section {
     let l = &n.floor;
-    let index = |of: &[f64]| (0..of.len()).map(|k| k as f64 / (of.len() - 1) as f64).collect::<Vec<f64>>();
-    let curve = |k: usize, name: &str, colour, mark| Series::new(name, along(&index(&l.lost[k])), along(&l.lost[k]), mark, colour);
+    let index =
+        |of: &[f64]| (0..of.len()).map(|k| k as f64 / (of.len() - 1) as f64).collect::<Vec<f64>>();
+    let curve = |k: usize, name: &str, colour, mark| {
+        Series::new(name, along(&index(&l.lost[k])), along(&l.lost[k]), mark, colour)
+    };
     let side = n.settings.picture_side;
-    let sizes = std::iter::once(n.settings.patch * n.settings.patch).chain(n.settings.patch_sizes.iter().copied());
+    let sizes = std::iter::once(n.settings.patch * n.settings.patch)
+        .chain(n.settings.patch_sizes.iter().copied());
     let whole = n.settings.patch * n.settings.patch;
-    let photograph: Vec<Picture> =
-        l.photograph.iter().map(|(pixels, error)| picture(pixels.iter().copied(), plain((error * 1e4).round() / 1e4))).collect();
+    let photograph: Vec<Picture> = l
+        .photograph
+        .iter()
+        .map(|(pixels, error)| picture(pixels.iter().copied(), plain((error * 1e4).round() / 1e4)))
+        .collect();
     let sizes = sizes.map(|k| if k == whole { "all".into() } else { k.to_string() }).collect();
     let mut rows = vec![("digits".to_string(), images(&l.digits[0]))];
-    rows.extend(n.settings.digit_sizes.iter().zip(&l.digits[1..]).map(|(k, x)| (format!("{k} of 64 numbers"), images(x))));
+    rows.extend(
+        n.settings
+            .digit_sizes
+            .iter()
+            .zip(&l.digits[1..])
+            .map(|(k, x)| (format!("{k} of 64 numbers"), images(x))),
+    );
     section(
         "floor",
         "What no diffusion brings back",
@@ -200,7 +236,10 @@ fn floor(n: &Numbers) -> Section {
                         "Variance lost",
                         Axis::linear("share_kept", "share of the numbers kept").over(0.0, 1.0),
                         Axis::log("share_lost", "share of the variance lost").over(1e-4, 1.0),
-                        vec![curve(0, "digits", BLUE, Mark::Line), curve(1, "patches of photographs", VERMILION, Mark::Dashed)],
+                        vec![
+                            curve(0, "digits", BLUE, Mark::Line),
+                            curve(1, "patches of photographs", VERMILION, Mark::Dashed),
+                        ],
                     ),
                 ],
             ),
@@ -211,22 +250,50 @@ fn floor(n: &Numbers) -> Section {
 
 fn split_plot(title: &str, s: &Split) -> Drawing {
     let sizes: Vec<f64> = (1..=s.compression.len()).map(|k| k as f64).collect();
-    let mut series = vec![Series::new("compression alone", along(&sizes), s.compression.iter().map(|v| v.sqrt()), Mark::Line, INK)];
+    let mut series = vec![Series::new(
+        "compression alone",
+        along(&sizes),
+        s.compression.iter().map(|v| v.sqrt()),
+        Mark::Line,
+        INK,
+    )];
     series.extend(s.sampler.iter().enumerate().zip(SERIES).map(|((i, (steps, _)), colour)| {
-        Series::new(format!("{steps} steps"), along(&sizes), (1..=sizes.len()).map(move |k| s.w2(i, k)), Mark::Line, colour)
+        Series::new(
+            format!("{steps} steps"),
+            along(&sizes),
+            (1..=sizes.len()).map(move |k| s.w2(i, k)),
+            Mark::Line,
+            colour,
+        )
     }));
-    plot(title, Axis::log("k", "numbers in the latent"), Axis::log("w2_over_std", "W₂ / deviation").over(0.01, 1.0), series)
+    plot(
+        title,
+        Axis::log("k", "numbers in the latent"),
+        Axis::log("w2_over_std", "W₂ / deviation").over(0.01, 1.0),
+        series,
+    )
 }
 
 fn budget_plot(title: &str, s: &Split) -> Drawing {
     let mut series = Vec::new();
     for (b, colour) in s.budgets.iter().zip([VERMILION, BLUE, GREEN]) {
         let (k, w2): (Vec<f64>, Vec<f64>) = b.rows.iter().map(|r| (r.0 as f64, r.2)).unzip();
-        series.push(Series::new(format!("{} steps in pixels", b.steps_in_pixels), along(&k), along(&w2), Mark::Line, colour));
+        series.push(Series::new(
+            format!("{} steps in pixels", b.steps_in_pixels),
+            along(&k),
+            along(&w2),
+            Mark::Line,
+            colour,
+        ));
         let best = b.best();
         series.push(Series::new("_best", [best.0 as f64], [best.2], Mark::Points, colour));
     }
-    plot(title, Axis::log("k", "numbers in the latent"), Axis::log("w2_over_std", "W₂ / deviation"), series)
+    plot(
+        title,
+        Axis::log("k", "numbers in the latent"),
+        Axis::log("w2_over_std", "W₂ / deviation"),
+        series,
+    )
 }
 
 fn diffusion(n: &Numbers) -> Section {
@@ -236,7 +303,11 @@ fn diffusion(n: &Numbers) -> Section {
         let label = if *k == n.settings.followed_sizes[n.settings.followed_sizes.len() - 1] {
             format!("{k} numbers, all that vary")
         } else {
-            format!("{k} numbers: {} of {} draws end at the same digit as with all", (same * d.draws as f64).round(), d.draws)
+            format!(
+                "{k} numbers: {} of {} draws end at the same digit as with all",
+                (same * d.draws as f64).round(),
+                d.draws
+            )
         };
         (label, images(x))
     });
@@ -318,8 +389,9 @@ fn counts(n: &Numbers) -> Section {
     let ratio = |a: usize, b: usize| if b == 0 { "–".into() } else { plain(a as f64 / b as f64) };
     let giga = |v: usize| format!("{:.2}", v as f64 / 1e9);
     let rows = c.networks.iter().flat_map(|(name, a, b)| {
-        let part =
-            |what: &str, of: fn(&Counted) -> usize| vec![format!("{name}: {what}"), giga(of(a)), giga(of(b)), ratio(of(a), of(b))];
+        let part = |what: &str, of: fn(&Counted) -> usize| {
+            vec![format!("{name}: {what}"), giga(of(a)), giga(of(b)), ratio(of(a), of(b))]
+        };
         let mut rows = vec![part("convolutions", |c| c.convolutions)];
         if a.attention > 0 {
             rows.push(part("attention", |c| c.attention));
@@ -328,14 +400,18 @@ fn counts(n: &Numbers) -> Section {
         rows
     });
     let sides: Vec<f64> = c.by_side.iter().map(|s| s.side as f64).collect();
-    let of = |pick: fn(&Counted) -> usize| c.by_side.iter().map(|s| pick(s) as f64).collect::<Vec<f64>>();
+    let of = |pick: fn(&Counted) -> usize| {
+        c.by_side.iter().map(|s| pick(s) as f64).collect::<Vec<f64>>()
+    };
     let curves = [
         ("convolutions", of(|c| c.convolutions), BLUE),
         ("attention", of(|c| c.attention), VERMILION),
         ("norms, activations", of(|c| c.pointwise), GREEN),
         ("time embedding", of(|c| c.fixed), PURPLE),
     ];
-    let curves = curves.into_iter().map(|(name, counts, colour)| Series::new(name, along(&sides), counts, Mark::Linked, colour));
+    let curves = curves.into_iter().map(|(name, counts, colour)| {
+        Series::new(name, along(&sides), counts, Mark::Linked, colour)
+    });
     let per_step = pixels.operations() as f64 / latent.operations() as f64;
     let mut saved: Vec<Series> = c
         .saved
@@ -343,7 +419,13 @@ fn counts(n: &Numbers) -> Section {
         .zip([BLUE, VERMILION, GREEN])
         .map(|((share, rows), colour)| {
             let (x, y): (Vec<f64>, Vec<f64>) = rows.iter().copied().unzip();
-            Series::new(format!("decoder = {} steps in pixels", plain(*share)), x, y, Mark::Linked, colour)
+            Series::new(
+                format!("decoder = {} steps in pixels", plain(*share)),
+                x,
+                y,
+                Mark::Linked,
+                colour,
+            )
         })
         .collect();
     saved.push(Series::new("a step alone", [1.0, 1000.0], [per_step; 2], Mark::Dashed, MUTED));

@@ -1,9 +1,12 @@
-//! The chapter on patches of photographs, made from the numbers of [`crate::natural_patches::numbers`].
+//! The chapter on patches of photographs, made from the numbers of
+//! [`crate::natural_patches::numbers`].
 
 use crate::natural_patches::numbers::{Numbers, compute};
 use tweedie::error::Result;
 use tweedie::math::{larger, smaller};
-use tweedie_report::chapter::{along, command, f, figure, images, p, percent, picture, plot, section, states, thousands};
+use tweedie_report::chapter::{
+    along, command, f, figure, images, p, percent, picture, plot, section, states, thousands,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -37,7 +40,14 @@ fn pictures(
     rows: Vec<(String, Vec<Picture>)>,
     tone: Tone,
 ) -> Drawing {
-    Drawing::Pictures(Pictures { title: title.into(), heading: heading.into(), columns, rows, shape: (side, side), tone })
+    Drawing::Pictures(Pictures {
+        title: title.into(),
+        heading: heading.into(),
+        columns,
+        rows,
+        shape: (side, side),
+        tone,
+    })
 }
 
 /// First k at which a running share reaches a level.
@@ -54,7 +64,9 @@ fn spectrum(n: &Numbers) -> Section {
         let (_, h, w) = photo.pixels.dim();
         let side = h.min(w);
         let (top, left, across) = ((h - side) / 2, (w - side) / 2, THUMBNAIL);
-        let at = |i: usize| photo.pixels[[0, top + i / across * side / across, left + i % across * side / across]];
+        let at = |i: usize| {
+            photo.pixels[[0, top + i / across * side / across, left + i % across * side / across]]
+        };
         picture((0..across * across).map(at), photo.name)
     });
     let curves = s.photographs.iter().zip(SERIES).map(|((name, f, power, slope), colour)| {
@@ -62,11 +74,23 @@ fn spectrum(n: &Numbers) -> Section {
     });
     let reference = [0.012, 0.4];
     let mut series: Vec<Series> = curves.collect();
-    series.push(Series::new("1/f²", reference, reference.map(|f| 6.0 * s.scale / (f * f)), Mark::Dashed, MUTED));
+    series.push(Series::new(
+        "1/f²",
+        reference,
+        reference.map(|f| 6.0 * s.scale / (f * f)),
+        Mark::Dashed,
+        MUTED,
+    ));
     let slopes = s.photographs.iter().map(|p| p.3);
-    let (least, most) = slopes.fold((f64::INFINITY, 0.0f64), |(l, m), v| (smaller(l, v), larger(m, v)));
+    let (least, most) =
+        slopes.fold((f64::INFINITY, 0.0f64), |(l, m), v| (smaller(l, v), larger(m, v)));
     let index = || (1..=c.variances.len()).map(|k| k as f64);
-    let components = c.leading.rows().into_iter().zip(&c.variances).map(|(u, l)| picture(u.iter().copied(), plain(*l)));
+    let components = c
+        .leading
+        .rows()
+        .into_iter()
+        .zip(&c.variances)
+        .map(|(u, l)| picture(u.iter().copied(), plain(*l)));
     let grey: Vec<Picture> = components.collect();
     let colour: Vec<Picture> = c
         .colour
@@ -94,7 +118,14 @@ fn spectrum(n: &Numbers) -> Section {
                 "photographs",
                 "The five photographs (their middle squares, coarsened).",
                 "Five small grey pictures: a portrait of an astronaut, a man with a camera, a cat, a cup of coffee, a rocket at its launch.",
-                vec![pictures("", THUMBNAIL, "", vec![], vec![(String::new(), thumbnails.collect())], Tone::Light)],
+                vec![pictures(
+                    "",
+                    THUMBNAIL,
+                    "",
+                    vec![],
+                    vec![(String::new(), thumbnails.collect())],
+                    Tone::Light,
+                )],
             ),
             f("\\mathbb E\\,|c_f|^2 \\approx \\frac{a}{|f|^{\\gamma}}, \\qquad \\gamma \\approx 2"),
             p(format!(
@@ -119,8 +150,20 @@ fn spectrum(n: &Numbers) -> Section {
                         Axis::log("k", "first k of 256"),
                         Axis::linear("share", "share of the variance"),
                         vec![
-                            Series::new("principal components", index(), along(&c.shares[0]), Mark::Line, BLUE),
-                            Series::new("cosines", index(), along(&c.shares[1]), Mark::Dashed, VERMILION),
+                            Series::new(
+                                "principal components",
+                                index(),
+                                along(&c.shares[0]),
+                                Mark::Line,
+                                BLUE,
+                            ),
+                            Series::new(
+                                "cosines",
+                                index(),
+                                along(&c.shares[1]),
+                                Mark::Dashed,
+                                VERMILION,
+                            ),
                         ],
                     ),
                 ],
@@ -139,7 +182,14 @@ fn spectrum(n: &Numbers) -> Section {
                 "Above, two rows of eight pictures in red and blue: a constant, a horizontal and a vertical ramp, and then waves of more and more stripes and checks. Below, two rows of eight in colour: plain orange, plain blue, grey ramps and waves, a plain green, and ramps from orange to blue.",
                 vec![
                     pictures("Grey", n.settings.patch, "", vec![], rows(&grey), Tone::Diverging),
-                    pictures("Colour", n.settings.colour_patch, "", vec![], rows(&colour), Tone::Light),
+                    pictures(
+                        "Colour",
+                        n.settings.colour_patch,
+                        "",
+                        vec![],
+                        rows(&colour),
+                        Tone::Light,
+                    ),
                 ],
             ),
             p(format!(
@@ -163,21 +213,31 @@ fn spectrum(n: &Numbers) -> Section {
 fn denoising(n: &Numbers) -> Section {
     let d = &n.denoising;
     let side = n.settings.picture_side;
-    let sigma = || Axis::log("sigma", "noise level σ").over(d.sigmas[0], d.sigmas[d.sigmas.len() - 1]);
+    let sigma =
+        || Axis::log("sigma", "noise level σ").over(d.sigmas[0], d.sigmas[d.sigmas.len() - 1]);
     let row = |which: usize| -> Vec<Picture> {
-        d.pictures.iter().map(|of| picture(of[which].0.iter().copied(), plain(of[which].1))).collect()
+        d.pictures
+            .iter()
+            .map(|of| picture(of[which].0.iter().copied(), plain(of[which].1)))
+            .collect()
     };
     let risk = |rows: Vec<(&str, &[f64], Mark, tweedie_report::style::Colour)>| {
         rows.into_iter()
-            .map(|(label, of, mark, colour)| Series::new(label, along(&d.sigmas), along(of), mark, colour))
+            .map(|(label, of, mark, colour)| {
+                Series::new(label, along(&d.sigmas), along(of), mark, colour)
+            })
             .collect::<Vec<_>>()
     };
     let error = || Axis::log("mean_squared_error", "squared error a pixel").over(1e-4, 0.5);
     let wins = d.filter_wins();
     let (names, transfer) = &d.transfer;
     let table = names.iter().enumerate().map(|(i, name)| {
-        let cells =
-            transfer.row(i).iter().enumerate().map(|(j, v)| if i == j { "0".into() } else { percent(*v) }).collect::<Vec<_>>();
+        let cells = transfer
+            .row(i)
+            .iter()
+            .enumerate()
+            .map(|(j, v)| if i == j { "0".into() } else { percent(*v) })
+            .collect::<Vec<_>>();
         [vec![name.clone()], cells].concat()
     });
     let nearest = d.sigmas.iter().position(|s| *s >= n.settings.transfer_sigma).unwrap_or(0);
@@ -209,7 +269,11 @@ fn denoising(n: &Numbers) -> Section {
                     side,
                     "noise level σ",
                     n.settings.picture_sigmas.iter().map(|s| plain(*s)).collect(),
-                    vec![("noised".into(), row(0)), ("Wiener filter".into(), row(1)), ("empirical denoiser".into(), row(2))],
+                    vec![
+                        ("noised".into(), row(0)),
+                        ("Wiener filter".into(), row(1)),
+                        ("empirical denoiser".into(), row(2)),
+                    ],
                     Tone::Light,
                 )],
             ),
@@ -232,7 +296,12 @@ fn denoising(n: &Numbers) -> Section {
                         risk(vec![
                             ("Wiener filter", &d.wiener[0], Mark::Line, BLUE),
                             ("empirical", &d.empirical[0], Mark::Line, VERMILION),
-                            ("noise itself", &d.sigmas.iter().map(|s| s * s).collect::<Vec<_>>(), Mark::Dashed, MUTED),
+                            (
+                                "noise itself",
+                                &d.sigmas.iter().map(|s| s * s).collect::<Vec<_>>(),
+                                Mark::Dashed,
+                                MUTED,
+                            ),
                         ]),
                     ),
                     plot(
@@ -242,7 +311,12 @@ fn denoising(n: &Numbers) -> Section {
                         risk(vec![
                             ("Wiener, other photographs", &d.wiener[2], Mark::Line, BLUE),
                             ("empirical, same photographs", &d.empirical[1], Mark::Dashed, ORANGE),
-                            ("empirical, other photographs", &d.empirical[2], Mark::Line, VERMILION),
+                            (
+                                "empirical, other photographs",
+                                &d.empirical[2],
+                                Mark::Line,
+                                VERMILION,
+                            ),
                             ("Wiener, known patches", &d.wiener[0], Mark::Points, MUTED),
                         ]),
                     ),
@@ -271,7 +345,11 @@ fn denoising(n: &Numbers) -> Section {
                     "The filter of one photograph (row) on another (column) at $\\sigma = {}$: excess of its squared error over that of the column's own filter, exact.",
                     plain(n.settings.transfer_sigma)
                 ),
-                head: [vec!["filter of".to_string()], names.iter().map(|s| format!("on {s}")).collect()].concat(),
+                head: [
+                    vec!["filter of".to_string()],
+                    names.iter().map(|s| format!("on {s}")).collect(),
+                ]
+                .concat(),
                 rows: table.collect(),
             }),
             Block::Evidence(d.evidence.clone()),
@@ -330,7 +408,10 @@ fn emergence(n: &Numbers) -> Section {
                         n.settings.patch,
                         "",
                         vec![],
-                        vec![("Gaussian law".into(), images(&t.ends[0])), ("Empirical law".into(), images(&t.ends[1]))],
+                        vec![
+                            ("Gaussian law".into(), images(&t.ends[0])),
+                            ("Empirical law".into(), images(&t.ends[1])),
+                        ],
                         Tone::Light,
                     ),
                 ],
@@ -350,8 +431,20 @@ fn emergence(n: &Numbers) -> Section {
                     Axis::log("frequency", "frequency, cycles a pixel"),
                     Axis::log("emergence_sigma", "noise level σ* of half the size"),
                     vec![
-                        Series::new("measured, empirical law", along(&f_), along(&measured), Mark::Points, SKY),
-                        Series::new("√(3 λ), Gaussian law", along(&f_), along(&closed), Mark::Points, BLUE),
+                        Series::new(
+                            "measured, empirical law",
+                            along(&f_),
+                            along(&measured),
+                            Mark::Points,
+                            SKY,
+                        ),
+                        Series::new(
+                            "√(3 λ), Gaussian law",
+                            along(&f_),
+                            along(&closed),
+                            Mark::Points,
+                            BLUE,
+                        ),
                         Series::new(
                             "1/f",
                             [0.03, 0.4],
@@ -372,21 +465,39 @@ fn emergence(n: &Numbers) -> Section {
 
 fn teleportation(n: &Numbers) -> Section {
     let t = &n.trajectories;
-    let at = |pick: fn(&crate::natural_patches::numbers::Jump) -> f64| t.jumps.iter().map(pick).collect::<Vec<f64>>();
+    let at = |pick: fn(&crate::natural_patches::numbers::Jump) -> f64| {
+        t.jumps.iter().map(pick).collect::<Vec<f64>>()
+    };
     let jumps = at(|j| j.sigma);
-    let falling = |name: &str, label: &str| Axis::log(name, label).over(jumps[0] * 1.2, jumps[jumps.len() - 1] / 1.2);
+    let falling = |name: &str, label: &str| {
+        Axis::log(name, label).over(jumps[0] * 1.2, jumps[jumps.len() - 1] / 1.2)
+    };
     let last = t.sigmas.len() - 1;
     let explained = 1.0 - t.state_distance[last].powi(2);
-    let rows = t.jumps.iter().map(|j| vec![plain(j.sigma), percent(j.landing), j.calls.to_string(), percent(j.elsewhere)]);
+    let rows = t.jumps.iter().map(|j| {
+        vec![plain(j.sigma), percent(j.landing), j.calls.to_string(), percent(j.elsewhere)]
+    });
     let ends = [jumps[0] * 1.2, jumps[jumps.len() - 1] / 1.2];
     let fates = Plot::new(
         "After a jump",
         falling("jump_sigma", "level to which the run jumps"),
         Axis::linear("share", "share, relative error").over(0.0, 1.0),
         vec![
-            Series::new("ends at another patch", along(&jumps), at(|j| j.elsewhere), Mark::Linked, BLUE),
+            Series::new(
+                "ends at another patch",
+                along(&jumps),
+                at(|j| j.elsewhere),
+                Mark::Linked,
+                BLUE,
+            ),
             Series::new("whole run, no jump", ends, [t.whole.1; 2], Mark::Dashed, MUTED),
-            Series::new("error of the jump", along(&jumps), at(|j| j.landing), Mark::Linked, VERMILION),
+            Series::new(
+                "error of the jump",
+                along(&jumps),
+                at(|j| j.landing),
+                Mark::Linked,
+                VERMILION,
+            ),
         ],
     );
     let fatal = t.jumps.iter().find(|j| j.elsewhere >= 0.25);
@@ -408,8 +519,20 @@ fn teleportation(n: &Numbers) -> Section {
                         Axis::log("sigma", "noise level σ").over(t.sigmas[0], t.sigmas[last]),
                         Axis::linear("relative_distance", "relative distance"),
                         vec![
-                            Series::new("denoiser", along(&t.sigmas), along(&t.denoiser_distance), Mark::Line, VERMILION),
-                            Series::new("state", along(&t.sigmas), along(&t.state_distance), Mark::Dashed, BLUE),
+                            Series::new(
+                                "denoiser",
+                                along(&t.sigmas),
+                                along(&t.denoiser_distance),
+                                Mark::Line,
+                                VERMILION,
+                            ),
+                            Series::new(
+                                "state",
+                                along(&t.sigmas),
+                                along(&t.state_distance),
+                                Mark::Dashed,
+                                BLUE,
+                            ),
                         ],
                     ),
                     Drawing::Plot(fates),
@@ -448,7 +571,9 @@ fn teleportation(n: &Numbers) -> Section {
                     t.followed,
                     t.whole.0
                 ),
-                head: ["jump to", "error there", "calls left", "other ends"].map(String::from).to_vec(),
+                head: ["jump to", "error there", "calls left", "other ends"]
+                    .map(String::from)
+                    .to_vec(),
                 rows: rows.collect(),
             }),
             Block::Evidence(t.evidence.clone()),
@@ -461,7 +586,9 @@ fn fields(n: &Numbers) -> Section {
     let mut columns: Vec<String> = n.settings.field_sigmas.iter().map(|s| plain(*s)).collect();
     columns.push("σ → ∞".into());
     let rows = r.rows.iter().map(|([row, column], fields)| {
-        let pictures = fields.iter().map(|f| picture(f.iter().copied(), plain(f.iter().map(|v| v.abs()).fold(0.0, larger))));
+        let pictures = fields.iter().map(|f| {
+            picture(f.iter().copied(), plain(f.iter().map(|v| v.abs()).fold(0.0, larger)))
+        });
         (format!("pixel in row {}, column {}", row + 1, column + 1), pictures.collect())
     });
     section(
@@ -486,14 +613,34 @@ fn fields(n: &Numbers) -> Section {
                 ),
                 "Above, two rows of seven pictures of 19 by 19 pixels: at low noise one red pixel, then a small red spot with a faint blue rim, growing to fill the picture as the noise rises. Below, a curve that rises with noise from below one pixel to about seven, where the patch ends; between noise 1 and 3 it stays near a dashed straight line of slope one.",
                 vec![
-                    pictures("Fields", n.settings.field_patch, "noise level σ", columns, rows.collect(), Tone::Diverging),
+                    pictures(
+                        "Fields",
+                        n.settings.field_patch,
+                        "noise level σ",
+                        columns,
+                        rows.collect(),
+                        Tone::Diverging,
+                    ),
                     plot(
                         "Radius",
-                        Axis::log("sigma", "noise level σ").over(r.sigmas[0], r.sigmas[r.sigmas.len() - 1]),
+                        Axis::log("sigma", "noise level σ")
+                            .over(r.sigmas[0], r.sigmas[r.sigmas.len() - 1]),
                         Axis::log("radius", "radius of the field, pixels"),
                         vec![
-                            Series::new("filter of the patches", along(&r.sigmas), along(&r.radius), Mark::Line, PURPLE),
-                            Series::new("power law, unbounded", along(&r.sigmas), along(&r.power_law), Mark::Dashed, MUTED),
+                            Series::new(
+                                "filter of the patches",
+                                along(&r.sigmas),
+                                along(&r.radius),
+                                Mark::Line,
+                                PURPLE,
+                            ),
+                            Series::new(
+                                "power law, unbounded",
+                                along(&r.sigmas),
+                                along(&r.power_law),
+                                Mark::Dashed,
+                                MUTED,
+                            ),
                         ],
                     ),
                 ],

@@ -1,11 +1,14 @@
-//! The chapter on preconditioning, targets, weights and averages, made from the numbers of [`crate::preconditioning::numbers`].
+//! The chapter on preconditioning, targets, weights and averages, made from the numbers of
+//! [`crate::preconditioning::numbers`].
 
 use crate::preconditioning::numbers::{Numbers, compute};
 use ndarray::Array2;
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::error::Result;
 use tweedie::math::larger;
-use tweedie_report::chapter::{along, command, digits, f, figure, p, percent, picture, plot, section};
+use tweedie_report::chapter::{
+    along, command, digits, f, figure, p, percent, picture, plot, section,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -45,14 +48,32 @@ fn name(kind: Prediction) -> &'static str {
 }
 
 /// Rows of digits of 28 x 28 pixels at the levels of the settings.
-fn strips(n: &Numbers, heading: &str, columns: Vec<String>, rows: Vec<(String, &Array2<f64>)>, tone: Tone) -> Drawing {
-    let columns = if columns.is_empty() { n.settings.pictures.sigmas.iter().map(|s| plain(*s)).collect() } else { columns };
+fn strips(
+    n: &Numbers,
+    heading: &str,
+    columns: Vec<String>,
+    rows: Vec<(String, &Array2<f64>)>,
+    tone: Tone,
+) -> Drawing {
+    let columns = if columns.is_empty() {
+        n.settings.pictures.sigmas.iter().map(|s| plain(*s)).collect()
+    } else {
+        columns
+    };
     let row = |(label, x): (String, &Array2<f64>)| {
-        let pictures: Vec<Picture> = x.rows().into_iter().map(|r| picture(r.iter().copied(), "")).collect();
+        let pictures: Vec<Picture> =
+            x.rows().into_iter().map(|r| picture(r.iter().copied(), "")).collect();
         (label, pictures)
     };
     let rows = rows.into_iter().map(row).collect();
-    Drawing::Pictures(Pictures { title: String::new(), heading: heading.into(), columns, rows, shape: (28, 28), tone })
+    Drawing::Pictures(Pictures {
+        title: String::new(),
+        heading: heading.into(),
+        columns,
+        rows,
+        shape: (28, 28),
+        tone,
+    })
 }
 
 fn sigma() -> Axis {
@@ -64,14 +85,29 @@ fn scalings(n: &Numbers) -> Section {
     let colours = [VERMILION, ORANGE, GREEN];
     let names = ["c_skip", "c_out", "c_in"];
     let coefficients = s.coefficients.iter().zip(names).zip([BLUE, VERMILION, GREEN]);
-    let coefficients =
-        coefficients.map(|((y, name), colour)| Series::new(name, along(&s.sigmas), along(y), Mark::Line, colour)).collect();
+    let coefficients = coefficients
+        .map(|((y, name), colour)| {
+            Series::new(name, along(&s.sigmas), along(y), Mark::Line, colour)
+        })
+        .collect();
     let measured = |of: &dyn Fn(usize) -> (Vec<f64>, Vec<f64>)| -> Vec<Series> {
         let mut series = Vec::new();
         for (k, (c, colour)) in s.choices.iter().zip(colours).enumerate() {
             let (exact, points) = of(k);
-            series.push(Series::new(format!("σ_data = {}", three(c.sigma_data)), along(&s.sigmas), exact, Mark::Line, colour));
-            series.push(Series::new(format!("_measured, {}", three(c.sigma_data)), along(&s.probes), points, Mark::Points, colour));
+            series.push(Series::new(
+                format!("σ_data = {}", three(c.sigma_data)),
+                along(&s.sigmas),
+                exact,
+                Mark::Line,
+                colour,
+            ));
+            series.push(Series::new(
+                format!("_measured, {}", three(c.sigma_data)),
+                along(&s.probes),
+                points,
+                Mark::Points,
+                colour,
+            ));
         }
         series
     };
@@ -79,14 +115,21 @@ fn scalings(n: &Numbers) -> Section {
         .silent
         .iter()
         .zip([VERMILION, BLUE, GREEN, PURPLE])
-        .map(|(q, colour)| Series::new(name(q.kind), along(&s.sigmas), along(&q.error), Mark::Line, colour))
+        .map(|(q, colour)| {
+            Series::new(name(q.kind), along(&s.sigmas), along(&q.error), Mark::Line, colour)
+        })
         .collect();
     silent.push(Series::new("best linear", along(&s.sigmas), along(&s.least), Mark::Dashed, INK));
-    let rows = s.data.iter().map(|d| vec![d.name.clone(), three(d.mean), three(d.std), three(d.rms)]);
+    let rows =
+        s.data.iter().map(|d| vec![d.name.clone(), three(d.mean), three(d.std), three(d.rms)]);
     let first = &s.data[0];
     let edm = &s.choices[0];
     let mut pictures = vec![("what comes in, x / √(1 + σ²)".to_string(), &s.noised)];
-    let said = [(1, "x₀-prediction: 0 is grey"), (0, "ε-prediction: the input"), (3, "F-prediction: c_skip of the input")];
+    let said = [
+        (1, "x₀-prediction: 0 is grey"),
+        (0, "ε-prediction: the input"),
+        (3, "F-prediction: c_skip of the input"),
+    ];
     pictures.extend(said.iter().map(|(k, text)| ((*text).to_string(), &s.silent[*k].pictures)));
     section(
         "scalings",
@@ -117,24 +160,40 @@ fn scalings(n: &Numbers) -> Section {
                 "(a) EDM's coefficients. (b), (c) Size of the network's input and target on the digits; dots are measured on noised digits. (d) Error of a denoiser whose network says 0, with the digits' root mean square for $\\sigma_{\\text{data}}$.",
                 "Four plots against the noise level. A falling skip, a rising and levelling output scale and a falling input scale. Sizes of input and target for three choices of sigma data: only the root mean square keeps both at 1. Errors of silent networks: eps rises without bound, x0 is flat, F is the lower envelope.",
                 vec![
-                    plot("(a) Coefficients", sigma(), Axis::log("coefficient", "coefficient").over(1e-3, 4.0), coefficients),
+                    plot(
+                        "(a) Coefficients",
+                        sigma(),
+                        Axis::log("coefficient", "coefficient").over(1e-3, 4.0),
+                        coefficients,
+                    ),
                     plot(
                         "(b) Input",
                         sigma(),
                         Axis::linear("rms", "root mean square"),
-                        measured(&|k| (s.choices[k].input.clone(), s.choices[k].measured[0].clone())),
+                        measured(&|k| {
+                            (s.choices[k].input.clone(), s.choices[k].measured[0].clone())
+                        }),
                     ),
                     plot(
                         "(c) Target",
                         sigma(),
                         Axis::linear("rms", "root mean square"),
-                        measured(&|k| (s.choices[k].target.clone(), s.choices[k].measured[1].clone())),
+                        measured(&|k| {
+                            (s.choices[k].target.clone(), s.choices[k].measured[1].clone())
+                        }),
                     ),
-                    plot("(d) Before training", sigma(), Axis::log("error", "squared error a pixel").over(1e-4, 1e3), silent),
+                    plot(
+                        "(d) Before training",
+                        sigma(),
+                        Axis::log("error", "squared error a pixel").over(1e-4, 1e3),
+                        silent,
+                    ),
                 ],
             ),
             Block::Table(Table {
-                caption: "Pixels of three data sets in [−1, 1]: unit variances ask for the last column.".into(),
+                caption:
+                    "Pixels of three data sets in [−1, 1]: unit variances ask for the last column."
+                        .into(),
                 head: ["data", "mean", "deviation", "root mean square"].map(String::from).to_vec(),
                 rows: rows.collect(),
             }),
@@ -163,7 +222,13 @@ fn targets(n: &Numbers) -> Section {
     let colours = [BLUE, VERMILION, GREEN, PURPLE];
     let mut unknown: Vec<Series> = Vec::new();
     for (target, colour) in t.targets.iter().zip(colours) {
-        unknown.push(Series::new(name(target.kind), along(&t.sigmas), along(&target.unknown), Mark::Line, colour));
+        unknown.push(Series::new(
+            name(target.kind),
+            along(&t.sigmas),
+            along(&target.unknown),
+            Mark::Line,
+            colour,
+        ));
         unknown.push(Series::new(
             format!("_{}, digits", name(target.kind)),
             along(&t.probes),
@@ -174,7 +239,9 @@ fn targets(n: &Numbers) -> Section {
     }
     let sizes = t.targets.iter().zip(colours);
     let sizes = sizes
-        .map(|(target, colour)| Series::new(name(target.kind), along(&t.sigmas), along(&target.rms), Mark::Line, colour))
+        .map(|(target, colour)| {
+            Series::new(name(target.kind), along(&t.sigmas), along(&target.rms), Mark::Line, colour)
+        })
         .collect();
     section(
         "targets",
@@ -206,8 +273,18 @@ fn targets(n: &Numbers) -> Section {
                 "Left: share of each target that no network can know, for Gaussian data with the digits' covariance, and for the 1,797 digits themselves (dots). Right: size of the targets.",
                 "Left: the unknown share of x0 rises with the noise from 0 to two fifths, that of eps falls from nearly 1 to 0, those of v and F follow eps at little noise and x0 at much; the dots are 0 up to a noise level of a half and join the lines at much noise. Right: eps and F are 1 everywhere, x0 is constant, v goes from 1 to the size of the data.",
                 vec![
-                    plot("What can't be known", sigma(), Axis::linear("share", "share of the mean square").over(0.0, 1.0), unknown),
-                    plot("Size", sigma(), Axis::linear("rms", "root mean square").over(0.0, 1.2), sizes),
+                    plot(
+                        "What can't be known",
+                        sigma(),
+                        Axis::linear("share", "share of the mean square").over(0.0, 1.0),
+                        unknown,
+                    ),
+                    plot(
+                        "Size",
+                        sigma(),
+                        Axis::linear("rms", "root mean square").over(0.0, 1.2),
+                        sizes,
+                    ),
                 ],
             ),
             Block::Evidence(t.evidence[0].clone()),
@@ -222,10 +299,19 @@ fn amplified(n: &Numbers) -> Section {
         .targets
         .iter()
         .zip(colours)
-        .map(|(q, colour)| Series::new(name(q.kind), along(&t.sigmas), along(&q.amplification), Mark::Line, colour))
+        .map(|(q, colour)| {
+            Series::new(name(q.kind), along(&t.sigmas), along(&q.amplification), Mark::Line, colour)
+        })
         .collect();
-    factors.push(Series::new("flow velocity", along(&t.sigmas), along(&t.velocity), Mark::Dashed, ORANGE));
-    let rows = t.targets.iter().map(|q| (format!("{}-prediction", name(q.kind)), &q.spoilt)).collect();
+    factors.push(Series::new(
+        "flow velocity",
+        along(&t.sigmas),
+        along(&t.velocity),
+        Mark::Dashed,
+        ORANGE,
+    ));
+    let rows =
+        t.targets.iter().map(|q| (format!("{}-prediction", name(q.kind)), &q.spoilt)).collect();
     let top = n.settings.pictures.sigmas[n.settings.pictures.sigmas.len() - 1];
     section(
         "amplified",
@@ -254,7 +340,12 @@ fn amplified(n: &Numbers) -> Section {
                 "factors",
                 "Error of the image over the error of the output. The dashed line is flow matching's velocity, on its own path.",
                 "Curves against the noise level on logarithmic axes: x0 is flat at 1, eps rises without bound, v and the velocity rise and level off at 1, F levels off a little lower.",
-                vec![plot("", sigma(), Axis::log("factor", "error of x₀ / error of the output").over(3e-3, 100.0), factors)],
+                vec![plot(
+                    "",
+                    sigma(),
+                    Axis::log("factor", "error of x₀ / error of the output").over(3e-3, 100.0),
+                    factors,
+                )],
             ),
             Block::Evidence(t.evidence[1].clone()),
         ],
@@ -265,21 +356,35 @@ fn times(n: &Numbers) -> Section {
     let t = &n.times;
     let colours: [Colour; 6] = [VERMILION, BLUE, GREEN, ORANGE, PURPLE, SKY];
     let weights = t.weights.iter().zip(colours);
-    let weights = weights.map(|(w, colour)| Series::new(w.name, along(&t.sigmas), along(&w.on_x0), Mark::Line, colour)).collect();
+    let weights = weights
+        .map(|(w, colour)| {
+            Series::new(w.name, along(&t.sigmas), along(&w.on_x0), Mark::Line, colour)
+        })
+        .collect();
     let line = |k: usize, y: &[f64]| {
         let mark = if k == 1 { Mark::Dashed } else { Mark::Line };
-        Series::new(t.recipes[k].name, along(&t.sigmas), along(y), mark, [VERMILION, MUTED, PURPLE, BLUE, GREEN][k])
+        Series::new(
+            t.recipes[k].name,
+            along(&t.sigmas),
+            along(y),
+            mark,
+            [VERMILION, MUTED, PURPLE, BLUE, GREEN][k],
+        )
     };
     let densities = [0, 2, 3, 4].map(|k| line(k, &t.recipes[k].density)).into();
     let losses = (0..t.recipes.len()).map(|k| line(k, &t.recipes[k].loss)).collect();
-    let shown = [0, 2, 3, 4].map(|k| (t.recipes[k].name.to_string(), &t.recipes[k].pictures)).into();
+    let shown =
+        [0, 2, 3, 4].map(|k| (t.recipes[k].name.to_string(), &t.recipes[k].pictures)).into();
     let quantiles = n.settings.pictures.quantiles.iter().map(|q| percent(*q)).collect();
     let rows = t.recipes.iter().enumerate().filter(|(k, _)| *k != 1).map(|(_, r)| {
         let mut row = vec![r.name.to_string()];
         row.extend(r.quantiles.iter().map(|s| three(*s)));
         row
     });
-    let head = ["recipe".to_string()].into_iter().chain(n.settings.pictures.quantiles.iter().map(|q| percent(*q))).collect();
+    let head = ["recipe".to_string()]
+        .into_iter()
+        .chain(n.settings.pictures.quantiles.iter().map(|q| percent(*q)))
+        .collect();
     section(
         "times",
         "What the loss is made of",
@@ -299,8 +404,18 @@ fn times(n: &Numbers) -> Section {
                 "Left: weight of a squared error of the image, 1 at σ = 1. Right: how often a noise level is drawn in training.",
                 "Left: falling lines on logarithmic axes, eps steepest, min-SNR and sigmoid flat at little noise, v and F flat at much. Right: four bumps over the noise level: EDM at the least noise, flow matching around 1, DDPM at the most.",
                 vec![
-                    plot("Weight on the error of x₀", sigma(), Axis::log("weight", "weight").over(1e-4, 1e4), weights),
-                    plot("Training times", sigma(), Axis::linear("density", "density over ln σ"), densities),
+                    plot(
+                        "Weight on the error of x₀",
+                        sigma(),
+                        Axis::log("weight", "weight").over(1e-4, 1e4),
+                        weights,
+                    ),
+                    plot(
+                        "Training times",
+                        sigma(),
+                        Axis::linear("density", "density over ln σ"),
+                        densities,
+                    ),
                 ],
             ),
             figure(
@@ -310,7 +425,8 @@ fn times(n: &Numbers) -> Section {
                 vec![strips(n, "share of the training times", quantiles, shown, Tone::Ink)],
             ),
             Block::Table(Table {
-                caption: "Noise levels σ/α below which the given share of the training times lies.".into(),
+                caption: "Noise levels σ/α below which the given share of the training times lies."
+                    .into(),
                 head,
                 rows: rows.collect(),
             }),
@@ -325,7 +441,12 @@ fn times(n: &Numbers) -> Section {
                 "loss",
                 "Share of the least weighted loss for each unit of ln σ, for Gaussian data with the digits' covariance.",
                 "Five bumps over the noise level, between a hundredth and ten: those of DDPM and EDM to the left of a half, those of flow matching to the right of it, that of min-SNR the narrowest, cut off to the left.",
-                vec![plot("", sigma(), Axis::linear("share", "share of the loss for each unit of ln σ"), losses)],
+                vec![plot(
+                    "",
+                    sigma(),
+                    Axis::linear("share", "share of the loss for each unit of ln σ"),
+                    losses,
+                )],
             ),
             Block::Evidence(t.evidence.clone()),
         ],
@@ -335,20 +456,31 @@ fn times(n: &Numbers) -> Section {
 fn averaging(n: &Numbers) -> Section {
     let a = &n.averaging;
     let s = &n.settings.averaging;
-    let label = |decay: f64| if decay == 0.0 { "weights".to_string() } else { format!("average, {}", plain(decay)) };
+    let label = |decay: f64| {
+        if decay == 0.0 { "weights".to_string() } else { format!("average, {}", plain(decay)) }
+    };
     let colours = [VERMILION, ORANGE, GREEN, BLUE, PURPLE];
     let excess = a.averages.iter().zip(colours);
-    let excess =
-        excess.map(|(v, colour)| Series::new(label(v.decay), along(&a.steps), along(&v.excess), Mark::Line, colour)).collect();
+    let excess = excess
+        .map(|(v, colour)| {
+            Series::new(label(v.decay), along(&a.steps), along(&v.excess), Mark::Line, colour)
+        })
+        .collect();
     let (windows, curves) = &a.curves;
     let curves = curves.iter().zip([INK, BLUE, GREEN, VERMILION]);
     let curves = curves
-        .map(|((c, y), colour)| Series::new(format!("a = {}", plain(*c)), along(windows), along(y), Mark::Line, colour))
+        .map(|((c, y), colour)| {
+            Series::new(format!("a = {}", plain(*c)), along(windows), along(y), Mark::Line, colour)
+        })
         .collect();
     let filter = |values: &[f64], note: String| picture(values.iter().copied(), note);
     let mut filters = vec![filter(&a.exact, "exact".into())];
-    filters.extend(a.averages.iter().map(|v| filter(&v.filter, if v.decay == 0.0 { "weights".into() } else { plain(v.decay) })));
-    let rows = a.averages[1..].iter().map(|v| vec![format!("{}", v.decay), percent(v.left[0]), percent(v.left[1])]);
+    filters.extend(a.averages.iter().map(|v| {
+        filter(&v.filter, if v.decay == 0.0 { "weights".into() } else { plain(v.decay) })
+    }));
+    let rows = a.averages[1..]
+        .iter()
+        .map(|v| vec![format!("{}", v.decay), percent(v.left[0]), percent(v.left[1])]);
     section(
         "averaging",
         "Averaging the weights",

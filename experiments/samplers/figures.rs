@@ -7,12 +7,16 @@ use tweedie::evidence::Evidence;
 use tweedie::math::smaller;
 use tweedie::number::{Number, json};
 use tweedie::sample::certify::{Certificate, Measure, Study};
-use tweedie_report::chapter::{along, command, f, figure, p, plot, scientific, section, significant};
+use tweedie_report::chapter::{
+    along, command, f, figure, p, plot, scientific, section, significant,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Plot, Series, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::ledger::csv;
 use tweedie_report::page::{Block, Chapter, File, Section, Table};
-use tweedie_report::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, VERMILION};
+use tweedie_report::style::{
+    BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, VERMILION,
+};
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {
@@ -42,30 +46,36 @@ fn headline_csv(n: &Numbers) -> Vec<u8> {
         &["data", "sampler", "nfe", "w2_over_std", "bias_over_std", "variance_kept"],
         rows.map(|(data, r)| {
             let numbers = [r.w2(), r.bias(), r.variance_kept()].map(|v| Number(v).to_string());
-            [data.to_owned(), r.name.clone(), r.nfe.to_string()].into_iter().chain(numbers).collect()
+            [data.to_owned(), r.name.clone(), r.nfe.to_string()]
+                .into_iter()
+                .chain(numbers)
+                .collect()
         }),
     )
 }
 
 fn laws_csv(n: &Numbers) -> Vec<u8> {
-    let rows = n
-        .spectra
-        .iter()
-        .flat_map(|c| c.rows.iter().flat_map(move |r| r.modes.iter().enumerate().map(move |(k, m)| (c.name, r, k, m))));
+    let rows = n.spectra.iter().flat_map(|c| {
+        c.rows
+            .iter()
+            .flat_map(move |r| r.modes.iter().enumerate().map(move |(k, m)| (c.name, r, k, m)))
+    });
     csv(
         &["data", "sampler", "nfe", "k", "variance", "mean_err", "variance_produced"],
         rows.map(|(data, r, k, m)| {
             let numbers = [m.lambda, m.mean_err, m.var].map(|v| Number(v).to_string());
-            [data.to_owned(), r.name.clone(), r.nfe.to_string(), (k + 1).to_string()].into_iter().chain(numbers).collect()
+            [data.to_owned(), r.name.clone(), r.nfe.to_string(), (k + 1).to_string()]
+                .into_iter()
+                .chain(numbers)
+                .collect()
         }),
     )
 }
 
 fn certificates_csv(n: &Numbers) -> Vec<u8> {
-    let rows = n
-        .certificates
-        .iter()
-        .flat_map(|c| c.studies().into_iter().flat_map(move |(law, s)| s.runs.iter().map(move |r| (c, law, r))));
+    let rows = n.certificates.iter().flat_map(|c| {
+        c.studies().into_iter().flat_map(move |(law, s)| s.runs.iter().map(move |r| (c, law, r)))
+    });
     csv(
         &["sampler", "declared", "law", "steps", "nfe", "error", "stderr"],
         rows.map(|(c, law, r)| {
@@ -124,7 +134,9 @@ fn propagation(n: &Numbers) -> Section {
                 "The numbers $a$, $b$, $c$ are read off the sampler itself: it is run on a batch whose rows are one unit start, one unit mean, and one unit draw of noise each. Nothing is sampled, nothing \
                  is written a second time. What is produced is then known, and so is its distance to the data:",
             ),
-            f("W_2^2 = \\sum_k \\Big[ (m_k - \\mu_k)^2 + \\big(\\sqrt{v_k} - \\sqrt{\\lambda_k}\\big)^2 \\Big]"),
+            f(
+                "W_2^2 = \\sum_k \\Big[ (m_k - \\mu_k)^2 + \\big(\\sqrt{v_k} - \\sqrt{\\lambda_k}\\big)^2 \\Big]",
+            ),
             p(format!(
                 "Two spectra are used: that of the 1,797 digits of 8 × 8 pixels, and that of the grey {side} × {side} patches that tile five photographs, whose variance is concentrated in the coarse \
                  components as natural images' is. Distances are given in percent of the data's total deviation $\\sqrt{{\\sum_k \\lambda_k}}$: 100 % is what a sampler is off that always returns the mean."
@@ -133,7 +145,12 @@ fn propagation(n: &Numbers) -> Section {
                 "spectra",
                 "The two spectra: share of the variance in each principal component.",
                 "Two falling curves on logarithmic axes: the digits' 61 components fall slowly and then off a cliff; of the photographs' 256 the first holds most of the variance, the others fall as a power law to about 1e-5.",
-                vec![plot("", Axis::log("k", "component k"), Axis::log("share", "share of the variance"), spectra.collect())],
+                vec![plot(
+                    "",
+                    Axis::log("k", "component k"),
+                    Axis::log("share", "share of the variance"),
+                    spectra.collect(),
+                )],
             ),
         ],
     )
@@ -158,7 +175,9 @@ fn headline(n: &Numbers) -> Section {
             .runs
             .iter()
             .zip(colours)
-            .map(|((name, nfe, w2), colour)| Series::new(name, along(nfe), w2.iter().map(|v| 100.0 * v), Mark::Linked, colour))
+            .map(|((name, nfe, w2), colour)| {
+                Series::new(name, along(nfe), w2.iter().map(|v| 100.0 * v), Mark::Linked, colour)
+            })
             .collect();
         let ends = [5.0, 1000.0];
         series.push(Series::new("exact flow", ends, [100.0 * c.floor; 2], Mark::Dashed, MUTED));
@@ -177,19 +196,27 @@ fn headline(n: &Numbers) -> Section {
             let (variances, gaps) = row(c, name)?.deviations();
             Some(Series::new(label, variances, gaps, Mark::Line, *colour))
         });
-        let (most, least) = (c.variances[0], c.variances.iter().copied().fold(f64::INFINITY, smaller));
+        let (most, least) =
+            (c.variances[0], c.variances.iter().copied().fold(f64::INFINITY, smaller));
         plot(
             &titled(c),
-            Axis::log("variance", "variance λ of the component (coarse to fine)").over(most * 1.2, (least / 1.2).max(1e-6 * most)),
+            Axis::log("variance", "variance λ of the component (coarse to fine)")
+                .over(most * 1.2, (least / 1.2).max(1e-6 * most)),
             Axis::log("deviation_error", "relative error of the deviation").over(1e-5, 1.0),
             series.collect(),
         )
     };
     let better = |c: &Comparison, name: &str| {
         let bar = row(c, "DDPM-").map_or(f64::NAN, Produced::w2);
-        c.runs.iter().find(|r| r.0 == name).and_then(|(_, nfe, w2)| nfe.iter().zip(w2).find(|(_, w)| **w <= bar)).map(|(n, _)| *n)
+        c.runs
+            .iter()
+            .find(|r| r.0 == name)
+            .and_then(|(_, nfe, w2)| nfe.iter().zip(w2).find(|(_, w)| **w <= bar))
+            .map(|(n, _)| *n)
     };
-    let at = |nfe: Option<f64>| nfe.map_or("no number of evaluations shown".into(), |n| format!("{n} evaluations"));
+    let at = |nfe: Option<f64>| {
+        nfe.map_or("no number of evaluations shown".into(), |n| format!("{n} evaluations"))
+    };
     section(
         "headline",
         "A thousand steps against fifty, twenty, ten",
@@ -303,7 +330,8 @@ fn few(n: &Numbers) -> Section {
 fn precision(n: &Numbers) -> Section {
     let curve = |name: &String, k: usize, of: &dyn Fn(&Certificate) -> Study| {
         let study = of(n.certificate(name)?);
-        let (nfe, errors): (Vec<f64>, Vec<f64>) = study.runs.iter().map(|r| (r.nfe as f64, r.error)).unzip();
+        let (nfe, errors): (Vec<f64>, Vec<f64>) =
+            study.runs.iter().map(|r| (r.nfe as f64, r.error)).unzip();
         Some(Series::new(name, nfe, errors, Mark::Linked, SERIES[k % SERIES.len()]))
     };
     let all = |names: &[String], of: &dyn Fn(&Certificate) -> Study| -> Vec<Series> {
@@ -325,8 +353,18 @@ fn precision(n: &Numbers) -> Section {
                 "Root mean square error of the end states against evaluations, for 4 to 512 steps. A method of order $p$ falls with slope $-p$; lower left is better.",
                 "Two plots on logarithmic axes with straight lines of slopes one to four: ddim is the highest, then heun and dpmpp-2m with slope two, dpm-solver-3, dpmpp-3m and unipc with slope three, rk4 with slope four down to 1e-10.",
                 vec![
-                    plot("Digits' Gaussian", nfe(), states(), all(&n.settings.deterministic, &|c| c.digits.clone())),
-                    plot("Mixture of three", nfe(), states(), all(&n.settings.deterministic, &|c| c.mixture.clone())),
+                    plot(
+                        "Digits' Gaussian",
+                        nfe(),
+                        states(),
+                        all(&n.settings.deterministic, &|c| c.digits.clone()),
+                    ),
+                    plot(
+                        "Mixture of three",
+                        nfe(),
+                        states(),
+                        all(&n.settings.deterministic, &|c| c.mixture.clone()),
+                    ),
                 ],
             ),
             p(
@@ -338,8 +376,18 @@ fn precision(n: &Numbers) -> Section {
                 "Left: exact W₂ of the produced law. Right: error of mean and second moments in units of the law's deviation, sampled; errors below three standard errors are left out.",
                 "Left: straight lines of slope one for ddpm and em and of slope two for the others. Right: the same ordering with fewer, noisier points.",
                 vec![
-                    plot("Digits' Gaussian, exact", nfe(), law(), all(&n.settings.stochastic, &|c| c.digits.clone())),
-                    plot("Mixture of three, sampled", nfe(), law(), all(&n.settings.stochastic, &|c| seen(&c.mixture))),
+                    plot(
+                        "Digits' Gaussian, exact",
+                        nfe(),
+                        law(),
+                        all(&n.settings.stochastic, &|c| c.digits.clone()),
+                    ),
+                    plot(
+                        "Mixture of three, sampled",
+                        nfe(),
+                        law(),
+                        all(&n.settings.stochastic, &|c| seen(&c.mixture)),
+                    ),
                 ],
             ),
         ],
@@ -348,21 +396,36 @@ fn precision(n: &Numbers) -> Section {
 
 /// The runs whose error is told from the chains' noise.
 fn seen(study: &Study) -> Study {
-    Study { runs: study.runs.iter().copied().filter(|r| r.error > 3.0 * r.stderr).collect(), ..study.clone() }
+    Study {
+        runs: study.runs.iter().copied().filter(|r| r.error > 3.0 * r.stderr).collect(),
+        ..study.clone()
+    }
 }
 
-/// A triangle whose long side has slope `-order` between two numbers of steps, its corner above the line or below it.
+/// A triangle whose long side has slope `-order` between two numbers of steps, its corner above the
+/// line or below it.
 fn triangle(order: i32, from: (f64, f64), to: f64, above: bool) -> Series {
     let (x, y) = from;
     let low = y * (to / x).powi(-order);
     let corner = if above { (to, y) } else { (x, low) };
-    Series::new(format!("_slope {order}"), [x, to, corner.0, x], [y, low, corner.1, y], Mark::Line, MUTED)
+    Series::new(
+        format!("_slope {order}"),
+        [x, to, corner.0, x],
+        [y, low, corner.1, y],
+        Mark::Line,
+        MUTED,
+    )
 }
 
 fn orders(n: &Numbers) -> Section {
     let measured = |declared: bool, s: &Study| match s.order {
         Some(o) if declared && o.stderr <= 0.25 => {
-            format!("{:.3} ± {:.3}{}", o.slope, o.stderr, if s.measure == Measure::Sampled { " s" } else { "" })
+            format!(
+                "{:.3} ± {:.3}{}",
+                o.slope,
+                o.stderr,
+                if s.measure == Measure::Sampled { " s" } else { "" }
+            )
         }
         _ => "–".into(),
     };
@@ -395,17 +458,30 @@ fn orders(n: &Numbers) -> Section {
         .iter()
         .zip(colours)
         .map(|((name, s), colour)| {
-            Series::new(name, s.runs.iter().map(|r| r.steps as f64), s.runs.iter().map(|r| r.error), Mark::Linked, colour)
+            Series::new(
+                name,
+                s.runs.iter().map(|r| r.steps as f64),
+                s.runs.iter().map(|r| r.error),
+                Mark::Linked,
+                colour,
+            )
         })
         .collect();
     // Below the right curve, and above the others.
-    let at = |k: usize, steps: usize| n.third[k].1.runs.iter().find(|r| r.steps == steps).map_or(f64::NAN, |r| r.error);
+    let at = |k: usize, steps: usize| {
+        n.third[k].1.runs.iter().find(|r| r.steps == steps).map_or(f64::NAN, |r| r.error)
+    };
     let (low, high) = ((64.0, at(0, 64) / 3.0), (128.0, at(1, 128).max(at(2, 128)) * 2.5));
     third.push(triangle(3, low, 256.0, false));
     third.push(triangle(2, high, 400.0, true));
-    let third = Plot::new("", Axis::log("steps", "steps"), Axis::log("rms_error", "error of the states"), third)
-        .noted(low.0 * 0.8, low.1 / 8.0, "3")
-        .noted(400.0, high.1 / 3.0, "2");
+    let third = Plot::new(
+        "",
+        Axis::log("steps", "steps"),
+        Axis::log("rms_error", "error of the states"),
+        third,
+    )
+    .noted(low.0 * 0.8, low.1 / 8.0, "3")
+    .noted(400.0, high.1 / 3.0, "2");
     section(
         "orders",
         "Orders, declared and measured",
@@ -464,15 +540,34 @@ mod tests {
 
     #[test]
     fn the_chapter_is_whole() {
-        let chapter = run(&Context { profile: Profile::Least, seed: 0, progress: &|_, _, _| {}, trainings: None }).unwrap();
-        let lines = |name: &str| chapter.files().find(|f| f.name == name).unwrap().content.iter().filter(|b| **b == b'\n').count();
+        let chapter = run(&Context {
+            profile: Profile::Least,
+            seed: 0,
+            progress: &|_, _, _| {},
+            trainings: None,
+        })
+        .unwrap();
+        let lines = |name: &str| {
+            chapter
+                .files()
+                .find(|f| f.name == name)
+                .unwrap()
+                .content
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count()
+        };
         assert_eq!([lines("headline.csv"), lines("laws.csv")], [1 + 2 * 18, 1 + 18 * (64 + 256)]);
         assert!(lines("certificates.csv") > 29 * 16 && lines("certificates.json") == 1);
         // No curve is lost on the way from a name to a certificate.
         for f in chapter.figures() {
             for d in &f.drawings {
                 let Drawing::Plot(p) = d else { continue };
-                assert!(p.series.len() >= 2 && p.series.iter().all(|s| !s.points.is_empty()), "{}", f.id);
+                assert!(
+                    p.series.len() >= 2 && p.series.iter().all(|s| !s.points.is_empty()),
+                    "{}",
+                    f.id
+                );
             }
         }
     }

@@ -15,7 +15,9 @@ use tweedie::law::gaussian::wiener_gain;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::larger;
 use tweedie::sample::Sampler;
-use tweedie::sample::certify::{Bench, CERTIFIED_STEPS, Certificate, Measure, Study, study, study_grid};
+use tweedie::sample::certify::{
+    Bench, CERTIFIED_STEPS, Certificate, Measure, Study, study, study_grid,
+};
 use tweedie::sample::dpmpp::{Dpmpp3m, Dpmpp3mAfterDdim, Dpmpp3mPublished};
 use tweedie::sample::grid::{Grid, Spacing};
 use tweedie::sample::propagate::{ModeError, Response, Start, modes};
@@ -68,14 +70,25 @@ impl Embedded for Settings {
         let known = |names: &[String]| names.iter().all(|n| SAMPLERS.iter().any(|e| e.name == n));
         let rising = |v: &[usize]| !v.is_empty() && v[0] >= 1 && v.windows(2).all(|p| p[0] < p[1]);
         vec![
-            (known(&s.deterministic) && known(&s.stochastic), "deterministic, stochastic: names of samplers"),
+            (
+                known(&s.deterministic) && known(&s.stochastic),
+                "deterministic, stochastic: names of samplers",
+            ),
             ((2..=32).contains(&s.patch), "patch: 2 to 32"),
             (s.steps >= 50, "steps: at least 50"),
-            (s.teleport_sigma > 0.1 && s.teleport_sigma < 80.0, "teleport_sigma: between 0.1 and 80"),
-            (s.teacher_steps.is_power_of_two(), "teacher_steps: a power of two"),
-            (rising(&s.few) && s.few[s.few.len() - 1] <= s.teacher_steps, "few: rising, at most teacher_steps"),
             (
-                [&s.quick, &s.full].iter().all(|e| rising(&e.evaluations) && e.evaluations[e.evaluations.len() - 1] <= s.steps),
+                s.teleport_sigma > 0.1 && s.teleport_sigma < 80.0,
+                "teleport_sigma: between 0.1 and 80",
+            ),
+            (s.teacher_steps.is_power_of_two(), "teacher_steps: a power of two"),
+            (
+                rising(&s.few) && s.few[s.few.len() - 1] <= s.teacher_steps,
+                "few: rising, at most teacher_steps",
+            ),
+            (
+                [&s.quick, &s.full].iter().all(|e| {
+                    rising(&e.evaluations) && e.evaluations[e.evaluations.len() - 1] <= s.steps
+                }),
                 "evaluations: rising, at most steps",
             ),
         ]
@@ -116,17 +129,23 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let bench = Bench::new()?;
     let step = |k: usize, what: &str| (context.progress)(k, 4, what);
     step(0, "certificates of all samplers");
-    let certificates = SAMPLERS.par_iter().map(|e| bench.certify(e.name)).collect::<Result<Vec<_>>>()?;
+    let certificates =
+        SAMPLERS.par_iter().map(|e| bench.certify(e.name)).collect::<Result<Vec<_>>>()?;
     let certified = certified(&certificates);
     step(1, "third order");
     let third = third(&bench)?;
-    let right = ["of the right update", "of the update as printed", "of the right update after a DDIM start"];
+    let right = [
+        "of the right update",
+        "of the update as printed",
+        "of the right update after a DDIM start",
+    ];
     let third_evidence = [3.0, 2.0, 2.0]
         .iter()
         .zip(right)
         .zip(&third)
         .map(|((want, which), (_, s))| {
-            Evidence::new(format!("order {which}"), slope(s), *want, 0.1).because("what an order may be off")
+            Evidence::new(format!("order {which}"), slope(s), *want, 0.1)
+                .because("what an order may be off")
         })
         .collect();
     let compare = |k: usize, name: &'static str, law: &Gaussian| {
@@ -135,17 +154,29 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     };
     let digits = compare(2, "digits", &bench.digits)?;
     let patches = format!("photographs:{0}x{0}:grid:grey", settings.patch);
-    let photographs = compare(3, "photographs", &modes(&Gaussian::from_data(tweedie_nn::data::load(&patches)?.images.view())?)?)?;
+    let photographs = compare(
+        3,
+        "photographs",
+        &modes(&Gaussian::from_data(tweedie_nn::data::load(&patches)?.images.view())?)?,
+    )?;
     step(4, "done");
-    Ok(Numbers { certificates, certified, third, third_evidence, spectra: [digits, photographs], settings })
+    Ok(Numbers {
+        certificates,
+        certified,
+        third,
+        third_evidence,
+        spectra: [digits, photographs],
+        settings,
+    })
 }
 
 fn slope(study: &Study) -> f64 {
     study.order.map_or(f64::NAN, |o| o.slope)
 }
 
-/// For each declared order, and for what is on record as of a lower one, the measured order that is farthest off, over all laws on which the
-/// error is exact; and whether the others' certificates are the ones on record.
+/// For each declared order, and for what is on record as of a lower one, the measured order that is
+/// farthest off, over all laws on which the error is exact; and whether the others' certificates
+/// are the ones on record.
 fn certified(certificates: &[Certificate]) -> Vec<Evidence> {
     let below = |c: &Certificate| BELOW_DECLARED.contains(&c.sampler.as_str());
     let farthest = |what: String, want: f64, of: &dyn Fn(&Certificate) -> bool| {
@@ -160,20 +191,35 @@ fn certified(certificates: &[Certificate]) -> Vec<Evidence> {
         .map(|p| {
             let of = |c: &Certificate| c.declared == Some(p) && !below(c);
             let count = certificates.iter().filter(|c| of(c)).count();
-            farthest(format!("order farthest off, of {count} that declare order {p}"), f64::from(p), &of)
+            farthest(
+                format!("order farthest off, of {count} that declare order {p}"),
+                f64::from(p),
+                &of,
+            )
         })
         .collect();
-    evidence.push(farthest(format!("order farthest off, of {} on record as of order 2", BELOW_DECLARED.len()), 2.0, &below));
+    evidence.push(farthest(
+        format!("order farthest off, of {} on record as of order 2", BELOW_DECLARED.len()),
+        2.0,
+        &below,
+    ));
     let on_record = certificates.iter().filter(|c| c.is_as_recorded()).count();
     evidence.push(
-        Evidence::new("verdicts that are the ones on record", on_record as f64, certificates.len() as f64, 0.0)
-            .because("each is or is not"),
+        Evidence::new(
+            "verdicts that are the ones on record",
+            on_record as f64,
+            certificates.len() as f64,
+            0.0,
+        )
+        .because("each is or is not"),
     );
     evidence
 }
 
 fn third(bench: &Bench) -> Result<[(&'static str, Study); 3]> {
-    let on = |method: &dyn Sampler| study(method, Known::Any(&bench.mixture), &CERTIFIED_STEPS, study_grid);
+    let on = |method: &dyn Sampler| {
+        study(method, Known::Any(&bench.mixture), &CERTIFIED_STEPS, study_grid)
+    };
     Ok([
         ("dpmpp-3m", on(&Dpmpp3m)?),
         ("dpmpp-3m-published", on(&Dpmpp3mPublished { lower_final: false })?),
@@ -232,7 +278,8 @@ pub struct Comparison {
     pub runs: Vec<(&'static str, Vec<f64>, Vec<f64>)>,
     /// The same for few evaluations.
     pub few: Vec<(String, Vec<f64>, Vec<f64>)>,
-    /// W2 of the exact flow from the same start, over the total deviation: what no deterministic sampler's law is rid of.
+    /// W2 of the exact flow from the same start, over the total deviation: what no deterministic
+    /// sampler's law is rid of.
     pub floor: f64,
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -285,7 +332,8 @@ impl Setting<'_> {
         Ok(grid)
     }
 
-    /// What a perfect student of the DDIM teacher makes in `k` steps: by the gains of its own DDIM steps, with the denoiser that it has learned.
+    /// What a perfect student of the DDIM teacher makes in `k` steps: by the gains of its own DDIM
+    /// steps, with the denoiser that it has learned.
     fn student(&self, k: usize, teacher_steps: usize) -> Result<Produced> {
         let teacher = self.teacher(teacher_steps)?;
         // Every (teacher / k)-th point, as halving keeps them.
@@ -298,7 +346,11 @@ impl Setting<'_> {
                 gain * (to.alpha * learned + to.sigma * (1.0 - from.alpha * learned) / from.sigma)
             })
         };
-        Ok(self.mapped(format!("student of DDIM-{teacher_steps}, {k} step{}", if k == 1 { "" } else { "s" }), k, gain))
+        Ok(self.mapped(
+            format!("student of DDIM-{teacher_steps}, {k} step{}", if k == 1 { "" } else { "s" }),
+            k,
+            gain,
+        ))
     }
 
     /// Levels of the teacher's grid.
@@ -319,19 +371,31 @@ impl Setting<'_> {
     }
 
     fn consistency(&self) -> Result<Produced> {
-        let (from, to) = (Level::of(&self.point(self.table.steps())?)?, Level { alpha: 1.0, sigma: 0.0 });
+        let (from, to) =
+            (Level::of(&self.point(self.table.steps())?)?, Level { alpha: 1.0, sigma: 0.0 });
         Ok(self.mapped("consistency model, 1 step".into(), 1, |lambda| psi(lambda, from, to)))
     }
 }
 
 impl Comparison {
-    fn new(name: &'static str, law: &Gaussian, settings: &Settings, effort: &Effort) -> Result<Self> {
+    fn new(
+        name: &'static str,
+        law: &Gaussian,
+        settings: &Settings,
+        effort: &Effort,
+    ) -> Result<Self> {
         let table = Table::new(Schedule::LINEAR, settings.steps, false)?;
         let s = Setting { law, path: Path::Discrete(table.clone()), table };
         let edm = |steps| Grid::new(Spacing::Karras, steps).points(&Path::EDM);
-        let teleport = |sampler: &'static str| Named { name: sampler, options: Options { skipped: 1, ..Options::DEFAULT } };
+        let teleport = |sampler: &'static str| Named {
+            name: sampler,
+            options: Options { skipped: 1, ..Options::DEFAULT },
+        };
         let third = |nfe: usize| s.even_all(nfe.div_ceil(3));
-        let larger = Named { name: "ddpm", options: Options { variance: VarianceName::Beta, ..Options::DEFAULT } };
+        let larger = Named {
+            name: "ddpm",
+            options: Options { variance: VarianceName::Beta, ..Options::DEFAULT },
+        };
         let (many, sigma) = (settings.steps, settings.teleport_sigma);
         let mut rows = vec![
             s.run(&format!("DDPM-{many}, posterior variance"), "ddpm", &s.strided(many)?)?,
@@ -340,7 +404,11 @@ impl Comparison {
             s.run("DDIM-50", "ddim", &s.strided(50)?)?,
         ];
         for nfe in [10, 20, 50] {
-            rows.push(s.run(&format!("DPM-Solver-3, at most {nfe}"), "dpm-solver-3", &third(nfe)?)?);
+            rows.push(s.run(
+                &format!("DPM-Solver-3, at most {nfe}"),
+                "dpm-solver-3",
+                &third(nfe)?,
+            )?);
         }
         for nfe in [10, 20, 50] {
             rows.push(s.run(&format!("DPM-Solver++(2M)-{nfe}"), "dpmpp-2m", &s.even_all(nfe)?)?);
@@ -348,7 +416,11 @@ impl Comparison {
         rows.push(s.run("Heun-18 on EDM's grid", "heun", &edm(18)?)?);
         for steps in [4, 8, 16] {
             let label = format!("teleport to σ/α = {sigma}, then 2M-{steps}");
-            rows.push(s.produced(&label, &teleport("teleport+dpmpp-2m"), &s.jump(steps, sigma)?)?);
+            rows.push(s.produced(
+                &label,
+                &teleport("teleport+dpmpp-2m"),
+                &s.jump(steps, sigma)?,
+            )?);
         }
         rows.push(s.run("DDIM, 1 step", "ddim", &s.even_all(1)?)?);
         rows.push(s.consistency()?);
@@ -356,9 +428,19 @@ impl Comparison {
             rows.push(s.student(k, settings.teacher_steps)?);
         }
 
-        let ladder = |name: &'static str, steps: &(dyn Fn(usize) -> Result<Vec<PathPoint>> + Sync), sampler: &'static str| {
-            let runs = effort.evaluations.par_iter().map(|&nfe| s.run(name, sampler, &steps(nfe)?)).collect::<Result<Vec<_>>>()?;
-            Ok::<_, Error>((name, runs.iter().map(|r| r.nfe as f64).collect(), runs.iter().map(Produced::w2).collect()))
+        let ladder = |name: &'static str,
+                      steps: &(dyn Fn(usize) -> Result<Vec<PathPoint>> + Sync),
+                      sampler: &'static str| {
+            let runs = effort
+                .evaluations
+                .par_iter()
+                .map(|&nfe| s.run(name, sampler, &steps(nfe)?))
+                .collect::<Result<Vec<_>>>()?;
+            Ok::<_, Error>((
+                name,
+                runs.iter().map(|r| r.nfe as f64).collect(),
+                runs.iter().map(Produced::w2).collect(),
+            ))
         };
         let runs = vec![
             ladder("DDPM", &|nfe| s.strided(nfe), "ddpm")?,
@@ -370,14 +452,24 @@ impl Comparison {
 
         let curve = |name: String, of: &dyn Fn(usize) -> Result<Produced>| {
             let runs = settings.few.iter().map(|&k| of(k)).collect::<Result<Vec<_>>>()?;
-            Ok::<_, Error>((name, runs.iter().map(|r| r.nfe as f64).collect(), runs.iter().map(Produced::w2).collect()))
+            Ok::<_, Error>((
+                name,
+                runs.iter().map(|r| r.nfe as f64).collect(),
+                runs.iter().map(Produced::w2).collect(),
+            ))
         };
         let few = vec![
             curve("DDIM".into(), &|k| s.run("", "ddim", &s.even_all(k)?))?,
             curve("DPM-Solver++(2M)".into(), &|k| s.run("", "dpmpp-2m", &s.even_all(k)?))?,
-            curve("teleport, then DDIM".into(), &|k| s.produced("", &teleport("teleport+ddim"), &s.jump(k, sigma)?))?,
-            curve("teleport, then 2M".into(), &|k| s.produced("", &teleport("teleport+dpmpp-2m"), &s.jump(k, sigma)?))?,
-            curve(format!("student of DDIM-{}", settings.teacher_steps), &|k| s.student(k, settings.teacher_steps))?,
+            curve("teleport, then DDIM".into(), &|k| {
+                s.produced("", &teleport("teleport+ddim"), &s.jump(k, sigma)?)
+            })?,
+            curve("teleport, then 2M".into(), &|k| {
+                s.produced("", &teleport("teleport+dpmpp-2m"), &s.jump(k, sigma)?)
+            })?,
+            curve(format!("student of DDIM-{}", settings.teacher_steps), &|k| {
+                s.student(k, settings.teacher_steps)
+            })?,
             curve("consistency model".into(), &|k| Ok(Produced { nfe: k, ..s.consistency()? }))?,
         ];
         let evidence = evidence(&s, &rows, settings)?;
@@ -387,9 +479,11 @@ impl Comparison {
     }
 }
 
-/// Second routes: the laws of DDPM and DDIM by their closed forms, what students and the exact flow owe.
+/// Second routes: the laws of DDPM and DDIM by their closed forms, what students and the exact flow
+/// owe.
 fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<Evidence>> {
-    let named = |name: &str| rows.iter().find(|r| r.name.starts_with(name)).map_or(&[][..], |r| &r.modes);
+    let named =
+        |name: &str| rows.iter().find(|r| r.name.starts_with(name)).map_or(&[][..], |r| &r.modes);
     let stds = |of: &[ModeError]| of.iter().map(|m| m.var.sqrt()).collect::<Array1<f64>>();
     let lambdas = Law::cov(s.law).diag().to_owned();
     let largest = |gaps: Array1<f64>| gaps.iter().map(|g| g.abs()).fold(0.0, larger);
@@ -399,10 +493,14 @@ fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<E
     };
     // DDPM by the table's own posterior, one row at a time; the last step adds no noise.
     let ancestral = |lambda: f64| {
-        let law = s.table.rows().iter().rev().fold(1.0 - s.table.rows()[settings.steps - 1].alpha_bar, |var, r| {
-            let gain = r.posterior_coef_xt + r.posterior_coef_x0 * wiener_gain(lambda, r.alpha, r.sigma);
-            gain * gain * var + r.posterior_var
-        });
+        let law = s.table.rows().iter().rev().fold(
+            1.0 - s.table.rows()[settings.steps - 1].alpha_bar,
+            |var, r| {
+                let gain = r.posterior_coef_xt
+                    + r.posterior_coef_x0 * wiener_gain(lambda, r.alpha, r.sigma);
+                gain * gain * var + r.posterior_var
+            },
+        );
         law.sqrt()
     };
     let levels = s.strided(50)?.iter().map(Level::of).collect::<Result<Vec<_>>>()?;
@@ -424,13 +522,19 @@ fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<E
         .because("rounding of a thousand steps"),
         Evidence::new(
             format!("DDIM-50 by impulses against the product of its gains, {over}"),
-            gap(named("DDIM-50"), lambdas.mapv(|l| ddim_chain_gain(l, &levels).abs() * levels[0].sigma)),
+            gap(
+                named("DDIM-50"),
+                lambdas.mapv(|l| ddim_chain_gain(l, &levels).abs() * levels[0].sigma),
+            ),
             0.0,
             1e-13,
         )
         .because("rounding of fifty steps"),
         Evidence::new(
-            format!("student in one step against its teacher in {}, {over}", settings.teacher_steps),
+            format!(
+                "student in one step against its teacher in {}, {over}",
+                settings.teacher_steps
+            ),
             gap(named("student"), lambdas.mapv(|l| ddim_chain_gain(l, &teacher) * start.sigma)),
             0.0,
             1e-12,
@@ -469,10 +573,15 @@ mod tests {
         ]);
     }
 
-    /// All comparisons on a spectrum of four modes, one of them without variance: every check holds, and the headlines' order is as told.
+    /// All comparisons on a spectrum of four modes, one of them without variance: every check
+    /// holds, and the headlines' order is as told.
     #[test]
     fn comparisons_hold_on_a_small_spectrum() {
-        let law = Gaussian::diagonal(ndarray::array![0.3, -1.0, 0.0, 0.5], ndarray::array![4.0, 0.5, 1e-2, 0.0]).unwrap();
+        let law = Gaussian::diagonal(
+            ndarray::array![0.3, -1.0, 0.0, 0.5],
+            ndarray::array![4.0, 0.5, 1e-2, 0.0],
+        )
+        .unwrap();
         let settings = Settings::embedded().unwrap();
         let effort = Effort { evaluations: vec![5, 10, 20, 50] };
         let on = |threads: usize| {
@@ -480,7 +589,11 @@ mod tests {
             pool.install(|| Comparison::new("small", &law, &settings, &effort)).unwrap()
         };
         let c = on(3);
-        assert_eq!(format!("{c:?}"), format!("{:?}", on(1)), "numbers depend on the number of threads");
+        assert_eq!(
+            format!("{c:?}"),
+            format!("{:?}", on(1)),
+            "numbers depend on the number of threads"
+        );
         for e in &c.evidence {
             assert!(e.holds(), "{e:?}");
         }
@@ -489,7 +602,14 @@ mod tests {
         assert!(w2("DPM-Solver-3, at most 50") < w2("DDPM-1000, post"));
         assert!(w2("DDIM, 1 step") > 0.9 && w2("consistency") == c.floor && c.floor < 0.02);
         let row = |name: &str| c.rows.iter().find(|r| r.name.starts_with(name)).unwrap();
-        assert_eq!([row("DPM-Solver-3, at most 50").nfe, row("Heun-18").nfe, row("teleport").nfe], [49, 35, 4]);
-        assert!(c.rows.iter().all(|r| r.bias() <= r.w2() && r.modes.len() == 4 && r.deviations().0.len() == 3));
+        assert_eq!(
+            [row("DPM-Solver-3, at most 50").nfe, row("Heun-18").nfe, row("teleport").nfe],
+            [49, 35, 4]
+        );
+        assert!(
+            c.rows
+                .iter()
+                .all(|r| r.bias() <= r.w2() && r.modes.len() == 4 && r.deviations().0.len() == 3)
+        );
     }
 }

@@ -4,7 +4,9 @@ use crate::schedules::numbers::levels::Curve;
 use crate::schedules::numbers::{Numbers, compute};
 use tweedie::error::Result;
 use tweedie::math::larger;
-use tweedie_report::chapter::{along, command, f, figure, p, picture, plot, scientific, section, significant, thousands};
+use tweedie_report::chapter::{
+    along, command, f, figure, p, picture, plot, scientific, section, significant, thousands,
+};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
 use tweedie_report::experiment::Context;
 use tweedie_report::page::{Block, Chapter, Section, Table};
@@ -43,7 +45,13 @@ fn curves(of: &[Curve], pick: &dyn Fn(&Curve) -> Vec<(f64, f64)>) -> Vec<Series>
         .map(|(k, c)| {
             let points = pick(c);
             let mark = if k % 2 == 0 { Mark::Line } else { Mark::Dashed };
-            Series::new(&c.name, points.iter().map(|p| p.0), points.iter().map(|p| p.1), mark, COLOURS[k % COLOURS.len()])
+            Series::new(
+                &c.name,
+                points.iter().map(|p| p.0),
+                points.iter().map(|p| p.1),
+                mark,
+                COLOURS[k % COLOURS.len()],
+            )
         })
         .collect()
 }
@@ -70,14 +78,20 @@ fn levels(n: &Numbers) -> Section {
     let log_snr = || Axis::linear("log_snr", "log-SNR").over(-12.0, 12.0);
     let across = || Axis::linear("log_snr", "log-SNR (data on the right)").over(-12.0, 12.0);
     let share = || Axis::linear("share", "share of the time per unit").over(0.0, 0.35);
-    let strips = l.strips.iter().map(|(name, row)| (name.clone(), row.iter().map(|v| light(v, "")).collect())).collect();
-    let middle = |of: &[Curve], name: &str| of.iter().find(|c| c.name == name).map_or(f64::NAN, |c| 100.0 * c.middle);
-    let rows = l
-        .tables
+    let strips = l
+        .strips
         .iter()
-        .map(|c| (c, "table"))
-        .chain(l.paths.iter().map(|c| (c, "path")))
-        .map(|(c, kind)| vec![format!("{}, {kind}", c.name), format!("{} %", three(100.0 * c.middle))]);
+        .map(|(name, row)| (name.clone(), row.iter().map(|v| light(v, "")).collect()))
+        .collect();
+    let middle = |of: &[Curve], name: &str| {
+        of.iter().find(|c| c.name == name).map_or(f64::NAN, |c| 100.0 * c.middle)
+    };
+    let rows =
+        l.tables.iter().map(|c| (c, "table")).chain(l.paths.iter().map(|c| (c, "path"))).map(
+            |(c, kind)| {
+                vec![format!("{}, {kind}", c.name), format!("{} %", three(100.0 * c.middle))]
+            },
+        );
     section(
         "levels",
         "Time and noise level",
@@ -101,15 +115,29 @@ fn levels(n: &Numbers) -> Section {
                 vec![
                     plot("Tables", time(), log_snr(), curves(&l.tables, &|c| c.log_snr.clone())),
                     plot("Paths", time(), log_snr(), curves(&l.paths, &|c| c.log_snr.clone())),
-                    plot("Tables: time at each level", across(), share(), curves(&l.tables, &|c| c.time.clone())),
-                    plot("Paths: time at each level", across(), share(), curves(&l.paths, &|c| c.time.clone())),
+                    plot(
+                        "Tables: time at each level",
+                        across(),
+                        share(),
+                        curves(&l.tables, &|c| c.time.clone()),
+                    ),
+                    plot(
+                        "Paths: time at each level",
+                        across(),
+                        share(),
+                        curves(&l.paths, &|c| c.time.clone()),
+                    ),
                 ],
             ),
             figure(
                 "strips",
                 "The same picture with the same noise on each schedule, at the same shares of the way, on the variance-preserving scale.",
                 "Six rows of seven small pictures of a face that drowns in noise from left to right. On the two linear schedules and on scaled-linear the face is lost first; on the cosine and sigmoid schedules and in flow matching it is seen longest.",
-                vec![rows_of(n.settings.strip.iter().map(|t| format!("t = {}", plain(*t))).collect(), strips, l.side)],
+                vec![rows_of(
+                    n.settings.strip.iter().map(|t| format!("t = {}", plain(*t))).collect(),
+                    strips,
+                    l.side,
+                )],
             ),
             Block::Table(Table {
                 caption: "Share of the time between SNR 100 and 1/100.".into(),
@@ -131,16 +159,35 @@ fn terminal(n: &Numbers) -> Section {
             .enumerate()
             .map(|(i, e)| {
                 let mark = if i % 2 == 0 { Mark::Linked } else { Mark::Dashed };
-                Series::new(&e.name, along(&sides), e.kept[k].iter().map(|v| 100.0 * v), mark, COLOURS[i])
+                Series::new(
+                    &e.name,
+                    along(&sides),
+                    e.kept[k].iter().map(|v| 100.0 * v),
+                    mark,
+                    COLOURS[i],
+                )
             })
             .collect()
     };
-    let pictures = t.pictures.iter().map(|(name, row)| (name.clone(), row.iter().map(|v| light(v, "")).collect())).collect();
+    let pictures = t
+        .pictures
+        .iter()
+        .map(|(name, row)| (name.clone(), row.iter().map(|v| light(v, "")).collect()))
+        .collect();
     let percent = |v: f64| format!("{} %", three(100.0 * v));
     let table = t.ends.iter().map(|e| {
-        vec![e.name.clone(), three(e.snr), three(e.alpha), three(e.kl), percent(e.kept[0][side]), percent(e.kept[1][side])]
+        vec![
+            e.name.clone(),
+            three(e.snr),
+            three(e.alpha),
+            three(e.kl),
+            percent(e.kept[0][side]),
+            percent(e.kept[1][side]),
+        ]
     });
-    let end = |name: &str, k: usize| t.ends.iter().find(|e| e.name == name).map_or(f64::NAN, |e| e.kept[k][side]);
+    let end = |name: &str, k: usize| {
+        t.ends.iter().find(|e| e.name == name).map_or(f64::NAN, |e| e.kept[k][side])
+    };
     let plot_of = |title: &str, k: usize| {
         plot(
             title,
@@ -177,7 +224,11 @@ fn terminal(n: &Numbers) -> Section {
                 percent(end("linear", 1)),
                 n.settings.sides.last().copied().unwrap_or(0),
                 percent(
-                    t.ends.iter().find(|e| e.name == "scaled-linear").and_then(|e| e.kept[0].last().copied()).unwrap_or(f64::NAN)
+                    t.ends
+                        .iter()
+                        .find(|e| e.name == "scaled-linear")
+                        .and_then(|e| e.kept[0].last().copied())
+                        .unwrap_or(f64::NAN)
                 ),
             )),
             figure(
@@ -187,7 +238,11 @@ fn terminal(n: &Numbers) -> Section {
                     n.settings.drawn_side, n.settings.drawn_side
                 ),
                 "Four rows of five pictures of a face. In the first row they go from very dark to very bright. In the two rows for scaled-linear the range is about half and two thirds as wide; for linear it is close to the data's.",
-                vec![rows_of(t.deviations.iter().map(|z| format!("{} std", plain(*z))).collect(), pictures, n.levels.side)],
+                vec![rows_of(
+                    t.deviations.iter().map(|z| format!("{} std", plain(*z))).collect(),
+                    pictures,
+                    n.levels.side,
+                )],
             ),
             figure(
                 "reach",
@@ -200,7 +255,9 @@ fn terminal(n: &Numbers) -> Section {
                     "The ends of the tables: SNR, signal coefficient, divergence of the digits' Gaussian from N(0, I) in nats (the prior's part of the bound's gap), and the deviation of brightness kept at {} × {} pixels, without noise and with.",
                     n.settings.drawn_side, n.settings.drawn_side
                 ),
-                head: ["schedule", "SNR(T)", "$\\alpha_T$", "KL", "kept, flow", "kept, SDE"].map(String::from).to_vec(),
+                head: ["schedule", "SNR(T)", "$\\alpha_T$", "KL", "kept, flow", "kept, SDE"]
+                    .map(String::from)
+                    .to_vec(),
                 rows: table.collect(),
             }),
             Block::Evidence(t.evidence.clone()),
@@ -210,30 +267,33 @@ fn terminal(n: &Numbers) -> Section {
 
 fn steps(n: &Numbers) -> Section {
     let s = &n.steps;
-    let walks = s.walks.iter().zip(["Unit steps, from 0", "Variance-preserving steps, from −3 and 3"]).map(|(w, title)| {
-        let mut series = Vec::new();
-        for (k, path) in w.paths.iter().enumerate() {
-            series.push(Series::new(
-                format!("_path {}", k + 1),
-                along(&w.t),
-                along(path),
-                Mark::Line,
-                [BLUE, VERMILION][k % w.tubes.len().max(1)],
-            ));
-        }
-        for (k, tube) in w.tubes.iter().enumerate() {
-            for side in tube {
-                series.push(Series::new(
-                    format!("_mean and two deviations, start {}", k + 1),
-                    along(&w.t),
-                    along(side),
-                    Mark::Dashed,
-                    INK,
-                ));
-            }
-        }
-        plot(title, Axis::linear("t", "step t"), Axis::linear("x", "state"), series)
-    });
+    let walks =
+        s.walks.iter().zip(["Unit steps, from 0", "Variance-preserving steps, from −3 and 3"]).map(
+            |(w, title)| {
+                let mut series = Vec::new();
+                for (k, path) in w.paths.iter().enumerate() {
+                    series.push(Series::new(
+                        format!("_path {}", k + 1),
+                        along(&w.t),
+                        along(path),
+                        Mark::Line,
+                        [BLUE, VERMILION][k % w.tubes.len().max(1)],
+                    ));
+                }
+                for (k, tube) in w.tubes.iter().enumerate() {
+                    for side in tube {
+                        series.push(Series::new(
+                            format!("_mean and two deviations, start {}", k + 1),
+                            along(&w.t),
+                            along(side),
+                            Mark::Dashed,
+                            INK,
+                        ));
+                    }
+                }
+                plot(title, Axis::linear("t", "step t"), Axis::linear("x", "state"), series)
+            },
+        );
     let mut densities: Vec<Series> = s
         .reverse
         .iter()
@@ -250,10 +310,22 @@ fn steps(n: &Numbers) -> Section {
         .collect();
     let normal = |z: f64| (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt();
     let z: Vec<f64> = (-80..=80).map(|k| f64::from(k) / 20.0).collect();
-    densities.push(Series::new("Gaussian", along(&z), z.iter().map(|z| normal(*z)), Mark::Dashed, INK));
+    densities.push(Series::new(
+        "Gaussian",
+        along(&z),
+        z.iter().map(|z| normal(*z)),
+        Mark::Dashed,
+        INK,
+    ));
     let first = s.divergence[0];
     let divergence = vec![
-        Series::new("mixture", s.divergence.iter().map(|d| d.0), s.divergence.iter().map(|d| d.1), Mark::Linked, BLUE),
+        Series::new(
+            "mixture",
+            s.divergence.iter().map(|d| d.0),
+            s.divergence.iter().map(|d| d.1),
+            Mark::Linked,
+            BLUE,
+        ),
         Series::new(
             "third power",
             s.divergence.iter().map(|d| d.0),
@@ -262,10 +334,22 @@ fn steps(n: &Numbers) -> Section {
             MUTED,
         ),
     ];
-    let vector = |x: &[f64]| format!("({})", x.iter().map(|v| format!("{v:.2}").replace('-', "−")).collect::<Vec<_>>().join(", "));
+    let vector = |x: &[f64]| {
+        format!(
+            "({})",
+            x.iter().map(|v| format!("{v:.2}").replace('-', "−")).collect::<Vec<_>>().join(", ")
+        )
+    };
     let example = s.example.iter().enumerate().map(|(t, (x, norm))| {
-        let printed = if t == 0 { n.settings.example_start } else { n.settings.example_printed[t - 1] };
-        vec![format!("$x_{t}$"), vector(x), vector(&printed), format!("{norm:.2}"), format!("{:.2}", n.settings.example_norms[t])]
+        let printed =
+            if t == 0 { n.settings.example_start } else { n.settings.example_printed[t - 1] };
+        vec![
+            format!("$x_{t}$"),
+            vector(x),
+            vector(&printed),
+            format!("{norm:.2}"),
+            format!("{:.2}", n.settings.example_norms[t]),
+        ]
     });
     let wrong = s
         .example
@@ -276,7 +360,9 @@ fn steps(n: &Numbers) -> Section {
     let off: Vec<f64> = s.example[1..]
         .iter()
         .zip(&n.settings.example_printed)
-        .map(|((x, _), printed)| x.iter().zip(printed).map(|(a, b)| (a - b).abs()).fold(0.0, larger))
+        .map(|((x, _), printed)| {
+            x.iter().zip(printed).map(|(a, b)| (a - b).abs()).fold(0.0, larger)
+        })
         .collect();
     // Half a unit of the last decimal, and what rounding adds.
     let states = off.iter().filter(|v| **v > 0.005 + 1e-12).count();
@@ -306,7 +392,9 @@ fn steps(n: &Numbers) -> Section {
             )),
             Block::Table(Table {
                 caption: "The worked example: computed, and as printed.".into(),
-                head: ["state", "computed", "printed", "norm", "norm printed"].map(String::from).to_vec(),
+                head: ["state", "computed", "printed", "norm", "norm printed"]
+                    .map(String::from)
+                    .to_vec(),
                 rows: example.collect(),
             }),
             p(
@@ -328,7 +416,12 @@ fn steps(n: &Numbers) -> Section {
                         Axis::linear("density", "density"),
                         densities,
                     ),
-                    plot("Divergence", Axis::log("width", "step in log-SNR"), Axis::log("nats", "nats"), divergence),
+                    plot(
+                        "Divergence",
+                        Axis::log("width", "step in log-SNR"),
+                        Axis::log("nats", "nats"),
+                        divergence,
+                    ),
                 ],
             ),
             Block::Evidence(s.evidence.clone()),
@@ -340,11 +433,23 @@ fn grids(n: &Numbers) -> Section {
     let g = &n.grids;
     let plots = g.samplers.iter().map(|(title, ladders)| {
         let series = ladders.iter().enumerate().map(|(k, l)| {
-            Series::new(l.name, along(&g.steps), l.w2.iter().map(|v| 100.0 * v), Mark::Linked, COLOURS[k % COLOURS.len()])
+            Series::new(
+                l.name,
+                along(&g.steps),
+                l.w2.iter().map(|v| 100.0 * v),
+                Mark::Linked,
+                COLOURS[k % COLOURS.len()],
+            )
         });
-        plot(title, Axis::log("steps", "steps"), Axis::log("w2_percent", "W₂, % of the deviation"), series.collect())
+        plot(
+            title,
+            Axis::log("steps", "steps"),
+            Axis::log("w2_percent", "W₂, % of the deviation"),
+            series.collect(),
+        )
     });
-    let columns: Vec<String> = n.settings.resolution_sigmas.iter().map(|s| format!("σ = {}", plain(*s))).collect();
+    let columns: Vec<String> =
+        n.settings.resolution_sigmas.iter().map(|s| format!("σ = {}", plain(*s))).collect();
     let row = |k: usize| -> Vec<Picture> { g.pictures[k].iter().map(|v| light(v, "")).collect() };
     let [large, small] = g.sides;
     let factor = n.settings.factor;
@@ -393,7 +498,11 @@ fn grids(n: &Numbers) -> Section {
                 ),
                 "A row of five large pictures of a face with rising noise, then three rows of small ones: the averaged pictures stay clear much longer than the small pictures with the same noise, and look like the small ones with a quarter of it.",
                 vec![
-                    rows_of(columns.clone(), vec![(format!("{large} × {large}, noise σ"), row(0))], large),
+                    rows_of(
+                        columns.clone(),
+                        vec![(format!("{large} × {large}, noise σ"), row(0))],
+                        large,
+                    ),
                     rows_of(
                         columns,
                         vec![
@@ -423,15 +532,24 @@ fn learned(n: &Numbers) -> Section {
         .zip(colours)
         .map(|(d, colour)| {
             let mark = if d.name == "the best" { Mark::Dashed } else { Mark::Line };
-            Series::new(d.name, d.running.iter().map(|r| r.0), d.running.iter().map(|r| r.1), mark, colour)
+            Series::new(
+                d.name,
+                d.running.iter().map(|r| r.0),
+                d.running.iter().map(|r| r.1),
+                mark,
+                colour,
+            )
         })
         .collect();
     let most = l.drawn.first().and_then(|d| d.running.last()).map_or(1.0, |r| r.0);
     running.push(Series::new("_the bound", [1.0, most], [1.0, 1.0], Mark::Dashed, MUTED));
-    let rows = l
-        .drawn
-        .iter()
-        .map(|d| vec![d.name.to_string(), three(d.deviation), thousands((d.deviation / 0.01).powi(2).ceil() as usize)]);
+    let rows = l.drawn.iter().map(|d| {
+        vec![
+            d.name.to_string(),
+            three(d.deviation),
+            thousands((d.deviation / 0.01).powi(2).ceil() as usize),
+        ]
+    });
     let of = |name: &str| l.drawn.iter().find(|d| d.name == name).map_or(f64::NAN, |d| d.deviation);
     section(
         "learned",

@@ -1,10 +1,12 @@
-//! Tells the program which commit it is built from, for the manifests of its reports, and its tests whether there is a C++ compiler:
-//! those that want one are then counted as ignored, with the reason, and do not pass.
+//! Tells the program which commit it is built from, for the manifests of its reports, and its tests
+//! whether there is a C++ compiler: those that want one are then counted as ignored, with the
+//! reason, and do not pass.
 
 use std::process::Command;
 
 fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
+    let output =
+        Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
 

@@ -1,4 +1,5 @@
-//! Single autoencoders at each noise level beside chains of them, for a mixture on a line: bounds, produced laws, and what each misses.
+//! Single autoencoders at each noise level beside chains of them, for a mixture on a line: bounds,
+//! produced laws, and what each misses.
 
 use super::Settings;
 use super::line::{Line, Slice};
@@ -35,8 +36,8 @@ pub struct Autoencoders {
     pub data: (Vec<f64>, Vec<f64>),
     /// Entropy of the data, nats.
     pub entropy: f64,
-    /// Of single autoencoders: angle, prior term, and the whole bound over the entropy with the best decoder variance of each state,
-    /// the best constant one, and `(sigma / alpha)^2`.
+    /// Of single autoencoders: angle, prior term, and the whole bound over the entropy with the
+    /// best decoder variance of each state, the best constant one, and `(sigma / alpha)^2`.
     pub single: Vec<[f64; 5]>,
     /// The drawn ones.
     pub drawn: Vec<Chain>,
@@ -62,31 +63,49 @@ fn level(angle: f64) -> Level<f64> {
 /// Density at `to` of a step from states of this density: `x' ~ N(mean, var)` of each.
 fn step(from: &[f64], spacing: f64, kernels: &[(f64, f64)], to: &[f64]) -> Vec<f64> {
     to.par_iter()
-        .map(|x| from.iter().zip(kernels).map(|(p, (mean, var))| p * spacing * log_density_normal(*x, *mean, *var).exp()).sum())
+        .map(|x| {
+            from.iter()
+                .zip(kernels)
+                .map(|(p, (mean, var))| p * spacing * log_density_normal(*x, *mean, *var).exp())
+                .sum()
+        })
         .collect()
 }
 
-/// Bound and produced law of the chain over these angles, with the best variance of each state in every step.
+/// Bound and produced law of the chain over these angles, with the best variance of each state in
+/// every step.
 fn chain(line: &Line, data: &Slice, entropy: f64, angles: &[f64]) -> Result<Chain> {
     let slices = angles.iter().map(|a| slice(line, *a)).collect::<Result<Vec<_>>>()?;
     let last = level(angles[angles.len() - 1]);
-    let mut bound = prior((last.alpha, last.sigma), line.second_moment(), 1.0) + slices[0].mean(entropy_normal);
-    bound += slices.windows(2).map(|w| w[1].mean(|v| 0.5 * ((w[0].snr - w[1].snr) * v).ln_1p())).sum::<f64>();
+    let mut bound =
+        prior((last.alpha, last.sigma), line.second_moment(), 1.0) + slices[0].mean(entropy_normal);
+    bound += slices
+        .windows(2)
+        .map(|w| w[1].mean(|v| 0.5 * ((w[0].snr - w[1].snr) * v).ln_1p()))
+        .sum::<f64>();
     // States of the variance-preserving path: the slices' times alpha.
-    let states = |k: usize| -> Vec<f64> { slices[k].x.iter().map(|x| x * angles[k].cos()).collect() };
+    let states =
+        |k: usize| -> Vec<f64> { slices[k].x.iter().map(|x| x * angles[k].cos()).collect() };
     let mut x = states(angles.len() - 1);
     let mut density: Vec<f64> = x.iter().map(|x| log_density_normal(*x, 0.0, 1.0).exp()).collect();
     for k in (0..angles.len()).rev() {
         let s = if k == 0 { Level::clean() } else { level(angles[k - 1]) };
         let q = Posterior::between(s, level(angles[k]))?;
         let of = &slices[k];
-        let kernels: Vec<(f64, f64)> =
-            (0..x.len()).map(|i| (q.mean(of.hat[i], x[i]), q.var + q.coef_x0 * q.coef_x0 * of.var[i])).collect();
+        let kernels: Vec<(f64, f64)> = (0..x.len())
+            .map(|i| (q.mean(of.hat[i], x[i]), q.var + q.coef_x0 * q.coef_x0 * of.var[i]))
+            .collect();
         let to = if k == 0 { data.x.clone() } else { states(k - 1) };
         density = step(&density, x[1] - x[0], &kernels, &to);
         x = to;
     }
-    let cross: f64 = -data.weight.iter().zip(&density).filter(|p| *p.0 > 0.0).map(|(w, p)| w * p.ln()).sum::<f64>();
+    let cross: f64 = -data
+        .weight
+        .iter()
+        .zip(&density)
+        .filter(|p| *p.0 > 0.0)
+        .map(|(w, p)| w * p.ln())
+        .sum::<f64>();
     Ok(Chain { angles: angles.to_vec(), bound: bound - entropy, lost: cross - entropy, density })
 }
 
@@ -104,7 +123,13 @@ impl Autoencoders {
                 let over = |reconstruction: f64| prior + reconstruction - entropy;
                 let error = of.error();
                 let wide = gaussian_reconstruction(error, 1.0 / of.snr);
-                Ok([angle, prior, over(of.mean(entropy_normal)), over(entropy_normal(error)), over(wide)])
+                Ok([
+                    angle,
+                    prior,
+                    over(of.mean(entropy_normal)),
+                    over(entropy_normal(error)),
+                    over(wide),
+                ])
             })
             .collect::<Result<Vec<_>>>()?;
         let place = single.iter().min_by(|a, b| a[2].total_cmp(&b[2])).map_or(f64::NAN, |s| s[0]);
@@ -119,12 +144,16 @@ impl Autoencoders {
 
         let spacing = data.x[1] - data.x[0];
         let all: Vec<&Chain> = drawn.iter().chain([&best]).chain(&chains).collect();
-        let mass = all.iter().map(|c| (c.density.iter().sum::<f64>() * spacing - 1.0).abs()).fold(0.0, larger);
+        let mass = all
+            .iter()
+            .map(|c| (c.density.iter().sum::<f64>() * spacing - 1.0).abs())
+            .fold(0.0, larger);
         let below = least(all.iter().map(|c| c.bound - c.lost));
         let lost = least(all.iter().map(|c| c.lost));
         // The exact likelihood of single data by the probability-flow ODE.
         let (clean, noise) = (PathPoint::still(1.0, 0.02), PathPoint::still(0.02, 1.0));
-        let x = Array2::from_shape_vec((5, 1), vec![-1.5, -1.1, -0.2, 0.4, 1.7]).expect("five rows");
+        let x =
+            Array2::from_shape_vec((5, 1), vec![-1.5, -1.1, -0.2, 0.4, 1.7]).expect("five rows");
         let by_flow = log_likelihood_solve(&line.law, x.view(), &clean, &noise)?;
         let direct = tweedie::law::Law::log_density(&line.law, x.view(), &clean);
         let off = (&by_flow - &direct).iter().map(|v| v.abs()).fold(0.0, larger);

@@ -1,4 +1,5 @@
-//! Where the bits go: rate and distortion along the way, and which noise levels each training objective cares for.
+//! Where the bits go: rate and distortion along the way, and which noise levels each training
+//! objective cares for.
 
 use super::Settings;
 use ndarray::{Array2, s};
@@ -57,7 +58,8 @@ pub struct Objective {
 pub struct Bits {
     /// Digits and photographs.
     pub coded: [Coded; 2],
-    /// t / T and the weights of the squared errors of eps, x0 and v in a transition's divergence, t = 2..=T.
+    /// t / T and the weights of the squared errors of eps, x0 and v in a transition's divergence, t
+    /// = 2..=T.
     pub weights: Vec<[f64; 4]>,
     /// Log-SNR of the objectives' shares.
     pub log_snrs: Vec<f64>,
@@ -86,7 +88,14 @@ fn bits_and_error(variances: &[f64], sigma: f64) -> [f64; 2] {
     [nats(variances, sigma) / (d * LN_2), 0.5 * (least(variances, sigma) / d).sqrt()]
 }
 
-fn coded(name: &'static str, law: &Gaussian, tiles: &Array2<f64>, shape: (usize, usize), sigmas: &[f64], noise: &Noise) -> Coded {
+fn coded(
+    name: &'static str,
+    law: &Gaussian,
+    tiles: &Array2<f64>,
+    shape: (usize, usize),
+    sigmas: &[f64],
+    noise: &Noise,
+) -> Coded {
     let variances = law.variances().to_vec();
     let eps = noise.normals(0, tiles.raw_dim());
     // Tiles of 8 x 8 pixels, in rows of the picture.
@@ -101,7 +110,10 @@ fn coded(name: &'static str, law: &Gaussian, tiles: &Array2<f64>, shape: (usize,
         .iter()
         .map(|sigma| {
             let x = tiles + &(&eps * *sigma);
-            (whole(&(&x / (1.0 + sigma * sigma).sqrt())), whole(&law.denoised(x.view(), &level(*sigma))))
+            (
+                whole(&(&x / (1.0 + sigma * sigma).sqrt())),
+                whole(&law.denoised(x.view(), &level(*sigma))),
+            )
         })
         .unzip();
     let along = tweedie_report::experiment::geometric(30.0, 1.0 / 255.0 / 3f64.sqrt(), 121);
@@ -118,14 +130,21 @@ fn coded(name: &'static str, law: &Gaussian, tiles: &Array2<f64>, shape: (usize,
 }
 
 impl Bits {
-    pub fn new(settings: &Settings, digits: &Gaussian, images: &Array2<f64>, noise: &Noise) -> Result<Self> {
+    pub fn new(
+        settings: &Settings,
+        digits: &Gaussian,
+        images: &Array2<f64>,
+        noise: &Noise,
+    ) -> Result<Self> {
         let sigmas = &settings.picture_sigmas;
         let digit = images.slice(s![settings.digit..=settings.digit, ..]).to_owned();
-        let natural = Gaussian::from_data(patches(8, 8, Colour::Grey, Choice::Grid)?.images.view())?;
+        let natural =
+            Gaussian::from_data(patches(8, 8, Colour::Grey, Choice::Grid)?.images.view())?;
         let photo = &photographs(Colour::Grey)[0];
         let [top, left] = settings.crop;
-        let tiles =
-            Array2::from_shape_fn((64, 64), |(tile, p)| photo.pixels[[0, top + tile / 8 * 8 + p / 8, left + tile % 8 * 8 + p % 8]]);
+        let tiles = Array2::from_shape_fn((64, 64), |(tile, p)| {
+            photo.pixels[[0, top + tile / 8 * 8 + p / 8, left + tile % 8 * 8 + p % 8]]
+        });
         let coded = [
             coded("digits", digits, &digit, (8, 8), sigmas, &noise.child(1)),
             coded("photographs", &natural, &tiles, (64, 64), sigmas, &noise.child(2)),
@@ -137,14 +156,21 @@ impl Bits {
         let weights = rows
             .windows(2)
             .map(|w| {
-                let (s, t) = (Level::new(w[0].alpha, w[0].sigma), Level::new(w[1].alpha, w[1].sigma));
+                let (s, t) =
+                    (Level::new(w[0].alpha, w[0].sigma), Level::new(w[1].alpha, w[1].sigma));
                 let weights = vlb_discrete(s, t, w[1].posterior_var)?;
-                Ok([w[1].t as f64 / settings.table_steps as f64, weights.eps, weights.x0, weights.v])
+                Ok([
+                    w[1].t as f64 / settings.table_steps as f64,
+                    weights.eps,
+                    weights.x0,
+                    weights.v,
+                ])
             })
             .collect::<Result<Vec<_>>>()?;
 
         let (from, to, n) = (-9.0, 9.0, 361);
-        let log_snrs: Vec<f64> = (0..n).map(|k| from + (to - from) * k as f64 / (n - 1) as f64).collect();
+        let log_snrs: Vec<f64> =
+            (0..n).map(|k| from + (to - from) * k as f64 / (n - 1) as f64).collect();
         let error = |l: f64| least(&variances, (-0.5 * l).exp());
         // Time per unit of log-SNR times the loss there.
         let timed = |path: &Path, target: Prediction, l: f64| -> Result<f64> {
@@ -156,7 +182,10 @@ impl Bits {
             ("the bound", Box::new(|l: f64| Ok(0.5 * l.exp() * error(l)))),
             ("ε-loss, linear β", Box::new(|l| timed(&Path::VP, Prediction::Eps, l))),
             ("ε-loss, cosine", Box::new(|l| timed(&Path::Cosine, Prediction::Eps, l))),
-            ("velocity, flow matching", Box::new(|l| timed(&Path::FlowMatching, Prediction::Velocity, l))),
+            (
+                "velocity, flow matching",
+                Box::new(|l| timed(&Path::FlowMatching, Prediction::Velocity, l)),
+            ),
         ];
         let width = (to - from) / (n - 1) as f64;
         let mut bound_integral = 0.0;
@@ -175,7 +204,8 @@ impl Bits {
                 }
                 let quantile = |q: f64| {
                     let i = sum.partition_point(|s| *s < q * total).clamp(1, n - 1);
-                    let l = log_snrs[i - 1] + width * (q * total - sum[i - 1]) / (sum[i] - sum[i - 1]);
+                    let l =
+                        log_snrs[i - 1] + width * (q * total - sum[i - 1]) / (sum[i] - sum[i - 1]);
                     (-0.5 * l).exp()
                 };
                 let quartiles = [0.25, 0.5, 0.75].map(quantile);
@@ -189,16 +219,21 @@ impl Bits {
             .collect::<Result<Vec<_>>>()?;
 
         let mut evidence = Vec::new();
-        let points: Vec<PathPoint> = rows.iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect();
-        // The blank pixels have no variance, and no best reconstruction: the transitions do not need it.
+        let points: Vec<PathPoint> =
+            rows.iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect();
+        // The blank pixels have no variance, and no best reconstruction: the transitions do not
+        // need it.
         let data = GaussianData { variances: &variances, mean_square: 0.0 };
         let reverse = Reverse {
             var: ReverseVar::Posterior,
             reconstruction: tweedie::diffusion::elbo::Reconstruction::Gaussian(rows[0].beta),
             prior_var: 1.0,
         };
-        let transitions = gaussian_bound(&points, data, |p, l| mmse(l, (p.alpha, p.sigma)), &reverse)?.part(Part::Transition);
-        for (k, target) in [Prediction::Eps, Prediction::X0, Prediction::V].into_iter().enumerate() {
+        let transitions =
+            gaussian_bound(&points, data, |p, l| mmse(l, (p.alpha, p.sigma)), &reverse)?
+                .part(Part::Transition);
+        for (k, target) in [Prediction::Eps, Prediction::X0, Prediction::V].into_iter().enumerate()
+        {
             let sum = weights
                 .iter()
                 .zip(&points[1..])
@@ -217,10 +252,19 @@ impl Bits {
                 .because("a thousand weights, each by a difference of neighbouring levels"),
             );
         }
-        let worst = weights.iter().zip(&rows[1..]).map(|(w, r)| (w[1] / r.vlb_weight_posterior - 1.0).abs()).fold(0.0, larger);
+        let worst = weights
+            .iter()
+            .zip(&rows[1..])
+            .map(|(w, r)| (w[1] / r.vlb_weight_posterior - 1.0).abs())
+            .fold(0.0, larger);
         evidence.push(
-            Evidence::new("weights of the ε-loss over β/(2 α (1 − ᾱ of the step before)), farthest from 1", worst, 0.0, 1e-10)
-                .because("levels rounded to double precision know their difference to 1e-12"),
+            Evidence::new(
+                "weights of the ε-loss over β/(2 α (1 − ᾱ of the step before)), farthest from 1",
+                worst,
+                0.0,
+                1e-10,
+            )
+            .because("levels rounded to double precision know their difference to 1e-12"),
         );
         let closed = nats(&variances, (-0.5 * to).exp()) - nats(&variances, (-0.5 * from).exp());
         evidence.push(
@@ -235,7 +279,9 @@ impl Bits {
         let natural = natural.variances().to_vec();
         let rule = IntervalRule::new(20)?;
         let (lo, hi) = (0.02f64, 4.0f64);
-        let by_error = rule.composite(-2.0 * hi.ln(), -2.0 * lo.ln(), 8, |l| 0.5 * l.exp() * least(&natural, (-0.5 * l).exp()));
+        let by_error = rule.composite(-2.0 * hi.ln(), -2.0 * lo.ln(), 8, |l| {
+            0.5 * l.exp() * least(&natural, (-0.5 * l).exp())
+        });
         evidence.push(
             Evidence::new(
                 "photographs: bits gained from σ = 4 to 0.02, by entropies over by the error's integral",

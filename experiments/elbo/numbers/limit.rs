@@ -1,10 +1,12 @@
-//! The bound against the number of steps and the schedule: what is lost, at which rate, and what the best schedule loses.
+//! The bound against the number of steps and the schedule: what is lost, at which rate, and what
+//! the best schedule loses.
 
 use super::Settings;
 use super::line::{Line, Slice};
 use rayon::prelude::*;
 use tweedie::diffusion::elbo::{
-    GaussianData, Part, Reverse, ReverseVar, continuous_diffusion_loss, continuous_transitions, gaussian_bound, mmse, transition,
+    GaussianData, Part, Reverse, ReverseVar, continuous_diffusion_loss, continuous_transitions,
+    gaussian_bound, mmse, transition,
 };
 use tweedie::diffusion::prediction::Frame;
 use tweedie::diffusion::{Path, PathPoint};
@@ -23,7 +25,8 @@ pub struct Schedule {
     pub lost: Vec<f64>,
     /// What `lost` times the number of steps goes to.
     pub constant: f64,
-    /// Of one number of steps: t / T, log-SNR and width in log-SNR of each transition, and its nats.
+    /// Of one number of steps: t / T, log-SNR and width in log-SNR of each transition, and its
+    /// nats.
     pub terms: Vec<[f64; 4]>,
 }
 
@@ -58,13 +61,15 @@ fn at(p: &PathPoint) -> (f64, f64) {
     (p.alpha, p.sigma)
 }
 
-/// `sqrt(sum_k w_k^2)` with the Wiener gains `w_k = snr lambda_k / (1 + snr lambda_k)`: the root of the loss's density.
+/// `sqrt(sum_k w_k^2)` with the Wiener gains `w_k = snr lambda_k / (1 + snr lambda_k)`: the root of
+/// the loss's density.
 fn root(variances: &[f64], log_snr: f64) -> f64 {
     let snr = log_snr.exp();
     variances.iter().map(|l| (snr * l / (1.0 + snr * l)).powi(2)).sum::<f64>().sqrt()
 }
 
-/// The log-SNRs at even quantiles of `root`: the best schedule, by the trapezoidal rule and linear interpolation over many points.
+/// The log-SNRs at even quantiles of `root`: the best schedule, by the trapezoidal rule and linear
+/// interpolation over many points.
 fn best_schedule(variances: &[f64], [last, first]: [f64; 2]) -> (impl Fn(f64) -> f64, f64) {
     let n = 4000;
     let width = (first - last) / n as f64;
@@ -88,9 +93,17 @@ impl Limit {
         let [last, first] = ends;
         let data = GaussianData { variances, mean_square: 0.0 };
         let bound = |points: &[PathPoint], var: ReverseVar| {
-            gaussian_bound(points, data, |p, l| mmse(l, at(p)), &Reverse { var, ..Reverse::optimal() })
+            gaussian_bound(
+                points,
+                data,
+                |p, l| mmse(l, at(p)),
+                &Reverse { var, ..Reverse::optimal() },
+            )
         };
-        let limit: f64 = variances.iter().map(|&l| continuous_transitions(l, at(&preserving(first)), at(&preserving(last)))).sum();
+        let limit: f64 = variances
+            .iter()
+            .map(|&l| continuous_transitions(l, at(&preserving(first)), at(&preserving(last))))
+            .sum();
         // Points of a schedule, the cleanest first.
         let grid = |n: usize, of: &dyn Fn(f64) -> f64| -> Vec<PathPoint> {
             (0..=n)
@@ -103,7 +116,9 @@ impl Limit {
         };
         let along = |path: Path| -> Result<Way<'static>> {
             let (noisy, clean) = (path.t_from_log_snr(last)?, path.t_from_log_snr(first)?);
-            Ok(Box::new(move |u: f64| path.log_snr(noisy + u * (clean - noisy)).unwrap_or(f64::NAN)))
+            Ok(Box::new(move |u: f64| {
+                path.log_snr(noisy + u * (clean - noisy)).unwrap_or(f64::NAN)
+            }))
         };
         let (best, total) = best_schedule(variances, ends);
         let even = |u: f64| last + u * (first - last);
@@ -121,7 +136,10 @@ impl Limit {
         let schedules = named
             .iter()
             .map(|(name, of)| {
-                let lost = counts.iter().map(|&n| lost(n, of, ReverseVar::Posterior)).collect::<Result<Vec<f64>>>()?;
+                let lost = counts
+                    .iter()
+                    .map(|&n| lost(n, of, ReverseVar::Posterior))
+                    .collect::<Result<Vec<f64>>>()?;
                 // 1/4 int root^2 (dl/du)^2 du, by parts of the schedule over which l hardly bends.
                 let (panels, h) = (400, 1e-4);
                 let density = |u: f64| {
@@ -132,12 +150,19 @@ impl Limit {
                 let constant = 0.25 * rule.composite(0.0, 1.0, panels, density);
                 let points = grid(settings.drawn_steps, of);
                 let nats = bound(&points, ReverseVar::Posterior)?;
-                let terms = points.windows(2).zip(nats.terms().iter().filter(|t| t.part == Part::Transition)).enumerate().map(
-                    |(k, (w, term))| {
+                let terms = points
+                    .windows(2)
+                    .zip(nats.terms().iter().filter(|t| t.part == Part::Transition))
+                    .enumerate()
+                    .map(|(k, (w, term))| {
                         let (clean, noisy) = (w[0].log_snr(), w[1].log_snr());
-                        [(k as f64 + 0.5) / settings.drawn_steps as f64, 0.5 * (clean + noisy), clean - noisy, term.nats]
-                    },
-                );
+                        [
+                            (k as f64 + 0.5) / settings.drawn_steps as f64,
+                            0.5 * (clean + noisy),
+                            clean - noisy,
+                            term.nats,
+                        ]
+                    });
                 Ok(Schedule { name, lost, constant, terms: terms.collect() })
             })
             .collect::<Result<Vec<_>>>()?;
@@ -147,13 +172,20 @@ impl Limit {
             ("best for each component", ReverseVar::Optimal),
         ]
         .into_iter()
-        .map(|(name, var)| Ok((name, counts.iter().map(|&n| lost(n, &even, var.clone())).collect::<Result<Vec<_>>>()?)))
+        .map(|(name, var)| {
+            Ok((
+                name,
+                counts.iter().map(|&n| lost(n, &even, var.clone())).collect::<Result<Vec<_>>>()?,
+            ))
+        })
         .collect::<Result<Vec<_>>>()?;
 
         // The mixture, on the finest grid once; coarser ones are every so many of its points.
         let most = counts[counts.len() - 1];
-        let slices: Vec<Slice> =
-            (0..=most).into_par_iter().map(|k| line.at(even(1.0 - k as f64 / most as f64))).collect::<Result<_>>()?;
+        let slices: Vec<Slice> = (0..=most)
+            .into_par_iter()
+            .map(|k| line.at(even(1.0 - k as f64 / most as f64)))
+            .collect::<Result<_>>()?;
         let information = 0.5 * (slices[0].information() - slices[most].information());
         let of_variance = |var: usize, n: usize| -> f64 {
             let stride = most / n;
@@ -162,18 +194,24 @@ impl Limit {
                     let (s, t) = (&slices[(k - 1) * stride], &slices[k * stride]);
                     let drop = s.snr - t.snr;
                     let r = [0.0, (drop * t.error()).ln_1p(), f64::NAN][var];
-                    if var == 2 { t.mean(|v| 0.5 * (drop * v).ln_1p()) } else { transition(r, drop, t.error()) }
+                    if var == 2 {
+                        t.mean(|v| 0.5 * (drop * v).ln_1p())
+                    } else {
+                        transition(r, drop, t.error())
+                    }
                 })
                 .sum();
             sum - information
         };
-        let mixture: Vec<(&'static str, Vec<f64>)> = ["posterior", "best constant", "best for each state"]
-            .into_iter()
-            .enumerate()
-            .map(|(k, name)| (name, counts.iter().map(|&n| of_variance(k, n)).collect()))
-            .collect();
+        let mixture: Vec<(&'static str, Vec<f64>)> =
+            ["posterior", "best constant", "best for each state"]
+                .into_iter()
+                .enumerate()
+                .map(|(k, name)| (name, counts.iter().map(|&n| of_variance(k, n)).collect()))
+                .collect();
 
-        let worst = |name: &str| schedules.iter().find(|s| s.name == name).map_or(f64::NAN, |s| s.constant);
+        let worst =
+            |name: &str| schedules.iter().find(|s| s.name == name).map_or(f64::NAN, |s| s.constant);
         let finest = counts.len() - 1;
         let mut evidence = vec![];
         for s in &schedules {
@@ -211,10 +249,17 @@ impl Limit {
         );
         let spread = gaussian[2].1.iter().map(|v| v.abs()).fold(0.0, larger);
         evidence.push(
-            Evidence::new("digits, best variance of each component: nats lost, at any T", spread, 0.0, 1e-11)
-                .because("rounding of up to 256 terms for each of 64 components"),
+            Evidence::new(
+                "digits, best variance of each component: nats lost, at any T",
+                spread,
+                0.0,
+                1e-11,
+            )
+            .because("rounding of up to 256 terms for each of 64 components"),
         );
-        let by_errors = continuous_diffusion_loss(last, first, |l| variances.iter().map(|&v| mmse(v, at(&preserving(l)))).sum())?;
+        let by_errors = continuous_diffusion_loss(last, first, |l| {
+            variances.iter().map(|&v| mmse(v, at(&preserving(l)))).sum()
+        })?;
         evidence.push(
             Evidence::new(
                 "digits: half the integral of the least error over SNR, against the closed form",
@@ -244,8 +289,13 @@ impl Limit {
             let slope = (lost[finest - 1] / lost[finest]).log2();
             let want = if k == 2 { 2.0 } else { 1.0 };
             evidence.push(
-                Evidence::new(format!("mixture, variance {name}: rate between the two largest T"), slope, want, 0.15)
-                    .because("the next term of the expansion"),
+                Evidence::new(
+                    format!("mixture, variance {name}: rate between the two largest T"),
+                    slope,
+                    want,
+                    0.15,
+                )
+                .because("the next term of the expansion"),
             );
         }
         Ok(Self {

@@ -17,7 +17,8 @@ pub struct Line {
     reach: (f64, f64),
 }
 
-/// `x = x0 + eps / sqrt(snr)` on a grid. The trapezoidal rule converges exponentially for functions that vanish at both ends.
+/// `x = x0 + eps / sqrt(snr)` on a grid. The trapezoidal rule converges exponentially for functions
+/// that vanish at both ends.
 #[derive(Clone, Debug)]
 pub struct Slice {
     /// Signal-to-noise ratio.
@@ -40,7 +41,10 @@ const NODES: usize = 801;
 impl Line {
     /// From (weight, mean, deviation) of each component.
     pub fn new(parts: &[[f64; 3]]) -> Result<Self> {
-        let components = parts.iter().map(|p| Gaussian::isotropic(array![p[1]], p[2] * p[2])).collect::<Result<Vec<_>>>()?;
+        let components = parts
+            .iter()
+            .map(|p| Gaussian::isotropic(array![p[1]], p[2] * p[2]))
+            .collect::<Result<Vec<_>>>()?;
         let law = Mixture::new(parts.iter().map(|p| p[0]).collect(), components)?;
         let largest = |k: usize| parts.iter().map(|p| p[k].abs()).fold(0.0, larger);
         Ok(Self { law, reach: (largest(1), largest(2)) })
@@ -67,13 +71,24 @@ impl Line {
         let (hat, var) = if sigma > 0.0 {
             let mut hat = Array2::zeros((NODES, 1));
             tweedie::diffusion::Denoiser::denoise(&self.law, rows, &point, hat.view_mut());
-            let var = rows.rows().into_iter().map(|x| self.law.posterior_cov(x, &point)[[0, 0]]).collect();
+            let var = rows
+                .rows()
+                .into_iter()
+                .map(|x| self.law.posterior_cov(x, &point)[[0, 0]])
+                .collect();
             (hat.column(0).to_vec(), var)
         } else {
             (x.to_vec(), vec![0.0; NODES])
         };
         let weight = log_density.iter().map(|l| l.exp() * spacing).collect();
-        Ok(Slice { snr: log_snr.exp(), x: x.to_vec(), weight, log_density: log_density.to_vec(), hat, var })
+        Ok(Slice {
+            snr: log_snr.exp(),
+            x: x.to_vec(),
+            weight,
+            log_density: log_density.to_vec(),
+            hat,
+            var,
+        })
     }
 }
 
@@ -90,7 +105,13 @@ impl Slice {
 
     /// Differential entropy of x, nats.
     pub fn entropy(&self) -> f64 {
-        -self.weight.iter().zip(&self.log_density).filter(|p| *p.0 > 0.0).map(|(w, l)| w * l).sum::<f64>()
+        -self
+            .weight
+            .iter()
+            .zip(&self.log_density)
+            .filter(|p| *p.0 > 0.0)
+            .map(|(w, l)| w * l)
+            .sum::<f64>()
     }
 
     /// Twice the mutual information of x0 and x, nats: entropy less that of the noise.

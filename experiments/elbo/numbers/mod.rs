@@ -1,4 +1,5 @@
-//! The variational bound line by line, its limits, where its bits go, and how far it is from the likelihoods that it bounds.
+//! The variational bound line by line, its limits, where its bits go, and how far it is from the
+//! likelihoods that it bounds.
 
 pub mod autoencoders;
 pub mod bits;
@@ -84,7 +85,10 @@ impl Embedded for Settings {
         let most = s.steps.last().copied().unwrap_or(0);
         let quarter = std::f64::consts::FRAC_PI_2;
         vec![
-            (s.betas.len() >= 2 && s.betas.iter().all(|b| *b > 0.0 && *b < 1.0), "betas: at least two, between 0 and 1"),
+            (
+                s.betas.len() >= 2 && s.betas.iter().all(|b| *b > 0.0 && *b < 1.0),
+                "betas: at least two, between 0 and 1",
+            ),
             (s.lambda > 0.0 && s.share > 0.0, "lambda, share: positive"),
             (
                 most >= 4 && rising(&s.steps) && s.steps.iter().all(|n| *n > 0 && most % n == 0),
@@ -96,17 +100,30 @@ impl Embedded for Settings {
             ),
             (s.log_snr[0] < s.log_snr[1], "log_snr: ascending"),
             (s.drawn_steps >= 2 && s.table_steps >= 2, "drawn_steps, table_steps: at least 2"),
-            (!s.mixture.is_empty() && s.mixture.iter().all(|c| c[0] > 0.0 && c[2] > 0.0), "mixture: weights and deviations > 0"),
-            (s.angles.iter().all(|a| *a > 0.0 && *a < quarter), "angles: between 0 and pi/2"),
-            (s.chains.len() >= 2 && rising(&s.chains) && s.chains[0] >= 2, "chains: at least two, rising, from 2 on"),
             (
-                s.picture_sigmas.windows(2).all(|p| p[0] > p[1]) && s.picture_sigmas.last().is_some_and(|v| *v > 0.0),
+                !s.mixture.is_empty() && s.mixture.iter().all(|c| c[0] > 0.0 && c[2] > 0.0),
+                "mixture: weights and deviations > 0",
+            ),
+            (s.angles.iter().all(|a| *a > 0.0 && *a < quarter), "angles: between 0 and pi/2"),
+            (
+                s.chains.len() >= 2 && rising(&s.chains) && s.chains[0] >= 2,
+                "chains: at least two, rising, from 2 on",
+            ),
+            (
+                s.picture_sigmas.windows(2).all(|p| p[0] > p[1])
+                    && s.picture_sigmas.last().is_some_and(|v| *v > 0.0),
                 "picture_sigmas: positive, descending",
             ),
             (s.digit < 1797, "digit: below 1797"),
             (s.crop.iter().all(|c| *c <= 192), "crop: at most 192"),
-            (s.eps_error > 0.0 && !s.widths.is_empty() && s.widths.iter().all(|w| *w > 0.0), "eps_error, widths: positive"),
-            ([s.quick, s.full].iter().all(|e| e.trajectories >= 1024), "trajectories: at least 1024"),
+            (
+                s.eps_error > 0.0 && !s.widths.is_empty() && s.widths.iter().all(|w| *w > 0.0),
+                "eps_error, widths: positive",
+            ),
+            (
+                [s.quick, s.full].iter().all(|e| e.trajectories >= 1024),
+                "trajectories: at least 1024",
+            ),
         ]
     }
 }

@@ -1,9 +1,11 @@
 //! Linear denoisers at one noise level: solved, descended exactly, and descended on samples.
 //!
-//! For a target `y = a x0 + b eps` and a map `y_hat = W x_t` the loss `E||W x_t - y||^2 / 2` has the gradient `W H - G` with
-//! `H = E[x_t x_t^T]`, which no target enters, and `G = E[y x_t^T]`. An error of y is `det / -sigma` times the error of the x0 that it implies, so one
-//! step of size `rate` on any of the losses is the same step on the implied x0-map M: `M -> M - rate (M H - E[x0 x_t^T])`. Objectives
-//! differ in where they start (`W = 0` implies an x0-map of its own) and in the scale of their loss.
+//! For a target `y = a x0 + b eps` and a map `y_hat = W x_t` the loss `E||W x_t - y||^2 / 2` has
+//! the gradient `W H - G` with `H = E[x_t x_t^T]`, which no target enters, and `G = E[y x_t^T]`. An
+//! error of y is `det / -sigma` times the error of the x0 that it implies, so one step of size
+//! `rate` on any of the losses is the same step on the implied x0-map M:
+//! `M -> M - rate (M H - E[x0 x_t^T])`. Objectives differ in where they start (`W = 0` implies an
+//! x0-map of its own) and in the scale of their loss.
 
 use super::{Settings, TARGETS};
 use nalgebra::DMatrix;
@@ -57,7 +59,8 @@ impl Objective {
         cov * (a * self.at.alpha) + Array2::from_diag_elem(cov.nrows(), b * self.at.sigma)
     }
 
-    /// The x0-map that a map of `x_t` to this target implies. A conversion is linear in the pair (prediction, `x_t`), so it takes matrices entry by entry.
+    /// The x0-map that a map of `x_t` to this target implies. A conversion is linear in the pair
+    /// (prediction, `x_t`), so it takes matrices entry by entry.
     pub fn to_x0(&self, w: &Array2<f64>) -> Array2<f64> {
         Array2::from_shape_fn(w.dim(), |(i, j)| self.to_x0.apply(w[[i, j]], one(i == j)))
     }
@@ -122,7 +125,12 @@ pub struct Linear {
 }
 
 impl Linear {
-    pub(super) fn new(settings: &Settings, law: &Gaussian, effort: &super::Effort, noise: &Noise) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        law: &Gaussian,
+        effort: &super::Effort,
+        noise: &Noise,
+    ) -> Result<Self> {
         Ok(Self {
             solved: Solved::new(settings, law, effort)?,
             descent: Descent::new(settings, law)?,
@@ -158,13 +166,19 @@ impl Solved {
         let solve = |at: &PathPoint, objective: &Objective| -> Result<Array2<f64>> {
             let (h, g) = (dense(&second_moment(&cov, at)), dense(&objective.cross(&cov)));
             // W H = G, and both are symmetric.
-            let inverse = h
-                .cholesky()
-                .ok_or_else(|| Error::singular("normal equations", format!("sigma = {}", at.sigma), "no noise", "add some"))?;
+            let inverse = h.cholesky().ok_or_else(|| {
+                Error::singular(
+                    "normal equations",
+                    format!("sigma = {}", at.sigma),
+                    "no noise",
+                    "add some",
+                )
+            })?;
             let w = inverse.solve(&g.transpose());
             Ok(Array2::from_shape_fn(cov.dim(), |(i, j)| w[(j, i)]))
         };
-        let (mut errors, mut rounding) = (vec![Vec::new(); TARGETS.len()], vec![Vec::new(); TARGETS.len()]);
+        let (mut errors, mut rounding) =
+            (vec![Vec::new(); TARGETS.len()], vec![Vec::new(); TARGETS.len()]);
         for sigma in &sigmas {
             let at = at_level(*sigma)?;
             let want = wiener(law, &at);
@@ -172,13 +186,22 @@ impl Solved {
                 let objective = Objective::new(target, &at)?;
                 errors[k].push(largest(&(objective.to_x0(&solve(&at, &objective)?) - &want)));
                 let top = curvature(law.variances()[0], &at);
-                let size = law.variances().iter().chain([&0.0]).map(|l| objective.best(*l).abs()).fold(0.0, larger);
+                let size = law
+                    .variances()
+                    .iter()
+                    .chain([&0.0])
+                    .map(|l| objective.best(*l).abs())
+                    .fold(0.0, larger);
                 let (b, det) = (objective.coefficients.1, target.determinant(&Frame::from(&at)));
-                rounding[k].push(EPS * (b.abs() + at.sigma * size * top / (at.sigma * at.sigma)) / det.abs());
+                rounding[k].push(
+                    EPS * (b.abs() + at.sigma * size * top / (at.sigma * at.sigma)) / det.abs(),
+                );
             }
         }
         let at = at_level(settings.shown_sigma)?;
-        let gains = |w: &Array2<f64>| law.modes().columns().into_iter().map(|u| u.dot(&w.dot(&u))).collect::<Vec<f64>>();
+        let gains = |w: &Array2<f64>| {
+            law.modes().columns().into_iter().map(|u| u.dot(&w.dot(&u))).collect::<Vec<f64>>()
+        };
         let filters = TARGETS
             .into_iter()
             .map(|target| {
@@ -193,12 +216,27 @@ impl Solved {
             .zip(errors.iter().zip(&rounding))
             .map(|(target, (e, r))| {
                 let worst = e.iter().zip(r).map(|(e, r)| e / r).fold(0.0, larger);
-                Evidence::new(format!("{target} solved and converted, less the Wiener filter, over ε · condition"), worst, 0.0, d)
-                    .because("sums of 64 terms, an ulp each at worst")
+                Evidence::new(
+                    format!(
+                        "{target} solved and converted, less the Wiener filter, over ε · condition"
+                    ),
+                    worst,
+                    0.0,
+                    d,
+                )
+                .because("sums of 64 terms, an ulp each at worst")
             })
             .collect();
         let variances = law.variances().to_vec();
-        Ok(Self { sigmas, errors, rounding, shown: settings.shown_sigma, variances, filters, evidence })
+        Ok(Self {
+            sigmas,
+            errors,
+            rounding,
+            shown: settings.shown_sigma,
+            variances,
+            filters,
+            evidence,
+        })
     }
 }
 
@@ -228,7 +266,8 @@ pub struct Descent {
 /// One descent.
 #[derive(Clone, Debug, Default)]
 pub struct Followed {
-    /// By followed component: distance of its x0-gain from the Wiener filter's, at each recorded step.
+    /// By followed component: distance of its x0-gain from the Wiener filter's, at each recorded
+    /// step.
     pub gains: Vec<Vec<f64>>,
     /// Risk of x0 above the least, in units of the data's variance, at each recorded step.
     pub excess: Vec<f64>,
@@ -259,7 +298,8 @@ impl Descent {
         for target in TARGETS {
             let objective = Objective::new(target, &at)?;
             let cross = objective.cross(&cov);
-            let descend = |w: &mut Array2<f64>, rate: f64| *w = &*w - &((w.dot(&h) - &cross) * rate);
+            let descend =
+                |w: &mut Array2<f64>, rate: f64| *w = &*w - &((w.dot(&h) - &cross) * rate);
             // The x0-gain that the closed form predicts.
             let predicted = |lambda: f64, start: f64, rate: f64, n: usize| {
                 let best = wiener_gain(lambda, at.alpha, at.sigma);
@@ -269,7 +309,10 @@ impl Descent {
             let mut w = Array2::zeros(cov.dim());
             for n in 0..=settings.descent_steps {
                 if steps.contains(&n) {
-                    let (map, closed) = (objective.to_x0(&w), law.matrix(|l| predicted(l, objective.start(), rate, n)));
+                    let (map, closed) = (
+                        objective.to_x0(&w),
+                        law.matrix(|l| predicted(l, objective.start(), rate, n)),
+                    );
                     worst = larger(worst, largest(&(&map - &closed)) / (1.0 + objective.start()));
                     record(&map, &mut seen);
                     record(&closed, &mut theory);
@@ -287,17 +330,41 @@ impl Descent {
             let mut w = Array2::zeros(cov.dim());
             (0..32).for_each(|_| descend(&mut w, slow));
             let closed = law.matrix(|l| predicted(l, objective.start(), slow, 32));
-            weighted = larger(weighted, largest(&(objective.to_x0(&w) - closed)) / (1.0 + objective.start()));
+            weighted = larger(
+                weighted,
+                largest(&(objective.to_x0(&w) - closed)) / (1.0 + objective.start()),
+            );
         }
-        let apart = from_one_start.iter().map(|map| largest(&(map - &from_one_start[0]))).fold(0.0, larger);
-        // Each step errs by sums of 64 terms, and what it errs by shrinks like the descent itself: at worst by 1 - rate sigma^2 a step.
-        let tol = 64.0 * EPS * top / (settings.descent_rate * at.sigma * at.sigma) / at.alpha.min(at.sigma);
+        let apart =
+            from_one_start.iter().map(|map| largest(&(map - &from_one_start[0]))).fold(0.0, larger);
+        // Each step errs by sums of 64 terms, and what it errs by shrinks like the descent itself:
+        // at worst by 1 - rate sigma^2 a step.
+        let tol = 64.0 * EPS * top
+            / (settings.descent_rate * at.sigma * at.sigma)
+            / at.alpha.min(at.sigma);
         let why = "64 ulps a step, forgotten as fast as the slowest mode converges";
         let evidence = vec![
-            Evidence::new("descent of all objectives: largest entry of the x0-map less the closed form", worst, 0.0, tol)
-                .because(why),
-            Evidence::new("the same with each loss re-weighted to that of x0, after 32 steps", weighted, 0.0, tol).because(why),
-            Evidence::new("from one x0-map, all objectives: largest difference of their x0-maps", apart, 0.0, tol).because(why),
+            Evidence::new(
+                "descent of all objectives: largest entry of the x0-map less the closed form",
+                worst,
+                0.0,
+                tol,
+            )
+            .because(why),
+            Evidence::new(
+                "the same with each loss re-weighted to that of x0, after 32 steps",
+                weighted,
+                0.0,
+                tol,
+            )
+            .because(why),
+            Evidence::new(
+                "from one x0-map, all objectives: largest difference of their x0-maps",
+                apart,
+                0.0,
+                tol,
+            )
+            .because(why),
         ];
         Ok(Self { at, rate, steps, modes, followed, starts, evidence })
     }
@@ -305,14 +372,16 @@ impl Descent {
 
 /// Steps from 0 to `last`, all the first ones and then in about equal ratios.
 fn recorded(last: usize) -> Vec<usize> {
-    let mut steps: Vec<usize> = (0..).map(|k| 1.25f64.powi(k).round() as usize).take_while(|n| *n < last).collect();
+    let mut steps: Vec<usize> =
+        (0..).map(|k| 1.25f64.powi(k).round() as usize).take_while(|n| *n < last).collect();
     steps.insert(0, 0);
     steps.push(last);
     steps.dedup();
     steps
 }
 
-/// Stochastic gradient descent on fresh Gaussian samples, from `W = 0`, the same samples for all objectives.
+/// Stochastic gradient descent on fresh Gaussian samples, from `W = 0`, the same samples for all
+/// objectives.
 #[derive(Clone, Debug)]
 pub struct Stochastic {
     /// Where.
@@ -329,7 +398,8 @@ pub struct Stochastic {
     pub expected: Vec<Vec<f64>>,
     /// By target: its mean over the runs, and the standard error of that.
     pub seen: Vec<Vec<[f64; 2]>>,
-    /// By target: excess risk that the difference of its x0-map from the x0-objective's would cause, mean over the runs.
+    /// By target: excess risk that the difference of its x0-map from the x0-objective's would
+    /// cause, mean over the runs.
     pub apart: Vec<Vec<f64>>,
     /// Expected excess risk after infinitely many steps.
     pub floor: f64,
@@ -348,11 +418,14 @@ impl Stochastic {
         let steps = recorded(last);
         let cov = Law::cov(law);
         let (h, want) = (second_moment(&cov, &at), wiener(law, &at));
-        let objectives = TARGETS.map(|t| Objective::new(t, &at)).into_iter().collect::<Result<Vec<_>>>()?;
+        let objectives =
+            TARGETS.map(|t| Objective::new(t, &at)).into_iter().collect::<Result<Vec<_>>>()?;
 
         let moments = Moments::new(law, &at, rate, batch);
-        let expected =
-            objectives.iter().map(|o| moments.excess(o, &steps).iter().map(|e| e / total).collect()).collect::<Vec<Vec<f64>>>();
+        let expected = objectives
+            .iter()
+            .map(|o| moments.excess(o, &steps).iter().map(|e| e / total).collect())
+            .collect::<Vec<Vec<f64>>>();
         let floor = moments.floor() / total;
 
         let all: Vec<Run> = (0..runs as u64)
@@ -366,21 +439,31 @@ impl Stochastic {
                 (0..steps.len())
                     .map(|i| {
                         let mean = all.iter().map(|r| r.excess[k][i]).sum::<f64>() / n;
-                        let var = all.iter().map(|r| (r.excess[k][i] - mean).powi(2)).sum::<f64>() / (n - 1.0);
+                        let var = all.iter().map(|r| (r.excess[k][i] - mean).powi(2)).sum::<f64>()
+                            / (n - 1.0);
                         [mean / total, (var / n).sqrt() / total]
                     })
                     .collect::<Vec<_>>(),
             );
-            apart.push((0..steps.len()).map(|i| all.iter().map(|r| r.apart[k][i]).sum::<f64>() / n / total).collect::<Vec<_>>());
+            apart.push(
+                (0..steps.len())
+                    .map(|i| all.iter().map(|r| r.apart[k][i]).sum::<f64>() / n / total)
+                    .collect::<Vec<_>>(),
+            );
         }
         let mut evidence: Vec<Evidence> = objectives
             .iter()
             .zip(seen.iter().zip(&expected))
             .map(|(o, (seen, expected))| {
-                let scores = seen.iter().zip(expected).skip(1).map(|([mean, se], want)| (mean - want) / se);
-                let worst = scores.fold(0.0f64, |m, z| if z.is_nan() || z.abs() > m.abs() { z } else { m });
+                let scores =
+                    seen.iter().zip(expected).skip(1).map(|([mean, se], want)| (mean - want) / se);
+                let worst =
+                    scores.fold(0.0f64, |m, z| if z.is_nan() || z.abs() > m.abs() { z } else { m });
                 Evidence::new(
-                    format!("{}: excess risk over all steps, seen less expected, in standard errors", o.target),
+                    format!(
+                        "{}: excess risk over all steps, seen less expected, in standard errors",
+                        o.target
+                    ),
                     worst,
                     0.0,
                     5.0,
@@ -410,7 +493,9 @@ impl Stochastic {
             )
             .because("what is left of the different starts"),
         );
-        let least = law.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, &at)).sum::<f64>() / total;
+        let least =
+            law.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, &at)).sum::<f64>()
+                / total;
         Ok(Self { at, batch, runs, rate, steps, expected, seen, apart, floor, least, evidence })
     }
 }
@@ -430,14 +515,19 @@ struct Moments {
 
 impl Moments {
     fn new(law: &Gaussian, at: &PathPoint, rate: f64, batch: usize) -> Self {
-        let all = law.variances().into_iter().copied().chain(std::iter::repeat_n(0.0, law.dim() - law.rank()));
+        let all = law
+            .variances()
+            .into_iter()
+            .copied()
+            .chain(std::iter::repeat_n(0.0, law.dim() - law.rank()));
         let modes = all.map(|l| (curvature(l, at), wiener_gain(l, at.alpha, at.sigma))).collect();
         let least = law.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, at)).sum();
         Self { modes, least, rate, batch: batch as f64 }
     }
 
     fn excess(&self, objective: &Objective, steps: &[usize]) -> Vec<f64> {
-        let mut k: Vec<f64> = self.modes.iter().map(|(_, best)| (objective.start() - best).powi(2)).collect();
+        let mut k: Vec<f64> =
+            self.modes.iter().map(|(_, best)| (objective.start() - best).powi(2)).collect();
         let mut out = Vec::new();
         for n in 0..=steps[steps.len() - 1] {
             let excess: f64 = self.modes.iter().zip(&k).map(|((h, _), k)| h * k).sum();
@@ -453,10 +543,15 @@ impl Moments {
         out
     }
 
-    /// The fixed point: `least A / (1 - A)` with `A = sum_i (rate h_i / B) / (2 - rate h_i (1 + 1/B))`.
+    /// The fixed point: `least A / (1 - A)` with
+    /// `A = sum_i (rate h_i / B) / (2 - rate h_i (1 + 1/B))`.
     fn floor(&self) -> f64 {
         let b = self.batch;
-        let a: f64 = self.modes.iter().map(|(h, _)| self.rate * h / b / (2.0 - self.rate * h * (1.0 + 1.0 / b))).sum();
+        let a: f64 = self
+            .modes
+            .iter()
+            .map(|(h, _)| self.rate * h / b / (2.0 - self.rate * h * (1.0 + 1.0 / b)))
+            .sum();
         self.least * a / (1.0 - a)
     }
 }
@@ -486,12 +581,14 @@ impl Run {
         let at = &objectives[0].at;
         let colour = &law.modes() * &law.variances().mapv(f64::sqrt);
         let mut maps = vec![Array2::<f64>::zeros((d, d)); objectives.len()];
-        let (mut excesses, mut apart) = (vec![Vec::new(); maps.len()], vec![Vec::new(); maps.len()]);
+        let (mut excesses, mut apart) =
+            (vec![Vec::new(); maps.len()], vec![Vec::new(); maps.len()]);
         let (mut late, mut late_count) = (0.0, 0);
         let mut draws = vec![0.0; batch * (rank + d)];
         for n in 0..=last {
             if steps.contains(&n) {
-                let x0_maps: Vec<_> = objectives.iter().zip(&maps).map(|(o, w)| o.to_x0(w)).collect();
+                let x0_maps: Vec<_> =
+                    objectives.iter().zip(&maps).map(|(o, w)| o.to_x0(w)).collect();
                 for (k, m) in x0_maps.iter().enumerate() {
                     excesses[k].push(excess(&(m - want), h));
                     apart[k].push(excess(&(m - &x0_maps[0]), h));
@@ -532,7 +629,8 @@ mod tests {
         let objective = Objective::new(Prediction::Eps, &at).unwrap();
         let end = moments.excess(&objective, &[0, 2000]);
         assert!((end[1] / moments.floor() - 1.0).abs() <= 1e-13);
-        // At first it is the risk of x_t / alpha, less the least: the noise itself, 3 sigma^2 / alpha^2.
+        // At first it is the risk of x_t / alpha, less the least: the noise itself, 3 sigma^2 /
+        // alpha^2.
         assert!((end[0] + moments.least - 3.0 * (at.sigma / at.alpha).powi(2)).abs() <= 1e-14);
     }
 
@@ -544,7 +642,10 @@ mod tests {
             let w = Array2::from_shape_fn((3, 3), |(i, j)| (1.0 + i as f64 + 3.0 * j as f64).sin());
             assert!(largest(&(objective.from_x0(&objective.to_x0(&w)) - &w)) <= 1e-14, "{target}");
             assert!(
-                (objective.to_x0(&Array2::zeros((2, 2))) - Array2::from_diag_elem(2, objective.start())).iter().all(|v| *v == 0.0)
+                (objective.to_x0(&Array2::zeros((2, 2)))
+                    - Array2::from_diag_elem(2, objective.start()))
+                .iter()
+                .all(|v| *v == 0.0)
             );
         }
     }

@@ -1,9 +1,11 @@
-//! A network with a bottleneck, on a curve in a space of many dimensions: what no training can give it, and what it reaches.
+//! A network with a bottleneck, on a curve in a space of many dimensions: what no training can give
+//! it, and what it reaches.
 //!
-//! The data are points of a spiral in a plane, turned at random into d dimensions. A network whose layers have h < d channels says
-//! `W a + b` with `W` of rank h at most, whatever `a` is. What it should say of a target `y = a x0 + b eps` is `b x_t / sigma` in each of the d - 2
-//! directions off the plane, all alike and of variance `b^2`: so at least `(d - 2 - h) b^2` is out of its reach, trained or not, however
-//! deep. For x0 there is nothing to say there, and the bound is 0.
+//! The data are points of a spiral in a plane, turned at random into d dimensions. A network whose
+//! layers have h < d channels says `W a + b` with `W` of rank h at most, whatever `a` is. What it
+//! should say of a target `y = a x0 + b eps` is `b x_t / sigma` in each of the d - 2 directions off
+//! the plane, all alike and of variance `b^2`: so at least `(d - 2 - h) b^2` is out of its reach,
+//! trained or not, however deep. For x0 there is nothing to say there, and the bound is 0.
 
 use super::linear::{at_level, curvature};
 use super::{Effort, Settings, TARGETS};
@@ -66,18 +68,32 @@ pub struct Space {
 }
 
 impl Manifold {
-    pub(super) fn new(settings: &Settings, effort: &Effort, noise: &Noise, told: &dyn Fn(&str)) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        effort: &Effort,
+        noise: &Noise,
+        told: &dyn Fn(&str),
+    ) -> Result<Self> {
         let curve = spiral(settings.spiral_points);
         let [lo, hi] = settings.judged_range;
         let sigmas = geometric(lo, hi, settings.judged_levels);
         let mut spaces = Vec::new();
         for (k, dim) in settings.spiral_dims.iter().enumerate() {
-            spaces.push(Space::new(settings, effort, &curve, *dim, &sigmas, &noise.child(k as u64), told)?);
+            spaces.push(Space::new(
+                settings,
+                effort,
+                &curve,
+                *dim,
+                &sigmas,
+                &noise.child(k as u64),
+                told,
+            )?);
         }
         let mut evidence = Vec::new();
         for space in spaces.iter().filter(|s| s.bound[1][0] > 0.0) {
             let d = space.dim;
-            let over = |t: usize| least(space.excess[t].iter().zip(&space.bound[t]).map(|(e, b)| e / b));
+            let over =
+                |t: usize| least(space.excess[t].iter().zip(&space.bound[t]).map(|(e, b)| e / b));
             evidence.push(
                 Evidence::at_least(
                     format!("d = {d}: excess of the ε-, v- and velocity-networks over their bounds, the least"),
@@ -97,7 +113,14 @@ impl Manifold {
                 .because("below 1 it does what no ε-network of its width can"),
             );
         }
-        Ok(Self { width: settings.spiral_width, steps: effort.spiral_steps, sigmas, spaces, curve, evidence })
+        Ok(Self {
+            width: settings.spiral_width,
+            steps: effort.spiral_steps,
+            sigmas,
+            spaces,
+            curve,
+            evidence,
+        })
     }
 }
 
@@ -113,10 +136,12 @@ impl Space {
     ) -> Result<Self> {
         let (plane, h) = (plane(dim, &noise.child(0)), settings.spiral_width);
         let points = curve.dot(&plane.t());
-        let (optimum, gaussian) = (Empirical::new(curve.clone())?, Gaussian::from_data(points.view())?.truncated(2));
+        let (optimum, gaussian) =
+            (Empirical::new(curve.clone())?, Gaussian::from_data(points.view())?.truncated(2));
         let total: f64 = gaussian.variances().sum();
         let n = effort.spiral_draws;
-        let x0 = points.select(Axis(0), &(0..n).map(|i| i * points.nrows() / n).collect::<Vec<_>>());
+        let x0 =
+            points.select(Axis(0), &(0..n).map(|i| i * points.nrows() / n).collect::<Vec<_>>());
         let states = sigmas
             .iter()
             .enumerate()
@@ -128,7 +153,8 @@ impl Space {
                 Ok((at, xt, best))
             })
             .collect::<Result<Vec<_>>>()?;
-        let square = |a: &Array2<f64>, b: &Array2<f64>| (a - b).mapv(|e| e * e).sum() / n as f64 / total;
+        let square =
+            |a: &Array2<f64>, b: &Array2<f64>| (a - b).mapv(|e| e * e).sum() / n as f64 / total;
         let mut space = Space {
             dim,
             excess: Vec::new(),
@@ -147,22 +173,48 @@ impl Space {
         told(&format!("networks of {h} channels in {dim} dimensions"));
         let networks = train(settings, effort, &points, &noise.child(3))?;
         for (target, network) in TARGETS.into_iter().zip(&networks) {
-            space.excess.push(states.iter().map(|(at, xt, best)| square(&network.denoised(xt.view(), at), best)).collect());
-            let ends = sample(&Dpmpp2m { lower_final: false }, network, &grid, start.clone(), &mut Silence)?.x;
+            space.excess.push(
+                states
+                    .iter()
+                    .map(|(at, xt, best)| square(&network.denoised(xt.view(), at), best))
+                    .collect(),
+            );
+            let ends = sample(
+                &Dpmpp2m { lower_final: false },
+                network,
+                &grid,
+                start.clone(),
+                &mut Silence,
+            )?
+            .x;
             network.failure()?;
             let last = grid[grid.len() - 1];
             let ends = network.denoised(ends.view(), &last);
             let nearest = Empirical::new(points.clone())?.nearest(ends.view(), 1.0);
-            let off: f64 = ends.rows().into_iter().zip(nearest).map(|(x, i)| (&x - &points.row(i)).mapv(|e| e * e).sum()).sum();
+            let off: f64 = ends
+                .rows()
+                .into_iter()
+                .zip(nearest)
+                .map(|(x, i)| (&x - &points.row(i)).mapv(|e| e * e).sum())
+                .sum();
             space.distance.push((off / SAMPLES as f64).sqrt());
             space.samples.push(ends.dot(&plane));
             let (mut bound, mut linear) = (Vec::new(), Vec::new());
             for (at, ..) in &states {
                 let frame = Frame::from(at);
                 let scale = loss_ratio(target, Prediction::X0, &frame)? * total;
-                bound.push(dim.saturating_sub(2 + h) as f64 * target.coefficients(&frame).1.powi(2) / scale);
-                let wiener: f64 = gaussian.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, at)).sum();
-                linear.push(LowRank::new(&gaussian, target, at, h)?.excess() / scale + wiener / total);
+                bound.push(
+                    dim.saturating_sub(2 + h) as f64 * target.coefficients(&frame).1.powi(2)
+                        / scale,
+                );
+                let wiener: f64 = gaussian
+                    .variances()
+                    .iter()
+                    .map(|l| l * at.sigma.powi(2) / curvature(*l, at))
+                    .sum();
+                linear.push(
+                    LowRank::new(&gaussian, target, at, h)?.excess() / scale + wiener / total,
+                );
             }
             space.bound.push(bound);
             space.linear.push(linear);
@@ -177,7 +229,9 @@ const SAMPLES: usize = 128;
 /// Points at equal angles of a spiral of one turn, of variance 2 in all.
 fn spiral(n: usize) -> Array2<f64> {
     let angle = |i: usize| PI * (1.0 + 2.0 * i as f64 / (n - 1) as f64);
-    let mut points = Array2::from_shape_fn((n, 2), |(i, j)| angle(i) * if j == 0 { angle(i).cos() } else { angle(i).sin() });
+    let mut points = Array2::from_shape_fn((n, 2), |(i, j)| {
+        angle(i) * if j == 0 { angle(i).cos() } else { angle(i).sin() }
+    });
     let mean = points.mean_axis(Axis(0)).expect("points");
     points -= &mean;
     let size = (points.mapv(|x| x * x).sum() / n as f64 / 2.0).sqrt();
@@ -198,7 +252,8 @@ fn plane(d: usize, noise: &Noise) -> Array2<f64> {
     columns.reversed_axes().as_standard_layout().into_owned()
 }
 
-/// Three layers of `width` channels, the first of them told the time, and one back to the space: no skip past them.
+/// Three layers of `width` channels, the first of them told the time, and one back to the space: no
+/// skip past them.
 fn network(dim: usize, width: usize) -> Program {
     let mut p = Program::default();
     let table = p.table(TableKind::Identity { rows: 1 });
@@ -232,8 +287,14 @@ fn network(dim: usize, width: usize) -> Program {
     p
 }
 
-/// Networks trained to say one target each, on the plain loss and the same draws, times uniform on the straight path.
-fn train(settings: &Settings, effort: &Effort, points: &Array2<f64>, noise: &Noise) -> Result<Vec<Network<f32>>> {
+/// Networks trained to say one target each, on the plain loss and the same draws, times uniform on
+/// the straight path.
+fn train(
+    settings: &Settings,
+    effort: &Effort,
+    points: &Array2<f64>,
+    noise: &Noise,
+) -> Result<Vec<Network<f32>>> {
     struct Student {
         cpu: Cpu<f32>,
         params: Vec<f32>,
@@ -241,29 +302,43 @@ fn train(settings: &Settings, effort: &Effort, points: &Array2<f64>, noise: &Noi
     }
     let (path, dim, n) = (Path::FlowMatching, points.ncols(), settings.spiral_batch);
     let program = network(dim, settings.spiral_width);
-    let params: Vec<f32> = initial(&program, &noise.child(0), true).iter().map(|w| *w as f32).collect();
+    let params: Vec<f32> =
+        initial(&program, &noise.child(0), true).iter().map(|w| *w as f32).collect();
     let mut students: Vec<Student> = TARGETS
         .iter()
-        .map(|_| Student { cpu: Cpu::new(program.clone(), n), params: params.clone(), state: State::new(params.len()) })
+        .map(|_| Student {
+            cpu: Cpu::new(program.clone(), n),
+            params: params.clone(),
+            state: State::new(params.len()),
+        })
         .collect();
-    let (mut gradient, mut x, mut dy) = (vec![0.0; params.len()], vec![0.0f32; n * dim], vec![0.0f32; n * dim]);
+    let (mut gradient, mut x, mut dy) =
+        (vec![0.0; params.len()], vec![0.0f32; n * dim], vec![0.0f32; n * dim]);
     let (lo, hi) = settings.train.times.range.unwrap_or((0.02, 50.0));
     let (lo, hi) = (path.t_from_edm_sigma(lo)?, path.t_from_edm_sigma(hi)?);
     for step in 0..effort.spiral_steps {
         let draw = noise.child(1 + step as u64);
         let eps = draw.normals(0, (n, dim));
-        let x0 =
-            points.select(Axis(0), &(0..n as u64).map(|i| (draw.bits(2, i) % points.nrows() as u64) as usize).collect::<Vec<_>>());
+        let x0 = points.select(
+            Axis(0),
+            &(0..n as u64)
+                .map(|i| (draw.bits(2, i) % points.nrows() as u64) as usize)
+                .collect::<Vec<_>>(),
+        );
         let levels = (0..n)
             .map(|i| path.at(lo + (hi - lo) * (i as f64 + draw.uniform(1, i as u64)) / n as f64))
             .collect::<Result<Vec<PathPoint>>>()?;
         for (i, at) in levels.iter().enumerate() {
             let row = x0.row(i).into_iter().zip(eps.row(i));
-            x[i * dim..][..dim].iter_mut().zip(row).for_each(|(x, (x0, eps))| *x = (at.alpha * x0 + at.sigma * eps) as f32);
+            x[i * dim..][..dim]
+                .iter_mut()
+                .zip(row)
+                .for_each(|(x, (x0, eps))| *x = (at.alpha * x0 + at.sigma * eps) as f32);
         }
         let times: Vec<f64> = levels.iter().map(|at| 1000.0 * at.t).collect();
         let along = step as f64 / effort.spiral_steps as f64;
-        let learning_rate = settings.spiral_rate * (50.0 * along).min(0.5 * (1.0 + (PI * along).cos()));
+        let learning_rate =
+            settings.spiral_rate * (50.0 * along).min(0.5 * (1.0 + (PI * along).cos()));
         for (Student { cpu, params, state }, target) in students.iter_mut().zip(TARGETS) {
             cpu.load(params);
             let said = cpu.forward(&x, &times, &[])?;
@@ -275,7 +350,8 @@ fn train(settings: &Settings, effort: &Effort, points: &Array2<f64>, noise: &Noi
                 }
             }
             cpu.backward(&dy, &mut gradient);
-            AdamW { learning_rate, beta2: 0.99, decay: 0.0, ..AdamW::default() }.step(state, params, &gradient);
+            AdamW { learning_rate, beta2: 0.99, decay: 0.0, ..AdamW::default() }
+                .step(state, params, &gradient);
         }
     }
     let setup = |prediction| Setup {
@@ -287,5 +363,9 @@ fn train(settings: &Settings, effort: &Effort, points: &Array2<f64>, noise: &Noi
         shape: (dim, 1, 1),
         null_class: None,
     };
-    TARGETS.into_iter().zip(&students).map(|(target, s)| Network::new(program.clone(), &s.params, setup(target), 128)).collect()
+    TARGETS
+        .into_iter()
+        .zip(&students)
+        .map(|(target, s)| Network::new(program.clone(), &s.params, setup(target), 128))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! Do the x0-, eps-, v- and velocity-objectives train the same denoiser? Linear denoisers, bottlenecks and U-Nets.
+//! Do the x0-, eps-, v- and velocity-objectives train the same denoiser? Linear denoisers,
+//! bottlenecks and U-Nets.
 
 pub mod linear;
 pub mod manifold;
@@ -14,7 +15,8 @@ use tweedie::math::noise::Noise;
 use tweedie_report::experiment::{Context, Embedded};
 
 /// The objectives compared, on the straight path, where no two are multiples of each other.
-pub const TARGETS: [Prediction; 4] = [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
+pub const TARGETS: [Prediction; 4] =
+    [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
 
 /// What `experiments/equivalence/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -95,7 +97,14 @@ impl Embedded for Settings {
     const TEXT: &'static str = include_str!("../settings.toml");
 
     fn least(self) -> Self {
-        let quick = Effort { levels: 9, runs: 16, spiral_steps: 2, spiral_draws: 16, train_steps: 2, judged: 16 };
+        let quick = Effort {
+            levels: 9,
+            runs: 16,
+            spiral_steps: 2,
+            spiral_draws: 16,
+            train_steps: 2,
+            judged: 16,
+        };
         Self { quick, stochastic_steps: 600, judged_levels: 3, ..self }
     }
 
@@ -103,17 +112,31 @@ impl Embedded for Settings {
         let s = self;
         let inside = |t: f64| t > 0.0 && t < 1.0;
         vec![
-            (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
-            (s.shown_sigma > 0.0 && s.manifold_sigmas.iter().all(|v| *v > 0.0), "shown_sigma, manifold_sigmas: positive"),
+            (
+                0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1],
+                "sigma_range: positive, ascending",
+            ),
+            (
+                s.shown_sigma > 0.0 && s.manifold_sigmas.iter().all(|v| *v > 0.0),
+                "shown_sigma, manifold_sigmas: positive",
+            ),
             (inside(s.descent_time), "descent_time: between 0 and 1"),
-            // Beyond 2 / (1 + 1 / B) the mean square of the fastest mode grows; beyond 1 an exact descent overshoots.
-            (inside(s.descent_rate) && inside(s.stochastic_rate), "descent_rate, stochastic_rate: between 0 and 1"),
+            // Beyond 2 / (1 + 1 / B) the mean square of the fastest mode grows; beyond 1 an exact
+            // descent overshoots.
+            (
+                inside(s.descent_rate) && inside(s.stochastic_rate),
+                "descent_rate, stochastic_rate: between 0 and 1",
+            ),
             (
                 s.descent_steps >= 32 && s.stochastic_steps >= 32 && s.stochastic_batch >= 1,
                 "steps: at least 32; stochastic_batch: at least 1",
             ),
             (s.descent_modes.iter().all(|k| (1..=61).contains(k)), "descent_modes: 1 to 61"),
-            ((1..61).contains(&s.manifold_rank) && s.trained_ranks.iter().all(|r| (1..=64).contains(r)), "ranks: 1 to 64"),
+            (
+                (1..61).contains(&s.manifold_rank)
+                    && s.trained_ranks.iter().all(|r| (1..=64).contains(r)),
+                "ranks: 1 to 64",
+            ),
             (
                 s.spiral_points >= 3
                     && s.spiral_dims.iter().all(|d| *d >= 2)
@@ -126,8 +149,14 @@ impl Embedded for Settings {
                 s.measured_batch >= 2 && s.measured_levels >= 2 && s.judged_levels >= 2,
                 "measured_batch, measured_levels, judged_levels: at least 2",
             ),
-            (0.0 < s.judged_range[0] && s.judged_range[0] < s.judged_range[1], "judged_range: positive, ascending"),
-            (s.train.data.set.is_some() && s.train.path == Path::FlowMatching, "train: a data set on the straight path"),
+            (
+                0.0 < s.judged_range[0] && s.judged_range[0] < s.judged_range[1],
+                "judged_range: positive, ascending",
+            ),
+            (
+                s.train.data.set.is_some() && s.train.path == Path::FlowMatching,
+                "train: a data set on the straight path",
+            ),
             (
                 [s.quick, s.full].iter().all(|e| {
                     e.levels >= 2
@@ -179,7 +208,8 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let linear = linear::Linear::new(&settings, &law, &effort, &noise.child(0))?;
     step(1, "bottlenecks");
     let bottleneck = rank::Bottleneck::new(&settings, &law, &noise.child(1))?;
-    let manifold = manifold::Manifold::new(&settings, &effort, &noise.child(3), &|what| step(2, what))?;
+    let manifold =
+        manifold::Manifold::new(&settings, &effort, &noise.child(3), &|what| step(2, what))?;
     step(3, "one U-Net");
     let measured = network::Measured::new(&settings, images.view(), &noise.child(2))?;
     let trained = network::Trained::new(&settings, &effort, context, &|k, what| step(4 + k, what))?;
@@ -197,7 +227,11 @@ mod tests {
         assert_strict::<Settings>(&[
             ("manifold_rank = 8", "manifold_rank = 8\ncolour = 3", "unknown field `colour`"),
             ("descent_time = 0.25\n", "", "missing field `descent_time`"),
-            ("descent_rate = 0.5", "descent_rate = 2.5", "descent_rate, stochastic_rate: between 0 and 1"),
+            (
+                "descent_rate = 0.5",
+                "descent_rate = 2.5",
+                "descent_rate, stochastic_rate: between 0 and 1",
+            ),
         ]);
     }
 }

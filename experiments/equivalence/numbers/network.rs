@@ -37,7 +37,8 @@ pub struct Measured {
     pub losses: Vec<Losses>,
     /// Noise levels of the ratios.
     pub sigmas: Vec<f64>,
-    /// By target: known factor between its loss and that of x0 at each level, and the ratio of their gradients' lengths seen there.
+    /// By target: known factor between its loss and that of x0 at each level, and the ratio of
+    /// their gradients' lengths seen there.
     pub ratios: Vec<[Vec<f64>; 2]>,
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -66,7 +67,8 @@ struct Batch {
 impl Batch {
     fn new(images: ArrayView2<f64>, times: &[f64], noise: &Noise) -> Result<Self> {
         let n = times.len();
-        let rows: Vec<usize> = (0..n).map(|i| (noise.bits(0, i as u64) % images.nrows() as u64) as usize).collect();
+        let rows: Vec<usize> =
+            (0..n).map(|i| (noise.bits(0, i as u64) % images.nrows() as u64) as usize).collect();
         let x0 = images.select(Axis(0), &rows);
         let eps = noise.normals(1, x0.raw_dim());
         let frames = times
@@ -92,18 +94,28 @@ impl Batch {
     fn forward(&self, cpu: &mut Cpu<f64>) -> Result<Vec<f64>> {
         let times: Vec<f64> = self.frames.iter().map(|(at, _)| 1000.0 * at.t).collect();
         // One channel: rows are images whether channels come first or last.
-        Ok(cpu.forward(self.xt().as_slice().expect("a new array is contiguous"), &times, &[])?.to_vec())
+        Ok(cpu
+            .forward(self.xt().as_slice().expect("a new array is contiguous"), &times, &[])?
+            .to_vec())
     }
 
-    /// Loss of what a network said as the prediction `said`, measured on `target`, and its gradient by what it said, through the conversion.
-    fn loss(&self, y: &[f64], said: Prediction, target: Prediction, weighted: bool) -> Result<(f64, Vec<f64>)> {
+    /// Loss of what a network said as the prediction `said`, measured on `target`, and its gradient
+    /// by what it said, through the conversion.
+    fn loss(
+        &self,
+        y: &[f64],
+        said: Prediction,
+        target: Prediction,
+        weighted: bool,
+    ) -> Result<(f64, Vec<f64>)> {
         let (n, d) = self.x0.dim();
         let xt = self.xt();
         let mut loss = 0.0;
         let mut dy = vec![0.0; n * d];
         for (i, (_, frame)) in self.frames.iter().enumerate() {
             let conversion = Conversion::new(said, target, *frame)?;
-            let weight = if weighted { COMMON.weight(target, frame)? } else { 1.0 } / (n * d) as f64;
+            let weight =
+                if weighted { COMMON.weight(target, frame)? } else { 1.0 } / (n * d) as f64;
             // A conversion is linear in the prediction.
             let slope = conversion.apply(1.0, 0.0);
             for j in 0..d {
@@ -141,7 +153,8 @@ impl Measured {
     pub(super) fn new(settings: &Settings, images: ArrayView2<f64>, noise: &Noise) -> Result<Self> {
         let n = settings.measured_batch;
         let program = unet(&settings.train.network, 8, 8)?;
-        // Not the zero output with which training begins: there every gradient but the last layer's would be 0.
+        // Not the zero output with which training begins: there every gradient but the last layer's
+        // would be 0.
         let params = initial(&program, &noise.child(0), false);
         let mut cpu = Cpu::new(program.clone(), n);
         cpu.load(&params);
@@ -149,7 +162,8 @@ impl Measured {
         let batch = Batch::new(images, &times, &noise.child(1))?;
         let y = batch.forward(&mut cpu)?;
         let (mut losses, mut gradients) = (Vec::new(), Vec::new());
-        let (mut plain_x0, mut loss_apart, mut gradient_apart, mut reread_apart) = (Vec::new(), 0.0f64, 0.0f64, 0.0f64);
+        let (mut plain_x0, mut loss_apart, mut gradient_apart, mut reread_apart) =
+            (Vec::new(), 0.0f64, 0.0f64, 0.0f64);
         for target in TARGETS {
             let (loss, dy) = batch.loss(&y, SAID, target, true)?;
             let weighted = gradient(&mut cpu, &dy);
@@ -167,7 +181,8 @@ impl Measured {
             });
             gradients.push(weighted);
             loss_apart = larger(loss_apart, (loss / losses[0].weighted[0] - 1.0).abs());
-            gradient_apart = larger(gradient_apart, apart(&gradients[gradients.len() - 1], &gradients[0]));
+            gradient_apart =
+                larger(gradient_apart, apart(&gradients[gradients.len() - 1], &gradients[0]));
             reread_apart = larger(reread_apart, (reread / losses[0].reread - 1.0).abs());
         }
         let least_cosine = losses.iter().map(|l| l.cosine).fold(1.0, smaller);
@@ -181,7 +196,8 @@ impl Measured {
             let t = Path::FlowMatching.t_from_edm_sigma(*sigma)?;
             let batch = Batch::new(images, &[t; 8], &noise.child(2 + k as u64))?;
             let y = batch.forward(&mut cpu)?;
-            let mut plain = |target| Ok(gradient(&mut cpu, &batch.loss(&y, SAID, target, false)?.1));
+            let mut plain =
+                |target| Ok(gradient(&mut cpu, &batch.loss(&y, SAID, target, false)?.1));
             let of_x0 = plain(Prediction::X0)?;
             for (target, ratios) in TARGETS.into_iter().zip(&mut ratios) {
                 let known = loss_ratio(target, Prediction::X0, &batch.frames[0].1)?;
@@ -194,7 +210,8 @@ impl Measured {
                 ratios[1].push(seen);
             }
         }
-        // A conversion at the ends of the path divides by as little as alpha or sigma, about 1 / n in the batch and 1 / 20 at the levels.
+        // A conversion at the ends of the path divides by as little as alpha or sigma, about 1 / n
+        // in the batch and 1 / 20 at the levels.
         let (tol, tol_level) = (64.0 * f64::EPSILON * n as f64, 64.0 * f64::EPSILON * 20.0);
         let why = "rounding, magnified by the conversions at the ends of the path";
         let evidence = vec![
@@ -245,7 +262,8 @@ pub struct Trained {
     pub images: usize,
     /// Noise levels `sigma / alpha`.
     pub sigmas: Vec<f64>,
-    /// By target: mean square of the distance of its x0 from the exact optimum's over the data's variance, on noised training images.
+    /// By target: mean square of the distance of its x0 from the exact optimum's over the data's
+    /// variance, on noised training images.
     pub excess: Vec<Vec<f64>>,
     /// The same of the Wiener filter of the training images.
     pub wiener: Vec<f64>,
@@ -253,7 +271,8 @@ pub struct Trained {
     pub least: Vec<f64>,
     /// By target: its plain loss a pixel, over times uniform on the judged range.
     pub losses: Vec<Weighed>,
-    /// Noise level by noise level, what the excess of each network adds to the velocity's loss in equal steps of the level's logarithm.
+    /// Noise level by noise level, what the excess of each network adds to the velocity's loss in
+    /// equal steps of the level's logarithm.
     pub spent: Vec<Vec<f64>>,
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -269,12 +288,20 @@ pub struct Weighed {
 }
 
 impl Trained {
-    pub(super) fn new(settings: &Settings, effort: &Effort, context: &Context, told: &dyn Fn(usize, &str)) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        effort: &Effort,
+        context: &Context,
+        told: &dyn Fn(usize, &str),
+    ) -> Result<Self> {
         let mut recipe = settings.train.clone();
         (recipe.steps, recipe.seed) = (effort.train_steps, context.seed);
         let data = Data::load(&recipe)?;
-        let Source::Images { train, .. } = &data.source else { unreachable!("the recipe names a data set") };
-        let (optimum, wiener) = (Empirical::new(train.clone())?, Gaussian::from_data(train.view())?);
+        let Source::Images { train, .. } = &data.source else {
+            unreachable!("the recipe names a data set")
+        };
+        let (optimum, wiener) =
+            (Empirical::new(train.clone())?, Gaussian::from_data(train.view())?);
         let total: f64 = wiener.variances().sum();
         let n = effort.judged.min(train.nrows());
         let x0 = train.select(Axis(0), &(0..n).map(|i| i * train.nrows() / n).collect::<Vec<_>>());
@@ -289,14 +316,20 @@ impl Trained {
             let best = optimum.denoised(xt.view(), &at);
             states.push((at, xt, best));
         }
-        let square = |a: &Array2<f64>, b: &Array2<f64>| (a - b).mapv(|e| e * e).sum() / n as f64 / total;
+        let square =
+            |a: &Array2<f64>, b: &Array2<f64>| (a - b).mapv(|e| e * e).sum() / n as f64 / total;
         let judge = |model: &dyn Denoiser| {
-            states.iter().map(|(at, xt, best)| square(&model.denoised(xt.view(), at), best)).collect::<Vec<f64>>()
+            states
+                .iter()
+                .map(|(at, xt, best)| square(&model.denoised(xt.view(), at), best))
+                .collect::<Vec<f64>>()
         };
-        // The error of the optimum is orthogonal to every function of the state: mean of the product, in standard errors.
+        // The error of the optimum is orthogonal to every function of the state: mean of the
+        // product, in standard errors.
         let aslant = |model: &dyn Denoiser| {
             let of = |(at, xt, best): &(PathPoint, Array2<f64>, Array2<f64>)| {
-                let products = ((model.denoised(xt.view(), at) - best) * (best - &x0)).sum_axis(Axis(1));
+                let products =
+                    ((model.denoised(xt.view(), at) - best) * (best - &x0)).sum_axis(Axis(1));
                 let error = products.std(1.0) / (n as f64).sqrt();
                 // Where the optimum is exact there is nothing to be orthogonal to.
                 products.mean().expect("images").abs() / error.max(1e-9 * total)
@@ -310,8 +343,15 @@ impl Trained {
         for (k, target) in TARGETS.into_iter().enumerate() {
             recipe.objective.prediction = target;
             let stops = [recipe.steps / 2, recipe.steps];
-            let step = |step| told(k, &format!("{target}-network, step {step} of {}", recipe.steps));
-            let (trainer, _) = watched(&recipe, &stops, context.training(&target.to_string()).as_deref(), &step, |_, _, _| Ok(()))?;
+            let step =
+                |step| told(k, &format!("{target}-network, step {step} of {}", recipe.steps));
+            let (trainer, _) = watched(
+                &recipe,
+                &stops,
+                context.training(&target.to_string()).as_deref(),
+                &step,
+                |_, _, _| Ok(()),
+            )?;
             let network = trainer.network(trainer.best_params(), 128)?;
             excess.push(judge(&network));
             slant = larger(slant, aslant(&network));
@@ -319,15 +359,20 @@ impl Trained {
         }
         // dt = alpha sigma d ln(sigma / alpha) on the straight path.
         let step = (hi / lo).ln() / (sigmas.len() - 1) as f64;
-        let span = Path::FlowMatching.t_from_edm_sigma(hi)? - Path::FlowMatching.t_from_edm_sigma(lo)?;
+        let span =
+            Path::FlowMatching.t_from_edm_sigma(hi)? - Path::FlowMatching.t_from_edm_sigma(lo)?;
         let density = |target, k: usize| {
             let at = &states[k].0;
-            Ok(loss_ratio(target, Prediction::X0, &Frame::from(at))? * at.alpha * at.sigma * total / x0.ncols() as f64 / span)
+            Ok(loss_ratio(target, Prediction::X0, &Frame::from(at))? * at.alpha * at.sigma * total
+                / x0.ncols() as f64
+                / span)
         };
         let weighed = |target| {
             let last = sigmas.len() - 1;
             let weights: Vec<f64> = (0..=last)
-                .map(|k| Ok(density(target, k)? * step * if k == 0 || k == last { 0.5 } else { 1.0 }))
+                .map(|k| {
+                    Ok(density(target, k)? * step * if k == 0 || k == last { 0.5 } else { 1.0 })
+                })
                 .collect::<Result<_>>()?;
             let sum = |risk: &Vec<f64>| risk.iter().zip(&weights).map(|(r, w)| r * w).sum::<f64>();
             Ok(Weighed { least: sum(&least), excess: excess.iter().map(sum).collect() })
@@ -335,7 +380,12 @@ impl Trained {
         let losses = TARGETS.into_iter().map(weighed).collect::<Result<Vec<_>>>()?;
         let spent = excess
             .iter()
-            .map(|e| e.iter().enumerate().map(|(k, e)| Ok(e * density(Prediction::Velocity, k)?)).collect::<Result<Vec<f64>>>())
+            .map(|e| {
+                e.iter()
+                    .enumerate()
+                    .map(|(k, e)| Ok(e * density(Prediction::Velocity, k)?))
+                    .collect::<Result<Vec<f64>>>()
+            })
             .collect::<Result<Vec<_>>>()?;
         let (first, last) = (0, sigmas.len() - 1);
         let evidence = vec![
@@ -361,7 +411,18 @@ impl Trained {
             )
             .because("below 1: what is left of the data is easier to name than all of the noise"),
         ];
-        Ok(Self { steps: recipe.steps, batch: recipe.batch, images, sigmas, excess, wiener, least, losses, spent, evidence })
+        Ok(Self {
+            steps: recipe.steps,
+            batch: recipe.batch,
+            images,
+            sigmas,
+            excess,
+            wiener,
+            least,
+            losses,
+            spent,
+            evidence,
+        })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Denoisers with a bottleneck, on data that lie in a subspace: what limited rank costs each objective.
+//! Denoisers with a bottleneck, on data that lie in a subspace: what limited rank costs each
+//! objective.
 
 use super::linear::{Objective, at_level, curvature};
 use super::{Settings, TARGETS};
@@ -43,16 +44,20 @@ impl Bottleneck {
         let law = law.truncated(settings.manifold_rank);
         let (d, total) = (law.dim(), law.variances().sum());
         let (mut levels, mut evidence) = (Vec::new(), Vec::new());
-        let (mut second, mut skipped, mut trained_worst, mut beaten) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
+        let (mut second, mut skipped, mut trained_worst, mut beaten) =
+            (0.0f64, 0.0f64, 0.0f64, 0.0f64);
         for sigma in &settings.manifold_sigmas {
             let at = at_level(*sigma)?;
             let h = law.matrix(|l| curvature(l, &at));
             let root = law.matrix(|l| curvature(l, &at).sqrt());
-            let least: f64 = law.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, &at)).sum();
+            let least: f64 =
+                law.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, &at)).sum();
             let (mut risk, mut trained) = (Vec::new(), Vec::new());
             for target in TARGETS {
                 let objective = Objective::new(target, &at)?;
-                let excess = (0..=d).map(|r| Ok(LowRank::new(&law, target, &at, r)?.excess())).collect::<Result<Vec<f64>>>()?;
+                let excess = (0..=d)
+                    .map(|r| Ok(LowRank::new(&law, target, &at, r)?.excess()))
+                    .collect::<Result<Vec<f64>>>()?;
                 let full = law.matrix(|l| objective.best(l));
                 let squares = squared_singular_values(&full.dot(&root));
                 let whole: f64 = squares.iter().sum();
@@ -64,10 +69,17 @@ impl Bottleneck {
                 if target == Prediction::Eps {
                     let rest = &full - &Array2::from_diag_elem(d, 1.0 / at.sigma);
                     let squares = squared_singular_values(&rest.dot(&root));
-                    skipped = larger(skipped, squares[settings.manifold_rank..].iter().sum::<f64>() / squares.iter().sum::<f64>());
+                    skipped = larger(
+                        skipped,
+                        squares[settings.manifold_rank..].iter().sum::<f64>()
+                            / squares.iter().sum::<f64>(),
+                    );
                 }
-                let runs: Vec<(usize, f64)> =
-                    settings.trained_ranks.par_iter().map(|&r| (r, descend(&full, &h, r, settings.trained_steps, noise))).collect();
+                let runs: Vec<(usize, f64)> = settings
+                    .trained_ranks
+                    .par_iter()
+                    .map(|&r| (r, descend(&full, &h, r, settings.trained_steps, noise)))
+                    .collect();
                 for (r, e) in &runs {
                     // In units of what there is to learn, so that an exact 0 can be compared.
                     trained_worst = larger(trained_worst, (e - excess[*r]) / whole);
@@ -83,8 +95,13 @@ impl Bottleneck {
         let x0_at_rank = |l: &Level| l.risk[0][settings.manifold_rank] / l.least;
         let worst = levels.iter().map(x0_at_rank).fold(1.0, larger);
         evidence.push(
-            Evidence::new(format!("x0-map of rank {}: risk / least risk", settings.manifold_rank), worst, 1.0, rounding)
-                .because("no direction off the data has anything to predict"),
+            Evidence::new(
+                format!("x0-map of rank {}: risk / least risk", settings.manifold_rank),
+                worst,
+                1.0,
+                rounding,
+            )
+            .because("no direction off the data has anything to predict"),
         );
         evidence.push(
             Evidence::new(
@@ -96,8 +113,13 @@ impl Bottleneck {
             .because("rounding of a dense singular value decomposition"),
         );
         evidence.push(
-            Evidence::new("eps with xₜ / σ added for free: share of the rest beyond the data's rank", skipped, 0.0, rounding)
-                .because("rounding"),
+            Evidence::new(
+                "eps with xₜ / σ added for free: share of the rest beyond the data's rank",
+                skipped,
+                0.0,
+                rounding,
+            )
+            .because("rounding"),
         );
         evidence.push(
             Evidence::new(
@@ -118,13 +140,17 @@ impl Bottleneck {
 
 /// Descending.
 fn squared_singular_values(a: &Array2<f64>) -> Vec<f64> {
-    let mut squares: Vec<f64> =
-        DMatrix::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]]).singular_values().iter().map(|s| s * s).collect();
+    let mut squares: Vec<f64> = DMatrix::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]])
+        .singular_values()
+        .iter()
+        .map(|s| s * s)
+        .collect();
     squares.sort_by(|x, y| y.total_cmp(x));
     squares
 }
 
-/// Excess loss of `A B`, A (d, r) and B (r, d), after training on the exact loss whose unlimited minimiser is `full`.
+/// Excess loss of `A B`, A (d, r) and B (r, d), after training on the exact loss whose unlimited
+/// minimiser is `full`.
 fn descend(full: &Array2<f64>, h: &Array2<f64>, r: usize, steps: usize, noise: &Noise) -> f64 {
     let d = full.nrows();
     let mut params = vec![0.0; 2 * d * r];
@@ -141,7 +167,11 @@ fn descend(full: &Array2<f64>, h: &Array2<f64>, r: usize, steps: usize, noise: &
         excess = (&slope * &error).sum();
         grads.splice(.., b.dot(&slope.t()).t().iter().chain(&a.t().dot(&slope)).copied());
         let learning_rate = 0.02 * (1.0 - n as f64 / (steps + 1) as f64);
-        AdamW { learning_rate, decay: 0.0, ..AdamW::default() }.step(&mut state, &mut params, &grads);
+        AdamW { learning_rate, decay: 0.0, ..AdamW::default() }.step(
+            &mut state,
+            &mut params,
+            &grads,
+        );
     }
     excess
 }

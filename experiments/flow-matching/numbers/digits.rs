@@ -43,26 +43,33 @@ pub struct Digits {
     pub gaps: Vec<Gap>,
     /// Euler's method on several grids and a second-order method, on the digits' Gaussian.
     pub curves: Vec<Curve>,
-    /// Log-SNR at which half of the digits' variance has been decided: where `sigma / alpha` is the root of a component's variance, weighed
-    /// by variance, the quantiles 0.1, 0.5 and 0.9.
+    /// Log-SNR at which half of the digits' variance has been decided: where `sigma / alpha` is the
+    /// root of a component's variance, weighed by variance, the quantiles 0.1, 0.5 and 0.9.
     pub decided: [f64; 3],
     /// Checks.
     pub evidence: Vec<Evidence>,
 }
 
 /// A row of the comparison: its name, the sampler, and the grid of so many steps.
-type Way<'a> = (&'static str, &'static str, Box<dyn Fn(usize) -> Result<Vec<PathPoint>> + Sync + 'a>);
+type Way<'a> =
+    (&'static str, &'static str, Box<dyn Fn(usize) -> Result<Vec<PathPoint>> + Sync + 'a>);
 
 impl Digits {
     pub(super) fn new(s: &DigitsSettings, effort: Effort, noise: &Noise) -> Result<Self> {
         let data = tweedie_nn::data::load("digits")?;
-        let labels = data.labels.ok_or_else(|| Error::domain("digits", "no labels", "a label an image", "report this"))?;
+        let labels = data.labels.ok_or_else(|| {
+            Error::domain("digits", "no labels", "a label an image", "report this")
+        })?;
         let rows = |c: u32| (0..labels.len()).filter(|i| labels[*i] == c).collect::<Vec<_>>();
-        let classes = (0..10).map(|c| Gaussian::from_data(data.images.select(Axis(0), &rows(c)).view()));
-        let mixture =
-            Mixture::new(Array1::from_shape_fn(10, |c| rows(c as u32).len() as f64), classes.collect::<Result<Vec<_>>>()?)?;
+        let classes =
+            (0..10).map(|c| Gaussian::from_data(data.images.select(Axis(0), &rows(c)).view()));
+        let mixture = Mixture::new(
+            Array1::from_shape_fn(10, |c| rows(c as u32).len() as f64),
+            classes.collect::<Result<Vec<_>>>()?,
+        )?;
         let z = standard_start(noise, effort.digit_draws, 64);
-        let exact = pf_ode_solve(&mixture, z.view(), &[even(1)?[0], PathPoint::still(1.0, 0.0)])?.swap_remove(1);
+        let exact = pf_ode_solve(&mixture, z.view(), &[even(1)?[0], PathPoint::still(1.0, 0.0)])?
+            .swap_remove(1);
         let run = |n: usize| -> Result<(Array2<f64>, Gap)> {
             let x = sample(&FmEuler, &mixture, &even(n)?, z.clone(), &mut Silence)?.x;
             let gap = Gap::new(n, &mixture, &x, &exact);
@@ -73,7 +80,8 @@ impl Digits {
 
         let gaussian = modes(&Gaussian::from_data(data.images.view())?)?;
         let ways = ways(s);
-        let curves = ways.par_iter().map(|way| curve(&gaussian, s, way)).collect::<Result<Vec<_>>>()?;
+        let curves =
+            ways.par_iter().map(|way| curve(&gaussian, s, way)).collect::<Result<Vec<_>>>()?;
         let evidence = evidence(&gaussian, s, &curves, &runs, &mixture)?;
         Ok(Self {
             euler: runs.iter().map(|(x, gap)| (gap.steps, ten(x))).collect(),
@@ -88,15 +96,27 @@ impl Digits {
 
 fn ways(s: &DigitsSettings) -> Vec<Way<'_>> {
     let [s_min, s_max] = s.range;
-    let spaced = move |spacing: Spacing| move |n: usize| Grid { s_min, s_max, ..Grid::new(spacing, n) }.points(&Path::FlowMatching);
+    let spaced = move |spacing: Spacing| {
+        move |n: usize| Grid { s_min, s_max, ..Grid::new(spacing, n) }.points(&Path::FlowMatching)
+    };
     vec![
         ("even in t", "fm-euler", Box::new(even)),
         (
             "shifted",
             "fm-euler",
-            Box::new(move |n| (0..=n).map(|k| Path::FlowMatching.at(shifted(1.0 - k as f64 / n as f64, s.shift))).collect()),
+            Box::new(move |n| {
+                (0..=n)
+                    .map(|k| Path::FlowMatching.at(shifted(1.0 - k as f64 / n as f64, s.shift)))
+                    .collect()
+            }),
         ),
-        ("cosine, even in t", "ddim", Box::new(|n| (0..=n).map(|k| Path::Cosine.still_at(1.0 - k as f64 / n as f64)).collect())),
+        (
+            "cosine, even in t",
+            "ddim",
+            Box::new(|n| {
+                (0..=n).map(|k| Path::Cosine.still_at(1.0 - k as f64 / n as f64)).collect()
+            }),
+        ),
         ("Karras", "fm-euler", Box::new(spaced(Spacing::Karras))),
         ("even in log-SNR", "fm-euler", Box::new(spaced(Spacing::LogSnr))),
         ("2nd order, log-SNR", "dpmpp-2m", Box::new(spaced(Spacing::LogSnr))),
@@ -106,13 +126,18 @@ fn ways(s: &DigitsSettings) -> Vec<Way<'_>> {
 fn w2(law: &Gaussian, method: &'static str, grid: &[PathPoint]) -> Result<f64> {
     let variances = law.cov().diag().to_owned();
     let total = variances.sum();
-    let response = Response::of_method(&Named { name: method, options: Options::DEFAULT }, grid, variances)?;
+    let response =
+        Response::of_method(&Named { name: method, options: Options::DEFAULT }, grid, variances)?;
     Ok(response.w2(&law.mean().to_owned(), Start::Normal(grid[0].sigma)) / total.sqrt())
 }
 
 fn curve(law: &Gaussian, s: &DigitsSettings, (name, method, grid): &Way) -> Result<Curve> {
     let w2 = s.steps.iter().map(|n| w2(law, method, &grid(*n)?)).collect::<Result<Vec<_>>>()?;
-    let inner = grid(s.shown)?.into_iter().filter(|p| p.alpha > 0.0 && p.sigma > 0.0).map(|p| p.log_snr()).collect();
+    let inner = grid(s.shown)?
+        .into_iter()
+        .filter(|p| p.alpha > 0.0 && p.sigma > 0.0)
+        .map(|p| p.log_snr())
+        .collect();
     Ok(Curve { name, steps: s.steps.iter().map(|n| *n as f64).collect(), w2, log_snr: inner })
 }
 
@@ -142,16 +167,30 @@ fn evidence(
     let ddim = w2(gaussian, "ddim", &grid)?;
     let euler = w2(gaussian, "fm-euler", &grid)?;
     let mut evidence = vec![
-        Evidence::new("8 steps even in t: W₂ of Euler over that of DDIM on the same grid", euler / ddim, 1.0, 1e-10)
-            .because("the same step, rounded otherwise"),
+        Evidence::new(
+            "8 steps even in t: W₂ of Euler over that of DDIM on the same grid",
+            euler / ddim,
+            1.0,
+            1e-10,
+        )
+        .because("the same step, rounded otherwise"),
     ];
     if let Some((one, _)) = runs.iter().find(|r| r.1.steps == 1) {
         let gap = (one - &mixture.mean()).iter().map(|v| v.abs()).fold(0.0, larger);
         evidence.push(
-            Evidence::new("one Euler step from any noise gives the mean digit: largest gap", gap, 0.0, 1e-12).because("rounding"),
+            Evidence::new(
+                "one Euler step from any noise gives the mean digit: largest gap",
+                gap,
+                0.0,
+                1e-12,
+            )
+            .because("rounding"),
         );
         let what = "a single step has no variance: its W₂ over the data's deviation";
-        evidence.push(Evidence::new(what, w2(gaussian, "fm-euler", &even(1)?)?, 1.0, 1e-12).because("rounding"));
+        evidence.push(
+            Evidence::new(what, w2(gaussian, "fm-euler", &even(1)?)?, 1.0, 1e-12)
+                .because("rounding"),
+        );
     }
     let shrinks = farthest(runs.windows(2).map(|p| p[1].1.median / p[0].1.median));
     evidence.push(
@@ -175,25 +214,42 @@ fn evidence(
     }
     if let (Some(first), Some(second)) = (at("even in log-SNR", 16), at("2nd order, log-SNR", 16)) {
         evidence.push(
-            Evidence::at_most("16 steps: W₂ of a method of second order over Euler's on the same grid", second / first, 1.0, 0.0)
-                .because("Euler's own is the bound"),
+            Evidence::at_most(
+                "16 steps: W₂ of a method of second order over Euler's on the same grid",
+                second / first,
+                1.0,
+                0.0,
+            )
+            .because("Euler's own is the bound"),
         );
     }
     // The response of a sampler, which the curves are read from, against running it on draws.
     let start = standard_start(&Noise::new(0), 2000, gaussian.dim());
     let method: Box<dyn Sampler> = sampler("fm-euler", &Options::DEFAULT)?;
     let x = sample(&*method, gaussian, &even(4)?, start, &mut Silence)?.x;
-    let response =
-        Response::of_method(&Named { name: "fm-euler", options: Options::DEFAULT }, &even(4)?, gaussian.cov().diag().to_owned())?;
-    let want: f64 = response.errors(&gaussian.mean().to_owned(), Start::Normal(1.0)).iter().map(|m| m.var).sum();
+    let response = Response::of_method(
+        &Named { name: "fm-euler", options: Options::DEFAULT },
+        &even(4)?,
+        gaussian.cov().diag().to_owned(),
+    )?;
+    let want: f64 = response
+        .errors(&gaussian.mean().to_owned(), Start::Normal(1.0))
+        .iter()
+        .map(|m| m.var)
+        .sum();
     let mean = x.mean_axis(Axis(0)).unwrap_or_default();
     let each: Vec<f64> = (&x - &mean).rows().into_iter().map(|r| r.dot(&r)).collect();
     let n = each.len() as f64;
     let got = each.iter().sum::<f64>() / (n - 1.0);
     let error = (each.iter().map(|v| (v - got).powi(2)).sum::<f64>() / n / n).sqrt();
     evidence.push(
-        Evidence::new("variance after 4 Euler steps: 2000 draws against the sampler's response", got, want, 4.0 * error)
-            .because("4 standard errors"),
+        Evidence::new(
+            "variance after 4 Euler steps: 2000 draws against the sampler's response",
+            got,
+            want,
+            4.0 * error,
+        )
+        .because("4 standard errors"),
     );
     Ok(evidence)
 }

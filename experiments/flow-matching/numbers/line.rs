@@ -42,26 +42,51 @@ pub struct Line {
 
 impl Line {
     pub(super) fn new(s: &LineSettings, noise: &Noise) -> Result<Self> {
-        let parts = s.means.iter().zip(&s.stds).map(|(m, std)| Gaussian::diagonal(array![*m], array![std * std]));
-        let law = Mixture::new(Array1::from(s.weights.clone()), parts.collect::<Result<Vec<_>>>()?)?;
-        let kinds = [(Path::FlowMatching, "flow matching"), (Path::Cosine, "cosine"), (Path::VP, "VP, linear β")];
-        let paths = kinds.iter().map(|(path, name)| on_path(&law, path, name, s)).collect::<Result<Vec<_>>>()?;
+        let parts = s
+            .means
+            .iter()
+            .zip(&s.stds)
+            .map(|(m, std)| Gaussian::diagonal(array![*m], array![std * std]));
+        let law =
+            Mixture::new(Array1::from(s.weights.clone()), parts.collect::<Result<Vec<_>>>()?)?;
+        let kinds = [
+            (Path::FlowMatching, "flow matching"),
+            (Path::Cosine, "cosine"),
+            (Path::VP, "VP, linear β"),
+        ];
+        let paths = kinds
+            .iter()
+            .map(|(path, name)| on_path(&law, path, name, s))
+            .collect::<Result<Vec<_>>>()?;
         let mut evidence = vec![velocities(noise)?];
         // Each path integrated in its own time, by a method that knows nothing of the others.
-        let ends = kinds[..2].iter().map(|(path, _)| integrated(&law, path, s)).collect::<Result<Vec<_>>>()?;
+        let ends = kinds[..2]
+            .iter()
+            .map(|(path, _)| integrated(&law, path, s))
+            .collect::<Result<Vec<_>>>()?;
         let exact = &paths[0].scaled.row(s.points - 1);
         for (end, (_, name)) in ends.iter().zip(&kinds) {
             let gap = end.iter().zip(exact).map(|(a, b)| (a - b).abs()).fold(0.0, larger);
-            let what = format!("{name}: {} steps of Heun's method in its own time against the reference integrator", s.steps);
-            evidence.push(Evidence::new(what, gap, 0.0, 1e-4).because("second order, near an end at σ/α = 0.01"));
+            let what = format!(
+                "{name}: {} steps of Heun's method in its own time against the reference integrator",
+                s.steps
+            );
+            evidence.push(
+                Evidence::new(what, gap, 0.0, 1e-4)
+                    .because("second order, near an end at σ/α = 0.01"),
+            );
         }
         let worst = paths[1..].iter().map(|p| {
             let of = |q: &OnPath, k: usize| q.scaled.row(k).to_owned();
-            let ends = [0, s.points - 1].map(|k| (of(p, k) - of(&paths[0], k)).iter().map(|v| v.abs()).fold(0.0, larger));
+            let ends = [0, s.points - 1]
+                .map(|k| (of(p, k) - of(&paths[0], k)).iter().map(|v| v.abs()).fold(0.0, larger));
             ends[0].max(ends[1])
         });
         let what = "ends of the trajectories on the three paths, over hypot(α, σ): largest gap";
-        evidence.push(Evidence::new(what, worst.fold(0.0, larger), 0.0, 1e-9).because("the integrator allows 1e-13 a step"));
+        evidence.push(
+            Evidence::new(what, worst.fold(0.0, larger), 0.0, 1e-9)
+                .because("the integrator allows 1e-13 a step"),
+        );
         evidence.push(quantiles(&law, s)?);
         Ok(Self { paths, evidence })
     }
@@ -81,7 +106,9 @@ fn on_path(law: &Mixture, path: &Path, name: &'static str, s: &LineSettings) -> 
     let points = points(path, s, s.points)?;
     let solved = pf_ode_solve(law, start(s, &points[0]).view(), &points)?;
     let states = Array2::from_shape_fn((points.len(), s.draws.len()), |(k, i)| solved[k][[i, 0]]);
-    let scaled = Array2::from_shape_fn(states.dim(), |(k, i)| states[[k, i]] / points[k].alpha.hypot(points[k].sigma));
+    let scaled = Array2::from_shape_fn(states.dim(), |(k, i)| {
+        states[[k, i]] / points[k].alpha.hypot(points[k].sigma)
+    });
     let angles = points.iter().map(|p| p.sigma.atan2(p.alpha)).collect();
     Ok(OnPath { name, times: points.iter().map(|p| p.t).collect(), angles, states, scaled })
 }
@@ -93,7 +120,8 @@ fn integrated(law: &Mixture, path: &Path, s: &LineSettings) -> Result<Vec<f64>> 
     Ok(end.iter().map(|x| x / last.alpha.hypot(last.sigma)).collect())
 }
 
-/// The velocity on the cosine path is pi/2 times v; on flow matching's it is an affine function of v and the state.
+/// The velocity on the cosine path is pi/2 times v; on flow matching's it is an affine function of
+/// v and the state.
 fn velocities(noise: &Noise) -> Result<Evidence> {
     let mut worst = 0.0f64;
     for k in 0..64 {
@@ -101,18 +129,26 @@ fn velocities(noise: &Noise) -> Result<Evidence> {
         let t = 0.05 + 0.9 * noise.uniform(2, k);
         let cosine = Frame::from(&Path::Cosine.at(t)?);
         let of = |kind: Prediction, frame: &Frame<f64>| kind.target(x0, eps, frame);
-        worst = larger(worst, (of(Prediction::Velocity, &cosine) - std::f64::consts::FRAC_PI_2 * of(Prediction::V, &cosine)).abs());
+        worst = larger(
+            worst,
+            (of(Prediction::Velocity, &cosine)
+                - std::f64::consts::FRAC_PI_2 * of(Prediction::V, &cosine))
+            .abs(),
+        );
         let at = Path::FlowMatching.at(t)?;
         let frame = Frame::from(&at);
         let x = at.alpha * x0 + at.sigma * eps;
-        let converted = Conversion::new(Prediction::V, Prediction::Velocity, frame)?.apply(of(Prediction::V, &frame), x);
+        let converted = Conversion::new(Prediction::V, Prediction::Velocity, frame)?
+            .apply(of(Prediction::V, &frame), x);
         worst = larger(worst, (converted - (eps - x0)).abs());
     }
     let what = "velocity = π/2 v on the cosine path, and v converted = ε − x₀ on flow matching's: largest gap";
-    Ok(Evidence::new(what, worst, 0.0, 64.0 * f64::EPSILON).because("a few operations on numbers of size 3"))
+    Ok(Evidence::new(what, worst, 0.0, 64.0 * f64::EPSILON)
+        .because("a few operations on numbers of size 3"))
 }
 
-/// In one direction the flow keeps the order of states: each ends at the quantile at which it started, which is the optimal transport.
+/// In one direction the flow keeps the order of states: each ends at the quantile at which it
+/// started, which is the optimal transport.
 fn quantiles(law: &Mixture, s: &LineSettings) -> Result<Evidence> {
     let normal = Normal::standard();
     let cdf = |x: f64| -> f64 {
@@ -120,8 +156,12 @@ fn quantiles(law: &Mixture, s: &LineSettings) -> Result<Evidence> {
         parts.map(|(w, c)| w * normal.cdf((x - c.mean()[0]) / c.variances()[0].sqrt())).sum()
     };
     let z = Array2::from_shape_fn((s.draws.len(), 1), |(i, _)| s.draws[i]);
-    let ends = pf_ode_solve(law, z.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])?.swap_remove(1);
+    let ends =
+        pf_ode_solve(law, z.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])?
+            .swap_remove(1);
     let gap = ends.iter().zip(&z).map(|(x, z)| (cdf(*x) - normal.cdf(*z)).abs()).fold(0.0, larger);
-    let what = "quantile at which a trajectory ends against the one at which it starts: largest gap";
-    Ok(Evidence::new(what, gap, 0.0, 1e-9).because("the normal distribution function is good to 1e-11"))
+    let what =
+        "quantile at which a trajectory ends against the one at which it starts: largest gap";
+    Ok(Evidence::new(what, gap, 0.0, 1e-9)
+        .because("the normal distribution function is good to 1e-11"))
 }

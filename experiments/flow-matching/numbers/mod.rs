@@ -1,4 +1,5 @@
-//! Flow matching: what is straight and what is not, transport, reflow, and what Euler's steps cost, exact.
+//! Flow matching: what is straight and what is not, transport, reflow, and what Euler's steps cost,
+//! exact.
 
 mod digits;
 mod line;
@@ -126,22 +127,38 @@ impl Embedded for Settings {
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let (s, l, p, d) = (self, &self.line, &self.plane, &self.digits);
         let range = |r: [f64; 2]| 0.0 < r[0] && r[0] < r[1] && r[1].is_finite();
-        let rising = |v: &[usize]| v.first().is_some_and(|k| *k >= 1) && v.windows(2).all(|p| p[0] < p[1]);
+        let rising =
+            |v: &[usize]| v.first().is_some_and(|k| *k >= 1) && v.windows(2).all(|p| p[0] < p[1]);
         vec![
-            (l.means.len() == l.stds.len() && l.means.len() == l.weights.len(), "line: as many means as stds and weights"),
-            (l.stds.iter().all(|v| *v > 0.0) && p.std > 0.0, "stds: positive"),
-            (!l.draws.is_empty() && l.points >= 2 && l.steps >= 10, "line: draws, points >= 2, steps >= 10"),
-            (p.means.len() == p.weights.len(), "plane: as many means as weights"),
-            ([l.range, s.modes.range, d.range].into_iter().all(range), "range: positive, ascending"),
             (
-                [&p.euler[..], &p.steps, &d.euler, &d.steps].into_iter().all(rising) && p.euler.iter().all(|n| p.steps.contains(n)),
+                l.means.len() == l.stds.len() && l.means.len() == l.weights.len(),
+                "line: as many means as stds and weights",
+            ),
+            (l.stds.iter().all(|v| *v > 0.0) && p.std > 0.0, "stds: positive"),
+            (
+                !l.draws.is_empty() && l.points >= 2 && l.steps >= 10,
+                "line: draws, points >= 2, steps >= 10",
+            ),
+            (p.means.len() == p.weights.len(), "plane: as many means as weights"),
+            (
+                [l.range, s.modes.range, d.range].into_iter().all(range),
+                "range: positive, ascending",
+            ),
+            (
+                [&p.euler[..], &p.steps, &d.euler, &d.steps].into_iter().all(rising)
+                    && p.euler.iter().all(|n| p.steps.contains(n)),
                 "euler, steps: rising, those of the pictures among those of the curve",
             ),
-            (p.nodes >= 4 && p.lattice >= 2 && p.reach > 0.0, "plane: nodes >= 4, lattice >= 2, reach positive"),
+            (
+                p.nodes >= 4 && p.lattice >= 2 && p.reach > 0.0,
+                "plane: nodes >= 4, lattice >= 2, reach positive",
+            ),
             (s.modes.points >= 2 && d.shown >= 2, "modes.points, shown: at least 2"),
             (d.shift >= 1.0, "shift: at least 1"),
             (
-                [s.quick, s.full].iter().all(|e| e.draws >= p.trajectories.max(16) && e.digit_draws >= 10),
+                [s.quick, s.full]
+                    .iter()
+                    .all(|e| e.draws >= p.trajectories.max(16) && e.digit_draws >= 10),
                 "quick, full: draws at least trajectories, digit_draws at least 10",
             ),
         ]
@@ -198,16 +215,20 @@ pub struct Gap {
 }
 
 impl Gap {
-    /// Of ends (n, d) and exact ends, by which component of the mixture each belongs to at a low noise level.
+    /// Of ends (n, d) and exact ends, by which component of the mixture each belongs to at a low
+    /// noise level.
     fn new(steps: usize, law: &Mixture, got: &Array2<f64>, exact: &Array2<f64>) -> Self {
         let (n, total) = (got.nrows() as f64, law.cov().diag().sum());
-        let mut squares: Vec<f64> = (got - exact).rows().into_iter().map(|r| r.dot(&r) / total).collect();
+        let mut squares: Vec<f64> =
+            (got - exact).rows().into_iter().map(|r| r.dot(&r) / total).collect();
         let rms = (squares.iter().sum::<f64>() / n).sqrt();
         squares.sort_by(f64::total_cmp);
         let median = squares[squares.len() / 2].sqrt();
         let of = |x: &Array2<f64>| {
-            let r = law.log_responsibilities(x.view(), &tweedie_report::experiment::level(JUDGED_AT));
-            let largest = |row: ArrayView1<f64>| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+            let r =
+                law.log_responsibilities(x.view(), &tweedie_report::experiment::level(JUDGED_AT));
+            let largest =
+                |row: ArrayView1<f64>| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
             r.rows().into_iter().map(largest).collect::<Vec<_>>()
         };
         let elsewhere = of(got).iter().zip(of(exact)).filter(|(a, b)| **a != *b).count() as f64 / n;
@@ -215,7 +236,8 @@ impl Gap {
     }
 }
 
-/// Noise level at which a sample is said to belong to a component: some components have no density at 0.
+/// Noise level at which a sample is said to belong to a component: some components have no density
+/// at 0.
 const JUDGED_AT: f64 = 0.3;
 
 /// Bending of one mode by its variance.
@@ -237,7 +259,9 @@ impl Modes {
         let variances = geometric(settings.range[0], settings.range[1], settings.points);
         let one = |lambda: f64| Gaussian::diagonal(array![0.0], array![lambda]);
         let on = |path: &Path, lambda: f64| straightness_on(&one(lambda)?, |t| path.at(t));
-        let share = |of: &dyn Fn(f64) -> Result<f64>| variances.iter().map(|l| Ok(of(*l)? / (1.0 + l))).collect::<Result<Vec<_>>>();
+        let share = |of: &dyn Fn(f64) -> Result<f64>| {
+            variances.iter().map(|l| Ok(of(*l)? / (1.0 + l))).collect::<Result<Vec<_>>>()
+        };
         let flow_matching = share(&|l| Ok(straightness(&one(l)?)))?;
         let cosine = share(&|l| on(&Path::Cosine, l))?;
         let by_quadrature = on(&Path::FlowMatching, 0.3)? / straightness(&one(0.3)?);
@@ -277,7 +301,9 @@ mod tests {
     fn checks_hold_with_little_effort() {
         let mut settings = Settings::embedded().unwrap();
         (settings.plane.nodes, settings.plane.lattice) = (24, 3);
-        let plane = Plane::new(&settings.plane, Effort { draws: 64, digit_draws: 10 }, &Noise::new(7)).unwrap();
+        let plane =
+            Plane::new(&settings.plane, Effort { draws: 64, digit_draws: 10 }, &Noise::new(7))
+                .unwrap();
         for e in plane.evidence.iter().chain(&Modes::new(&settings.modes).unwrap().evidence) {
             assert!(e.holds(), "{e:?}");
         }

@@ -8,7 +8,9 @@ use tweedie::evidence::Evidence;
 use tweedie::exact::distance::w2_squared;
 use tweedie::exact::flow::marginal_velocity;
 use tweedie::exact::pf_ode::pf_ode_solve;
-use tweedie::exact::reflow::{crossing, reflow_coupling, reflowed_velocity, straightness, transport_costs};
+use tweedie::exact::reflow::{
+    crossing, reflow_coupling, reflowed_velocity, straightness, transport_costs,
+};
 use tweedie::law::mixture::Mixture;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
@@ -23,7 +25,8 @@ use tweedie::sample::trajectory;
 pub struct Costs {
     /// Of independent noise and data.
     pub independent: f64,
-    /// What is lost where lines cross: `int E Var(eps - x0 | x_t) dt`, the least flow-matching loss.
+    /// What is lost where lines cross: `int E Var(eps - x0 | x_t) dt`, the least flow-matching
+    /// loss.
     pub crossing: f64,
     /// What is lost where the flow bends: its straightness.
     pub bending: f64,
@@ -52,7 +55,8 @@ pub struct Plane {
     pub digits: Costs,
     /// Largest `|J01 - J10|` over the size of the flow's Jacobian: 0 for an optimal transport.
     pub antisymmetry: f64,
-    /// Least real eigenvalue of the Jacobian: positive if the lines of the flow's pairs do not cross.
+    /// Least real eigenvalue of the Jacobian: positive if the lines of the flow's pairs do not
+    /// cross.
     pub least_eigenvalue: f64,
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -63,12 +67,16 @@ const DATA: PathPoint = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: -1.
 
 impl Plane {
     pub(super) fn new(s: &PlaneSettings, effort: Effort, noise: &Noise) -> Result<Self> {
-        let parts = s.means.iter().map(|m| Gaussian::isotropic(Array1::from(m.to_vec()), s.std * s.std));
-        let law = Mixture::new(Array1::from(s.weights.clone()), parts.collect::<Result<Vec<_>>>()?)?;
+        let parts =
+            s.means.iter().map(|m| Gaussian::isotropic(Array1::from(m.to_vec()), s.std * s.std));
+        let law =
+            Mixture::new(Array1::from(s.weights.clone()), parts.collect::<Result<Vec<_>>>()?)?;
         let z = standard_start(noise, effort.draws, 2);
         let few = z.slice(s![..s.trajectories, ..]);
         let pairs = [few.to_owned(), law.sample(s.trajectories, &noise.child(1))];
-        let times = (0..=80).map(|k| Path::FlowMatching.at(1.0 - f64::from(k) / 80.0)).collect::<Result<Vec<_>>>()?;
+        let times = (0..=80)
+            .map(|k| Path::FlowMatching.at(1.0 - f64::from(k) / 80.0))
+            .collect::<Result<Vec<_>>>()?;
         let paths = by_row(&pf_ode_solve(&law, few, &times)?);
         let (mixture, ends, spread, evidence_of_sum) = costs(&law, s, &z)?;
 
@@ -76,7 +84,8 @@ impl Plane {
         for &n in &s.steps {
             let (states, end) = trajectory(&FmEuler, &law, &even(n)?, z.clone(), &mut Silence)?;
             if s.euler.contains(&n) {
-                let few: Vec<_> = states.iter().map(|x| x.slice(s![..s.trajectories, ..]).to_owned()).collect();
+                let few: Vec<_> =
+                    states.iter().map(|x| x.slice(s![..s.trajectories, ..]).to_owned()).collect();
                 euler.push((n, by_row(&few)));
             }
             gaps.push(Gap::new(n, &law, &end.x, &ends));
@@ -94,12 +103,15 @@ impl Plane {
             swapped: flow,
             bound: w2_squared(&standard, &data)?,
         };
-        // Of the Gaussian's own pairs no swap makes the cost less, for they are the optimal transport's.
+        // Of the Gaussian's own pairs no swap makes the cost less, for they are the optimal
+        // transport's.
         let eps = standard_start(noise, 200, data.dim());
         let (_, swaps) = swapped(&eps, &reflow_coupling(&data, eps.view())?);
 
-        // What differences and the integrator leave, seen where the flow is optimal transport: on the mixture's own mean and covariance.
-        let gaussian = Mixture::new(Array1::ones(1), vec![Gaussian::new(law.mean(), law.cov().view())?])?;
+        // What differences and the integrator leave, seen where the flow is optimal transport: on
+        // the mixture's own mean and covariance.
+        let gaussian =
+            Mixture::new(Array1::ones(1), vec![Gaussian::new(law.mean(), law.cov().view())?])?;
         let (floor, _) = jacobians(&gaussian, s)?;
         let parts = digits.crossing + digits.bending + digits.flow;
         let evidence = vec![
@@ -153,7 +165,17 @@ impl Plane {
             .because("crossing and bending are what it saves, both positive"),
             halved(&gaps),
         ];
-        Ok(Self { pairs, paths, euler, gaps, mixture, digits, antisymmetry, least_eigenvalue, evidence })
+        Ok(Self {
+            pairs,
+            paths,
+            euler,
+            gaps,
+            mixture,
+            digits,
+            antisymmetry,
+            least_eigenvalue,
+            evidence,
+        })
     }
 }
 
@@ -162,7 +184,8 @@ pub(super) fn even(n: usize) -> Result<Vec<PathPoint>> {
     (0..=n).map(|k| Path::FlowMatching.at(1.0 - k as f64 / n as f64)).collect()
 }
 
-/// Mean squared distance of pairs after swapping the ends of two of them as long as that makes it less, and the number of swaps.
+/// Mean squared distance of pairs after swapping the ends of two of them as long as that makes it
+/// less, and the number of swaps.
 fn swapped(from: &Array2<f64>, to: &Array2<f64>) -> (f64, usize) {
     let n = from.nrows();
     let mut end: Vec<usize> = (0..n).collect();
@@ -171,7 +194,8 @@ fn swapped(from: &Array2<f64>, to: &Array2<f64>) -> (f64, usize) {
         let before = swaps;
         for i in 0..n {
             for j in 0..i {
-                // The change by a swap is twice the product of the two differences; rounding is no gain.
+                // The change by a swap is twice the product of the two differences; rounding is no
+                // gain.
                 let gain = (&from.row(i) - &from.row(j)).dot(&(&to.row(end[i]) - &to.row(end[j])));
                 if gain < -1e-9 {
                     end.swap(i, j);
@@ -192,13 +216,19 @@ fn by_row(states: &[Array2<f64>]) -> Vec<Array2<f64>> {
     (0..states[0].nrows()).map(of).collect()
 }
 
-/// The costs, the ends of the flow, the standard error of its cost, and the check that the parts make the whole.
-fn costs(law: &Mixture, s: &PlaneSettings, z: &Array2<f64>) -> Result<(Costs, Array2<f64>, f64, Evidence)> {
+/// The costs, the ends of the flow, the standard error of its cost, and the check that the parts
+/// make the whole.
+fn costs(
+    law: &Mixture,
+    s: &PlaneSettings,
+    z: &Array2<f64>,
+) -> Result<(Costs, Array2<f64>, f64, Evidence)> {
     let rule = IntervalRule::new(s.nodes)?;
     let mut nodes: Vec<(f64, f64)> = rule.nodes().collect();
     nodes.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut points = vec![NOISE];
-    points.extend(nodes.iter().map(|(t, _)| Path::FlowMatching.at(*t)).collect::<Result<Vec<_>>>()?);
+    points
+        .extend(nodes.iter().map(|(t, _)| Path::FlowMatching.at(*t)).collect::<Result<Vec<_>>>()?);
     points.push(DATA);
     let states = pf_ode_solve(law, z.view(), &points)?;
     let ends = states[points.len() - 1].clone();
@@ -225,7 +255,14 @@ fn costs(law: &Mixture, s: &PlaneSettings, z: &Array2<f64>) -> Result<(Costs, Ar
     let independent = 2.0 + whole.dot(&whole) + law.cov().diag().sum();
     let gaussian = Gaussian::new(law.mean(), law.cov().view())?;
     let bound = w2_squared(&Gaussian::isotropic(Array1::zeros(2), 1.0)?, &gaussian)?;
-    let costs = Costs { independent, crossing: mean[0], bending: mean[1], flow: mean[2], swapped: swapped(z, &ends).0, bound };
+    let costs = Costs {
+        independent,
+        crossing: mean[0],
+        bending: mean[1],
+        flow: mean[2],
+        swapped: swapped(z, &ends).0,
+        bound,
+    };
     let evidence = Evidence::new(
         "mixture: crossing + bending + flow against the cost of independent pairs",
         mean.sum(),
@@ -240,15 +277,20 @@ fn costs(law: &Mixture, s: &PlaneSettings, z: &Array2<f64>) -> Result<(Costs, Ar
 fn jacobians(law: &Mixture, s: &PlaneSettings) -> Result<(f64, f64)> {
     let (n, h) = (s.lattice, 1e-4);
     let at = |k: usize| s.reach * (2.0 * k as f64 / (n - 1) as f64 - 1.0);
-    let centres = Array2::from_shape_fn((n * n, 2), |(i, j)| at(if j == 0 { i % n } else { i / n }));
+    let centres =
+        Array2::from_shape_fn((n * n, 2), |(i, j)| at(if j == 0 { i % n } else { i / n }));
     let mut around = Array2::zeros((4 * n * n, 2));
     for (k, step) in [[h, 0.0], [-h, 0.0], [0.0, h], [0.0, -h]].into_iter().enumerate() {
-        around.slice_mut(s![k * n * n..(k + 1) * n * n, ..]).assign(&(&centres + &Array1::from(step.to_vec())));
+        around
+            .slice_mut(s![k * n * n..(k + 1) * n * n, ..])
+            .assign(&(&centres + &Array1::from(step.to_vec())));
     }
     let ends = pf_ode_solve(law, around.view(), &[NOISE, DATA])?.swap_remove(1);
     let (mut antisymmetry, mut least) = (0.0f64, f64::INFINITY);
     for i in 0..n * n {
-        let column = |k: usize, j: usize| (ends[[2 * k * n * n + i, j]] - ends[[(2 * k + 1) * n * n + i, j]]) / (2.0 * h);
+        let column = |k: usize, j: usize| {
+            (ends[[2 * k * n * n + i, j]] - ends[[(2 * k + 1) * n * n + i, j]]) / (2.0 * h)
+        };
         let [[a, c], [b, d]] = [[column(0, 0), column(0, 1)], [column(1, 0), column(1, 1)]];
         let size = (a * a + b * b + c * c + d * d).sqrt();
         antisymmetry = larger(antisymmetry, (b - c).abs() / size);
@@ -264,8 +306,10 @@ fn jacobians(law: &Mixture, s: &PlaneSettings) -> Result<(f64, f64)> {
 fn reflowed(law: &Gaussian, noise: &Noise) -> Result<Evidence> {
     let eps = standard_start(noise, 16, law.dim());
     let stepped = &eps - &reflowed_velocity(law, eps.view(), 1.0)?;
-    let gap = (stepped - reflow_coupling(law, eps.view())?).iter().map(|v| v.abs()).fold(0.0, larger);
-    let what = "digits' Gaussian: one Euler step after a reflow against the end of the flow, largest gap";
+    let gap =
+        (stepped - reflow_coupling(law, eps.view())?).iter().map(|v| v.abs()).fold(0.0, larger);
+    let what =
+        "digits' Gaussian: one Euler step after a reflow against the end of the flow, largest gap";
     Ok(Evidence::new(what, gap, 0.0, 1e-12).because("products with 64 modes"))
 }
 

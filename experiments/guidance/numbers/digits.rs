@@ -1,4 +1,5 @@
-//! Handwritten digits, a Gaussian a class, and a conditional model that does not always listen to its label.
+//! Handwritten digits, a Gaussian a class, and a conditional model that does not always listen to
+//! its label.
 
 use super::{DigitsSettings, Effort, energy, farthest, in_errors, least, level, squares};
 use ndarray::{Array1, Array2, Axis, s};
@@ -29,11 +30,13 @@ pub struct Outcome {
     pub pictures: Array2<f64>,
     /// Share of samples that are most probably of the class that was asked for.
     pub right: f64,
-    /// Root mean square distance to what the class's own law makes of the same noise, over that of the class's law from its mean.
+    /// Root mean square distance to what the class's own law makes of the same noise, over that of
+    /// the class's law from its mean.
     pub distance: f64,
     /// Share of pixel values that are beyond black or white.
     pub beyond: f64,
-    /// Root mean square distance of a class's samples from their mean, over that of the class's law.
+    /// Root mean square distance of a class's samples from their mean, over that of the class's
+    /// law.
     pub spread: f64,
 }
 
@@ -42,7 +45,8 @@ pub struct Outcome {
 pub struct Cut {
     /// The level.
     pub sigma: f64,
-    /// Change of the samples by leaving guidance out below it, over the change by leaving it out everywhere.
+    /// Change of the samples by leaving guidance out below it, over the change by leaving it out
+    /// everywhere.
     pub below: f64,
     /// Change by leaving it out above.
     pub above: f64,
@@ -84,11 +88,17 @@ impl Digits {
         // The class's own law, from the same noise.
         let exact = scene.sampled(|c| scene.run(c, &scene.law.components()[c]))?;
         let guided = |w: f64, levels: (f64, f64)| {
-            scene.sampled(|c| scene.run(c, &Guided::new(&scene.models[c], &scene.law, w)?.within(levels.0, levels.1)?))
+            scene.sampled(|c| {
+                scene.run(
+                    c,
+                    &Guided::new(&scene.models[c], &scene.law, w)?.within(levels.0, levels.1)?,
+                )
+            })
         };
         let always = (0.0, f64::INFINITY);
         let all = settings.scales.iter().map(|w| guided(*w, always)).collect::<Result<Vec<_>>>()?;
-        let outcomes: Vec<Outcome> = settings.scales.iter().zip(&all).map(|(w, x)| scene.outcome(*w, x, &exact)).collect();
+        let outcomes: Vec<Outcome> =
+            settings.scales.iter().zip(&all).map(|(w, x)| scene.outcome(*w, x, &exact)).collect();
         let of = |w: f64| settings.scales.iter().position(|v| *v == w).map_or(0, |k| k);
         let (without, with) = (&all[of(1.0)], &all[of(settings.cut_scale)]);
         let change = |x: &Array2<f64>| (energy(&(x - with)) / energy(&(without - with))).sqrt();
@@ -97,8 +107,10 @@ impl Digits {
             .cuts
             .iter()
             .map(|sigma| {
-                let (above, below) =
-                    (guided(settings.cut_scale, (*sigma, f64::INFINITY))?, guided(settings.cut_scale, (0.0, *sigma))?);
+                let (above, below) = (
+                    guided(settings.cut_scale, (*sigma, f64::INFINITY))?,
+                    guided(settings.cut_scale, (0.0, *sigma))?,
+                );
                 changes.push(squares(&(&above - with)));
                 Ok(Cut {
                     sigma: *sigma,
@@ -108,21 +120,38 @@ impl Digits {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let idle_below = cuts.iter().take_while(|c| c.below <= settings.negligible).map(|c| c.sigma).last().unwrap_or(0.0);
+        let idle_below = cuts
+            .iter()
+            .take_while(|c| c.below <= settings.negligible)
+            .map(|c| c.sigma)
+            .last()
+            .unwrap_or(0.0);
         let edm = Grid::new(Spacing::Karras, EDM_STEPS).points(&Path::EDM)?;
         let idle_steps = edm[..EDM_STEPS].iter().filter(|p| p.sigma < idle_below).count();
         let evidence = scene.evidence(&outcomes, &changes, &exact, &all, &noise.child(0))?;
         let exact = scene.first(&exact);
-        Ok(Self { exact, outcomes, cuts, idle_below, idle_steps, draws: CLASSES * scene.draws, evidence })
+        Ok(Self {
+            exact,
+            outcomes,
+            cuts,
+            idle_below,
+            idle_steps,
+            draws: CLASSES * scene.draws,
+            evidence,
+        })
     }
 }
 
 impl<'a> Scene<'a> {
     fn new(settings: &'a DigitsSettings, draws: usize, noise: &Noise) -> Result<Self> {
         let data = tweedie_nn::data::load("digits")?;
-        let labels = data.labels.ok_or_else(|| Error::domain("digits", "no labels", "a label an image", "report this"))?;
-        let rows = |c: usize| (0..labels.len()).filter(|i| labels[*i] as usize == c).collect::<Vec<_>>();
-        let classes = (0..CLASSES).map(|c| Gaussian::from_data(data.images.select(Axis(0), &rows(c)).view()));
+        let labels = data.labels.ok_or_else(|| {
+            Error::domain("digits", "no labels", "a label an image", "report this")
+        })?;
+        let rows =
+            |c: usize| (0..labels.len()).filter(|i| labels[*i] as usize == c).collect::<Vec<_>>();
+        let classes =
+            (0..CLASSES).map(|c| Gaussian::from_data(data.images.select(Axis(0), &rows(c)).view()));
         let classes = classes.collect::<Result<Vec<_>>>()?;
         let prior = Array1::from_shape_fn(CLASSES, |c| rows(c).len() as f64 / labels.len() as f64);
         let models = (0..CLASSES).map(|c| {
@@ -136,25 +165,38 @@ impl<'a> Scene<'a> {
     }
 
     /// Samples of all classes, row `c draws + k` the k-th of class c.
-    fn sampled(&self, run: impl Fn(usize) -> Result<Array2<f64>> + Send + Sync) -> Result<Array2<f64>> {
+    fn sampled(
+        &self,
+        run: impl Fn(usize) -> Result<Array2<f64>> + Send + Sync,
+    ) -> Result<Array2<f64>> {
         let parts = (0..CLASSES).into_par_iter().map(run).collect::<Result<Vec<_>>>()?;
         let views: Vec<_> = parts.iter().map(|x| x.view()).collect();
-        ndarray::concatenate(Axis(0), &views).map_err(|e| Error::domain("samples", e, "one shape", "report this"))
+        ndarray::concatenate(Axis(0), &views)
+            .map_err(|e| Error::domain("samples", e, "one shape", "report this"))
     }
 
     fn run(&self, class: usize, model: &dyn tweedie::diffusion::Denoiser) -> Result<Array2<f64>> {
         let [s_min, s_max] = self.settings.range;
-        let grid =
-            Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, self.settings.steps) }.points(&Path::Edm { sigma_max: s_max })?;
-        let start = self.start.slice(s![class * self.draws..(class + 1) * self.draws, ..]).to_owned();
-        Ok(sample(&*sampler(&self.settings.sampler, &Options::DEFAULT)?, model, &grid, start, &mut Silence)?.x)
+        let grid = Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, self.settings.steps) }
+            .points(&Path::Edm { sigma_max: s_max })?;
+        let start =
+            self.start.slice(s![class * self.draws..(class + 1) * self.draws, ..]).to_owned();
+        Ok(sample(
+            &*sampler(&self.settings.sampler, &Options::DEFAULT)?,
+            model,
+            &grid,
+            start,
+            &mut Silence,
+        )?
+        .x)
     }
 
     fn first(&self, x: &Array2<f64>) -> Array2<f64> {
         x.select(Axis(0), &(0..CLASSES).map(|c| c * self.draws).collect::<Vec<_>>())
     }
 
-    /// Of each sample, 1 if it is most probably of the class that was asked for; as many samples of each class.
+    /// Of each sample, 1 if it is most probably of the class that was asked for; as many samples of
+    /// each class.
     fn judged(&self, x: &Array2<f64>) -> Vec<f64> {
         let r = self.law.responsibilities(x.view(), &level(self.settings.judged_at));
         let is_right = |i: usize| {
@@ -201,7 +243,9 @@ impl<'a> Scene<'a> {
         noise: &Noise,
     ) -> Result<Vec<Evidence>> {
         let place = |w: f64| outcomes.iter().position(|o| o.scale == w);
-        let (Some(one), Some(cut)) = (place(1.0), place(self.settings.cut_scale)) else { return Ok(Vec::new()) };
+        let (Some(one), Some(cut)) = (place(1.0), place(self.settings.cut_scale)) else {
+            return Ok(Vec::new());
+        };
         let last = outcomes.len() - 1;
         let without = self.sampled(|c| self.run(c, &self.law))?;
         let gap = farthest((&all[0] - &without).iter().copied());
@@ -210,7 +254,9 @@ impl<'a> Scene<'a> {
 
         // Fresh draws of the classes, judged likewise.
         let fresh = 200;
-        let drawn = self.sampled(|c| Ok(Law::sample(&self.law.components()[c], fresh, &noise.child(c as u64))))?;
+        let drawn = self.sampled(|c| {
+            Ok(Law::sample(&self.law.components()[c], fresh, &noise.child(c as u64)))
+        })?;
         let known = self.right(&drawn);
         // One more of either kind, so that a share of 1 is not taken to be sure.
         let doubt = (known * (1.0 - known)).max(1.0 / fresh as f64);
@@ -221,18 +267,25 @@ impl<'a> Scene<'a> {
 
         let (flags, flags_cut) = (self.judged(&all[one]), self.judged(&all[cut]));
         let more = flags_cut.iter().zip(&flags).map(|(a, b)| a - b);
-        // How much more both ends have than the scale between that has least, in standard errors of pairs.
+        // How much more both ends have than the scale between that has least, in standard errors of
+        // pairs.
         let dip = |of: &dyn Fn(&Array2<f64>) -> Vec<f64>| {
             let each: Vec<Vec<f64>> = all[one..].iter().map(of).collect();
             let total = |k: &usize| each[*k].iter().sum::<f64>();
             let best = (1..each.len() - 1).min_by(|a, b| total(a).total_cmp(&total(b)))?;
-            let over = |end: usize| in_errors(each[end].iter().zip(&each[best]).map(|(e, b)| e - b));
+            let over =
+                |end: usize| in_errors(each[end].iter().zip(&each[best]).map(|(e, b)| e - b));
             Some(least([over(0), over(each.len() - 1)]))
         };
         let dip = |of: &dyn Fn(&Array2<f64>) -> Vec<f64>| dip(of).unwrap_or(f64::NAN);
         let beyond: Vec<Vec<f64>> = all[one..]
             .iter()
-            .map(|x| x.rows().into_iter().map(|r| r.iter().filter(|v| v.abs() > 1.0).count() as f64).collect())
+            .map(|x| {
+                x.rows()
+                    .into_iter()
+                    .map(|r| r.iter().filter(|v| v.abs() > 1.0).count() as f64)
+                    .collect()
+            })
             .collect();
         let rise = beyond.windows(2).map(|p| in_errors(p[1].iter().zip(&p[0]).map(|(a, b)| a - b)));
         // Two cuts between the same steps leave the same samples.

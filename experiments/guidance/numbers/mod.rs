@@ -1,4 +1,5 @@
-//! Guidance: the law that guided sampling produces beside the law that it is said to sample, on a line, in the plane, and on digits.
+//! Guidance: the law that guided sampling produces beside the law that it is said to sample, on a
+//! line, in the plane, and on digits.
 
 mod digits;
 mod line;
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use tweedie::error::Result;
 use tweedie::sample::registry::SAMPLERS;
 use tweedie_report::experiment::{
-    Context, Embedded, energy, farthest, geometric, in_errors, least, level, mean_and_stderr, squares,
+    Context, Embedded, energy, farthest, geometric, in_errors, least, level, mean_and_stderr,
+    squares,
 };
 
 pub use digits::{Cut, Digits, EDM_STEPS, Outcome};
@@ -129,30 +131,51 @@ impl Embedded for Settings {
 
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let (s, l, p, d) = (self, &self.line, &self.plane, &self.digits);
-        let scales = |v: &[f64]| v.len() >= 3 && v[..2] == [0.0, 1.0] && v.windows(2).all(|p| p[0] < p[1]);
+        let scales =
+            |v: &[f64]| v.len() >= 3 && v[..2] == [0.0, 1.0] && v.windows(2).all(|p| p[0] < p[1]);
         let range = |r: [f64; 2]| 0.0 < r[0] && r[0] < r[1] && r[1].is_finite();
         vec![
             (scales(&s.scales) && scales(&d.scales), "scales: ascending, from 0 and 1 on"),
-            (0.0 < l.narrow && l.narrow < 1.0 && l.wide > 1.0, "narrow, wide: below and above 1, positive"),
-            (l.largest > 1.0 && l.sampled.iter().all(|w| (0.0..=l.largest).contains(w)), "sampled: 0 to largest"),
+            (
+                0.0 < l.narrow && l.narrow < 1.0 && l.wide > 1.0,
+                "narrow, wide: below and above 1, positive",
+            ),
+            (
+                l.largest > 1.0 && l.sampled.iter().all(|w| (0.0..=l.largest).contains(w)),
+                "sampled: 0 to largest",
+            ),
             ([l.range, p.range, d.range].into_iter().all(range), "range: positive, ascending"),
             (l.steps >= 8 && d.steps >= 8, "steps: at least 8"),
             (p.std > 0.0 && p.half_width > 0.0, "std, half_width: positive"),
             (
-                p.levels.len() >= 2 && p.levels.windows(2).all(|v| v[0] > v[1]) && p.levels.iter().all(|v| *v >= p.range[0]),
+                p.levels.len() >= 2
+                    && p.levels.windows(2).all(|v| v[0] > v[1])
+                    && p.levels.iter().all(|v| *v >= p.range[0]),
                 "levels: descending, within range",
             ),
             (p.classifier_levels.iter().all(|v| *v > 0.0), "classifier_levels: positive"),
-            (p.largest >= 2.0 && p.scale_step > 0.0 && p.scale_step <= 1.0, "largest, scale_step: at least 2, at most 1"),
+            (
+                p.largest >= 2.0 && p.scale_step > 0.0 && p.scale_step <= 1.0,
+                "largest, scale_step: at least 2, at most 1",
+            ),
             ((0.0..1.0).contains(&d.missed), "missed: at least 0, below 1"),
-            (SAMPLERS.iter().any(|e| e.name == d.sampler), "sampler: one of `tweedie sample --list`"),
+            (
+                SAMPLERS.iter().any(|e| e.name == d.sampler),
+                "sampler: one of `tweedie sample --list`",
+            ),
             (d.scales.contains(&d.cut_scale), "cut_scale: one of the scales"),
-            (d.cuts.windows(2).all(|v| v[0] < v[1]) && d.cuts.first().is_some_and(|v| *v > 0.0), "cuts: positive, ascending"),
+            (
+                d.cuts.windows(2).all(|v| v[0] < v[1]) && d.cuts.first().is_some_and(|v| *v > 0.0),
+                "cuts: positive, ascending",
+            ),
             (d.negligible > 0.0 && d.negligible < 1.0, "negligible: between 0 and 1"),
             (
-                [s.quick, s.full]
-                    .iter()
-                    .all(|e| e.pixels >= 8 && e.flow_steps >= 8 && e.draws >= p.trajectories.max(100) && e.digit_draws >= 1),
+                [s.quick, s.full].iter().all(|e| {
+                    e.pixels >= 8
+                        && e.flow_steps >= 8
+                        && e.draws >= p.trajectories.max(100)
+                        && e.digit_draws >= 1
+                }),
                 "quick, full: pixels, flow_steps >= 8, draws >= 100, digit_draws >= 1",
             ),
         ]

@@ -1,4 +1,5 @@
-//! Langevin dynamics on the Gaussian of the digits: every mode at its own pace, and what a step costs.
+//! Langevin dynamics on the Gaussian of the digits: every mode at its own pace, and what a step
+//! costs.
 
 use super::{Effort, chain, farthest};
 use ndarray::{Array1, Array2, Axis};
@@ -79,7 +80,8 @@ pub struct Numbers {
     pub measured: (Vec<f64>, Vec<f64>),
     /// Draws of the stationary law for each of the shares, from the same normals, (draws, 64).
     pub stationary: Vec<Array2<f64>>,
-    /// Steps over the smallest variance, and for each budget W2 over the deviation after so many steps; the last is the stationary law's.
+    /// Steps over the smallest variance, and for each budget W2 over the deviation after so many
+    /// steps; the last is the stationary law's.
     pub budget: (Vec<f64>, Vec<Vec<f64>>),
     /// Best step, over the smallest variance, and W2 with it, for each budget.
     pub best: Vec<(u32, f64, f64)>,
@@ -89,7 +91,8 @@ pub struct Numbers {
     pub evidence: [Vec<Evidence>; 2],
 }
 
-/// The law of the digits at one level in its own coordinates: all 64 variances, and the mean of each.
+/// The law of the digits at one level in its own coordinates: all 64 variances, and the mean of
+/// each.
 pub(super) struct Modes {
     /// Data variances, descending, zeros included.
     pub lambdas: Array1<f64>,
@@ -113,14 +116,22 @@ impl Modes {
 
     /// W2 over the total deviation of the law.
     pub(super) fn relative(&self, errors: &[ModeError]) -> f64 {
-        (errors.iter().map(ModeError::w2_squared).sum::<f64>() / errors.iter().map(|m| m.want_var).sum::<f64>()).sqrt()
+        (errors.iter().map(ModeError::w2_squared).sum::<f64>()
+            / errors.iter().map(|m| m.want_var).sum::<f64>())
+        .sqrt()
     }
 }
 
-/// Distance of the chain's law after `steps` steps from `N(0, I)` to its target, over the target's deviation; `None` is for ever.
+/// Distance of the chain's law after `steps` steps from `N(0, I)` to its target, over the target's
+/// deviation; `None` is for ever.
 fn w2_after(modes: &Modes, vars: &[f64], h: f64, steps: Option<u32>) -> f64 {
     let mode = |(var, mean): (&f64, &f64)| match steps {
-        Some(n) => w2_squared_normal(gain(*var, h).powi(n as i32) * -mean, var_after(*var, 1.0, h, n), 0.0, *var),
+        Some(n) => w2_squared_normal(
+            gain(*var, h).powi(n as i32) * -mean,
+            var_after(*var, 1.0, h, n),
+            0.0,
+            *var,
+        ),
         None => w2_squared_normal(0.0, stationary_var(*var, h), 0.0, *var),
     };
     (vars.iter().zip(&modes.mean).map(mode).sum::<f64>() / vars.iter().sum::<f64>()).sqrt()
@@ -145,27 +156,44 @@ impl Numbers {
             strips.iter_mut().zip(x.rows()).for_each(|(s, x)| s.row_mut(k).assign(&x));
         }
 
-        let mut counts: Vec<f64> = geometric(1.0, last as f64, 80).iter().map(|n| n.round()).collect();
+        let mut counts: Vec<f64> =
+            geometric(1.0, last as f64, 80).iter().map(|n| n.round()).collect();
         counts.dedup();
         let mut followed: Vec<Followed> = settings
             .components
             .iter()
             .map(|&component| {
                 let var = vars[component - 1];
-                let exact = counts.iter().map(|n| var_after(var, 1.0, step, *n as u32) / stationary_var(var, step)).collect();
+                let exact = counts
+                    .iter()
+                    .map(|n| var_after(var, 1.0, step, *n as u32) / stationary_var(var, step))
+                    .collect();
                 Followed { component, var, exact, sampled: vec![] }
             })
             .collect();
-        let chosen =
-            Gaussian::diagonal(Array1::zeros(followed.len()), settings.components.iter().map(|k| modes.lambdas[k - 1]).collect())?;
-        let (mut x, mut worst) = (noise.child(1).normals(0, (effort.chains, followed.len())), 0.0f64);
+        let chosen = Gaussian::diagonal(
+            Array1::zeros(followed.len()),
+            settings.components.iter().map(|k| modes.lambdas[k - 1]).collect(),
+        )?;
+        let (mut x, mut worst) =
+            (noise.child(1).normals(0, (effort.chains, followed.len())), 0.0f64);
         for (k, n) in looks.iter().enumerate() {
             if k > 0 {
-                x = chain(&chosen, at, step, n - looks[k - 1], x, &mut noise.child(200 + k as u64))?;
+                x = chain(
+                    &chosen,
+                    at,
+                    step,
+                    n - looks[k - 1],
+                    x,
+                    &mut noise.child(200 + k as u64),
+                )?;
             }
             for (f, column) in followed.iter_mut().zip(x.axis_iter(Axis(1))) {
                 let stationary = stationary_var(f.var, step);
-                let (got, want) = (column.dot(&column) / effort.chains as f64, var_after(f.var, 1.0, step, *n as u32));
+                let (got, want) = (
+                    column.dot(&column) / effort.chains as f64,
+                    var_after(f.var, 1.0, step, *n as u32),
+                );
                 worst = farthest([worst, (got / want - 1.0) * (effort.chains as f64 / 2.0).sqrt()]);
                 f.sampled.push(got / stationary);
             }
@@ -176,9 +204,15 @@ impl Numbers {
             modes.lambdas.clone(),
         )?;
         let made = response.errors(&modes.mean, Start::Normal(1.0));
-        let apart = farthest(made.iter().zip(&vars).map(|(m, v)| m.var / var_after(*v, 1.0, step, 100) - 1.0));
-        let means =
-            farthest(made.iter().zip(&vars).zip(&modes.mean).map(|((m, v), mean)| m.mean_err + gain(*v, step).powi(100) * mean));
+        let apart = farthest(
+            made.iter().zip(&vars).map(|(m, v)| m.var / var_after(*v, 1.0, step, 100) - 1.0),
+        );
+        let means = farthest(
+            made.iter()
+                .zip(&vars)
+                .zip(&modes.mean)
+                .map(|((m, v), mean)| m.mean_err + gain(*v, step).powi(100) * mean),
+        );
         let convergence = vec![
             Evidence::new(
                 "sampled variances over their closed form: worst component and look, in standard errors",
@@ -197,7 +231,8 @@ impl Numbers {
             Evidence::new("means after 100 steps: the same, apart", means, 0.0, 1e-11).because("the same"),
         ];
 
-        // The chain's stationary variance over its target's, measured on a mode of variance 1 (0.01 of it noise, so that there is a score).
+        // The chain's stationary variance over its target's, measured on a mode of variance 1 (0.01
+        // of it noise, so that there is a score).
         let shares: Vec<f64> = (1..=9).map(|k| 0.2 * k as f64).chain([1.9]).collect();
         let one = Gaussian::isotropic(Array1::zeros(1), 0.99)?;
         let ratios: Vec<f64> = shares
@@ -209,16 +244,17 @@ impl Numbers {
                 Ok(x.iter().map(|v| v * v).sum::<f64>() / effort.chains as f64)
             })
             .collect::<Result<_>>()?;
-        let bias = farthest(
-            shares.iter().zip(&ratios).map(|(s, r)| (r / stationary_var(1.0, *s) - 1.0) * (effort.chains as f64 / 2.0).sqrt()),
-        );
+        let bias = farthest(shares.iter().zip(&ratios).map(|(s, r)| {
+            (r / stationary_var(1.0, *s) - 1.0) * (effort.chains as f64 / 2.0).sqrt()
+        }));
         let z = noise.child(2).normals(0, (6, law.dim()));
         let stationary = settings
             .shares
             .iter()
             .map(|s| {
                 // One symmetric root for all, so that the same normals make the same digits.
-                let root = law.matrix(|l| stationary_var(Level::from(&at).var(l), s * least).sqrt());
+                let root =
+                    law.matrix(|l| stationary_var(Level::from(&at).var(l), s * least).sqrt());
                 z.dot(&root) + &Law::mean(&law)
             })
             .collect();
@@ -291,37 +327,58 @@ impl Numbers {
 }
 
 /// Distance against the step, for each budget and for ever.
-fn budget(settings: &Settings, modes: &Modes, vars: &[f64], least: f64) -> (Vec<f64>, Vec<Vec<f64>>) {
+fn budget(
+    settings: &Settings,
+    modes: &Modes,
+    vars: &[f64],
+    least: f64,
+) -> (Vec<f64>, Vec<Vec<f64>>) {
     let shares = geometric(2e-3, 1.98, 48);
     let curves = settings.budgets.par_iter().map(|n| Some(*n)).chain([None]);
-    let curves = curves.map(|n| shares.iter().map(|s| w2_after(modes, vars, s * least, n)).collect()).collect();
+    let curves = curves
+        .map(|n| shares.iter().map(|s| w2_after(modes, vars, s * least, n)).collect())
+        .collect();
     (shares, curves)
 }
 
-/// Distance against evaluations: Langevin dynamics with the best step, annealed, and samplers that come down from much noise.
+/// Distance against evaluations: Langevin dynamics with the best step, annealed, and samplers that
+/// come down from much noise.
 fn ways(settings: &Settings, modes: &Modes, vars: &[f64]) -> Result<Vec<Way>> {
     const HIGH: f64 = 80.0;
     let shares = geometric(2e-3, 1.98, 48);
     let least = vars[vars.len() - 1];
     let counts = geometric(5.0, 1e4, 24);
-    let best =
-        |n: &f64| shares.iter().map(|s| w2_after(modes, vars, s * least, Some(n.round() as u32))).fold(f64::INFINITY, smaller);
-    let mut ways = vec![Way { name: "Langevin, best step", w2: counts.par_iter().map(best).collect(), nfe: counts }];
+    let best = |n: &f64| {
+        shares
+            .iter()
+            .map(|s| w2_after(modes, vars, s * least, Some(n.round() as u32)))
+            .fold(f64::INFINITY, smaller)
+    };
+    let mut ways = vec![Way {
+        name: "Langevin, best step",
+        w2: counts.par_iter().map(best).collect(),
+        nfe: counts,
+    }];
     let path = Path::Edm { sigma_max: HIGH };
     let grid = |spacing: Spacing, steps: usize| -> Result<Vec<PathPoint>> {
-        Grid { s_max: HIGH, s_min: settings.sigma, clean: false, ..Grid::new(spacing, steps) }.points(&path)
+        Grid { s_max: HIGH, s_min: settings.sigma, clean: false, ..Grid::new(spacing, steps) }
+            .points(&path)
     };
-    let run = |name: &'static str, method: &dyn Sampler, grids: Vec<Vec<PathPoint>>| -> Result<Way> {
-        let points = grids
-            .par_iter()
-            .map(|g| {
-                let response = Response::of(method, g, modes.lambdas.clone())?;
-                Ok((response.nfe as f64, modes.relative(&response.errors(&modes.mean, Start::Normal(HIGH)))))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let (nfe, w2) = points.into_iter().unzip();
-        Ok(Way { name, nfe, w2 })
-    };
+    let run =
+        |name: &'static str, method: &dyn Sampler, grids: Vec<Vec<PathPoint>>| -> Result<Way> {
+            let points = grids
+                .par_iter()
+                .map(|g| {
+                    let response = Response::of(method, g, modes.lambdas.clone())?;
+                    Ok((
+                        response.nfe as f64,
+                        modes.relative(&response.errors(&modes.mean, Start::Normal(HIGH))),
+                    ))
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let (nfe, w2) = points.into_iter().unzip();
+            Ok(Way { name, nfe, w2 })
+        };
     let levels = |corrections: usize| {
         [8, 12, 20, 32, 50, 80, 130, 200, 320]
             .iter()
@@ -331,7 +388,10 @@ fn ways(settings: &Settings, modes: &Modes, vars: &[f64]) -> Result<Vec<Way>> {
     };
     ways.push(run("annealed Langevin", &Langevin { step: 0.5, corrections: 2 }, levels(2)?)?);
     for (name, shown) in [("ddpm", "reverse SDE (DDPM)"), ("dpmpp-2m", "PF-ODE (DPM++ 2M)")] {
-        let grids = [5, 8, 12, 20, 32, 50, 80, 130, 200, 320].iter().map(|n| grid(Spacing::LogSnr, *n)).collect::<Result<_>>()?;
+        let grids = [5, 8, 12, 20, 32, 50, 80, 130, 200, 320]
+            .iter()
+            .map(|n| grid(Spacing::LogSnr, *n))
+            .collect::<Result<_>>()?;
         ways.push(run(shown, &*sampler(name, &Options::DEFAULT)?, grids)?);
     }
     Ok(ways)

@@ -1,5 +1,5 @@
-//! Two modes on a line: what the score knows of their weights at each noise level, how long a chain takes to cross, and how the reverse
-//! processes move single particles.
+//! Two modes on a line: what the score knows of their weights at each noise level, how long a chain
+//! takes to cross, and how the reverse processes move single particles.
 
 use super::{Effort, chain, farthest};
 use ndarray::{Array2, array, s};
@@ -65,13 +65,15 @@ pub struct Numbers {
     pub rate: Vec<f64>,
     /// Level where that is largest.
     pub peak: f64,
-    /// Mean square of the difference of the scores over that of the score, at little noise and at the peak.
+    /// Mean square of the difference of the scores over that of the score, at little noise and at
+    /// the peak.
     pub told: [f64; 2],
     /// Steps to forget the mode, for each separation: of the chain, and by the barrier's integral.
     pub crossing: [Vec<f64>; 2],
     /// Noise levels of the trajectories, falling.
     pub levels: Vec<f64>,
-    /// `g`, states of the particles drawn, (levels, paths), and share of all particles that end at +1.
+    /// `g`, states of the particles drawn, (levels, paths), and share of all particles that end at
+    /// +1.
     pub paths: Vec<(f64, Array2<f64>, f64)>,
     /// Particles in all.
     pub particles: usize,
@@ -87,7 +89,8 @@ fn modes(at: f64, std: f64, weight: f64) -> Result<Mixture> {
 
 /// Log density and score at one state.
 fn slope(law: &Mixture, x: f64, sigma: f64) -> (f64, f64) {
-    let d = law.log_density_of(&[Dual64::from(x).derivative()], Dual64::from(1.0), Dual64::from(sigma));
+    let d =
+        law.log_density_of(&[Dual64::from(x).derivative()], Dual64::from(1.0), Dual64::from(sigma));
     (d.re, d.eps)
 }
 
@@ -123,16 +126,19 @@ impl Swapped {
     fn pair(&self, sigma: f64) -> Pair {
         let reach = 1.0 + 2.2 * self.std.hypot(sigma);
         let x: Vec<f64> = (0..=240).map(|k| reach * (f64::from(k) / 120.0 - 1.0)).collect();
-        let at: [Vec<(f64, f64)>; 2] = [0, 1].map(|k| x.iter().map(|x| slope(&self.laws[k], *x, sigma)).collect());
+        let at: [Vec<(f64, f64)>; 2] =
+            [0, 1].map(|k| x.iter().map(|x| slope(&self.laws[k], *x, sigma)).collect());
         let density = at.each_ref().map(|v| v.iter().map(|s| s.0.exp()).collect());
         Pair { sigma, density, score: at.each_ref().map(|v| v.iter().map(|s| s.1).collect()), x }
     }
 }
 
-/// The slow mode of a chain between two equal modes of unit variance at `+m` and `-m`: the odd function whose mean decays slowest.
+/// The slow mode of a chain between two equal modes of unit variance at `+m` and `-m`: the odd
+/// function whose mean decays slowest.
 ///
-/// On states `y` of a grid the chain's expectation is a sum, `E[f(x')] = sum_y [N(y; x + h score, 2h) - N(-y; ...)] f(y) dy`, spectrally
-/// accurate; its largest eigenvalue is found by iteration.
+/// On states `y` of a grid the chain's expectation is a sum,
+/// `E[f(x')] = sum_y [N(y; x + h score, 2h) - N(-y; ...)] f(y) dy`, spectrally accurate; its
+/// largest eigenvalue is found by iteration.
 struct Slow {
     law: Mixture,
     step: f64,
@@ -156,7 +162,10 @@ impl Slow {
         let rows: Vec<Vec<f64>> = slow.y.iter().map(|x| slow.kernel(*x)).collect();
         // The next odd mode decays within about 1/step steps.
         for _ in 0..(30.0 / step) as usize {
-            let next: Vec<f64> = rows.iter().map(|row| row.iter().zip(&slow.values).map(|(k, v)| k * v).sum()).collect();
+            let next: Vec<f64> = rows
+                .iter()
+                .map(|row| row.iter().zip(&slow.values).map(|(k, v)| k * v).sum())
+                .collect();
             let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
             slow.eigenvalue = norm(&next) / norm(&slow.values);
             let size = norm(&next);
@@ -180,12 +189,15 @@ impl Slow {
         -1.0 / self.eigenvalue.ln()
     }
 
-    /// The continuous process's time behind a high barrier, in steps: `int dx / p(x) / (4 step)` between the modes.
+    /// The continuous process's time behind a high barrier, in steps: `int dx / p(x) / (4 step)`
+    /// between the modes.
     ///
-    /// Not Kramers' parabola for the top of the barrier: between two modes of a mixture `1 / p` falls off like `1 / cosh`, however high it is.
+    /// Not Kramers' parabola for the top of the barrier: between two modes of a mixture `1 / p`
+    /// falls off like `1 / cosh`, however high it is.
     ///
     /// # Source
-    /// Kramers 1940, "Brownian motion in a field of force and the diffusion model of chemical reactions", before the parabola is put in.
+    /// Kramers 1940, "Brownian motion in a field of force and the diffusion model of chemical
+    /// reactions", before the parabola is put in.
     fn barrier(&self, m: f64) -> Result<f64> {
         let rule = IntervalRule::new(16)?;
         Ok(rule.composite(-m, m, 32, |x| (-slope(&self.law, x, NOISE).0).exp()) / (4.0 * self.step))
@@ -199,15 +211,20 @@ impl Numbers {
         let swapped = Swapped { laws, std, rule: IntervalRule::new(16)? };
         let [lo, hi] = settings.range;
         let sigmas = geometric(lo, hi, 61);
-        let (kl, rate): (Vec<f64>, Vec<f64>) = sigmas.par_iter().map(|s| (swapped.kl(*s), swapped.rate(*s))).unzip();
-        let peak = (0..sigmas.len()).max_by(|a, b| rate[*a].total_cmp(&rate[*b])).map_or(f64::NAN, |k| sigmas[k]);
+        let (kl, rate): (Vec<f64>, Vec<f64>) =
+            sigmas.par_iter().map(|s| (swapped.kl(*s), swapped.rate(*s))).unzip();
+        let peak = (0..sigmas.len())
+            .max_by(|a, b| rate[*a].total_cmp(&rate[*b]))
+            .map_or(f64::NAN, |k| sigmas[k]);
         let little = lo.max(0.4 * std);
         let area = IntervalRule::new(8)?.composite(lo.ln(), hi.ln(), 24, |u| swapped.rate(u.exp()));
         let whole = (2.0 * weight - 1.0) * (weight / (1.0 - weight)).ln();
         let mut by_law = Array2::zeros((9, 1));
         let probe = Array2::from_shape_fn((9, 1), |(k, _)| 0.5 * (k as f64 - 4.0));
         swapped.laws[0].score(probe.view(), &level(little), by_law.view_mut());
-        let gap = farthest(probe.iter().zip(&by_law).map(|(x, s)| s - slope(&swapped.laws[0], *x, little).1));
+        let gap = farthest(
+            probe.iter().zip(&by_law).map(|(x, s)| s - slope(&swapped.laws[0], *x, little).1),
+        );
         let scores = vec![
             Evidence::new(
                 "area under the curve, over the fall of the KL divergence between the same noise levels",
@@ -233,10 +250,18 @@ impl Numbers {
         ];
         let told = [swapped.told(little), swapped.told(peak)];
 
-        let slows = settings.separations.par_iter().map(|m| Slow::new(*m, settings.step)).collect::<Result<Vec<_>>>()?;
+        let slows = settings
+            .separations
+            .par_iter()
+            .map(|m| Slow::new(*m, settings.step))
+            .collect::<Result<Vec<_>>>()?;
         let crossing = [
             slows.iter().map(Slow::steps).collect::<Vec<_>>(),
-            slows.iter().zip(&settings.separations).map(|(s, m)| s.barrier(*m)).collect::<Result<_>>()?,
+            slows
+                .iter()
+                .zip(&settings.separations)
+                .map(|(s, m)| s.barrier(*m))
+                .collect::<Result<_>>()?,
         ];
         let slow = Slow::new(settings.measured, settings.step)?;
         let n = slow.steps().ceil() as usize;
@@ -245,11 +270,15 @@ impl Numbers {
         let seen: Vec<f64> = end.iter().map(|x| slow.at(*x)).collect();
         let count = seen.len() as f64;
         let mean = seen.iter().sum::<f64>() / count;
-        let stderr = (seen.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count * (count - 1.0))).sqrt();
+        let stderr =
+            (seen.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (count * (count - 1.0))).sqrt();
         let want = slow.eigenvalue.powi(n as i32) * slow.at(settings.measured);
         // Half the step is half the error in time, to first order.
         let m = settings.separations[settings.separations.len() - 1];
-        let far = [0.2, 0.1].into_par_iter().map(|share| Slow::new(m, share * settings.step)).collect::<Result<Vec<_>>>()?;
+        let far = [0.2, 0.1]
+            .into_par_iter()
+            .map(|share| Slow::new(m, share * settings.step))
+            .collect::<Result<Vec<_>>>()?;
         let small = 2.0 * far[1].steps() - 2.0 * far[0].steps();
         let crossings = vec![
             Evidence::new(
@@ -270,18 +299,30 @@ impl Numbers {
 
         let path = Path::Edm { sigma_max: hi };
         let grid: Vec<PathPoint> =
-            Grid { s_max: hi, s_min: lo, clean: false, ..Grid::new(Spacing::LogSnr, effort.fine) }.points(&path)?;
-        let from =
-            swapped.laws[0].sample(effort.particles, &noise.child(1)) + noise.child(2).normals(0, (effort.particles, 1)) * hi;
+            Grid { s_max: hi, s_min: lo, clean: false, ..Grid::new(Spacing::LogSnr, effort.fine) }
+                .points(&path)?;
+        let from = swapped.laws[0].sample(effort.particles, &noise.child(1))
+            + noise.child(2).normals(0, (effort.particles, 1)) * hi;
         let paths = [0.0, 0.5, 1.0, 2.0]
             .par_iter()
             .map(|g| {
                 let mut drawn = Array2::zeros((grid.len(), settings.paths));
                 let mut source = noise.child(3);
-                let end = sample_watched(&EulerMaruyama { g: *g }, &swapped.laws[0], &grid, from.clone(), &mut source, |k, x| {
-                    drawn.row_mut(k).assign(&x.slice(s![..settings.paths, 0]));
-                })?;
-                Ok((*g, drawn, end.x.iter().filter(|x| **x > 0.0).count() as f64 / effort.particles as f64))
+                let end = sample_watched(
+                    &EulerMaruyama { g: *g },
+                    &swapped.laws[0],
+                    &grid,
+                    from.clone(),
+                    &mut source,
+                    |k, x| {
+                        drawn.row_mut(k).assign(&x.slice(s![..settings.paths, 0]));
+                    },
+                )?;
+                Ok((
+                    *g,
+                    drawn,
+                    end.x.iter().filter(|x| **x > 0.0).count() as f64 / effort.particles as f64,
+                ))
             })
             .collect::<Result<Vec<_>>>()?;
         let stderr = (weight * (1.0 - weight) / effort.particles as f64).sqrt();
@@ -294,7 +335,10 @@ impl Numbers {
                     weight,
                     5.0 * stderr + 2.0 / effort.fine as f64,
                 )
-                .because(format!("five standard errors of {} particles, and {} steps", effort.particles, effort.fine))
+                .because(format!(
+                    "five standard errors of {} particles, and {} steps",
+                    effort.particles, effort.fine
+                ))
             })
             .collect();
         Ok(Self {

@@ -1,4 +1,5 @@
-//! Langevin dynamics on known laws, the reverse SDEs, and what noise does for both, exact wherever a closed form carries it.
+//! Langevin dynamics on known laws, the reverse SDEs, and what noise does for both, exact wherever
+//! a closed form carries it.
 
 pub mod digits;
 pub mod family;
@@ -60,7 +61,10 @@ impl Embedded for Settings {
         let shares = |v: &[f64]| !v.is_empty() && v.iter().all(|s| *s > 0.0 && *s < 2.0);
         let falling = |v: &[f64]| v.len() >= 2 && v.windows(2).all(|p| p[0] > p[1]);
         vec![
-            (d.sigma > 0.0 && shares(&[d.share]) && shares(&d.shares), "digits: sigma positive, shares between 0 and 2"),
+            (
+                d.sigma > 0.0 && shares(&[d.share]) && shares(&d.shares),
+                "digits: sigma positive, shares between 0 and 2",
+            ),
             (rising(&d.looks) && d.looks[0] == 0, "digits.looks: rising from 0"),
             (d.components.iter().all(|k| (1..=64).contains(k)), "digits.components: 1 to 64"),
             (!d.budgets.is_empty() && d.budgets[0] >= 1, "digits.budgets: at least 1"),
@@ -69,21 +73,41 @@ impl Embedded for Settings {
                 "plane: as many weights as means, std positive",
             ),
             (0.0 < p.low && p.low < p.high, "plane: 0 < low < high"),
-            (rising(&p.looks) && p.looks[0] == 0 && p.corrections >= 1 && p.step > 0.0, "plane.looks: rising from 0"),
-            (p.looks.iter().all(|k| k % p.corrections.max(1) == 0), "plane.looks: multiples of corrections"),
+            (
+                rising(&p.looks) && p.looks[0] == 0 && p.corrections >= 1 && p.step > 0.0,
+                "plane.looks: rising from 0",
+            ),
+            (
+                p.looks.iter().all(|k| k % p.corrections.max(1) == 0),
+                "plane.looks: multiples of corrections",
+            ),
             (
                 falling(&p.levels) && p.levels[0] == p.high && p.levels.last() == Some(&p.low),
                 "plane.levels: falling from high to low",
             ),
-            (l.std > 0.0 && l.weight > 0.5 && l.weight < 1.0, "line: std positive, weight between 1/2 and 1"),
-            (0.0 < l.range[0] && l.range[0] < l.range[1], "line.range: positive, ascending"),
-            (shares(&[l.step]) && l.separations.windows(2).all(|p| p[0] < p[1]) && l.paths >= 1, "line: separations rising"),
-            (l.separations.contains(&l.measured), "line.measured: one of the separations"),
-            (f.g.iter().all(|g| *g >= 0.0) && rising(&f.steps) && rising(&f.best), "family: g >= 0, steps rising"),
-            (0.0 < f.s_min && f.s_min < f.seen && f.seen < f.s_max, "family: s_min < seen < s_max"),
-            (rising(&f.evaluations) && f.evaluations.iter().all(|n| n % 2 == 0), "family.evaluations: rising, even"),
             (
-                [self.quick, self.full].iter().all(|e| e.chains >= 16 && e.particles >= 16 && e.fine >= 20),
+                l.std > 0.0 && l.weight > 0.5 && l.weight < 1.0,
+                "line: std positive, weight between 1/2 and 1",
+            ),
+            (0.0 < l.range[0] && l.range[0] < l.range[1], "line.range: positive, ascending"),
+            (
+                shares(&[l.step]) && l.separations.windows(2).all(|p| p[0] < p[1]) && l.paths >= 1,
+                "line: separations rising",
+            ),
+            (l.separations.contains(&l.measured), "line.measured: one of the separations"),
+            (
+                f.g.iter().all(|g| *g >= 0.0) && rising(&f.steps) && rising(&f.best),
+                "family: g >= 0, steps rising",
+            ),
+            (0.0 < f.s_min && f.s_min < f.seen && f.seen < f.s_max, "family: s_min < seen < s_max"),
+            (
+                rising(&f.evaluations) && f.evaluations.iter().all(|n| n % 2 == 0),
+                "family.evaluations: rising, even",
+            ),
+            (
+                [self.quick, self.full]
+                    .iter()
+                    .all(|e| e.chains >= 16 && e.particles >= 16 && e.fine >= 20),
                 "quick, full: chains, particles >= 16, fine >= 20",
             ),
         ]
@@ -129,7 +153,8 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 /// Apart from the noise of other experiments: "lang" in ASCII.
 const LANGEVIN: u64 = 0x6c61_6e67;
 
-/// `steps` steps of Langevin dynamics of size `h` on the law at one noise level, by the library's sampler.
+/// `steps` steps of Langevin dynamics of size `h` on the law at one noise level, by the library's
+/// sampler.
 ///
 /// # Shapes
 /// `x` and the result (n, d).
@@ -143,7 +168,14 @@ fn chain(
 ) -> Result<Array2<f64>> {
     // The sampler goes to the level of a grid's second point, which only has to be below the first.
     let grid = [PathPoint::still(at.alpha, 2.0 * at.sigma), at];
-    Ok(sample(&Langevin { step: h / (at.sigma * at.sigma), corrections: steps }, law, &grid, x, noise)?.x)
+    Ok(sample(
+        &Langevin { step: h / (at.sigma * at.sigma), corrections: steps },
+        law,
+        &grid,
+        x,
+        noise,
+    )?
+    .x)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Three clusters in the plane: Langevin dynamics at one noise level, annealed, and the reverse processes.
+//! Three clusters in the plane: Langevin dynamics at one noise level, annealed, and the reverse
+//! processes.
 
 use super::{Effort, chain, farthest};
 use nalgebra::SVector;
@@ -70,7 +71,11 @@ impl Scene {
         let std = self.std.hypot(sigma);
         let edge = |k: usize| (2.0 * k as f64 / cells as f64 - 1.0) * WINDOW / self.shrink(sigma);
         let along = |mean: f64| -> Vec<f64> {
-            (0..cells).map(|k| log_cdf_difference((edge(k) - mean) / std, (edge(k + 1) - mean) / std).exp()).collect()
+            (0..cells)
+                .map(|k| {
+                    log_cdf_difference((edge(k) - mean) / std, (edge(k + 1) - mean) / std).exp()
+                })
+                .collect()
         };
         let mut out = vec![0.0; cells * cells];
         for (c, w) in self.law.components().iter().zip(self.law.weights()) {
@@ -96,7 +101,8 @@ impl Scene {
         out
     }
 
-    /// `(chi^2 - k) / sqrt(2 k)` of the particles against the exact masses, over cells that expect five or more and all others together.
+    /// `(chi^2 - k) / sqrt(2 k)` of the particles against the exact masses, over cells that expect
+    /// five or more and all others together.
     fn score(&self, x: &Array2<f64>, sigma: f64) -> f64 {
         let n = x.nrows() as f64;
         let (want, got) = (self.masses(sigma, COARSE), self.shares(x, sigma, COARSE));
@@ -183,15 +189,20 @@ pub struct Numbers {
 impl Numbers {
     pub(super) fn new(settings: &Settings, effort: Effort, noise: &Noise) -> Result<Self> {
         let var = settings.std * settings.std;
-        let parts = settings.means.iter().map(|m| Gaussian::isotropic(Array1::from(m.to_vec()), var)).collect::<Result<_>>()?;
+        let parts = settings
+            .means
+            .iter()
+            .map(|m| Gaussian::isotropic(Array1::from(m.to_vec()), var))
+            .collect::<Result<_>>()?;
         let law = Mixture::new(Array1::from(settings.weights.clone()), parts)?;
         let spread = (Law::cov(&law).diag().sum() / 2.0).sqrt();
         let scene = Scene { law, std: settings.std, spread };
         let fields = [settings.low, 1.5].map(|sigma| field(&scene, sigma, noise));
         let gap = farthest(fields.iter().flat_map(|f| {
             let by_dual = |x: ArrayView1<f64>| {
-                let log_density =
-                    |x: SVector<DualSVec64<2>, 2>| scene.law.log_density_of(&[x[0], x[1]], 1.0.into(), f.sigma.into());
+                let log_density = |x: SVector<DualSVec64<2>, 2>| {
+                    scene.law.log_density_of(&[x[0], x[1]], 1.0.into(), f.sigma.into())
+                };
                 gradient(log_density, &SVector::<f64, 2>::new(x[0], x[1])).1
             };
             let rows = f.x.rows().into_iter().zip(f.score.rows());
@@ -217,12 +228,19 @@ impl Numbers {
         let step = 0.3 * (var + settings.low.powi(2));
         let path = Path::Edm { sigma_max: settings.high };
         let grid = |steps: usize| -> Result<Vec<PathPoint>> {
-            Grid { s_max: settings.high, s_min: settings.low, clean: false, ..Grid::new(Spacing::LogSnr, steps) }.points(&path)
+            Grid {
+                s_max: settings.high,
+                s_min: settings.low,
+                clean: false,
+                ..Grid::new(Spacing::LogSnr, steps)
+            }
+            .points(&path)
         };
         let n = effort.particles;
-        let mut runs: Vec<Run> = ["Langevin at low noise", "annealed Langevin", "reverse SDE (DDPM)"]
-            .map(|name| Run { name, nfe: vec![], shares: vec![], pictures: vec![] })
-            .into();
+        let mut runs: Vec<Run> =
+            ["Langevin at low noise", "annealed Langevin", "reverse SDE (DDPM)"]
+                .map(|name| Run { name, nfe: vec![], shares: vec![], pictures: vec![] })
+                .into();
         let see = |run: &mut Run, nfe: usize, x: &Array2<f64>, sigma: f64| {
             run.nfe.push(nfe as f64);
             run.shares.push(scene.counts(x));
@@ -241,13 +259,21 @@ impl Numbers {
                 halfway = x.rows().into_iter().map(|x| scene.nearest(x)).collect();
             }
         }
-        let crossed = x.rows().into_iter().zip(&halfway).filter(|(x, c)| scene.nearest(*x) != **c).count();
+        let crossed =
+            x.rows().into_iter().zip(&halfway).filter(|(x, c)| scene.nearest(*x) != **c).count();
         let start = noise.child(1).normals(0, (n, 2)) * settings.high;
         let coarse = grid(budget / corrections)?;
         let annealed = Langevin { step: settings.step, corrections };
-        sample_watched(&annealed, &scene.law, &coarse, start.clone(), &mut noise.child(2), |k, x| {
-            see(&mut runs[1], k * corrections, x, coarse[k].edm_sigma());
-        })?;
+        sample_watched(
+            &annealed,
+            &scene.law,
+            &coarse,
+            start.clone(),
+            &mut noise.child(2),
+            |k, x| {
+                see(&mut runs[1], k * corrections, x, coarse[k].edm_sigma());
+            },
+        )?;
         let fine = grid(budget)?;
         let ddpm = Ddpm { variance: Variance::Posterior };
         sample_watched(&ddpm, &scene.law, &fine, start, &mut noise.child(3), |k, x| {
@@ -256,7 +282,9 @@ impl Numbers {
             }
         })?;
         let weights = scene.law.weights();
-        let off = |run: &Run| farthest(run.shares[run.shares.len() - 1].iter().zip(&weights).map(|(s, w)| s - w));
+        let off = |run: &Run| {
+            farthest(run.shares[run.shares.len() - 1].iter().zip(&weights).map(|(s, w)| s - w))
+        };
         let stderr = (0.25 / n as f64).sqrt();
         let mut passing = vec![
             Evidence::new(
@@ -265,13 +293,20 @@ impl Numbers {
                 0.0,
                 0.01,
             )
-            .because("a barrier of some ten nats; what is counted are particles between the clusters"),
+            .because(
+                "a barrier of some ten nats; what is counted are particles between the clusters",
+            ),
         ];
         for (run, steps) in [(&runs[1], "20 levels of 20 steps"), (&runs[2], "400 steps")] {
             let tol = 5.0 * stderr + 0.02;
             passing.push(
-                Evidence::new(format!("{}: share of a cluster less its weight, the worst", run.name), off(run), 0.0, tol)
-                    .because(format!("five standard errors of {n} particles, and 0.02 for {steps}")),
+                Evidence::new(
+                    format!("{}: share of a cluster less its weight, the worst", run.name),
+                    off(run),
+                    0.0,
+                    tol,
+                )
+                .because(format!("five standard errors of {n} particles, and 0.02 for {steps}")),
             );
         }
 
@@ -282,17 +317,25 @@ impl Numbers {
         };
         let stops: Vec<usize> = settings.levels.iter().map(|s| nearest(*s)).collect();
         let levels: Vec<f64> = stops.iter().map(|k| fine[*k].edm_sigma()).collect();
-        let from = scene.law.sample(n, &noise.child(4)) + noise.child(5).normals(0, (n, 2)) * settings.high;
+        let from = scene.law.sample(n, &noise.child(4))
+            + noise.child(5).normals(0, (n, 2)) * settings.high;
         let moved = [0.0, 1.0, 2.0]
             .par_iter()
             .map(|g| {
                 let (mut pictures, mut worst) = (Vec::new(), 0.0f64);
-                sample_watched(&EulerMaruyama { g: *g }, &scene.law, &fine, from.clone(), &mut noise.child(6), |k, x| {
-                    if stops.contains(&k) {
-                        pictures.push(scene.shares(x, fine[k].edm_sigma(), CELLS));
-                        worst = larger(worst, scene.score(x, fine[k].edm_sigma()));
-                    }
-                })?;
+                sample_watched(
+                    &EulerMaruyama { g: *g },
+                    &scene.law,
+                    &fine,
+                    from.clone(),
+                    &mut noise.child(6),
+                    |k, x| {
+                        if stops.contains(&k) {
+                            pictures.push(scene.shares(x, fine[k].edm_sigma(), CELLS));
+                            worst = larger(worst, scene.score(x, fine[k].edm_sigma()));
+                        }
+                    },
+                )?;
                 Ok((*g, pictures, worst))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -328,10 +371,15 @@ fn field(scene: &Scene, sigma: f64, noise: &Noise) -> Field {
     const ROWS: usize = 10;
     let x = Array2::from_shape_fn((COLUMNS * ROWS, 2), |(k, i)| {
         let along = |k: usize, n: usize| 2.0 * k as f64 / (n - 1) as f64 - 1.0;
-        if i == 0 { 4.5 * along(k % COLUMNS, COLUMNS) } else { 0.3 + 2.5 * along(k / COLUMNS, ROWS) }
+        if i == 0 {
+            4.5 * along(k % COLUMNS, COLUMNS)
+        } else {
+            0.3 + 2.5 * along(k / COLUMNS, ROWS)
+        }
     });
     let mut score = Array2::zeros(x.raw_dim());
     scene.law.score(x.view(), &level(sigma), score.view_mut());
-    let draws = scene.law.sample(250, &noise.child(7)) + noise.child(8).normals(0, (250, 2)) * sigma;
+    let draws =
+        scene.law.sample(250, &noise.child(7)) + noise.child(8).normals(0, (250, 2)) * sigma;
     Field { sigma, x, score, draws }
 }

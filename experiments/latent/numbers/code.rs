@@ -55,15 +55,29 @@ impl Bound {
         let whole = vae.log_evidence(digits.view())?.mean().unwrap_or(f64::NAN);
         let d = law.dim() as f64;
         let kept: f64 = law.variances().iter().take(settings.latents).map(|l| l.ln()).sum();
-        let by_variances = -0.5 * (kept + (d - settings.latents as f64) * vae.noise_var().ln() + d * (1.0 + TAU.ln()));
+        let by_variances = -0.5
+            * (kept + (d - settings.latents as f64) * vae.noise_var().ln() + d * (1.0 + TAU.ln()));
         let evidence = vec![
-            Evidence::new("log p - bound - gap over the bound, farthest from 0 over all encoders and digits", worst, 0.0, 1e-11)
-                .because("three formulas with 64 terms each, and a decoder noise of 1/10 of the variances"),
+            Evidence::new(
+                "log p - bound - gap over the bound, farthest from 0 over all encoders and digits",
+                worst,
+                0.0,
+                1e-11,
+            )
+            .because(
+                "three formulas with 64 terms each, and a decoder noise of 1/10 of the variances",
+            ),
             Evidence::at_least("smallest gap of any encoder and digit", least_gap, 0.0, 1e-10)
                 .because("a divergence has no sign but by rounding"),
-            Evidence::new("gap of the right encoder", at_best, 0.0, 1e-10).because("it is the posterior"),
-            Evidence::new("mean log evidence of all digits / that from their variances", whole / by_variances, 1.0, 1e-11)
-                .because("another formula, of 64 logarithms"),
+            Evidence::new("gap of the right encoder", at_best, 0.0, 1e-10)
+                .because("it is the posterior"),
+            Evidence::new(
+                "mean log evidence of all digits / that from their variances",
+                whole / by_variances,
+                1.0,
+                1e-11,
+            )
+            .because("another formula, of 64 logarithms"),
         ];
         Ok(Self { evidence_nats: exact.mean().unwrap_or(f64::NAN), spread, gain, evidence })
     }
@@ -82,7 +96,8 @@ pub struct Code {
     pub given_size: Vec<(usize, f64, f64)>,
     /// The most bits by which one of these exceeds the least rate at its error.
     pub excess: f64,
-    /// For each drawn noise variance: bits of each latent, digits as decoded from the encoder's means.
+    /// For each drawn noise variance: bits of each latent, digits as decoded from the encoder's
+    /// means.
     pub drawn: Vec<(f64, Vec<f64>, Array2<f64>)>,
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -92,7 +107,8 @@ impl Code {
     pub(super) fn new(settings: &Settings, law: &Gaussian, digits: &Array2<f64>) -> Result<Self> {
         let total: f64 = law.variances().sum();
         let measured = |vae: &LinearVae| -> Result<(f64, f64)> {
-            let (distortion, rate) = vae.distortion_and_rate(digits.view(), &vae.optimal_encoder())?;
+            let (distortion, rate) =
+                vae.distortion_and_rate(digits.view(), &vae.optimal_encoder())?;
             Ok((distortion.mean().unwrap_or(f64::NAN), rate.mean().unwrap_or(f64::NAN)))
         };
         let (mut off, mut bound_off, mut not_normal) = (0.0f64, 0.0f64, 0.0f64);
@@ -102,11 +118,13 @@ impl Code {
             let (distortion, nats) = measured(&vae)?;
             off = larger(off, (nats / rate(law, distortion)? - 1.0).abs());
             let elbo = vae.elbo(digits.view(), &vae.optimal_encoder())?.mean().unwrap_or(f64::NAN);
-            let parts = -0.5 * (law.dim() as f64 * (TAU * noise_var).ln() + distortion / noise_var) - nats;
+            let parts =
+                -0.5 * (law.dim() as f64 * (TAU * noise_var).ln() + distortion / noise_var) - nats;
             bound_off = larger(bound_off, (elbo / parts - 1.0).abs());
             // All posteriors together.
             let encoder = vae.optimal_encoder();
-            let together = encoder.gain.dot(&law.matrix(|l| l)).dot(&encoder.gain.t()) + &encoder.cov
+            let together = encoder.gain.dot(&law.matrix(|l| l)).dot(&encoder.gain.t())
+                + &encoder.cov
                 - Array2::<f64>::eye(encoder.shift.len());
             not_normal = together.iter().map(|v| v.abs()).fold(not_normal, larger);
             given_noise.push((noise_var, vae.weights().ncols(), distortion / total, nats / LN_2));
@@ -119,11 +137,16 @@ impl Code {
                 Ok((k, distortion / total, nats / LN_2))
             })
             .collect::<Result<Vec<_>>>()?;
-        let excess =
-            given_size.iter().map(|(_, lost, bits)| Ok(bits - rate(law, lost * total)? / LN_2)).collect::<Result<Vec<f64>>>()?;
+        let excess = given_size
+            .iter()
+            .map(|(_, lost, bits)| Ok(bits - rate(law, lost * total)? / LN_2))
+            .collect::<Result<Vec<f64>>>()?;
         let (below, excess) = (least(excess.iter().copied()), farthest(excess));
         let shares = geometric(0.005, 1.0, 60);
-        let bits = shares.iter().map(|s| Ok(rate(law, (s * total).min(total))? / LN_2)).collect::<Result<Vec<f64>>>()?;
+        let bits = shares
+            .iter()
+            .map(|s| Ok(rate(law, (s * total).min(total))? / LN_2))
+            .collect::<Result<Vec<f64>>>()?;
         let some = digits.slice(s![..settings.pictures, ..]).to_owned();
         let drawn = settings
             .drawn_vars
@@ -142,15 +165,25 @@ impl Code {
             })
             .collect::<Result<Vec<(f64, Vec<f64>, Array2<f64>)>>>()?;
         let by_latents = drawn.iter().map(|(noise_var, bits, _)| {
-            let formula: Vec<f64> = law.variances().iter().take(bits.len()).map(|l| 0.5 * (l / noise_var).log2()).collect();
+            let formula: Vec<f64> = law
+                .variances()
+                .iter()
+                .take(bits.len())
+                .map(|l| 0.5 * (l / noise_var).log2())
+                .collect();
             bits.iter().zip(&formula).map(|(b, f)| (b - f).abs()).fold(0.0, larger)
         });
         // Decoded from the encoder's means a kept component comes back times 1 - s^2 / lambda.
         let sharpness = settings.drawn_vars.iter().map(|&noise_var| {
             let vae = LinearVae::with_noise(law, noise_var)?;
             let codes = (digits - &law.mean()).dot(&vae.optimal_encoder().gain.t());
-            let seen = energy(&(codes.dot(&vae.weights().t()) + law.mean() - digits)) / digits.nrows() as f64;
-            let left: f64 = law.variances().iter().map(|l| if *l > noise_var { noise_var * noise_var / l } else { *l }).sum();
+            let seen = energy(&(codes.dot(&vae.weights().t()) + law.mean() - digits))
+                / digits.nrows() as f64;
+            let left: f64 = law
+                .variances()
+                .iter()
+                .map(|l| if *l > noise_var { noise_var * noise_var / l } else { *l })
+                .sum();
             Ok(seen / left - 1.0)
         });
         let sharpness = farthest(sharpness.collect::<Result<Vec<f64>>>()?);
@@ -183,6 +216,14 @@ impl Code {
             )
             .because("sums of some 100,000 squares"),
         ];
-        Ok(Self { variances: law.variances().to_vec(), least: (shares, bits), given_noise, given_size, excess, drawn, evidence })
+        Ok(Self {
+            variances: law.variances().to_vec(),
+            least: (shares, bits),
+            given_noise,
+            given_size,
+            excess,
+            drawn,
+            evidence,
+        })
     }
 }

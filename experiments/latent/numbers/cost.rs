@@ -1,4 +1,5 @@
-//! Numbers, operations and memory of a step, in pixels and in a latent: counted on the program of a network.
+//! Numbers, operations and memory of a step, in pixels and in a latent: counted on the program of a
+//! network.
 
 use super::Settings;
 use tweedie::error::Result;
@@ -59,25 +60,32 @@ impl Counted {
 /// One network at several sizes, by where it attends.
 #[derive(Clone, Debug)]
 pub struct Counts {
-    /// Which levels attend; a step in pixels of the largest side, and one in the latent an eighth as wide.
+    /// Which levels attend; a step in pixels of the largest side, and one in the latent an eighth
+    /// as wide.
     pub networks: Vec<(&'static str, Counted, Counted)>,
     /// The second of these, attending on its two coarsest levels, at each side, in pixels.
     pub by_side: Vec<Counted>,
-    /// For each cost of the decoder, in steps in pixels: number of steps, and how many times cheaper the whole run is.
+    /// For each cost of the decoder, in steps in pixels: number of steps, and how many times
+    /// cheaper the whole run is.
     pub saved: Vec<(f64, Vec<(f64, f64)>)>,
     /// Checks.
     pub evidence: Vec<Evidence>,
 }
 
 /// Levels that attend, from the finest.
-const WHERE: [(&str, [bool; 4]); 3] =
-    [("no attention", [false; 4]), ("attention on two levels", [false, false, true, true]), ("attention on all levels", [true; 4])];
+const WHERE: [(&str, [bool; 4]); 3] = [
+    ("no attention", [false; 4]),
+    ("attention on two levels", [false, false, true, true]),
+    ("attention on all levels", [true; 4]),
+];
 
 impl Counts {
     pub(super) fn new(settings: &Settings) -> Result<Self> {
         let largest = settings.sides[settings.sides.len() - 1];
         let configured = |attends: [bool; 4], channels: usize| {
-            let name = |attends: bool, way: &str| format!("{}{way}Block2D", if attends { "Attn" } else { "" });
+            let name = |attends: bool, way: &str| {
+                format!("{}{way}Block2D", if attends { "Attn" } else { "" })
+            };
             UNetConfig {
                 in_channels: channels,
                 out_channels: channels,
@@ -90,20 +98,38 @@ impl Counts {
         let networks = WHERE
             .iter()
             .map(|(name, attends)| {
-                Ok((*name, Counted::new(&configured(*attends, 3), largest)?, Counted::new(&configured(*attends, 4), largest / 8)?))
+                Ok((
+                    *name,
+                    Counted::new(&configured(*attends, 3), largest)?,
+                    Counted::new(&configured(*attends, 4), largest / 8)?,
+                ))
             })
             .collect::<Result<Vec<_>>>()?;
-        let by_side =
-            settings.sides.iter().map(|side| Counted::new(&configured(WHERE[1].1, 3), *side)).collect::<Result<Vec<_>>>()?;
-        let (pixels, latent) = (networks[1].1.operations() as f64, networks[1].2.operations() as f64);
+        let by_side = settings
+            .sides
+            .iter()
+            .map(|side| Counted::new(&configured(WHERE[1].1, 3), *side))
+            .collect::<Result<Vec<_>>>()?;
+        let (pixels, latent) =
+            (networks[1].1.operations() as f64, networks[1].2.operations() as f64);
         let steps = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000].map(f64::from);
         let saved = settings
             .decoder_shares
             .iter()
-            .map(|share| (*share, steps.iter().map(|n| (*n, n * pixels / (n * latent + share * pixels))).collect()))
+            .map(|share| {
+                (
+                    *share,
+                    steps
+                        .iter()
+                        .map(|n| (*n, n * pixels / (n * latent + share * pixels)))
+                        .collect(),
+                )
+            })
             .collect();
 
-        let ratio = |of: fn(&Counted) -> usize, k: usize| of(&networks[k].1) as f64 / of(&networks[k].2) as f64;
+        let ratio = |of: fn(&Counted) -> usize, k: usize| {
+            of(&networks[k].1) as f64 / of(&networks[k].2) as f64
+        };
         let edge = networks[0].1.convolutions as f64 / networks[0].2.convolutions as f64;
         let evidence = vec![
             Evidence::new("numbers in the image / in the latent", ratio(|c| c.state, 0), 48.0, 0.0).because("a count"),

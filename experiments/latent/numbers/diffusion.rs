@@ -1,4 +1,5 @@
-//! Diffusion in a latent of k principal components: the exact law of what comes out, split into what each part loses.
+//! Diffusion in a latent of k principal components: the exact law of what comes out, split into
+//! what each part loses.
 
 use super::{Effort, Settings};
 use nalgebra::{DMatrix, DVector};
@@ -59,7 +60,8 @@ impl Budget {
 pub struct Diffusion {
     /// Digits, patches of photographs.
     pub on: [Split; 2],
-    /// Ends of the same noise under the empirical law in the settings' latents, decoded; each (pictures, 64).
+    /// Ends of the same noise under the empirical law in the settings' latents, decoded; each
+    /// (pictures, 64).
     pub ends: Vec<Array2<f64>>,
     /// Draws followed.
     pub draws: usize,
@@ -96,7 +98,11 @@ impl Split {
                 left / total
             })
             .collect::<Vec<f64>>();
-        let sampler = settings.steps.iter().map(|&n| Ok((n, squares(&produced(law, settings, n)?)))).collect::<Result<Vec<_>>>()?;
+        let sampler = settings
+            .steps
+            .iter()
+            .map(|&n| Ok((n, squares(&produced(law, settings, n)?))))
+            .collect::<Result<Vec<_>>>()?;
         // A step of a dense denoiser of k numbers costs k^2 products, and the decoder, once, d k.
         let mut by_steps: HashMap<usize, Vec<f64>> = HashMap::new();
         let mut budgets = Vec::new();
@@ -122,13 +128,15 @@ impl Split {
 
 fn grid(settings: &Settings, steps: usize) -> Result<Vec<PathPoint>> {
     let [s_min, s_max] = settings.sigma_range;
-    Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, steps) }.points(&Path::Edm { sigma_max: s_max })
+    Grid { s_min, s_max, ..Grid::new(Spacing::LogSnr, steps) }
+        .points(&Path::Edm { sigma_max: s_max })
 }
 
 /// What the sampler makes of every component, started from noise alone; data about their mean.
 fn produced(law: &Gaussian, settings: &Settings, steps: usize) -> Result<Vec<ModeError>> {
     let method = Named { name: &settings.sampler, options: Options::DEFAULT };
-    let response = Response::of_method(&method, &grid(settings, steps)?, law.variances().to_owned())?;
+    let response =
+        Response::of_method(&method, &grid(settings, steps)?, law.variances().to_owned())?;
     Ok(response.errors(&Array1::zeros(law.rank()), Start::Normal(settings.sigma_range[1])))
 }
 
@@ -141,7 +149,10 @@ impl Diffusion {
         effort: Effort,
         noise: &Noise,
     ) -> Result<Self> {
-        let on = [Split::new("digits", digits_law, settings)?, Split::new("patches", patches, settings)?];
+        let on = [
+            Split::new("digits", digits_law, settings)?,
+            Split::new("patches", patches, settings)?,
+        ];
 
         // The same noise in every latent.
         let start = level(settings.sigma_range[1]);
@@ -158,7 +169,10 @@ impl Diffusion {
         let reference = &places[places.len() - 1];
         let same: Vec<f64> = places
             .iter()
-            .map(|p| p.iter().zip(reference).filter(|(a, b)| a == b).count() as f64 / reference.len() as f64)
+            .map(|p| {
+                p.iter().zip(reference).filter(|(a, b)| a == b).count() as f64
+                    / reference.len() as f64
+            })
             .collect();
 
         let (steps, k) = (settings.steps[0], settings.digit_sizes[settings.digit_sizes.len() / 2]);
@@ -213,7 +227,8 @@ impl Diffusion {
     }
 }
 
-/// Variances by running the sampler on starts along one component each, against those of its response.
+/// Variances by running the sampler on starts along one component each, against those of its
+/// response.
 fn ran(settings: &Settings, law: &Gaussian, steps: usize, modes: &[ModeError]) -> Result<f64> {
     let latent = Gaussian::diagonal(Array1::zeros(law.rank()), law.variances().to_owned())?;
     let start = Array2::from_diag_elem(law.rank(), settings.sigma_range[1]);
@@ -236,7 +251,8 @@ fn dense_w2(law: &Gaussian, modes: &[ModeError], k: usize) -> Result<f64> {
     Ok(produced.w2_squared(&normal(&|i| law.variances()[i])?)?.sqrt())
 }
 
-/// Mean squared length of decoded samples about the mean, with its standard error: the sampler run in the latent.
+/// Mean squared length of decoded samples about the mean, with its standard error: the sampler run
+/// in the latent.
 fn sampled_variance(
     settings: &Settings,
     law: &Gaussian,

@@ -1,4 +1,5 @@
-//! What compression keeps: the linear VAE and its code, diffusion in its latent, and what that costs and saves.
+//! What compression keeps: the linear VAE and its code, diffusion in its latent, and what that
+//! costs and saves.
 
 mod code;
 mod cost;
@@ -99,19 +100,38 @@ impl Embedded for Settings {
         let within = |v: &[usize], most: usize| rising(v) && v[v.len() - 1] <= most;
         vec![
             ((1..=32).contains(&s.latents) && s.tried >= 2, "latents: 1 to 32; tried: at least 2"),
-            (positive(&s.noise_vars) && positive(&s.drawn_vars), "noise_vars, drawn_vars: positive"),
+            (
+                positive(&s.noise_vars) && positive(&s.drawn_vars),
+                "noise_vars, drawn_vars: positive",
+            ),
             (
                 s.noise_vars.iter().chain(&s.drawn_vars).all(|v| *v < 2.7),
                 "noise_vars, drawn_vars: below the digits' largest variance, 2.7",
             ),
-            (within(&s.digit_sizes, 61) && within(&s.followed_sizes, 61), "digit_sizes, followed_sizes: rising, at most 61"),
-            // From 384 dimensions on an eigendecomposition's last bits depend on the number of threads.
+            (
+                within(&s.digit_sizes, 61) && within(&s.followed_sizes, 61),
+                "digit_sizes, followed_sizes: rising, at most 61",
+            ),
+            // From 384 dimensions on an eigendecomposition's last bits depend on the number of
+            // threads.
             (s.shrink >= 1 && (4..=19).contains(&s.patch), "shrink: at least 1; patch: 4 to 19"),
-            (within(&s.patch_sizes, s.patch * s.patch), "patch_sizes: rising, at most the pixels of a patch"),
+            (
+                within(&s.patch_sizes, s.patch * s.patch),
+                "patch_sizes: rising, at most the pixels of a patch",
+            ),
             (SAMPLERS.iter().any(|e| e.name == s.sampler), "sampler: a sampler's name"),
-            (0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1], "sigma_range: positive, ascending"),
-            (rising(&s.steps) && rising(&s.budgets) && s.most_steps >= 2, "steps, budgets: rising; most_steps: at least 2"),
-            (rising(&s.sides) && s.sides.iter().all(|n| n.is_power_of_two() && *n >= 32), "sides: rising powers of two from 32"),
+            (
+                0.0 < s.sigma_range[0] && s.sigma_range[0] < s.sigma_range[1],
+                "sigma_range: positive, ascending",
+            ),
+            (
+                rising(&s.steps) && rising(&s.budgets) && s.most_steps >= 2,
+                "steps, budgets: rising; most_steps: at least 2",
+            ),
+            (
+                rising(&s.sides) && s.sides.iter().all(|n| n.is_power_of_two() && *n >= 32),
+                "sides: rising powers of two from 32",
+            ),
             (s.sides.len() >= 4, "sides: at least four, of which the largest is 8 times another"),
             (positive(&s.decoder_shares), "decoder_shares: positive"),
             ((1..=64).contains(&s.pictures), "pictures: 1 to 64"),
@@ -156,11 +176,22 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     step(1, "codes");
     let code = Code::new(&settings, &law, &digits)?;
     step(2, "reconstruction");
-    let small = photographs(Colour::Grey).iter().map(|p| p.shrunk(settings.shrink)).collect::<Result<Vec<_>>>()?;
-    let part = Part::new(&small, &settings.picture_of, settings.picture_corner, settings.picture_side, settings.patch)?;
+    let small = photographs(Colour::Grey)
+        .iter()
+        .map(|p| p.shrunk(settings.shrink))
+        .collect::<Result<Vec<_>>>()?;
+    let part = Part::new(
+        &small,
+        &settings.picture_of,
+        settings.picture_corner,
+        settings.picture_side,
+        settings.patch,
+    )?;
     let patches = Gaussian::from_data(windows(&small, settings.patch, settings.patch)?.view())?;
     let others = small.iter().enumerate().filter(|(k, _)| *k != part.photograph);
-    let others = others.map(|(_, p)| p.windows(settings.patch, settings.patch / 2)).collect::<Result<Vec<_>>>()?;
+    let others = others
+        .map(|(_, p)| p.windows(settings.patch, settings.patch / 2))
+        .collect::<Result<Vec<_>>>()?;
     let foreign = Gaussian::from_data(stacked(&others.iter().collect::<Vec<_>>()).view())?;
     let floor = Floor::new(&settings, &law, &digits, &patches, &foreign, &part);
     step(3, "diffusion in the latent");
@@ -180,18 +211,27 @@ fn kept(law: &Gaussian, x: &Array2<f64>, k: usize) -> Array2<f64> {
 /// Reconstruction from k principal components.
 #[derive(Clone, Debug)]
 pub struct Floor {
-    /// Share of the variance that is lost with the first k components, k = 0..=d: of digits, of patches of photographs.
+    /// Share of the variance that is lost with the first k components, k = 0..=d: of digits, of
+    /// patches of photographs.
     pub lost: [Vec<f64>; 2],
     /// Digits: themselves, then from each of the settings' sizes.
     pub digits: Vec<Array2<f64>>,
-    /// Part of a photograph, then from each of the settings' sizes by components of the other photographs: pixels and mean squared error.
+    /// Part of a photograph, then from each of the settings' sizes by components of the other
+    /// photographs: pixels and mean squared error.
     pub photograph: Vec<(Vec<f64>, f64)>,
     /// Checks.
     pub evidence: Vec<Evidence>,
 }
 
 impl Floor {
-    fn new(settings: &Settings, law: &Gaussian, digits: &Array2<f64>, patches: &Gaussian, foreign: &Gaussian, part: &Part) -> Self {
+    fn new(
+        settings: &Settings,
+        law: &Gaussian,
+        digits: &Array2<f64>,
+        patches: &Gaussian,
+        foreign: &Gaussian,
+        part: &Part,
+    ) -> Self {
         let lost = [law, patches].map(|law| {
             let total: f64 = law.variances().sum();
             let mut left = total;
@@ -220,10 +260,16 @@ impl Floor {
         let photograph = std::iter::once(part.whole(&part.tiles))
             .chain(settings.patch_sizes.iter().map(|k| part.whole(&kept(foreign, &part.tiles, *k))))
             .collect();
-        Self { lost, digits: std::iter::once(some.clone()).chain(pictures).collect(), photograph, evidence }
+        Self {
+            lost,
+            digits: std::iter::once(some.clone()).chain(pictures).collect(),
+            photograph,
+            evidence,
+        }
     }
 
-    /// Latent size from which less than this share of the variance is lost: of digits (0) or patches (1).
+    /// Latent size from which less than this share of the variance is lost: of digits (0) or
+    /// patches (1).
     pub fn size_for(&self, data: usize, share: f64) -> usize {
         self.lost[data].iter().position(|l| *l <= share).unwrap_or(self.lost[data].len())
     }

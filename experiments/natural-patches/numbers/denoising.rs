@@ -1,4 +1,5 @@
-//! The Wiener filter beside the empirical denoiser: on patches they know, on others of the same photographs, and on other photographs.
+//! The Wiener filter beside the empirical denoiser: on patches they know, on others of the same
+//! photographs, and on other photographs.
 
 use super::{Effort, Part, Settings, stacked};
 use ndarray::{Array2, Axis};
@@ -41,13 +42,15 @@ pub struct Denoising {
     pub wiener: [Vec<f64>; 3],
     /// For each: that of the empirical denoiser, sampled.
     pub empirical: [Vec<f64>; 3],
-    /// Mean squared distance a pixel to the nearest patch of other photographs: what recall can't get below.
+    /// Mean squared distance a pixel to the nearest patch of other photographs: what recall can't
+    /// get below.
     pub nearest: f64,
     /// The clean picture, row-major.
     pub clean: Vec<f64>,
     /// At each noise level: noised, filtered, recalled; each with its mean squared error.
     pub pictures: Vec<[(Vec<f64>, f64); 3]>,
-    /// Names of the photographs, and for the filter of each (row) the excess over the least linear risk on each (column).
+    /// Names of the photographs, and for the filter of each (row) the excess over the least linear
+    /// risk on each (column).
     pub transfer: (Vec<String>, Array2<f64>),
     /// Checks.
     pub evidence: Vec<Evidence>,
@@ -68,27 +71,45 @@ struct Laws {
 
 impl Laws {
     fn new(patches: Array2<f64>) -> Result<Self> {
-        Ok(Self { wiener: Gaussian::from_data(patches.view())?, empirical: Empirical::new(patches)? })
+        Ok(Self {
+            wiener: Gaussian::from_data(patches.view())?,
+            empirical: Empirical::new(patches)?,
+        })
     }
 }
 
 impl Denoising {
-    pub(super) fn new(settings: &Settings, photographs: &[Photograph], effort: Effort, noise: &Noise) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        photographs: &[Photograph],
+        effort: Effort,
+        noise: &Noise,
+    ) -> Result<Self> {
         let side = settings.denoise_patch;
         let d = side * side;
         let tiles = tiles(photographs, side, effort.queries)?;
-        let apart =
-            |skip: usize| tiles.iter().enumerate().filter(move |(k, _)| *k != skip).map(|(_, t)| &t.all).collect::<Vec<_>>();
+        let apart = |skip: usize| {
+            tiles
+                .iter()
+                .enumerate()
+                .filter(move |(k, _)| *k != skip)
+                .map(|(_, t)| &t.all)
+                .collect::<Vec<_>>()
+        };
         let known = Laws::new(stacked(&tiles.iter().map(|t| &t.all).collect::<Vec<_>>()))?;
         let held_out = Laws::new(stacked(&tiles.iter().map(|t| &t.others).collect::<Vec<_>>()))?;
-        let elsewhere = (0..tiles.len()).map(|k| Laws::new(stacked(&apart(k)))).collect::<Result<Vec<_>>>()?;
+        let elsewhere =
+            (0..tiles.len()).map(|k| Laws::new(stacked(&apart(k)))).collect::<Result<Vec<_>>>()?;
         let laws = |source: Source, k: usize| match source {
             Source::Known => &known,
             Source::OtherPatches => &held_out,
             Source::OtherPhotographs => &elsewhere[k],
         };
         let total: usize = tiles.iter().map(|t| t.queries.nrows()).sum();
-        let moments = tiles.iter().map(|t| Gaussian::from_data(t.queries.view())).collect::<Result<Vec<_>>>()?;
+        let moments = tiles
+            .iter()
+            .map(|t| Gaussian::from_data(t.queries.view()))
+            .collect::<Result<Vec<_>>>()?;
 
         let sigmas = geometric(settings.sigma_range[0], settings.sigma_range[1], effort.levels);
         let (mut wiener, mut empirical) = ([vec![], vec![], vec![]], [vec![], vec![], vec![]]);
@@ -96,33 +117,47 @@ impl Denoising {
         // Squared errors of recall at the lowest noise, patch by patch, for each source.
         let mut lowest: Vec<Vec<f64>> = Vec::new();
         for &sigma in &sigmas {
-            for (source, (wiener, empirical)) in Source::ALL.into_iter().zip(wiener.iter_mut().zip(&mut empirical)) {
+            for (source, (wiener, empirical)) in
+                Source::ALL.into_iter().zip(wiener.iter_mut().zip(&mut empirical))
+            {
                 let mut exact = 0.0;
                 let (mut filtered, mut recalled) = (Vec::new(), Vec::new());
                 for (k, t) in tiles.iter().enumerate() {
                     let law = laws(source, k);
-                    exact += wiener_risk(&law.wiener, &moments[k], &level(sigma))? * t.queries.nrows() as f64;
+                    exact += wiener_risk(&law.wiener, &moments[k], &level(sigma))?
+                        * t.queries.nrows() as f64;
                     let errors = |law: &dyn Denoiser| {
-                        // Two copies of each patch, with the same noise at every level and for every law.
+                        // Two copies of each patch, with the same noise at every level and for
+                        // every law.
                         let copies = [0, 1].map(|copy| {
                             let mut x = noise.normals((2 * k + copy) as u64, t.queries.raw_dim());
                             x = &t.queries + &(x * sigma);
                             let off = law.denoised(x.view(), &level(sigma)) - &t.queries;
                             off.map_axis(Axis(1), |e| e.dot(&e)).to_vec()
                         });
-                        copies[0].iter().copied().zip(copies[1].iter().copied()).collect::<Vec<(f64, f64)>>()
+                        copies[0]
+                            .iter()
+                            .copied()
+                            .zip(copies[1].iter().copied())
+                            .collect::<Vec<(f64, f64)>>()
                     };
                     filtered.extend(errors(&law.wiener));
                     recalled.extend(errors(&law.empirical));
                 }
                 let n = total as f64;
-                let mean = |pairs: &[(f64, f64)]| pairs.iter().map(|p| 0.5 * (p.0 + p.1)).sum::<f64>() / n;
+                let mean =
+                    |pairs: &[(f64, f64)]| pairs.iter().map(|p| 0.5 * (p.0 + p.1)).sum::<f64>() / n;
                 // Of the noise alone: the patches are what they are.
-                let stderr = filtered.iter().map(|p| (0.5 * (p.0 - p.1)).powi(2)).sum::<f64>().sqrt() / n;
+                let stderr =
+                    filtered.iter().map(|p| (0.5 * (p.0 - p.1)).powi(2)).sum::<f64>().sqrt() / n;
                 let z = (mean(&filtered) - exact / n) / stderr;
                 farthest = if z.is_nan() { z } else { farthest.max(z.abs()) };
                 if source == Source::Known {
-                    let lead: Vec<f64> = recalled.iter().zip(&filtered).map(|(r, f)| 0.5 * (r.0 + r.1 - f.0 - f.1)).collect();
+                    let lead: Vec<f64> = recalled
+                        .iter()
+                        .zip(&filtered)
+                        .map(|(r, f)| 0.5 * (r.0 + r.1 - f.0 - f.1))
+                        .collect();
                     let [mean, stderr] = mean_and_stderr(&lead);
                     behind = larger(behind, mean / stderr);
                 }
@@ -142,7 +177,9 @@ impl Denoising {
         }
         let nearest = nearest / (total * d) as f64;
         // Mean square of a pixel of the patches denoised, from the mean of the other photographs.
-        let apart = (0..tiles.len()).map(|k| energy(&(&tiles[k].queries - &Law::mean(&elsewhere[k].wiener)))).sum::<f64>();
+        let apart = (0..tiles.len())
+            .map(|k| energy(&(&tiles[k].queries - &Law::mean(&elsewhere[k].wiener))))
+            .sum::<f64>();
         let apart = apart / (total * d) as f64;
         let transfer = transfer(settings, photographs, &tiles)?;
         let (clean, pictures) = pictures(settings, photographs, &elsewhere, &noise.child(0))?;
@@ -228,7 +265,8 @@ impl Denoising {
         })
     }
 
-    /// Noise levels, ascending, at which the Wiener filter has the smaller error on other photographs.
+    /// Noise levels, ascending, at which the Wiener filter has the smaller error on other
+    /// photographs.
     pub fn filter_wins(&self) -> Vec<f64> {
         let [.., filtered] = &self.wiener;
         let [.., recalled] = &self.empirical;
@@ -244,13 +282,16 @@ pub(super) fn at(sigmas: &[f64], curve: &[f64], sigma: f64) -> f64 {
     curve[k - 1] * (curve[k] / curve[k - 1]).powf(u)
 }
 
-/// Tiles of each photograph; of all of them in a row, evenly spaced ones are denoised, about `queries` a photograph.
+/// Tiles of each photograph; of all of them in a row, evenly spaced ones are denoised, about
+/// `queries` a photograph.
 fn tiles(photographs: &[Photograph], side: usize, queries: usize) -> Result<Vec<Tiles>> {
     let all = photographs.iter().map(|p| p.windows(side, side)).collect::<Result<Vec<_>>>()?;
-    let every = (all.iter().map(Array2::nrows).sum::<usize>() / (queries * photographs.len())).max(2);
+    let every =
+        (all.iter().map(Array2::nrows).sum::<usize>() / (queries * photographs.len())).max(2);
     let mut before = 0;
     let split = all.into_iter().map(|all| {
-        let (asked, rest): (Vec<usize>, Vec<usize>) = (0..all.nrows()).partition(|i| (before + i) % every == every / 2);
+        let (asked, rest): (Vec<usize>, Vec<usize>) =
+            (0..all.nrows()).partition(|i| (before + i) % every == every / 2);
         before += all.nrows();
         Tiles { queries: all.select(Axis(0), &asked), others: all.select(Axis(0), &rest), all }
     });
@@ -258,8 +299,13 @@ fn tiles(photographs: &[Photograph], side: usize, queries: usize) -> Result<Vec<
 }
 
 /// Excess over the least linear risk of each photograph's filter on each photograph.
-fn transfer(settings: &Settings, photographs: &[Photograph], tiles: &[Tiles]) -> Result<(Vec<String>, Array2<f64>)> {
-    let laws = tiles.iter().map(|t| Gaussian::from_data(t.all.view())).collect::<Result<Vec<_>>>()?;
+fn transfer(
+    settings: &Settings,
+    photographs: &[Photograph],
+    tiles: &[Tiles],
+) -> Result<(Vec<String>, Array2<f64>)> {
+    let laws =
+        tiles.iter().map(|t| Gaussian::from_data(t.all.view())).collect::<Result<Vec<_>>>()?;
     let at = level(settings.transfer_sigma);
     let mut excess = Array2::zeros((laws.len(), laws.len()));
     for (i, model) in laws.iter().enumerate() {
@@ -274,14 +320,24 @@ fn transfer(settings: &Settings, photographs: &[Photograph], tiles: &[Tiles]) ->
 type Noised = [(Vec<f64>, f64); 3];
 
 /// A part of a photograph, noised and denoised tile by tile by laws of the other photographs.
-fn pictures(settings: &Settings, photographs: &[Photograph], elsewhere: &[Laws], noise: &Noise) -> Result<(Vec<f64>, Vec<Noised>)> {
+fn pictures(
+    settings: &Settings,
+    photographs: &[Photograph],
+    elsewhere: &[Laws],
+    noise: &Noise,
+) -> Result<(Vec<f64>, Vec<Noised>)> {
     let s = settings;
-    let part = Part::new(photographs, &s.picture_of, s.picture_corner, s.picture_side, s.denoise_patch)?;
+    let part =
+        Part::new(photographs, &s.picture_of, s.picture_corner, s.picture_side, s.denoise_patch)?;
     let eps = noise.normals(0, part.tiles.raw_dim());
     let noised = |sigma: &f64| {
         let x = &part.tiles + &(&eps * *sigma);
         let by = |law: &dyn Denoiser| part.whole(&law.denoised(x.view(), &level(*sigma)));
-        [part.whole(&x), by(&elsewhere[part.photograph].wiener), by(&elsewhere[part.photograph].empirical)]
+        [
+            part.whole(&x),
+            by(&elsewhere[part.photograph].wiener),
+            by(&elsewhere[part.photograph].empirical),
+        ]
     };
     Ok((part.clean.iter().copied().collect(), s.picture_sigmas.iter().map(noised).collect()))
 }

@@ -1,4 +1,5 @@
-//! Patches of photographs: their spectra, the linear denoiser beside the one that recalls, and what a sampler paints first.
+//! Patches of photographs: their spectra, the linear denoiser beside the one that recalls, and what
+//! a sampler paints first.
 
 mod denoising;
 mod fields;
@@ -96,36 +97,74 @@ impl Embedded for Settings {
 
     fn least(self) -> Self {
         let quick = Effort { levels: 5, queries: 60, trajectories: self.pairs };
-        Self { quick, step: 8, fields: 8, field_patch: 12, field_pixels: vec![[6, 6], [0, 0]], ..self }
+        Self {
+            quick,
+            step: 8,
+            fields: 8,
+            field_patch: 12,
+            field_pixels: vec![[6, 6], [0, 0]],
+            ..self
+        }
     }
 
     fn rules(&self) -> Vec<(bool, &'static str)> {
         let s = self;
         let ascending = |r: [f64; 2]| 0.0 < r[0] && r[0] < r[1];
-        let descending = |v: &[f64]| v.windows(2).all(|p| p[0] > p[1]) && v.last().is_some_and(|l| *l > 0.0);
+        let descending =
+            |v: &[f64]| v.windows(2).all(|p| p[0] > p[1]) && v.last().is_some_and(|l| *l > 0.0);
         let start = s.strip_sigmas.first().copied().unwrap_or(0.0);
         vec![
             (s.shrink >= 1, "shrink: at least 1"),
-            (s.spectrum_side >= 16 && s.bins >= 4 && s.fields >= 4, "spectrum_side, bins, fields: at least 16, 4, 4"),
+            (
+                s.spectrum_side >= 16 && s.bins >= 4 && s.fields >= 4,
+                "spectrum_side, bins, fields: at least 16, 4, 4",
+            ),
             (ascending(s.fit_range) && s.fit_range[1] <= 0.5, "fit_range: ascending, at most 0.5"),
-            // From 384 dimensions on an eigendecomposition's last bits depend on the number of threads.
+            // From 384 dimensions on an eigendecomposition's last bits depend on the number of
+            // threads.
             (
                 [s.patch, s.denoise_patch, s.field_patch].iter().all(|n| (4..=19).contains(n))
                     && (4..=11).contains(&s.colour_patch),
                 "patch, denoise_patch, field_patch: sides of 4 to 19; colour_patch: 4 to 11",
             ),
-            (s.step >= 1 && (1..=s.patch * s.patch).contains(&s.components), "step, components: at least 1"),
-            (ascending(s.sigma_range) && s.transfer_sigma > 0.0, "sigma_range, transfer_sigma: positive, ascending"),
-            (s.picture_sigmas.iter().all(|v| *v > 0.0) && !s.picture_sigmas.is_empty(), "picture_sigmas: positive"),
-            (s.picture_side.is_multiple_of(s.denoise_patch) && s.picture_side > 0, "picture_side: a multiple of denoise_patch"),
-            (descending(&s.strip_sigmas) && s.strip_sigmas.len() >= 2, "strip_sigmas: positive, descending"),
-            (descending(&s.jumps) && s.jumps.first().is_some_and(|j| *j < start), "jumps: descending, below the start"),
+            (
+                s.step >= 1 && (1..=s.patch * s.patch).contains(&s.components),
+                "step, components: at least 1",
+            ),
+            (
+                ascending(s.sigma_range) && s.transfer_sigma > 0.0,
+                "sigma_range, transfer_sigma: positive, ascending",
+            ),
+            (
+                s.picture_sigmas.iter().all(|v| *v > 0.0) && !s.picture_sigmas.is_empty(),
+                "picture_sigmas: positive",
+            ),
+            (
+                s.picture_side.is_multiple_of(s.denoise_patch) && s.picture_side > 0,
+                "picture_side: a multiple of denoise_patch",
+            ),
+            (
+                descending(&s.strip_sigmas) && s.strip_sigmas.len() >= 2,
+                "strip_sigmas: positive, descending",
+            ),
+            (
+                descending(&s.jumps) && s.jumps.first().is_some_and(|j| *j < start),
+                "jumps: descending, below the start",
+            ),
             (s.pairs > s.strip_draw, "pairs: more than strip_draw"),
-            (SAMPLERS.iter().any(|e| e.name == s.sampler) && s.sampler_steps >= 2, "sampler, sampler_steps: a sampler, at least 2"),
-            (s.field_pixels.iter().flatten().all(|i| *i < s.field_patch), "field_pixels: within field_patch"),
+            (
+                SAMPLERS.iter().any(|e| e.name == s.sampler) && s.sampler_steps >= 2,
+                "sampler, sampler_steps: a sampler, at least 2",
+            ),
+            (
+                s.field_pixels.iter().flatten().all(|i| *i < s.field_patch),
+                "field_pixels: within field_patch",
+            ),
             (s.field_sigmas.iter().all(|v| *v > 0.0), "field_sigmas: positive"),
             (
-                [s.quick, s.full].iter().all(|e| e.levels >= 3 && e.queries >= 2 && e.trajectories >= s.pairs),
+                [s.quick, s.full]
+                    .iter()
+                    .all(|e| e.levels >= 3 && e.queries >= 2 && e.trajectories >= s.pairs),
                 "quick, full: levels >= 3, queries >= 2, trajectories >= pairs",
             ),
         ]
@@ -160,7 +199,9 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let effort = context.profile.of(settings.quick, settings.full);
     let noise = Noise::new(context.seed);
     let step = |k: usize, what: &str| (context.progress)(k, 5, what);
-    let small = |colour| photographs(colour).iter().map(|p| p.shrunk(settings.shrink)).collect::<Result<Vec<_>>>();
+    let small = |colour| {
+        photographs(colour).iter().map(|p| p.shrunk(settings.shrink)).collect::<Result<Vec<_>>>()
+    };
     let (grey, colour) = (small(Colour::Grey)?, small(Colour::Rgb)?);
     step(0, "power spectra");
     let spectra = Spectra::new(&settings, &grey, &noise.child(0))?;
@@ -173,7 +214,15 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     step(4, "receptive fields");
     let fields = Fields::new(&settings, &grey, &spectra)?;
     step(5, "done");
-    Ok(Numbers { settings, photographs: grey, spectra, components, denoising, trajectories, fields })
+    Ok(Numbers {
+        settings,
+        photographs: grey,
+        spectra,
+        components,
+        denoising,
+        trajectories,
+        fields,
+    })
 }
 
 /// A square part of a photograph, as tiles and put together again.
@@ -191,9 +240,19 @@ impl Part {
     ///
     /// # Errors
     /// No photograph of that name; a part beyond its borders, or that tiles do not fill.
-    pub fn new(photographs: &[Photograph], name: &str, [top, left]: [usize; 2], n: usize, side: usize) -> Result<Self> {
-        let fits =
-            |p: &Photograph| top + n <= p.pixels.dim().1 && left + n <= p.pixels.dim().2 && side > 0 && n.is_multiple_of(side);
+    pub fn new(
+        photographs: &[Photograph],
+        name: &str,
+        [top, left]: [usize; 2],
+        n: usize,
+        side: usize,
+    ) -> Result<Self> {
+        let fits = |p: &Photograph| {
+            top + n <= p.pixels.dim().1
+                && left + n <= p.pixels.dim().2
+                && side > 0
+                && n.is_multiple_of(side)
+        };
         let Some(k) = photographs.iter().position(|p| p.name == name && fits(p)) else {
             let got = format!("{name} at ({top}, {left}), {n} pixels in tiles of {side}");
             let names = photographs.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
@@ -205,7 +264,8 @@ impl Part {
             ));
         };
         let pixels = photographs[k].pixels.slice(s![.., top..top + n, left..left + n]).to_owned();
-        let tiles = Photograph { name: photographs[k].name, pixels: pixels.clone() }.windows(side, side)?;
+        let tiles =
+            Photograph { name: photographs[k].name, pixels: pixels.clone() }.windows(side, side)?;
         Ok(Self { photograph: k, clean: pixels.index_axis_move(Axis(0), 0), tiles })
     }
 
@@ -214,7 +274,9 @@ impl Part {
         let n = self.clean.nrows();
         let across = (tiles.nrows() as f64).sqrt().round() as usize;
         let side = n / across;
-        let picture = Array2::from_shape_fn((n, n), |(y, x)| tiles[[y / side * across + x / side, y % side * side + x % side]]);
+        let picture = Array2::from_shape_fn((n, n), |(y, x)| {
+            tiles[[y / side * across + x / side, y % side * side + x % side]]
+        });
         let error = energy(&(&picture - &self.clean)) / (n * n) as f64;
         (picture.into_raw_vec_and_offset().0, error)
     }
@@ -253,10 +315,15 @@ mod tests {
     fn a_part_is_put_together_as_it_was() {
         let photographs = photographs(Colour::Grey);
         let part = Part::new(&photographs, "coffee", [10, 20], 48, 16).unwrap();
-        assert_eq!((part.photograph, part.tiles.dim(), part.clean[[1, 2]]), (3, (9, 256), photographs[3].pixels[[0, 11, 22]]));
+        assert_eq!(
+            (part.photograph, part.tiles.dim(), part.clean[[1, 2]]),
+            (3, (9, 256), photographs[3].pixels[[0, 11, 22]])
+        );
         let (pixels, error) = part.whole(&part.tiles);
         assert_eq!((pixels, error), (part.clean.iter().copied().collect(), 0.0));
-        for (name, corner, n) in [("tea", [0, 0], 48), ("coffee", [390, 0], 48), ("coffee", [0, 0], 40)] {
+        for (name, corner, n) in
+            [("tea", [0, 0], 48), ("coffee", [390, 0], 48), ("coffee", [0, 0], 40)]
+        {
             assert!(Part::new(&photographs, name, corner, n, 16).is_err());
         }
     }

@@ -15,10 +15,13 @@ use tweedie_report::experiment::{least, mean_and_stderr};
 
 /// The orthonormal cosine basis of an interval of n pixels, a wave in each row (DCT-II, JPEG's).
 ///
-/// Even about both ends, it sees no jump where a photograph's opposite borders meet, as a Fourier transform would.
+/// Even about both ends, it sees no jump where a photograph's opposite borders meet, as a Fourier
+/// transform would.
 fn cosines(n: usize) -> Array2<f64> {
     let scale = |k: usize| if k == 0 { 1.0 / n as f64 } else { 2.0 / n as f64 };
-    Array2::from_shape_fn((n, n), |(k, i)| scale(k).sqrt() * (PI * k as f64 * (i as f64 + 0.5) / n as f64).cos())
+    Array2::from_shape_fn((n, n), |(k, i)| {
+        scale(k).sqrt() * (PI * k as f64 * (i as f64 + 0.5) / n as f64).cos()
+    })
 }
 
 /// Frequency of the product of cosines k and l, in cycles a pixel.
@@ -37,9 +40,11 @@ fn transformed(basis: &Array2<f64>, image: ArrayView2<f64>) -> Array2<f64> {
 /// Power against spatial frequency.
 #[derive(Clone, Debug)]
 pub struct Spectra {
-    /// Of each photograph: its name, mean frequency and mean power of each bin, and the fitted slope.
+    /// Of each photograph: its name, mean frequency and mean power of each bin, and the fitted
+    /// slope.
     pub photographs: Vec<(String, Vec<f64>, Vec<f64>, f64)>,
-    /// Mean over the photographs of their power over their variance, at the frequencies of the first, and its fitted slope.
+    /// Mean over the photographs of their power over their variance, at the frequencies of the
+    /// first, and its fitted slope.
     pub mean: (Vec<f64>, Vec<f64>, f64),
     /// The line fitted to that.
     pub(super) line: Fit,
@@ -50,7 +55,11 @@ pub struct Spectra {
 }
 
 impl Spectra {
-    pub(super) fn new(settings: &Settings, photographs: &[Photograph], noise: &Noise) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        photographs: &[Photograph],
+        noise: &Noise,
+    ) -> Result<Self> {
         let n = settings.spectrum_side;
         let basis = cosines(n);
         // Mean power of a coefficient over the squares of an image, in each bin.
@@ -73,10 +82,14 @@ impl Spectra {
             of.push((p.name.to_string(), f, mean, slope));
         }
         let count = of.len() as f64;
-        let mean: Vec<f64> = (0..of[0].1.len()).map(|b| of.iter().map(|o| o.2[b]).sum::<f64>() / count).collect();
+        let mean: Vec<f64> =
+            (0..of[0].1.len()).map(|b| of.iter().map(|o| o.2[b]).sum::<f64>() / count).collect();
         let line = fitted(&of[0].1, &mean, settings.fit_range);
-        let within: Vec<usize> = (0..mean.len()).filter(|b| inside(of[0].1[*b], settings.fit_range)).collect();
-        let scale = (within.iter().map(|b| (mean[*b] * of[0].1[*b].powi(2)).ln()).sum::<f64>() / within.len() as f64).exp();
+        let within: Vec<usize> =
+            (0..mean.len()).filter(|b| inside(of[0].1[*b], settings.fit_range)).collect();
+        let scale = (within.iter().map(|b| (mean[*b] * of[0].1[*b].powi(2)).ln()).sum::<f64>()
+            / within.len() as f64)
+            .exp();
 
         // The same estimate on fields whose slope is known.
         let field = RandomField::power_law(2 * n, 2 * n, 0.0, 2.0, 1.0, 0.0)?;
@@ -85,8 +98,10 @@ impl Spectra {
             .rows()
             .into_iter()
             .map(|row| {
-                let image = row.to_shape((2 * n, 2 * n)).expect("a field").slice(s![..n, ..n]).to_owned();
-                let (f, mean) = binned(&transformed(&basis, image.view()).mapv(|c| c * c), settings.bins);
+                let image =
+                    row.to_shape((2 * n, 2 * n)).expect("a field").slice(s![..n, ..n]).to_owned();
+                let (f, mean) =
+                    binned(&transformed(&basis, image.view()).mapv(|c| c * c), settings.bins);
                 fitted(&f, &mean, settings.fit_range).slope
             })
             .collect();
@@ -102,11 +117,18 @@ impl Spectra {
             Evidence::new(format!("slope fitted to {} random fields of slope 2", settings.fields), known, 2.0, 0.1 + 5.0 * stderr)
                 .because("five standard errors, and a tenth for power that leaks to higher frequencies"),
         ];
-        Ok(Self { mean: (of[0].1.clone(), mean, line.slope), line, photographs: of, scale, evidence })
+        Ok(Self {
+            mean: (of[0].1.clone(), mean, line.slope),
+            line,
+            photographs: of,
+            scale,
+            evidence,
+        })
     }
 }
 
-/// Mean frequency and mean power in bins of equal ratios, from the lowest to 1/2 cycle a pixel; without the constant.
+/// Mean frequency and mean power in bins of equal ratios, from the lowest to 1/2 cycle a pixel;
+/// without the constant.
 fn binned(power: &Array2<f64>, bins: usize) -> (Vec<f64>, Vec<f64>) {
     let n = power.nrows();
     let (lo, hi) = (frequency(0, 1, n), 0.5f64);
@@ -135,9 +157,15 @@ pub(super) struct Fit {
 }
 
 pub(super) fn fitted(f: &[f64], power: &[f64], range: [f64; 2]) -> Fit {
-    let points: Vec<(f64, f64)> = f.iter().zip(power).filter(|(f, _)| inside(**f, range)).map(|(f, p)| (f.ln(), p.ln())).collect();
+    let points: Vec<(f64, f64)> = f
+        .iter()
+        .zip(power)
+        .filter(|(f, _)| inside(**f, range))
+        .map(|(f, p)| (f.ln(), p.ln()))
+        .collect();
     let n = points.len() as f64;
-    let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
+    let (x, y) =
+        (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
     let cross: f64 = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum();
     let spread = points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
     let slope = cross / spread;
@@ -145,7 +173,8 @@ pub(super) fn fitted(f: &[f64], power: &[f64], range: [f64; 2]) -> Fit {
     Fit { slope: -slope, stderr: (rest / (n - 2.0) / spread).sqrt() }
 }
 
-/// Cycles a pixel above which a component is no wave of one frequency, but a mixture from the corner of the plane.
+/// Cycles a pixel above which a component is no wave of one frequency, but a mixture from the
+/// corner of the plane.
 pub(super) const WAVES: f64 = 0.35;
 
 /// Squared cosine coefficients of each mode of a law of n x n pixels, a mode in each row.
@@ -162,7 +191,9 @@ fn in_cosines(law: &Gaussian, n: usize) -> Array2<f64> {
 /// Root mean square frequency of each mode of a law of n x n pixels, cycles a pixel.
 pub(super) fn frequencies(law: &Gaussian, n: usize) -> Vec<f64> {
     let squares: Vec<f64> = (0..n * n).map(|j| frequency(j / n, j % n, n).powi(2)).collect();
-    let mean = |row: ndarray::ArrayView1<f64>| row.iter().zip(&squares).map(|(c, f)| c * f).sum::<f64>().sqrt();
+    let mean = |row: ndarray::ArrayView1<f64>| {
+        row.iter().zip(&squares).map(|(c, f)| c * f).sum::<f64>().sqrt()
+    };
     in_cosines(law, n).rows().into_iter().map(mean).collect()
 }
 
@@ -179,9 +210,11 @@ pub struct Components {
     pub frequencies: Vec<f64>,
     /// Share of the variance in the first k components, and in the k cosines of largest variance.
     pub shares: [Vec<f64>; 2],
-    /// Leading components in colour, (k, 3 side^2), with their variances and the share of their energy that is grey.
+    /// Leading components in colour, (k, 3 side^2), with their variances and the share of their
+    /// energy that is grey.
     pub colour: (Array2<f64>, Vec<f64>, Vec<f64>),
-    /// Share of the variance in colour that is grey: of the patches' means, and of what remains in a patch without its mean.
+    /// Share of the variance in colour that is grey: of the patches' means, and of what remains in
+    /// a patch without its mean.
     pub grey_share: [f64; 2],
     /// Slope of the variances against frequency, sign turned: of components from the second on.
     pub slope: f64,
@@ -192,7 +225,12 @@ pub struct Components {
 }
 
 impl Components {
-    pub(super) fn new(settings: &Settings, grey: &[Photograph], colour: &[Photograph], spectra: &Spectra) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        grey: &[Photograph],
+        colour: &[Photograph],
+        spectra: &Spectra,
+    ) -> Result<Self> {
         let n = settings.patch;
         let data = windows(grey, n, settings.step)?;
         let law = Gaussian::from_data(data.view())?;
@@ -200,8 +238,11 @@ impl Components {
         let in_cosines = in_cosines(&law, n);
         let frequencies = frequencies(&law, n);
         // Variance of each cosine: the covariance's diagonal in that basis.
-        let mut of_cosines: Vec<f64> =
-            in_cosines.columns().into_iter().map(|c| c.iter().zip(&variances).map(|(c, l)| c * l).sum()).collect();
+        let mut of_cosines: Vec<f64> = in_cosines
+            .columns()
+            .into_iter()
+            .map(|c| c.iter().zip(&variances).map(|(c, l)| c * l).sum())
+            .collect();
         of_cosines.sort_by(|a, b| b.total_cmp(a));
         let total: f64 = variances.iter().sum();
         let shares = [&variances, &of_cosines].map(|v| {
@@ -213,7 +254,8 @@ impl Components {
                 })
                 .collect::<Vec<f64>>()
         });
-        let ahead = shares[1].iter().zip(&shares[0]).map(|(c, p)| c - p).fold(f64::NEG_INFINITY, larger);
+        let ahead =
+            shares[1].iter().zip(&shares[0]).map(|(c, p)| c - p).fold(f64::NEG_INFINITY, larger);
         let line = fitted(&frequencies[1..], &variances[1..], [0.0, WAVES]);
 
         let foreign = lost_abroad(settings, grey, n * n / 8)?;
@@ -222,15 +264,19 @@ impl Components {
         let in_colour = Gaussian::from_data(windows(colour, side, settings.step)?.view())?;
         let pixels = side * side;
         let grey_energy = |u: ndarray::ArrayView1<f64>| {
-            (0..pixels).map(|i| (u[i] + u[pixels + i] + u[2 * pixels + i]).powi(2) / 3.0).sum::<f64>()
+            (0..pixels)
+                .map(|i| (u[i] + u[pixels + i] + u[2 * pixels + i]).powi(2) / 3.0)
+                .sum::<f64>()
         };
         let energies: Vec<f64> = in_colour.modes().columns().into_iter().map(grey_energy).collect();
-        let parts = colour.iter().map(|p| p.windows(side, settings.step)).collect::<Result<Vec<_>>>()?;
+        let parts =
+            colour.iter().map(|p| p.windows(side, settings.step)).collect::<Result<Vec<_>>>()?;
         let all: Vec<&Array2<f64>> = parts.iter().collect();
         let grey_share = shares_of_grey(&stacked(&all));
         let without: Vec<f64> = (0..all.len())
             .map(|k| {
-                let rest: Vec<&Array2<f64>> = all.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, x)| *x).collect();
+                let rest: Vec<&Array2<f64>> =
+                    all.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, x)| *x).collect();
                 let [means, detail] = shares_of_grey(&stacked(&rest));
                 detail - means
             })
@@ -270,7 +316,11 @@ impl Components {
             variances,
             frequencies,
             shares,
-            colour: (leading_colour, in_colour.variances().slice(s![..k]).to_vec(), energies[..k].to_vec()),
+            colour: (
+                leading_colour,
+                in_colour.variances().slice(s![..k]).to_vec(),
+                energies[..k].to_vec(),
+            ),
             grey_share,
             slope: line.slope,
             line,
@@ -279,7 +329,8 @@ impl Components {
     }
 }
 
-/// What is grey of the variance in colour: of the patches' means, and of what remains of a patch without its mean.
+/// What is grey of the variance in colour: of the patches' means, and of what remains of a patch
+/// without its mean.
 ///
 /// # Shapes
 /// A patch in each row: all pixels of the first channel, of the second, of the third.
@@ -293,19 +344,28 @@ fn shares_of_grey(patches: &Array2<f64>) -> [f64; 2] {
             sums[0] += times * c.iter().sum::<f64>().powi(2) / 3.0;
             sums[1] += times * c.iter().map(|c| c * c).sum::<f64>();
         };
-        let mean = [0, 1, 2].map(|c| x.slice(s![c * pixels..(c + 1) * pixels]).sum() / pixels as f64);
+        let mean =
+            [0, 1, 2].map(|c| x.slice(s![c * pixels..(c + 1) * pixels]).sum() / pixels as f64);
         add(&mut means, mean, 1.0);
-        (0..pixels).for_each(|i| add(&mut rest, [0, 1, 2].map(|c| x[c * pixels + i] - mean[c]), 1.0 / pixels as f64));
+        (0..pixels).for_each(|i| {
+            add(&mut rest, [0, 1, 2].map(|c| x[c * pixels + i] - mean[c]), 1.0 / pixels as f64)
+        });
     }
     [means[0] / means[1], rest[0] / rest[1]]
 }
 
-/// What the first k components of the other photographs lack of the variance that a photograph's own hold, mean over the photographs.
+/// What the first k components of the other photographs lack of the variance that a photograph's
+/// own hold, mean over the photographs.
 fn lost_abroad(settings: &Settings, photographs: &[Photograph], k: usize) -> Result<f64> {
-    let own = photographs.iter().map(|p| p.windows(settings.patch, settings.step)).collect::<Result<Vec<_>>>()?;
+    let own = photographs
+        .iter()
+        .map(|p| p.windows(settings.patch, settings.step))
+        .collect::<Result<Vec<_>>>()?;
     let lost = (0..own.len()).map(|i| {
-        let rest: Vec<&Array2<f64>> = own.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, x)| x).collect();
-        let (here, abroad) = (Gaussian::from_data(own[i].view())?, Gaussian::from_data(stacked(&rest).view())?);
+        let rest: Vec<&Array2<f64>> =
+            own.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, x)| x).collect();
+        let (here, abroad) =
+            (Gaussian::from_data(own[i].view())?, Gaussian::from_data(stacked(&rest).view())?);
         let total = here.variances().sum();
         let foreign = abroad.modes().slice(s![.., ..k]).to_owned();
         let seen = foreign.t().dot(&here.modes());

@@ -1,4 +1,5 @@
-//! From noise to patches: what appears when, and how far the Gaussian's closed form foretells the way.
+//! From noise to patches: what appears when, and how far the Gaussian's closed form foretells the
+//! way.
 
 use super::{Components, Effort, Settings, spectra, windows};
 use ndarray::{Array1, Array2, Axis, s};
@@ -16,16 +17,20 @@ use tweedie::sample::noise_source::Silence;
 use tweedie::sample::registry::{Options, sampler};
 use tweedie::sample::sample;
 use tweedie_nn::data::photographs::Photograph;
-use tweedie_report::experiment::{crossing, energy, farthest, geometric, in_errors, level, squares};
+use tweedie_report::experiment::{
+    crossing, energy, farthest, geometric, in_errors, level, squares,
+};
 
-/// Exact trajectories from shared noise under the Gaussian and the empirical law of the same patches.
+/// Exact trajectories from shared noise under the Gaussian and the empirical law of the same
+/// patches.
 #[derive(Clone, Debug)]
 pub struct Trajectories {
     /// Patches of the laws.
     pub count: usize,
     /// Trajectories followed.
     pub followed: usize,
-    /// One trajectory at the strip's levels: states and denoisers of the Gaussian, then of the empirical law, each (levels, d).
+    /// One trajectory at the strip's levels: states and denoisers of the Gaussian, then of the
+    /// empirical law, each (levels, d).
     pub strip: [Array2<f64>; 4],
     /// Ends of the first trajectories, of the Gaussian and of the empirical law, each (pairs, d).
     pub ends: [Array2<f64>; 2],
@@ -35,11 +40,14 @@ pub struct Trajectories {
     pub state_distance: Vec<f64>,
     /// Distance of the denoisers: root of `E|D_G - D_E|^2 / E|D_E - mean|^2`.
     pub denoiser_distance: Vec<f64>,
-    /// Of each component: its frequency, its level of emergence in closed form, and the one measured on the empirical law (NaN if none).
+    /// Of each component: its frequency, its level of emergence in closed form, and the one
+    /// measured on the empirical law (NaN if none).
     pub emergence: Vec<(f64, f64, f64)>,
-    /// Slope of the level of emergence against frequency, sign turned, of components that are waves.
+    /// Slope of the level of emergence against frequency, sign turned, of components that are
+    /// waves.
     pub emergence_slope: f64,
-    /// Calls of the denoiser of the whole run, and the share of its ends that lie at another patch than the exact ones.
+    /// Calls of the denoiser of the whole run, and the share of its ends that lie at another patch
+    /// than the exact ones.
     pub whole: (usize, f64),
     /// Runs whose first part is a jump.
     pub jumps: Vec<Jump>,
@@ -52,7 +60,8 @@ pub struct Trajectories {
 pub struct Jump {
     /// Level to which it jumps.
     pub sigma: f64,
-    /// Root mean square distance to the exact trajectory where it lands, over that trajectory's from the mean.
+    /// Root mean square distance to the exact trajectory where it lands, over that trajectory's
+    /// from the mean.
     pub landing: f64,
     /// Calls of the denoiser of the rest of the whole run's grid.
     pub calls: usize,
@@ -78,7 +87,8 @@ impl Trajectories {
         let mut x = noise.normals(0, (effort.trajectories, d));
         x *= start.sigma;
         let mean = gaussian.mean().to_owned();
-        let relative = |a: &Array2<f64>, b: &Array2<f64>| (energy(&(a - b)) / energy(&(b - &mean))).sqrt();
+        let relative =
+            |a: &Array2<f64>, b: &Array2<f64>| (energy(&(a - b)) / energy(&(b - &mean))).sqrt();
 
         // All levels at which the exact trajectories are needed, in one integration.
         let sigmas = geometric(start.sigma, end.sigma, effort.levels);
@@ -87,14 +97,19 @@ impl Trajectories {
         all.dedup();
         let points: Vec<PathPoint> = all.iter().map(|s| level(*s)).collect();
         let states = pf_ode_solve(&empirical, x.view(), &points)?;
-        let exact = |sigma: f64| &states[all.iter().position(|s| *s == sigma).expect("a level of the list")];
+        let exact = |sigma: f64| {
+            &states[all.iter().position(|s| *s == sigma).expect("a level of the list")]
+        };
         let closed = |sigma: f64| pf_ode_map(&gaussian, x.view(), &start, &level(sigma));
 
         let first = settings.strip_draw;
         let mut strip = [(); 4].map(|()| Array2::zeros((strip_sigmas.len(), d)));
         for (k, &sigma) in strip_sigmas.iter().enumerate() {
             let (g, e) = (closed(sigma)?, exact(sigma));
-            let (dg, de) = (gaussian.denoised(g.view(), &level(sigma)), empirical.denoised(e.view(), &level(sigma)));
+            let (dg, de) = (
+                gaussian.denoised(g.view(), &level(sigma)),
+                empirical.denoised(e.view(), &level(sigma)),
+            );
             for (out, of) in strip.iter_mut().zip([&g, &dg, e, &de]) {
                 out.row_mut(k).assign(&of.row(first));
             }
@@ -103,7 +118,10 @@ impl Trajectories {
         let mut coefficients = Array2::zeros((sigmas.len(), d));
         for (k, &sigma) in sigmas.iter().enumerate() {
             let (g, e) = (closed(sigma)?, exact(sigma));
-            let (dg, de) = (gaussian.denoised(g.view(), &level(sigma)), empirical.denoised(e.view(), &level(sigma)));
+            let (dg, de) = (
+                gaussian.denoised(g.view(), &level(sigma)),
+                empirical.denoised(e.view(), &level(sigma)),
+            );
             state_distance.push(relative(&g, e));
             denoiser_distance.push(relative(&dg, &de));
             let c = (&de - &mean).dot(&gaussian.modes());
@@ -117,8 +135,13 @@ impl Trajectories {
         let emergence: Vec<(f64, f64, f64)> = (0..gaussian.rank())
             .filter(|k| gaussian.variances()[*k] > 0.0)
             .map(|k| {
-                let share: Vec<f64> = coefficients.column(k).iter().map(|c| c / final_size[k]).collect();
-                (frequencies[k], emergence_sigma(gaussian.variances()[k], 0.5), crossing(&sigmas, &share, 0.5))
+                let share: Vec<f64> =
+                    coefficients.column(k).iter().map(|c| c / final_size[k]).collect();
+                (
+                    frequencies[k],
+                    emergence_sigma(gaussian.variances()[k], 0.5),
+                    crossing(&sigmas, &share, 0.5),
+                )
             })
             .collect();
         let (f, star): (Vec<f64>, Vec<f64>) = emergence.iter().skip(1).map(|e| (e.0, e.1)).unzip();
@@ -127,8 +150,12 @@ impl Trajectories {
 
         // Teleportation.
         let method = sampler(&settings.sampler, &Options::DEFAULT)?;
-        let spacing =
-            Grid { s_max: start.sigma, s_min: end.sigma, clean: false, ..Grid::new(Spacing::LogSnr, settings.sampler_steps) };
+        let spacing = Grid {
+            s_max: start.sigma,
+            s_min: end.sigma,
+            clean: false,
+            ..Grid::new(Spacing::LogSnr, settings.sampler_steps)
+        };
         let grid = spacing.points(&Path::Edm { sigma_max: start.sigma })?;
         let home = empirical.nearest(last.1.view(), 1.0);
         // Calls, and of each end, 1 if it lies elsewhere.
@@ -146,26 +173,40 @@ impl Trajectories {
             .jumps
             .iter()
             .map(|&sigma| {
-                let rest: Vec<PathPoint> = grid.iter().copied().filter(|p| p.edm_sigma() <= sigma).collect();
+                let rest: Vec<PathPoint> =
+                    grid.iter().copied().filter(|p| p.edm_sigma() <= sigma).collect();
                 let (calls, ends) = run(&rest, jumped(&rest[0])?)?;
                 let elsewhere = share(&ends);
                 fates.push(ends);
-                Ok(Jump { sigma, landing: relative(&jumped(&level(sigma))?, exact(sigma)), calls, elsewhere })
+                Ok(Jump {
+                    sigma,
+                    landing: relative(&jumped(&level(sigma))?, exact(sigma)),
+                    calls,
+                    elsewhere,
+                })
             })
             .collect::<Result<Vec<_>>>()?;
 
         let middle = level((start.sigma * end.sigma).sqrt());
-        let two = pf_ode_map(&gaussian, pf_ode_map(&gaussian, x.view(), &start, &middle)?.view(), &middle, &end)?;
+        let two = pf_ode_map(
+            &gaussian,
+            pf_ode_map(&gaussian, x.view(), &start, &middle)?.view(),
+            &middle,
+            &end,
+        )?;
         let few = x.slice(s![..2, ..]);
         let solved = pf_ode_solve(&gaussian, few, &[start, end])?.swap_remove(1);
         // Every component along the same trajectories, at its own level and at the end.
         let sizes = |sigma: f64| -> Result<Array1<f64>> {
-            let d = (gaussian.denoised(closed(sigma)?.view(), &level(sigma)) - &mean).dot(&gaussian.modes());
+            let d = (gaussian.denoised(closed(sigma)?.view(), &level(sigma)) - &mean)
+                .dot(&gaussian.modes());
             Ok(d.map_axis(Axis(0), |c| c.dot(&c).sqrt()))
         };
         let whole_size = sizes(1e-6)?;
         let waves = emergence.iter().enumerate().filter(|(_, e)| e.0 <= spectra::WAVES);
-        let halves = waves.map(|(k, e)| Ok(sizes(e.1)?[k] / whole_size[k] - 0.5)).collect::<Result<Vec<f64>>>()?;
+        let halves = waves
+            .map(|(k, e)| Ok(sizes(e.1)?[k] / whole_size[k] - 0.5))
+            .collect::<Result<Vec<f64>>>()?;
         let skewed = third_order(&empirical, &gaussian, &((&x - &mean) / start.sigma));
         let (first_jump, last_jump) = (&jumps[0], &jumps[jumps.len() - 1]);
         let evidence = vec![
@@ -221,16 +262,19 @@ impl Trajectories {
         })
     }
 
-    /// The lowest jump after which, and after all higher ones, no more ends lie elsewhere than those of the whole run.
+    /// The lowest jump after which, and after all higher ones, no more ends lie elsewhere than
+    /// those of the whole run.
     pub fn free_jump(&self) -> Option<&Jump> {
         self.jumps.iter().take_while(|j| j.elsewhere <= self.whole.1).last()
     }
 }
 
-/// What the third cumulants of the patches do to each trajectory, `z` being its start over its noise level, from the mean: rows of
-/// `(k3[z, z] - k3[I]) / 6`, by which, times `1 / sigma^2`, its state leaves the Gaussian's.
+/// What the third cumulants of the patches do to each trajectory, `z` being its start over its
+/// noise level, from the mean: rows of `(k3[z, z] - k3[I]) / 6`, by which, times `1 / sigma^2`, its
+/// state leaves the Gaussian's.
 ///
-/// To leading order in `1 / sigma` the denoisers differ by `(k3[z, z] - k3[I]) / (2 sigma^2)`, and `d(x / sigma) = -D d ln sigma / sigma`.
+/// To leading order in `1 / sigma` the denoisers differ by `(k3[z, z] - k3[I]) / (2 sigma^2)`, and
+/// `d(x / sigma) = -D d ln sigma / sigma`.
 fn third_order(empirical: &Empirical, gaussian: &Gaussian, z: &Array2<f64>) -> Array2<f64> {
     let u = &empirical.points() - &gaussian.mean();
     let along = z.dot(&u.t()).mapv(|a| a * a);

@@ -1,4 +1,5 @@
-//! Averages of weights: a linear denoiser of the digits, trained by plain stochastic gradient steps that never come to rest.
+//! Averages of weights: a linear denoiser of the digits, trained by plain stochastic gradient steps
+//! that never come to rest.
 
 use super::{Effort, farthest};
 use ndarray::{Array1, Array2, Axis};
@@ -35,7 +36,8 @@ pub struct Average {
     pub excess: Vec<f64>,
     /// Weights with which the pixel is read from the noised digit, at the end.
     pub filter: Vec<f64>,
-    /// Mean excess over the second half of the run, over that of the weights themselves: measured, and by the closed form.
+    /// Mean excess over the second half of the run, over that of the weights themselves: measured,
+    /// and by the closed form.
     pub left: [f64; 2],
 }
 
@@ -65,30 +67,41 @@ impl Numbers {
         let (d, var) = (law.dim(), settings.sigma * settings.sigma);
         let images = &images - &Law::mean(&law);
         let exact = law.matrix(|l| l / (l + var));
-        // Along each eigenvector of the input's covariance a step keeps 1 - rate * curvature of what is wrong on average.
+        // Along each eigenvector of the input's covariance a step keeps 1 - rate * curvature of
+        // what is wrong on average.
         let basis = Gaussian::new(Array1::zeros(d), law.matrix(|l| l + var).view())?;
         let curvature = basis.variances().to_owned();
         let rate = settings.rate * 2.0 / curvature[0];
-        let least = law.variances().iter().map(|l| mmse(*l, (1.0, settings.sigma))).sum::<f64>() / d as f64;
+        let least =
+            law.variances().iter().map(|l| mmse(*l, (1.0, settings.sigma))).sum::<f64>() / d as f64;
 
         let decays: Vec<f64> = [0.0].into_iter().chain(settings.decays.iter().copied()).collect();
         let mut weights = vec![Array2::<f64>::zeros((d, d)); decays.len()];
-        let mut averages: Vec<Average> =
-            decays.iter().map(|g| Average { decay: *g, excess: vec![], filter: vec![], left: [0.0; 2] }).collect();
-        // Squared distance from the exact weights along each eigenvector, summed over the looks of the second half.
+        let mut averages: Vec<Average> = decays
+            .iter()
+            .map(|g| Average { decay: *g, excess: vec![], filter: vec![], left: [0.0; 2] })
+            .collect();
+        // Squared distance from the exact weights along each eigenvector, summed over the looks of
+        // the second half.
         let mut power = vec![Array1::<f64>::zeros(d); decays.len()];
         let looks = 25;
         let shown: Vec<usize> = {
-            let mut shown: Vec<usize> = super::geometric(1.0, effort.steps as f64, 60).iter().map(|s| s.round() as usize).collect();
+            let mut shown: Vec<usize> = super::geometric(1.0, effort.steps as f64, 60)
+                .iter()
+                .map(|s| s.round() as usize)
+                .collect();
             shown.dedup();
             shown
         };
         let half = effort.steps / 2;
-        let (mut x0, mut x) = (Array2::zeros((settings.batch, d)), Array2::zeros((settings.batch, d)));
+        let (mut x0, mut x) =
+            (Array2::zeros((settings.batch, d)), Array2::zeros((settings.batch, d)));
         for step in 1..=effort.steps {
-            noise.fill_normal(2 * step as u64, x.as_slice_mut().expect("a new array is contiguous"));
+            noise
+                .fill_normal(2 * step as u64, x.as_slice_mut().expect("a new array is contiguous"));
             for (i, mut row) in x0.rows_mut().into_iter().enumerate() {
-                let k = (noise.uniform(2 * step as u64 + 1, i as u64) * images.nrows() as f64) as usize;
+                let k =
+                    (noise.uniform(2 * step as u64 + 1, i as u64) * images.nrows() as f64) as usize;
                 row.assign(&images.row(k.min(images.nrows() - 1)));
             }
             x.zip_mut_with(&x0, |x, x0| *x = x0 + settings.sigma * *x);
@@ -117,13 +130,15 @@ impl Numbers {
         for ((average, w), p) in averages.iter_mut().zip(&weights).zip(&power) {
             average.filter = w.row(i).to_vec();
             let ratios = correlations.mapv(|a| variance_ratio(a, average.decay));
-            average.left = [risk(p) / risk(&power[0]), risk(&(&power[0] * &ratios)) / risk(&power[0])];
+            average.left =
+                [risk(p) / risk(&power[0]), risk(&(&power[0] * &ratios)) / risk(&power[0])];
         }
 
         let mut evidence = Vec::new();
         for average in &averages[1..] {
             let [got, want] = average.left;
-            // Averages that do not overlap, in some 300 directions that count of the 64 squared that there are.
+            // Averages that do not overlap, in some 300 directions that count of the 64 squared
+            // that there are.
             let apart = window(average.decay) + 1.0 / (1.0 - correlations[d - 1]);
             let independent = 300.0 * half as f64 / apart;
             evidence.push(
@@ -142,7 +157,8 @@ impl Numbers {
                 )),
             );
         }
-        // The closed form against the recursion of the pair's covariance (w, m), carried until it rests.
+        // The closed form against the recursion of the pair's covariance (w, m), carried until it
+        // rests.
         let recursion = |a: f64, g: f64| {
             let (mut ww, mut wm, mut mm) = (1.0 / (1.0 - a * a), 0.0, 0.0);
             for _ in 0..(40.0 / (1.0 - g)).ceil() as usize {
@@ -180,7 +196,8 @@ impl Numbers {
 
         let windows = super::geometric(1.0, 2e4, 60);
         let decay = |w: f64| (w - 1.0) / (w + 1.0);
-        let curves = [0.0, 0.9, 0.99, 0.999].map(|a| (a, windows.iter().map(|w| variance_ratio(a, decay(*w))).collect()));
+        let curves = [0.0, 0.9, 0.99, 0.999]
+            .map(|a| (a, windows.iter().map(|w| variance_ratio(a, decay(*w))).collect()));
         Ok(Self {
             steps: shown.iter().map(|s| *s as f64).collect(),
             averages,

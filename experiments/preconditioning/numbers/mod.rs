@@ -1,4 +1,5 @@
-//! What a network is given, what it is asked for, and how its errors are counted: preconditioning, targets, weights, times and averages.
+//! What a network is given, what it is asked for, and how its errors are counted: preconditioning,
+//! targets, weights, times and averages.
 
 pub mod averaging;
 pub mod scalings;
@@ -72,16 +73,30 @@ impl Embedded for Settings {
         let (p, a) = (&self.pictures, &self.averaging);
         let rising = |v: &[f64]| !v.is_empty() && v.windows(2).all(|p| p[0] < p[1]);
         vec![
-            (!self.data.is_empty() && self.sigma_data > 0.0, "data: at least one; sigma_data: positive"),
+            (
+                !self.data.is_empty() && self.sigma_data > 0.0,
+                "data: at least one; sigma_data: positive",
+            ),
             (0.0 < self.range[0] && self.range[0] < self.range[1], "range: positive, ascending"),
             (p.image < 10_000 && p.error > 0.0, "pictures: image below 10000, error positive"),
             (rising(&p.sigmas) && p.sigmas[0] > 0.0, "pictures.sigmas: positive, rising"),
-            (rising(&p.quantiles) && p.quantiles.iter().all(|q| *q > 0.0 && *q < 1.0), "pictures.quantiles: rising within (0, 1)"),
-            (a.sigma > 0.0 && a.batch >= 1 && a.rate > 0.0 && a.rate < 1.0, "averaging: sigma positive, rate within (0, 1)"),
-            (rising(&a.decays) && a.decays.iter().all(|g| *g > 0.0 && *g < 1.0), "averaging.decays: rising within (0, 1)"),
+            (
+                rising(&p.quantiles) && p.quantiles.iter().all(|q| *q > 0.0 && *q < 1.0),
+                "pictures.quantiles: rising within (0, 1)",
+            ),
+            (
+                a.sigma > 0.0 && a.batch >= 1 && a.rate > 0.0 && a.rate < 1.0,
+                "averaging: sigma positive, rate within (0, 1)",
+            ),
+            (
+                rising(&a.decays) && a.decays.iter().all(|g| *g > 0.0 && *g < 1.0),
+                "averaging.decays: rising within (0, 1)",
+            ),
             (a.pixel.iter().all(|i| *i < 8), "averaging.pixel: 0 to 7"),
             (
-                [self.quick, self.full].iter().all(|e| e.levels >= 3 && e.draws >= 16 && e.steps >= 100),
+                [self.quick, self.full]
+                    .iter()
+                    .all(|e| e.levels >= 3 && e.draws >= 16 && e.steps >= 100),
                 "quick, full: levels >= 3, draws >= 16, steps >= 100",
             ),
         ]

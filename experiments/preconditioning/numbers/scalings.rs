@@ -1,4 +1,5 @@
-//! EDM's four scalings: what they make of the input and of the target on real data, and what a network that says nothing then does.
+//! EDM's four scalings: what they make of the input and of the target on real data, and what a
+//! network that says nothing then does.
 
 use super::{farthest, mean_and_stderr, preserving};
 use ndarray::{Array2, s};
@@ -68,7 +69,8 @@ pub struct Numbers {
     pub probes: Vec<f64>,
     /// Networks that say nothing.
     pub silent: Vec<Silent>,
-    /// Mean squared error a pixel of the best denoiser of Gaussian data of the digits' mean and covariance.
+    /// Mean squared error a pixel of the best denoiser of Gaussian data of the digits' mean and
+    /// covariance.
     pub least: Vec<f64>,
     /// The noised picture on the variance-preserving scale, (levels, d).
     pub noised: Array2<f64>,
@@ -76,7 +78,8 @@ pub struct Numbers {
     pub evidence: Vec<Evidence>,
 }
 
-/// The U-Net of the random fields' recipe before its first step, as a denoiser, less `c_skip y`: the largest difference.
+/// The U-Net of the random fields' recipe before its first step, as a denoiser, less `c_skip y`:
+/// the largest difference.
 fn untrained(noise: &Noise) -> Result<f64> {
     let recipe = crate::grf::numbers::Settings::embedded()?.train;
     let trainer = Trainer::<f32>::new(recipe.clone(), Data::load(&recipe)?)?;
@@ -85,14 +88,18 @@ fn untrained(noise: &Noise) -> Result<f64> {
     for sigma in [0.1, 1.0, 10.0] {
         let y = noise.child(4000).normals(0, (4, network.dim())) * sigma;
         let skip = Preconditioning::edm(sigma, recipe.objective.sigma_data)?.c_skip;
-        worst = farthest([worst, farthest(&network.denoised(y.view(), &level(sigma)) - &(y * skip))]);
+        worst =
+            farthest([worst, farthest(&network.denoised(y.view(), &level(sigma)) - &(y * skip))]);
     }
     network.failure()?;
     Ok(worst)
 }
 
 /// One picture of MNIST, and itself in noise at each level, at `alpha = 1`.
-pub(super) fn subject(settings: &super::Settings, noise: &Noise) -> Result<(Array2<f64>, Array2<f64>, Array2<f64>)> {
+pub(super) fn subject(
+    settings: &super::Settings,
+    noise: &Noise,
+) -> Result<(Array2<f64>, Array2<f64>, Array2<f64>)> {
     let images = tweedie_nn::data::load("mnist")?.images;
     let k = settings.pictures.image;
     let x0 = images.slice(s![k..=k, ..]).to_owned();
@@ -107,7 +114,8 @@ pub(super) fn subject(settings: &super::Settings, noise: &Noise) -> Result<(Arra
 
 impl Numbers {
     pub(super) fn new(settings: &super::Settings, sigmas: &[f64], noise: &Noise) -> Result<Self> {
-        let sets = settings.data.iter().map(|d| tweedie_nn::data::load(d)).collect::<Result<Vec<_>>>()?;
+        let sets =
+            settings.data.iter().map(|d| tweedie_nn::data::load(d)).collect::<Result<Vec<_>>>()?;
         let data: Vec<Scale> = sets
             .iter()
             .map(|set| {
@@ -119,9 +127,13 @@ impl Numbers {
             })
             .collect();
         let edm = |sigma: f64, sd: f64| Preconditioning::edm(sigma, sd);
-        let all = sigmas.iter().map(|s| edm(*s, settings.sigma_data)).collect::<Result<Vec<_>>>()?;
-        let coefficients =
-            [all.iter().map(|c| c.c_skip).collect(), all.iter().map(|c| c.c_out).collect(), all.iter().map(|c| c.c_in).collect()];
+        let all =
+            sigmas.iter().map(|s| edm(*s, settings.sigma_data)).collect::<Result<Vec<_>>>()?;
+        let coefficients = [
+            all.iter().map(|c| c.c_skip).collect(),
+            all.iter().map(|c| c.c_out).collect(),
+            all.iter().map(|c| c.c_in).collect(),
+        ];
 
         // Measured on the images themselves.
         let images = &sets[0].images;
@@ -129,11 +141,14 @@ impl Numbers {
         let probes: Vec<f64> = sigmas.iter().step_by((sigmas.len() / 9).max(1)).copied().collect();
         let (mut choices, mut worst) = (Vec::new(), 0.0f64);
         for (i, sd) in [settings.sigma_data, data[0].std, data[0].rms].into_iter().enumerate() {
-            let root = |of: fn(f64, f64, f64) -> f64| sigmas.iter().map(|s| of(*s, sd, square).sqrt()).collect();
+            let root = |of: fn(f64, f64, f64) -> f64| {
+                sigmas.iter().map(|s| of(*s, sd, square).sqrt()).collect()
+            };
             let mut measured = [vec![], vec![]];
             for (k, sigma) in probes.iter().enumerate() {
                 let c = edm(*sigma, sd)?;
-                let z = noise.child((100 * i + k) as u64).normals(0, (images.nrows(), images.ncols()));
+                let z =
+                    noise.child((100 * i + k) as u64).normals(0, (images.nrows(), images.ncols()));
                 let (mut input, mut target) = (Vec::new(), Vec::new());
                 for (x0, z) in images.rows().into_iter().zip(z.rows()) {
                     let (mut a, mut b) = (0.0, 0.0);
@@ -146,20 +161,31 @@ impl Numbers {
                     target.push(b / images.ncols() as f64);
                 }
                 for (j, (rows, of)) in
-                    [(&input, input_var as fn(f64, f64, f64) -> f64), (&target, target_var)].into_iter().enumerate()
+                    [(&input, input_var as fn(f64, f64, f64) -> f64), (&target, target_var)]
+                        .into_iter()
+                        .enumerate()
                 {
-                    // The images are all there are: only the noise is drawn, and their spread makes this error too large rather than too small.
+                    // The images are all there are: only the noise is drawn, and their spread makes
+                    // this error too large rather than too small.
                     let [mean, stderr] = mean_and_stderr(rows);
                     worst = farthest([worst, (mean - of(*sigma, sd, square)) / stderr]);
                     measured[j].push(mean.sqrt());
                 }
             }
-            choices.push(Choice { sigma_data: sd, input: root(input_var), target: root(target_var), measured });
+            choices.push(Choice {
+                sigma_data: sd,
+                input: root(input_var),
+                target: root(target_var),
+                measured,
+            });
         }
 
         let law = Gaussian::from_data(images.view())?;
         let d = images.ncols() as f64;
-        let least = sigmas.iter().map(|s| law.variances().iter().map(|l| mmse(*l, (1.0, *s))).sum::<f64>() / d).collect::<Vec<_>>();
+        let least = sigmas
+            .iter()
+            .map(|s| law.variances().iter().map(|l| mmse(*l, (1.0, *s))).sum::<f64>() / d)
+            .collect::<Vec<_>>();
         let (_, _, y) = subject(settings, &noise.child(1000))?;
         let square_of = |k: usize| data[k].rms.powi(2);
         let mnist = settings.data.iter().position(|d| d == "mnist").unwrap_or(0);
@@ -168,12 +194,19 @@ impl Numbers {
             // x0_hat is a multiple of y; which one, the library's conversion says.
             let share = |sigma: f64, sd: f64| -> Result<f64> {
                 let at = Frame::from(&level(sigma));
-                let at = if kind == Prediction::V { Frame::from(&preserving(sigma)) } else { at.with_sigma_data(sd) };
+                let at = if kind == Prediction::V {
+                    Frame::from(&preserving(sigma))
+                } else {
+                    at.with_sigma_data(sd)
+                };
                 Ok(Conversion::new(kind, Prediction::X0, at)?.apply(0.0, at.alpha))
             };
             let error = sigmas
                 .iter()
-                .map(|s| share(*s, data[0].rms).map(|k| (1.0 - k).powi(2) * square_of(0) + (k * s).powi(2)))
+                .map(|s| {
+                    share(*s, data[0].rms)
+                        .map(|k| (1.0 - k).powi(2) * square_of(0) + (k * s).powi(2))
+                })
                 .collect::<Result<Vec<_>>>()?;
             let mut pictures = y.clone();
             for (mut row, sigma) in pictures.rows_mut().into_iter().zip(&settings.pictures.sigmas) {
@@ -186,14 +219,19 @@ impl Numbers {
             row /= sigma.hypot(1.0);
         }
 
-        // Independent routes: the least c_out by dual numbers; the error of the noiseless network by sampling on the digits.
+        // Independent routes: the least c_out by dual numbers; the error of the noiseless network
+        // by sampling on the digits.
         let slope = farthest(sigmas.iter().zip(&all).map(|(sigma, c)| {
             let (skip, sd) = (Dual64::from(c.c_skip).derivative(), settings.sigma_data);
-            let out2 = (Dual64::from(1.0) - skip) * (Dual64::from(1.0) - skip) * (sd * sd) + skip * skip * (sigma * sigma);
+            let out2 = (Dual64::from(1.0) - skip) * (Dual64::from(1.0) - skip) * (sd * sd)
+                + skip * skip * (sigma * sigma);
             out2.eps / (sd * sd + sigma * sigma)
         }));
-        let above = farthest(all.iter().zip(sigmas).map(|(c, s)| c.c_out / s.min(settings.sigma_data)));
-        let unit = farthest(sigmas.iter().zip(&silent[3].error).map(|(s, e)| e / mmse(square, (1.0, *s)) - 1.0));
+        let above =
+            farthest(all.iter().zip(sigmas).map(|(c, s)| c.c_out / s.min(settings.sigma_data)));
+        let unit = farthest(
+            sigmas.iter().zip(&silent[3].error).map(|(s, e)| e / mmse(square, (1.0, *s)) - 1.0),
+        );
         let n = images.nrows();
         let mut sampled = 0.0f64;
         for (k, sigma) in [0.3, 1.0, 4.0].into_iter().enumerate() {
@@ -204,7 +242,13 @@ impl Numbers {
                 .rows()
                 .into_iter()
                 .zip(z.rows())
-                .map(|(x, z)| x.iter().zip(z).map(|(x, z)| (c.c_skip * (x + sigma * z) - x).powi(2)).sum::<f64>() / d)
+                .map(|(x, z)| {
+                    x.iter()
+                        .zip(z)
+                        .map(|(x, z)| (c.c_skip * (x + sigma * z) - x).powi(2))
+                        .sum::<f64>()
+                        / d
+                })
                 .collect();
             let [mean, stderr] = mean_and_stderr(&rows);
             sampled = farthest([sampled, (mean - want) / stderr]);
@@ -272,6 +316,16 @@ impl Numbers {
             )
             .because(format!("{n} of the digits whose mean and covariance the filter has")),
         ];
-        Ok(Self { sigmas: sigmas.to_vec(), coefficients, data, choices, probes, silent, least, noised, evidence })
+        Ok(Self {
+            sigmas: sigmas.to_vec(),
+            coefficients,
+            data,
+            choices,
+            probes,
+            silent,
+            least,
+            noised,
+            evidence,
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! What a network is asked for: each target in pictures, what can't be known of it, and what its errors become on their way to x0.
+//! What a network is asked for: each target in pictures, what can't be known of it, and what its
+//! errors become on their way to x0.
 
 use super::scalings::subject;
 use super::{Effort, farthest, frame, mean_and_stderr, preserving};
@@ -24,13 +25,15 @@ pub struct Target {
     pub kind: Prediction,
     /// The target of the noised picture at each level, (levels, d).
     pub pictures: Array2<f64>,
-    /// Its best linear prediction, which knows mean and covariance of the 10,000 pictures, (levels, d).
+    /// Its best linear prediction, which knows mean and covariance of the 10,000 pictures, (levels,
+    /// d).
     pub best: Array2<f64>,
     /// What becomes of x0 when the network's output is off by the same error, (levels, d).
     pub spoilt: Array2<f64>,
     /// Root mean square of the target a pixel at each noise level.
     pub rms: Vec<f64>,
-    /// Share of its mean square that no network can know: for Gaussian data of the digits' covariance.
+    /// Share of its mean square that no network can know: for Gaussian data of the digits'
+    /// covariance.
     pub unknown: Vec<f64>,
     /// The same for the digits themselves, sampled, at [`Numbers::probes`].
     pub sampled: Vec<f64>,
@@ -56,7 +59,13 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    pub(super) fn new(settings: &super::Settings, effort: Effort, sigmas: &[f64], rms: f64, noise: &Noise) -> Result<Self> {
+    pub(super) fn new(
+        settings: &super::Settings,
+        effort: Effort,
+        sigmas: &[f64],
+        rms: f64,
+        noise: &Noise,
+    ) -> Result<Self> {
         let (x0, eps, y) = subject(settings, &noise.child(0))?;
         let levels = &settings.pictures.sigmas;
         let mnist = tweedie_nn::data::load("mnist")?.images;
@@ -74,7 +83,8 @@ impl Numbers {
         let digits = tweedie_nn::data::load("digits")?.images;
         let law = Gaussian::from_data(digits.view())?;
         let d = law.dim() as f64;
-        let least = |sigma: f64| law.variances().iter().map(|l| mmse(*l, (1.0, sigma))).sum::<f64>() / d;
+        let least =
+            |sigma: f64| law.variances().iter().map(|l| mmse(*l, (1.0, sigma))).sum::<f64>() / d;
         let probes: Vec<f64> = sigmas.iter().step_by((sigmas.len() / 12).max(1)).copied().collect();
         // Mean posterior variance of x0 a pixel when the data are the digits and nothing else.
         let empirical = Empirical::new(digits)?;
@@ -84,7 +94,8 @@ impl Numbers {
             .map(|(k, sigma)| {
                 let noise = noise.child(100 + k as u64);
                 let at = preserving(*sigma);
-                let x = empirical.sample(effort.draws, &noise) * at.alpha + noise.normals(0, (effort.draws, 64)) * at.sigma;
+                let x = empirical.sample(effort.draws, &noise) * at.alpha
+                    + noise.normals(0, (effort.draws, 64)) * at.sigma;
                 empirical.posterior_var(x.view(), &at).sum() / (effort.draws as f64 * d)
             })
             .collect::<Vec<f64>>();
@@ -108,7 +119,10 @@ impl Numbers {
                 };
                 for (k, sigma) in levels.iter().enumerate() {
                     let at = frame(*sigma, own_rms);
-                    let (to, back) = (Conversion::new(Prediction::X0, kind, at)?, Conversion::new(kind, Prediction::X0, at)?);
+                    let (to, back) = (
+                        Conversion::new(Prediction::X0, kind, at)?,
+                        Conversion::new(kind, Prediction::X0, at)?,
+                    );
                     for j in 0..x0.ncols() {
                         let right = kind.target(x0[[0, j]], eps[[0, j]], &at);
                         target.pictures[[k, j]] = right;
@@ -137,8 +151,10 @@ impl Numbers {
             .map(|s| Ok(loss_ratio(Prediction::X0, Prediction::Velocity, &flow(*s)?)?.sqrt()))
             .collect::<Result<Vec<f64>>>()?;
 
-        let evidence =
-            [known_and_unknown(&law, &targets, sigmas, rms, effort, noise)?, amplified(&targets, &velocity, sigmas, rms, noise)?];
+        let evidence = [
+            known_and_unknown(&law, &targets, sigmas, rms, effort, noise)?,
+            amplified(&targets, &velocity, sigmas, rms, noise)?,
+        ];
         Ok(Self { sigmas: sigmas.to_vec(), probes, noised, targets, velocity, evidence })
     }
 }
@@ -158,14 +174,20 @@ fn known_and_unknown(
         .map(|&k| {
             let (at, point) = (frame(sigmas[k], rms), preserving(sigmas[k]));
             let noise = noise.child(200 + k as u64);
-            let (x0, eps) = (law.sample(effort.draws, &noise), noise.normals(0, (effort.draws, law.dim())));
+            let (x0, eps) =
+                (law.sample(effort.draws, &noise), noise.normals(0, (effort.draws, law.dim())));
             let x = &x0 * point.alpha + &eps * point.sigma;
             let hat = law.denoised(x.view(), &point);
             let mut worst = 0.0;
             for target in targets {
                 let mut out = hat.clone();
-                Conversion::new(Prediction::X0, target.kind, at)?.apply_batch(hat.view(), x.view(), out.view_mut())?;
-                let errors = squared_errors(target.kind, out.view(), x0.view(), eps.view(), &at)?.to_vec();
+                Conversion::new(Prediction::X0, target.kind, at)?.apply_batch(
+                    hat.view(),
+                    x.view(),
+                    out.view_mut(),
+                )?;
+                let errors =
+                    squared_errors(target.kind, out.view(), x0.view(), eps.view(), &at)?.to_vec();
                 let [mean, stderr] = mean_and_stderr(&errors);
                 let want = target.unknown[k] * target.rms[k].powi(2) * law.dim() as f64;
                 worst = farthest([worst, (mean - want) / stderr]);
@@ -182,7 +204,8 @@ fn known_and_unknown(
     }));
     let flat = farthest(targets[3].rms.iter().map(|r| r - 1.0));
     let eps = farthest(targets[1].rms.iter().map(|r| r - 1.0));
-    let real = farthest(targets[0].unknown.iter().zip(&targets[1].unknown).map(|(x0, eps)| x0 + eps));
+    let real =
+        farthest(targets[0].unknown.iter().zip(&targets[1].unknown).map(|(x0, eps)| x0 + eps));
     Ok(vec![
         Evidence::at_most("the digits' covariance: unknown shares of x0 and of eps, their sum, the most of all levels", real, 1.0, 0.0)
             .because("known pixels tell of others, and the mean is known"),
@@ -196,7 +219,13 @@ fn known_and_unknown(
 }
 
 /// Errors of the output carried to x0 by the conversions themselves, against their closed forms.
-fn amplified(targets: &[Target], velocity: &[f64], sigmas: &[f64], rms: f64, noise: &Noise) -> Result<Vec<Evidence>> {
+fn amplified(
+    targets: &[Target],
+    velocity: &[f64],
+    sigmas: &[f64],
+    rms: f64,
+    noise: &Noise,
+) -> Result<Vec<Evidence>> {
     let closed = |kind: Prediction, s: f64| match kind {
         Prediction::X0 => 1.0,
         Prediction::Eps => s,
@@ -206,22 +235,39 @@ fn amplified(targets: &[Target], velocity: &[f64], sigmas: &[f64], rms: f64, noi
     let (mut by_formula, mut by_hand) = (0.0, 0.0);
     for target in targets {
         for (k, s) in sigmas.iter().enumerate() {
-            by_formula = farthest([by_formula, target.amplification[k] / closed(target.kind, *s) - 1.0]);
+            by_formula =
+                farthest([by_formula, target.amplification[k] / closed(target.kind, *s) - 1.0]);
             let back = Conversion::new(target.kind, Prediction::X0, frame(*s, rms))?;
             let (p, x) = (noise.normal(9, k as u64), noise.normal(10, k as u64));
             // An error of 1 is well above the rounding of two numbers of size 1.
-            by_hand = farthest([by_hand, (back.apply(p + 1.0, x) - back.apply(p, x)).abs() / closed(target.kind, *s) - 1.0]);
+            by_hand = farthest([
+                by_hand,
+                (back.apply(p + 1.0, x) - back.apply(p, x)).abs() / closed(target.kind, *s) - 1.0,
+            ]);
         }
     }
     let flow = farthest(sigmas.iter().zip(velocity).map(|(s, a)| a / (s / (1.0 + s)) - 1.0));
     let most = |k: usize| farthest(targets[k].amplification.iter().copied());
     Ok(vec![
-        Evidence::new("factors of x0, eps, v and F over 1, σ/α, σ and c_out: less 1, worst", by_formula, 0.0, 1e-12)
-            .because("rounding"),
+        Evidence::new(
+            "factors of x0, eps, v and F over 1, σ/α, σ and c_out: less 1, worst",
+            by_formula,
+            0.0,
+            1e-12,
+        )
+        .because("rounding"),
         Evidence::new("the same by converting two outputs that are 1 apart", by_hand, 0.0, 1e-9)
             .because("a difference, over a factor of 0.005 and more"),
-        Evidence::new("factor of flow matching's velocity over t: less 1, worst level", flow, 0.0, 1e-12).because("rounding"),
-        Evidence::at_most("factor of v, the largest", most(2), 1.0, 0.0).because("σ/α over its hypotenuse with 1"),
-        Evidence::at_most("factor of F over σ_data, the largest", most(3) / rms, 1.0, 0.0).because("likewise, with σ_data"),
+        Evidence::new(
+            "factor of flow matching's velocity over t: less 1, worst level",
+            flow,
+            0.0,
+            1e-12,
+        )
+        .because("rounding"),
+        Evidence::at_most("factor of v, the largest", most(2), 1.0, 0.0)
+            .because("σ/α over its hypotenuse with 1"),
+        Evidence::at_most("factor of F over σ_data, the largest", most(3) / rms, 1.0, 0.0)
+            .because("likewise, with σ_data"),
     ])
 }

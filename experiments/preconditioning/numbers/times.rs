@@ -34,7 +34,8 @@ pub struct Recipe {
     pub density: Vec<f64>,
     /// Share of the weighted least loss for each unit of ln sigma.
     pub loss: Vec<f64>,
-    /// Noise levels below which half of the times and half of that loss lie, and the share of the loss above the first.
+    /// Noise levels below which half of the times and half of that loss lie, and the share of the
+    /// loss above the first.
     pub halves: [f64; 3],
     /// Noise levels below which the given shares of the times lie.
     pub quantiles: Vec<f64>,
@@ -71,7 +72,10 @@ const RANGE: (f64, f64) = (0.002, 200.0);
 
 impl Ingredients {
     fn times(&self) -> Result<Times> {
-        Times::new(&self.path, &TimeSettings { law: self.law, range: Some(RANGE), ..TimeSettings::default() })
+        Times::new(
+            &self.path,
+            &TimeSettings { law: self.law, range: Some(RANGE), ..TimeSettings::default() },
+        )
     }
 
     /// Density over ln sigma, not cut to the range.
@@ -100,7 +104,11 @@ impl Ingredients {
             Some(w) => Ok(w.weights(-2.0 * sigma.ln()).x0),
             None if self.loss == Prediction::Velocity => {
                 let path = &self.path;
-                loss_ratio(self.loss, Prediction::X0, &Frame::from(&path.at(path.t_from_edm_sigma(sigma)?)?))
+                loss_ratio(
+                    self.loss,
+                    Prediction::X0,
+                    &Frame::from(&path.at(path.t_from_edm_sigma(sigma)?)?),
+                )
             }
             None => loss_ratio(self.loss, Prediction::X0, &frame(sigma, 1.0)),
         }
@@ -112,7 +120,13 @@ fn ingredients(sigma_data: f64) -> [Ingredients; 5] {
     let vp = || Path::Vp { beta_min: 0.1, beta_max: 20.0 };
     [
         new("DDPM: eps, uniform t", vp(), TimeLaw::Uniform, Prediction::Eps, None),
-        new("the same, min-SNR-5", vp(), TimeLaw::Uniform, Prediction::Eps, Some(Weighting::MinSnr { gamma: 5.0 })),
+        new(
+            "the same, min-SNR-5",
+            vp(),
+            TimeLaw::Uniform,
+            Prediction::Eps,
+            Some(Weighting::MinSnr { gamma: 5.0 }),
+        ),
         new(
             "EDM: log-normal",
             Path::Edm { sigma_max: RANGE.1 },
@@ -121,12 +135,23 @@ fn ingredients(sigma_data: f64) -> [Ingredients; 5] {
             Some(Weighting::Edm { sigma_data }),
         ),
         new("flow, uniform t", Path::FlowMatching, TimeLaw::Uniform, Prediction::Velocity, None),
-        new("flow, logit-normal t", Path::FlowMatching, TimeLaw::LogNormal { mean: 0.0, std: 1.0 }, Prediction::Velocity, None),
+        new(
+            "flow, logit-normal t",
+            Path::FlowMatching,
+            TimeLaw::LogNormal { mean: 0.0, std: 1.0 },
+            Prediction::Velocity,
+            None,
+        ),
     ]
 }
 
 impl Numbers {
-    pub(super) fn new(settings: &super::Settings, sigmas: &[f64], rms: f64, noise: &Noise) -> Result<Self> {
+    pub(super) fn new(
+        settings: &super::Settings,
+        sigmas: &[f64],
+        rms: f64,
+        noise: &Noise,
+    ) -> Result<Self> {
         let sd = settings.sigma_data;
         let named = [
             ("eps", Weighting::Simple),
@@ -139,11 +164,16 @@ impl Numbers {
         let on_x0 = |w: Weighting, s: f64| w.weights(-2.0 * s.ln()).x0;
         let weights = named
             .iter()
-            .map(|(name, w)| Weight { name, on_x0: sigmas.iter().map(|s| on_x0(*w, *s) / on_x0(*w, 1.0)).collect() })
+            .map(|(name, w)| Weight {
+                name,
+                on_x0: sigmas.iter().map(|s| on_x0(*w, *s) / on_x0(*w, 1.0)).collect(),
+            })
             .collect();
 
         let law = Gaussian::from_data(tweedie_nn::data::load("digits")?.images.view())?;
-        let least = |sigma: f64| law.variances().iter().map(|l| mmse(*l, (1.0, sigma))).sum::<f64>() / law.dim() as f64;
+        let least = |sigma: f64| {
+            law.variances().iter().map(|l| mmse(*l, (1.0, sigma))).sum::<f64>() / law.dim() as f64
+        };
         let (x0, eps, _) = subject(settings, noise)?;
         let width = (sigmas[sigmas.len() - 1] / sigmas[0]).ln() / (sigmas.len() - 1) as f64;
         let all = ingredients(sd);
@@ -175,7 +205,12 @@ impl Numbers {
                     below += *l * width;
                     below >= 0.5
                 });
-                let above = sigmas.iter().zip(&loss).filter(|(s, _)| **s > median).map(|(_, l)| l * width).sum();
+                let above = sigmas
+                    .iter()
+                    .zip(&loss)
+                    .filter(|(s, _)| **s > median)
+                    .map(|(_, l)| l * width)
+                    .sum();
                 let halves = [median, half.map_or(f64::NAN, |(s, _)| *s), above];
                 Ok(Recipe { name: r.name, density, loss, halves, quantiles, pictures })
             })
@@ -185,7 +220,13 @@ impl Numbers {
     }
 }
 
-fn checks(all: &[Ingredients], recipes: &[Recipe], sigmas: &[f64], settings: &super::Settings, rms: f64) -> Result<Vec<Evidence>> {
+fn checks(
+    all: &[Ingredients],
+    recipes: &[Recipe],
+    sigmas: &[f64],
+    settings: &super::Settings,
+    rms: f64,
+) -> Result<Vec<Evidence>> {
     let rule = tweedie::math::quadrature::IntervalRule::new(12)?;
     // The quantile function against the density's integral up to it: both cut to the range.
     let mut gap = 0.0;
@@ -208,38 +249,52 @@ fn checks(all: &[Ingredients], recipes: &[Recipe], sigmas: &[f64], settings: &su
             return Err(error);
         }
     }
-    // Uniform t under the eps-loss against the bound's own weight: how far DDPM's simple loss is from the bound.
+    // Uniform t under the eps-loss against the bound's own weight: how far DDPM's simple loss is
+    // from the bound.
     let vp = &all[0];
     let bound = farthest([0.1, 0.3, 0.5, 0.7, 0.9].map(|t| {
         let Ok(at) = vp.path.at(t) else { return f64::NAN };
-        let (Ok(weights), Ok(density)) = (vlb_continuous(&Frame::from(&at)), vp.density(at.edm_sigma())) else { return f64::NAN };
+        let (Ok(weights), Ok(density)) =
+            (vlb_continuous(&Frame::from(&at)), vp.density(at.edm_sigma()))
+        else {
+            return f64::NAN;
+        };
         // -d(log SNR)/dt / 2 is d ln(sigma / alpha) / dt, one over the density.
         weights.eps * density - 1.0
     }));
-    // ln of a product of 1 - beta is -sum of beta + beta^2 / 2, and d ln(sigma / alpha) = -d ln abar / (2 (1 - abar)).
+    // ln of a product of 1 - beta is -sum of beta + beta^2 / 2, and d ln(sigma / alpha) = -d ln
+    // abar / (2 (1 - abar)).
     let table = Table::new(Schedule::LINEAR, 1000, false)?;
     let betas: Vec<f64> = table.rows().iter().map(|r| r.beta).collect();
     let largest = farthest(betas.iter().copied());
     let table = Path::Discrete(table);
-    let discrete =
-        farthest([200, 500, 800].map(|k| match (table.still_at(k as f64 / 1000.0), vp.path.still_at(k as f64 / 1000.0)) {
+    let discrete = farthest([200, 500, 800].map(|k| {
+        match (table.still_at(k as f64 / 1000.0), vp.path.still_at(k as f64 / 1000.0)) {
             (Ok(a), Ok(b)) => {
                 let sum: f64 = betas[..k].iter().map(|b| b + 0.5 * b * b).sum();
                 let abar = b.alpha * b.alpha;
-                (a.edm_sigma() / b.edm_sigma()).ln() / (0.5 * (sum + abar.ln()) / (1.0 - abar)) - 1.0
+                (a.edm_sigma() / b.edm_sigma()).ln() / (0.5 * (sum + abar.ln()) / (1.0 - abar))
+                    - 1.0
             }
             _ => f64::NAN,
-        }));
-    // Flow matching's weight on x0 is 1 / t^2, and a logit-normal t is a log-normal sigma / alpha = t / (1 - t).
+        }
+    }));
+    // Flow matching's weight on x0 is 1 / t^2, and a logit-normal t is a log-normal sigma / alpha =
+    // t / (1 - t).
     let flow = farthest(sigmas.iter().map(|s| {
         let t = s / (1.0 + s);
         all[3].weight(*s).map_or(f64::NAN, |w| w * t * t - 1.0)
     }));
-    let logistic = farthest(sigmas.iter().map(|s| all[3].density(*s).map_or(f64::NAN, |d| d * (1.0 + s) * (1.0 + s) / s - 1.0)));
-    // EDM's weighted loss of a silent network is 1 at every level, when sigma_data is the data's.
-    let even = farthest(
-        sigmas.iter().map(|s| Weighting::Edm { sigma_data: rms }.weights(-2.0 * s.ln()).x0 * mmse(rms * rms, (1.0, *s)) - 1.0),
+    let logistic = farthest(
+        sigmas
+            .iter()
+            .map(|s| all[3].density(*s).map_or(f64::NAN, |d| d * (1.0 + s) * (1.0 + s) / s - 1.0)),
     );
+    // EDM's weighted loss of a silent network is 1 at every level, when sigma_data is the data's.
+    let even = farthest(sigmas.iter().map(|s| {
+        Weighting::Edm { sigma_data: rms }.weights(-2.0 * s.ln()).x0 * mmse(rms * rms, (1.0, *s))
+            - 1.0
+    }));
     let minimum = farthest(sigmas.iter().map(|s| {
         let w = Weighting::MinSnr { gamma: 5.0 }.weights(-2.0 * s.ln());
         w.x0 / s.powi(-2).min(5.0) - 1.0

@@ -1,4 +1,5 @@
-//! The same samplers on each schedule's grid, exactly; and what a noise level means at another resolution.
+//! The same samplers on each schedule's grid, exactly; and what a noise level means at another
+//! resolution.
 
 use super::Settings;
 use ndarray::{Array1, Array2};
@@ -29,7 +30,8 @@ pub struct Grids {
     pub steps: Vec<f64>,
     /// For each sampler its name and its ladders.
     pub samplers: Vec<(&'static str, Vec<Ladder>)>,
-    /// Pictures: noised, and noised and averaged; the small picture with the same noise, and with less.
+    /// Pictures: noised, and noised and averaged; the small picture with the same noise, and with
+    /// less.
     pub pictures: [Vec<Vec<f64>>; 4],
     /// Sides of the two pictures.
     pub sides: [usize; 2],
@@ -45,17 +47,24 @@ fn averaged(picture: &Array1<f64>, side: usize, factor: usize) -> Array1<f64> {
     (0..small * small)
         .map(|p| {
             let (i, j) = (p / small * factor, p % small * factor);
-            let block = (0..factor * factor).map(|q| picture[(i + q / factor) * side + j + q % factor]);
+            let block =
+                (0..factor * factor).map(|q| picture[(i + q / factor) * side + j + q % factor]);
             block.sum::<f64>() / (factor * factor) as f64
         })
         .collect()
 }
 
 impl Grids {
-    pub fn new(settings: &Settings, digits: &Gaussian, photo: &Array1<f64>, noise: &Noise) -> Result<Self> {
+    pub fn new(
+        settings: &Settings,
+        digits: &Gaussian,
+        photo: &Array1<f64>,
+        noise: &Noise,
+    ) -> Result<Self> {
         let [last, first] = settings.log_snr;
         let (s_max, s_min) = ((-0.5 * last).exp(), (-0.5 * first).exp());
-        let lambdas: Array1<f64> = digits.variances().iter().copied().filter(|v| *v > 0.0).collect();
+        let lambdas: Array1<f64> =
+            digits.variances().iter().copied().filter(|v| *v > 0.0).collect();
         let total: f64 = lambdas.sum();
         let centre = Array1::zeros(lambdas.len());
         let kinds = [
@@ -66,19 +75,31 @@ impl Grids {
             ("Karras, ρ = 7", Path::EDM, Spacing::Karras),
             ("even in log-SNR", Path::VP, Spacing::LogSnr),
         ];
-        let w2 = |sampler: &'static str, path: &Path, spacing: Spacing, steps: usize| -> Result<f64> {
-            let grid = Grid { s_max, s_min, clean: false, ..Grid::new(spacing, steps) }.points(path)?;
-            let response = Response::of_method(&Named { name: sampler, options: Options::DEFAULT }, &grid, lambdas.clone())?;
-            // Over alpha, so that paths of other scales compare.
-            Ok(response.w2(&centre, Start::Marginal) / grid[grid.len() - 1].alpha / total.sqrt())
-        };
+        let w2 =
+            |sampler: &'static str, path: &Path, spacing: Spacing, steps: usize| -> Result<f64> {
+                let grid = Grid { s_max, s_min, clean: false, ..Grid::new(spacing, steps) }
+                    .points(path)?;
+                let response = Response::of_method(
+                    &Named { name: sampler, options: Options::DEFAULT },
+                    &grid,
+                    lambdas.clone(),
+                )?;
+                // Over alpha, so that paths of other scales compare.
+                Ok(response.w2(&centre, Start::Marginal)
+                    / grid[grid.len() - 1].alpha
+                    / total.sqrt())
+            };
         let samplers = [("DDIM", "ddim"), ("DPM-Solver++(2M)", "dpmpp-2m")]
             .into_iter()
             .map(|(title, sampler)| {
                 let ladders = kinds
                     .par_iter()
                     .map(|(name, path, spacing)| {
-                        let w2 = settings.sampler_steps.iter().map(|n| w2(sampler, path, *spacing, *n)).collect::<Result<_>>()?;
+                        let w2 = settings
+                            .sampler_steps
+                            .iter()
+                            .map(|n| w2(sampler, path, *spacing, *n))
+                            .collect::<Result<_>>()?;
                         Ok(Ladder { name, w2 })
                     })
                     .collect::<Result<Vec<_>>>()?;
@@ -97,7 +118,8 @@ impl Grids {
             )
             .because("rounding; the path's own scale does not matter"),
         );
-        let points = Grid { s_max, s_min, clean: false, ..Grid::new(Spacing::Uniform, 20) }.points(&Path::Cosine)?;
+        let points = Grid { s_max, s_min, clean: false, ..Grid::new(Spacing::Uniform, 20) }
+            .points(&Path::Cosine)?;
         let product: f64 = lambdas
             .iter()
             .map(|l| {
@@ -128,7 +150,9 @@ impl Grids {
             let slope = (ladder[n - 2] / ladder[n - 1]).ln() / (steps(n - 1) / steps(n - 2)).ln();
             evidence.push(
                 Evidence::new(
-                    format!("{title}, even in log-SNR: order between the two largest numbers of steps"),
+                    format!(
+                        "{title}, even in log-SNR: order between the two largest numbers of steps"
+                    ),
                     slope,
                     1.0 + k as f64,
                     0.25,
@@ -144,7 +168,9 @@ impl Grids {
         let mut fresh = Array1::zeros(small.len());
         noise.fill_normal(1, fresh.as_slice_mut().unwrap_or(&mut []));
         let scaled = |x: Array1<f64>, sigma: f64| (x / (1.0 + sigma * sigma).sqrt()).to_vec();
-        let each = |of: &dyn Fn(f64) -> Vec<f64>| settings.resolution_sigmas.iter().map(|s| of(*s)).collect::<Vec<_>>();
+        let each = |of: &dyn Fn(f64) -> Vec<f64>| {
+            settings.resolution_sigmas.iter().map(|s| of(*s)).collect::<Vec<_>>()
+        };
         let less = 1.0 / factor as f64;
         let pictures = [
             each(&|s| scaled(photo + &(&eps * s), s)),
@@ -154,13 +180,21 @@ impl Grids {
         ];
         // Over many draws: the noise of a mean of blocks.
         let draws = 64;
-        let blocks = Array2::from_shape_fn((draws, photo.len()), |(i, j)| noise.normal(2 + i as u64, j as u64));
-        let squares: f64 =
-            blocks.rows().into_iter().map(|r| averaged(&r.to_owned(), side, factor).iter().map(|v| v * v).sum::<f64>()).sum();
+        let blocks = Array2::from_shape_fn((draws, photo.len()), |(i, j)| {
+            noise.normal(2 + i as u64, j as u64)
+        });
+        let squares: f64 = blocks
+            .rows()
+            .into_iter()
+            .map(|r| averaged(&r.to_owned(), side, factor).iter().map(|v| v * v).sum::<f64>())
+            .sum();
         let cells = (draws * small.len()) as f64;
         evidence.push(
             Evidence::new(
-                format!("variance of the noise after averaging {factor} × {factor} pixels, times {}", factor * factor),
+                format!(
+                    "variance of the noise after averaging {factor} × {factor} pixels, times {}",
+                    factor * factor
+                ),
                 squares / cells * (factor * factor) as f64,
                 1.0,
                 4.0 * (2.0 / cells).sqrt(),
@@ -172,14 +206,22 @@ impl Grids {
         for k in 1..100 {
             let t = f64::from(k) / 100.0;
             let moved = shifted(t, factor as f64);
-            let ratio =
-                Path::FlowMatching.still_at(moved)?.edm_sigma() / Path::FlowMatching.still_at(t)?.edm_sigma() / factor as f64;
+            let ratio = Path::FlowMatching.still_at(moved)?.edm_sigma()
+                / Path::FlowMatching.still_at(t)?.edm_sigma()
+                / factor as f64;
             worst = larger(worst, (ratio - 1.0).abs());
             shift.push((t, moved));
         }
         evidence.push(
-            Evidence::new(format!("shifted time: σ/α over {factor} times the unshifted one's, farthest from 1"), worst, 0.0, 1e-13)
-                .because("σ/α of a time rounded near 1"),
+            Evidence::new(
+                format!(
+                    "shifted time: σ/α over {factor} times the unshifted one's, farthest from 1"
+                ),
+                worst,
+                0.0,
+                1e-13,
+            )
+            .because("σ/α of a time rounded near 1"),
         );
         Ok(Self {
             steps: settings.sampler_steps.iter().map(|n| *n as f64).collect(),

@@ -1,4 +1,5 @@
-//! A learned schedule: the continuous bound's value does not depend on it, the variance of its estimate does.
+//! A learned schedule: the continuous bound's value does not depend on it, the variance of its
+//! estimate does.
 
 use super::Settings;
 use rayon::prelude::*;
@@ -41,7 +42,12 @@ pub struct Learned {
 const NODES: usize = 1401;
 
 impl Learned {
-    pub fn new(settings: &Settings, variances: &[f64], draws: usize, noise: &Noise) -> Result<Self> {
+    pub fn new(
+        settings: &Settings,
+        variances: &[f64],
+        draws: usize,
+        noise: &Noise,
+    ) -> Result<Self> {
         let [last, first] = settings.log_snr;
         let width = (first - last) / (NODES - 1) as f64;
         let log_snrs: Vec<f64> = (0..NODES).map(|k| last + width * k as f64).collect();
@@ -54,11 +60,18 @@ impl Learned {
             let sigma = (-0.5 * l).exp();
             variances.iter().map(|v| l.exp() * mmse(*v, (1.0, sigma))).collect()
         };
-        let first_moment: Vec<f64> = log_snrs.iter().map(|l| 0.5 * errors(*l).iter().sum::<f64>()).collect();
+        let first_moment: Vec<f64> =
+            log_snrs.iter().map(|l| 0.5 * errors(*l).iter().sum::<f64>()).collect();
         // E (|e|^2 / 2)^2 of a Gaussian: squared mean and variance.
-        let second_moment: Vec<f64> =
-            log_snrs.iter().zip(&first_moment).map(|(l, m)| m * m + 0.5 * errors(*l).iter().map(|e| e * e).sum::<f64>()).collect();
-        let bound: f64 = variances.iter().map(|v| 0.5 * ((v * (first.exp() - last.exp())) / (1.0 + v * last.exp())).ln_1p()).sum();
+        let second_moment: Vec<f64> = log_snrs
+            .iter()
+            .zip(&first_moment)
+            .map(|(l, m)| m * m + 0.5 * errors(*l).iter().map(|e| e * e).sum::<f64>())
+            .collect();
+        let bound: f64 = variances
+            .iter()
+            .map(|v| 0.5 * ((v * (first.exp() - last.exp())) / (1.0 + v * last.exp())).ln_1p())
+            .sum();
 
         let along = |path: Path| -> Result<Vec<f64>> {
             let span = path.t_from_log_snr(last)? - path.t_from_log_snr(first)?;
@@ -82,8 +95,13 @@ impl Learned {
         let mut evidence = Vec::new();
         let value = integral(&|k| first_moment[k]);
         evidence.push(
-            Evidence::new("half the error of ε, integrated over log-SNR, over the information gained", value / bound, 1.0, 1e-4)
-                .because("trapezoidal rule of 1,400 intervals"),
+            Evidence::new(
+                "half the error of ε, integrated over log-SNR, over the information gained",
+                value / bound,
+                1.0,
+                1e-4,
+            )
+            .because("trapezoidal rule of 1,400 intervals"),
         );
         let drawn = kinds
             .into_iter()
@@ -107,8 +125,11 @@ impl Learned {
                         let l = log_snrs[k - 1] + width * share;
                         // The density that inversion of a piecewise linear sum draws from.
                         let p = (sum[k] - sum[k - 1]) / width / total;
-                        let square: f64 =
-                            errors(l).iter().enumerate().map(|(j, e)| e * source.normal(1 + j as u64, i as u64).powi(2)).sum();
+                        let square: f64 = errors(l)
+                            .iter()
+                            .enumerate()
+                            .map(|(j, e)| e * source.normal(1 + j as u64, i as u64).powi(2))
+                            .sum();
                         0.5 * square / p
                     })
                     .collect();
@@ -123,8 +144,13 @@ impl Learned {
                     .because("four standard errors, of the variance in closed form"),
                 );
                 evidence.push(
-                    Evidence::new(format!("{name}: its density over log-SNR, integrated"), total, 1.0, 0.02)
-                        .because("trapezoidal rule; the density even in σ has a steep end"),
+                    Evidence::new(
+                        format!("{name}: its density over log-SNR, integrated"),
+                        total,
+                        1.0,
+                        0.02,
+                    )
+                    .because("trapezoidal rule; the density even in σ has a steep end"),
                 );
                 let mut so_far = 0.0;
                 let running = losses
@@ -134,7 +160,9 @@ impl Learned {
                         so_far += loss;
                         let n = i + 1;
                         // Sixteen points in each doubling.
-                        let marked = (16.0 * (n as f64).log2()).floor() > (16.0 * (i.max(1) as f64).log2()).floor() || n == 1;
+                        let marked = (16.0 * (n as f64).log2()).floor()
+                            > (16.0 * (i.max(1) as f64).log2()).floor()
+                            || n == 1;
                         marked.then_some((n as f64, so_far / n as f64 / bound))
                     })
                     .collect();
@@ -144,8 +172,13 @@ impl Learned {
         let own = drawn.last().map_or(f64::NAN, |d| d.deviation);
         let others = least(drawn[..drawn.len() - 1].iter().map(|d| d.deviation));
         evidence.push(
-            Evidence::at_least("least deviation of the other densities over the best one's", others / own, 1.0, 0.0)
-                .because("Cauchy and Schwarz: none has a smaller one"),
+            Evidence::at_least(
+                "least deviation of the other densities over the best one's",
+                others / own,
+                1.0,
+                0.0,
+            )
+            .because("Cauchy and Schwarz: none has a smaller one"),
         );
         evidence.push(
             Evidence::new(

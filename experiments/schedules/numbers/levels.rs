@@ -1,4 +1,5 @@
-//! Log-SNR against time, and the time that each schedule spends at each noise level; pictures on their way.
+//! Log-SNR against time, and the time that each schedule spends at each noise level; pictures on
+//! their way.
 
 use super::Settings;
 use ndarray::Array1;
@@ -32,7 +33,8 @@ pub struct Levels {
     pub tables: Vec<Curve>,
     /// Continuous paths.
     pub paths: Vec<Curve>,
-    /// Rows of pictures: schedule, and the state at each share of the way, on the variance-preserving scale.
+    /// Rows of pictures: schedule, and the state at each share of the way, on the
+    /// variance-preserving scale.
     pub strips: Vec<(String, Vec<Vec<f64>>)>,
     /// Side of the strips' pictures.
     pub side: usize,
@@ -69,7 +71,8 @@ impl Levels {
                     name: name.clone(),
                     log_snr: rows.iter().map(|r| (r.t as f64 / total, r.log_snr)).collect(),
                     time: time.collect(),
-                    middle: rows.iter().filter(|r| r.log_snr.abs() <= MIDDLE).count() as f64 / total,
+                    middle: rows.iter().filter(|r| r.log_snr.abs() <= MIDDLE).count() as f64
+                        / total,
                 }
             })
             .collect();
@@ -114,7 +117,10 @@ impl Levels {
                 )
                 .because("a product of T factors, rounded"),
             );
-            let drops: f64 = rows.windows(2).map(|w| snr_drop((w[0].alpha, w[0].sigma), (w[1].alpha, w[1].sigma))).sum();
+            let drops: f64 = rows
+                .windows(2)
+                .map(|w| snr_drop((w[0].alpha, w[0].sigma), (w[1].alpha, w[1].sigma)))
+                .sum();
             evidence.push(
                 Evidence::new(
                     format!("{name}: drops of SNR, summed, over its fall from 1 to T"),
@@ -127,7 +133,8 @@ impl Levels {
         }
         let mut eps = Array1::zeros(photo.len());
         noise.fill_normal(0, eps.as_slice_mut().unwrap_or(&mut []));
-        let mut shown: Vec<(String, Path)> = tabled.into_iter().map(|(name, table)| (name, Path::Discrete(table))).collect();
+        let mut shown: Vec<(String, Path)> =
+            tabled.into_iter().map(|(name, table)| (name, Path::Discrete(table))).collect();
         shown.push(("flow matching".into(), Path::FlowMatching));
         let strips = shown
             .iter()

@@ -1,4 +1,5 @@
-//! Noise schedules: time and noise level, what is left at the end, single steps, grids and resolution, learned schedules.
+//! Noise schedules: time and noise level, what is left at the end, single steps, grids and
+//! resolution, learned schedules.
 
 pub mod grids;
 pub mod learned;
@@ -93,18 +94,35 @@ impl Embedded for Settings {
         let example = s.example_betas.len();
         vec![
             (s.steps >= 100, "steps: at least 100"),
-            (!s.strip.is_empty() && s.strip.iter().all(|t| *t > 0.0 && *t <= 1.0), "strip: above 0, at most 1"),
+            (
+                !s.strip.is_empty() && s.strip.iter().all(|t| *t > 0.0 && *t <= 1.0),
+                "strip: above 0, at most 1",
+            ),
             (s.crop.iter().all(|c| *c <= 192), "crop: at most 192"),
             ((1..=128).contains(&s.patch), "patch: 1 to 128"),
-            (rising(&s.sides) && s.sides.contains(&s.drawn_side), "sides: rising, drawn_side among them"),
-            (example >= 1 && s.example_betas.iter().all(|b| *b > 0.0 && *b < 1.0), "example_betas: between 0 and 1"),
             (
-                s.example_noise.len() == example && s.example_printed.len() == example && s.example_norms.len() == example + 1,
+                rising(&s.sides) && s.sides.contains(&s.drawn_side),
+                "sides: rising, drawn_side among them",
+            ),
+            (
+                example >= 1 && s.example_betas.iter().all(|b| *b > 0.0 && *b < 1.0),
+                "example_betas: between 0 and 1",
+            ),
+            (
+                s.example_noise.len() == example
+                    && s.example_printed.len() == example
+                    && s.example_norms.len() == example + 1,
                 "example_noise, example_printed: one a beta; example_norms: one more",
             ),
             (s.walk >= 10, "walk: at least 10"),
-            (!s.mixture.is_empty() && s.mixture.iter().all(|c| c[0] > 0.0 && c[2] > 0.0), "mixture: weights and deviations > 0"),
-            (!s.step_widths.is_empty() && s.step_widths.iter().all(|w| *w > 0.0), "step_widths: positive"),
+            (
+                !s.mixture.is_empty() && s.mixture.iter().all(|c| c[0] > 0.0 && c[2] > 0.0),
+                "mixture: weights and deviations > 0",
+            ),
+            (
+                !s.step_widths.is_empty() && s.step_widths.iter().all(|w| *w > 0.0),
+                "step_widths: positive",
+            ),
             (
                 s.sampler_steps.len() >= 2 && rising(&s.sampler_steps) && s.sampler_steps[0] >= 2,
                 "sampler_steps: at least two, rising, from 2 on",
@@ -112,7 +130,10 @@ impl Embedded for Settings {
             (s.log_snr[0] < s.log_snr[1] && s.log_snr[0] > -8.7, "log_snr: ascending, above -8.7"),
             (s.resolution_sigmas.iter().all(|v| *v > 0.0), "resolution_sigmas: positive"),
             (s.factor >= 2 && 64 % s.factor == 0, "factor: a divisor of 64, at least 2"),
-            ([s.quick, s.full].iter().all(|e| e.draws >= 256 && e.walks >= 256), "draws, walks: at least 256"),
+            (
+                [s.quick, s.full].iter().all(|e| e.draws >= 256 && e.walks >= 256),
+                "draws, walks: at least 256",
+            ),
         ]
     }
 }

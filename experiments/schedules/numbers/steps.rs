@@ -33,22 +33,27 @@ pub struct Steps {
     pub example: Vec<([f64; 4], f64)>,
     /// For each drawn step: its width in log-SNR, and the standardised density of x_s given x_t.
     pub reverse: Vec<(f64, Vec<(f64, f64)>)>,
-    /// Width in log-SNR and mean divergence of a reverse step from the Gaussian of its moments, nats.
+    /// Width in log-SNR and mean divergence of a reverse step from the Gaussian of its moments,
+    /// nats.
     pub divergence: Vec<(f64, f64)>,
     /// Checks.
     pub evidence: Vec<Evidence>,
 }
 
-/// The reverse step from a slice at log-SNR `t` to one at `s`, at alpha = 1: mean and variance at each state.
+/// The reverse step from a slice at log-SNR `t` to one at `s`, at alpha = 1: mean and variance at
+/// each state.
 fn moments(s: &Slice, t: &Slice) -> Result<Vec<(f64, f64)>> {
     let at = |snr: f64| Level::new(1.0, 1.0 / snr.sqrt());
     let q = Posterior::between(at(s.snr), at(t.snr))?;
-    Ok((0..t.x.len()).map(|i| (q.mean(t.hat[i], t.x[i]), q.var + q.coef_x0 * q.coef_x0 * t.var[i])).collect())
+    Ok((0..t.x.len())
+        .map(|i| (q.mean(t.hat[i], t.x[i]), q.var + q.coef_x0 * q.coef_x0 * t.var[i]))
+        .collect())
 }
 
 /// `E KL(q(x_s|x_t) || N(its mean, its variance))`, nats, by entropies: what the chain rule leaves.
 fn divergence(s: &Slice, t: &Slice) -> Result<f64> {
-    let gaussian: f64 = t.weight.iter().zip(moments(s, t)?).map(|(w, (_, var))| w * entropy_normal(var)).sum();
+    let gaussian: f64 =
+        t.weight.iter().zip(moments(s, t)?).map(|(w, (_, var))| w * entropy_normal(var)).sum();
     Ok(gaussian - (s.entropy() + entropy_normal(1.0 / t.snr - 1.0 / s.snr) - t.entropy()))
 }
 
@@ -64,7 +69,8 @@ fn divergence_by_densities(s: &Slice, t: &Slice) -> Result<f64> {
         (0..s.x.len())
             .map(|j| {
                 // ln q(x_s|x_t) by Bayes' rule.
-                let log = s.log_density[j] + log_density_normal(t.x[i], s.x[j], noise) - t.log_density[i];
+                let log =
+                    s.log_density[j] + log_density_normal(t.x[i], s.x[j], noise) - t.log_density[i];
                 let spacing = s.x[1] - s.x[0];
                 log.exp() * spacing * (log - log_density_normal(s.x[j], mean, var))
             })
@@ -96,8 +102,13 @@ impl Steps {
         let var = ends.iter().map(|x| x * x).sum::<f64>() / walks as f64;
         let t = n as f64;
         evidence.push(
-            Evidence::new(format!("variance after {n} unit steps, {walks} walks"), var, t, 4.0 * t * (2.0 / walks as f64).sqrt())
-                .because("four standard errors of a variance"),
+            Evidence::new(
+                format!("variance after {n} unit steps, {walks} walks"),
+                var,
+                t,
+                4.0 * t * (2.0 / walks as f64).sqrt(),
+            )
+            .because("four standard errors of a variance"),
         );
         // Back along the bridges to x0 = 0: the marginals of the walk.
         let bridges: Vec<Step> = (n / 2 + 1..=n)
@@ -120,8 +131,13 @@ impl Steps {
         let table = Table::new(Schedule::LINEAR, settings.steps, false)?;
         let every = (settings.steps / 100).max(1);
         let starts = [-3.0, 3.0];
-        let level =
-            |t: usize| if t == 0 { Level::clean() } else { Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma) };
+        let level = |t: usize| {
+            if t == 0 {
+                Level::clean()
+            } else {
+                Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma)
+            }
+        };
         let times: Vec<usize> = (0..=settings.steps).step_by(every).collect();
         let path = |k: usize| -> Result<Vec<f64>> {
             let mut x = vec![starts[k % 2]];
@@ -131,7 +147,11 @@ impl Steps {
             }
             Ok(x)
         };
-        let tube = |start: f64| [-2.0, 2.0].map(|k| times.iter().map(|t| level(*t).alpha * start + k * level(*t).sigma).collect());
+        let tube = |start: f64| {
+            [-2.0, 2.0].map(|k| {
+                times.iter().map(|t| level(*t).alpha * start + k * level(*t).sigma).collect()
+            })
+        };
         let preserving = Walks {
             t: times.iter().map(|t| *t as f64).collect(),
             paths: (0..6).map(path).collect::<Result<_>>()?,
@@ -144,29 +164,45 @@ impl Steps {
         let mut example = vec![(settings.example_start, norm(&settings.example_start))];
         for (row, eps) in betas.rows().iter().zip(&settings.example_noise) {
             let x = example[example.len() - 1].0;
-            let x = std::array::from_fn(|i| row.alpha_step.sqrt() * x[i] + row.beta.sqrt() * eps[i]);
+            let x =
+                std::array::from_fn(|i| row.alpha_step.sqrt() * x[i] + row.beta.sqrt() * eps[i]);
             example.push((x, norm(&x)));
         }
         // Without the states between: each noise with the factor that is left of it.
         let last = betas.steps();
-        let left = |from: usize| betas.rows()[from..].iter().map(|r| r.alpha_step).product::<f64>().sqrt();
+        let left =
+            |from: usize| betas.rows()[from..].iter().map(|r| r.alpha_step).product::<f64>().sqrt();
         let off = (0..4)
             .map(|i| {
-                let fresh: f64 =
-                    (0..last).map(|k| left(k + 1) * settings.example_betas[k].sqrt() * settings.example_noise[k][i]).sum();
+                let fresh: f64 = (0..last)
+                    .map(|k| {
+                        left(k + 1)
+                            * settings.example_betas[k].sqrt()
+                            * settings.example_noise[k][i]
+                    })
+                    .sum();
                 (left(0) * settings.example_start[i] + fresh - example[last].0[i]).abs()
             })
             .fold(0.0, larger);
         evidence.push(
-            Evidence::new("worked example: last state step by step, against all at once", off, 0.0, 1e-15 * 8.0)
-                .because("a few roundings"),
+            Evidence::new(
+                "worked example: last state step by step, against all at once",
+                off,
+                0.0,
+                1e-15 * 8.0,
+            )
+            .because("a few roundings"),
         );
 
         // Reverse steps of a mixture.
         let line = Line::new(&settings.mixture)?;
         let from = line.at(settings.step_log_snr)?;
         let nearest = (0..from.x.len())
-            .min_by(|a, b| (from.x[*a] - settings.step_state).abs().total_cmp(&(from.x[*b] - settings.step_state).abs()))
+            .min_by(|a, b| {
+                (from.x[*a] - settings.step_state)
+                    .abs()
+                    .total_cmp(&(from.x[*b] - settings.step_state).abs())
+            })
             .unwrap_or(0);
         let reverse = settings
             .step_widths
@@ -179,7 +215,8 @@ impl Steps {
                     to.x.iter()
                         .zip(&to.log_density)
                         .map(|(x, l)| {
-                            let log = l + log_density_normal(from.x[nearest], *x, noise) - from.log_density[nearest];
+                            let log = l + log_density_normal(from.x[nearest], *x, noise)
+                                - from.log_density[nearest];
                             ((x - mean) / var.sqrt(), log.exp() * var.sqrt())
                         })
                         .filter(|p| p.0.abs() <= 5.0);
@@ -187,9 +224,12 @@ impl Steps {
             })
             .collect::<Result<Vec<_>>>()?;
         let widths: Vec<f64> = (0..22).map(|k| 0.04 * 1.25f64.powi(k)).collect();
-        let divergences: Vec<(f64, f64)> =
-            widths.par_iter().map(|w| Ok((*w, divergence(&line.at(settings.step_log_snr + w)?, &from)?))).collect::<Result<_>>()?;
-        let slope = (divergences[4].1 / divergences[0].1).ln() / (divergences[4].0 / divergences[0].0).ln();
+        let divergences: Vec<(f64, f64)> = widths
+            .par_iter()
+            .map(|w| Ok((*w, divergence(&line.at(settings.step_log_snr + w)?, &from)?)))
+            .collect::<Result<_>>()?;
+        let slope =
+            (divergences[4].1 / divergences[0].1).ln() / (divergences[4].0 / divergences[0].0).ln();
         evidence.push(
             Evidence::new(
                 "power of the step with which a reverse step's divergence from a Gaussian falls, small steps",

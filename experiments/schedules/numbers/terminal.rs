@@ -1,4 +1,5 @@
-//! What is left of the data at the end of a schedule, and the brightness that a sampler cannot reach for it.
+//! What is left of the data at the end of a schedule, and the brightness that a sampler cannot
+//! reach for it.
 
 use super::Settings;
 use super::levels::tables;
@@ -27,7 +28,8 @@ pub struct End {
     pub alpha: f64,
     /// `KL(q(x_T) || N(0, I))` of the digits' Gaussian, nats.
     pub kl: f64,
-    /// Deviation of the brightness produced over the data's, for each side: by the exact flow, by the exact reverse SDE.
+    /// Deviation of the brightness produced over the data's, for each side: by the exact flow, by
+    /// the exact reverse SDE.
     pub kept: [Vec<f64>; 2],
 }
 
@@ -48,10 +50,12 @@ pub struct Terminal {
     pub evidence: Vec<Evidence>,
 }
 
-/// Deviation produced over the data's in a mode of variance `lambda`, by the flow and by the reverse SDE from `N(0, sigma^2)`.
+/// Deviation produced over the data's in a mode of variance `lambda`, by the flow and by the
+/// reverse SDE from `N(0, sigma^2)`.
 fn kept(lambda: f64, last: Level<f64>) -> [f64; 2] {
     let flow = psi(lambda, last, Level::clean()) * last.sigma / lambda.sqrt();
-    // The stochastic sampler's gain on its start is the regression of x_0 on x_T; the start lacks alpha^2 lambda of variance.
+    // The stochastic sampler's gain on its start is the regression of x_0 on x_T; the start lacks
+    // alpha^2 lambda of variance.
     let gain = wiener_gain(lambda, last.alpha, last.sigma);
     let missing = (gain * last.alpha).powi(2);
     [flow, (1.0 - missing).sqrt()]
@@ -65,8 +69,10 @@ impl Terminal {
         let mean = means.iter().sum::<f64>() / n;
         let var = means.iter().map(|m| (m - mean).powi(2)).sum::<f64>() / n;
         let variances = digits.variances().to_vec();
-        let data = GaussianData { variances: &variances, mean_square: digits.mean().dot(&digits.mean()) };
-        // Along the constant picture of unit length the variance is that of the mean times the number of pixels.
+        let data =
+            GaussianData { variances: &variances, mean_square: digits.mean().dot(&digits.mean()) };
+        // Along the constant picture of unit length the variance is that of the mean times the
+        // number of pixels.
         let lambda = |side: usize| var * (side * side) as f64;
         let tables = tables(settings.steps)?;
         let last = |table: &Table| {
@@ -77,7 +83,8 @@ impl Terminal {
             .iter()
             .map(|(name, table)| {
                 let at = last(table);
-                let by = |k: usize| settings.sides.iter().map(|s| kept(lambda(*s), at)[k]).collect();
+                let by =
+                    |k: usize| settings.sides.iter().map(|s| kept(lambda(*s), at)[k]).collect();
                 let point = PathPoint::still(at.alpha, at.sigma);
                 End {
                     name: name.clone(),
@@ -90,16 +97,25 @@ impl Terminal {
             .collect();
 
         let mut evidence = Vec::new();
-        for (name, table) in tables.iter().filter(|(name, _)| name == "linear" || name == "scaled-linear") {
+        for (name, table) in
+            tables.iter().filter(|(name, _)| name == "linear" || name == "scaled-linear")
+        {
             let l = lambda(settings.drawn_side);
             let want = kept(l, last(table));
-            let points: Vec<PathPoint> = table.rows().iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect();
+            let points: Vec<PathPoint> =
+                table.rows().iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect();
             let gains: Vec<f64> = points.iter().map(|p| wiener_gain(l, p.alpha, p.sigma)).collect();
             // The exact reverse kernels: posterior variance and what x0 leaves open.
-            let vars: Vec<f64> =
-                table.rows().iter().map(|r| r.posterior_var + r.posterior_coef_x0.powi(2) * mmse(l, (r.alpha, r.sigma))).collect();
+            let vars: Vec<f64> = table
+                .rows()
+                .iter()
+                .map(|r| {
+                    r.posterior_var + r.posterior_coef_x0.powi(2) * mmse(l, (r.alpha, r.sigma))
+                })
+                .collect();
             let (_, by_chain) = end(0.0, 1.0, &ancestral(&points, &gains, &vars)?);
-            // At the end the chain started from variance 1, not sigma^2: what that adds is carried by the same gain.
+            // At the end the chain started from variance 1, not sigma^2: what that adds is carried
+            // by the same gain.
             let first = last(table);
             let gain = wiener_gain(l, first.alpha, first.sigma);
             let adds = gain * gain * first.alpha * first.alpha;
@@ -113,7 +129,10 @@ impl Terminal {
                 .because("a thousand steps of exact kernels, rounded"),
             );
             let flow = (1..=points.len()).rev().fold(first.sigma, |std, k| {
-                let (t, s) = (&points[k - 1], if k == 1 { PathPoint::still(1.0, 0.0) } else { points[k - 2] });
+                let (t, s) = (
+                    &points[k - 1],
+                    if k == 1 { PathPoint::still(1.0, 0.0) } else { points[k - 2] },
+                );
                 let gain = gains[k - 1];
                 std * (s.alpha * gain + s.sigma / t.sigma * (1.0 - t.alpha * gain)).abs()
             });
@@ -146,7 +165,10 @@ impl Terminal {
             .because("a difference of 64 pairs of numbers near 1.4"),
         );
         let zero = ends.iter().find(|e| e.name.contains("zero")).map_or(f64::NAN, |e| e.kl);
-        evidence.push(Evidence::new("zero terminal SNR: KL(q(x_T) ‖ N(0, I)), nats", zero, 0.0, 0.0).because("nothing is left"));
+        evidence.push(
+            Evidence::new("zero terminal SNR: KL(q(x_T) ‖ N(0, I)), nats", zero, 0.0, 0.0)
+                .because("nothing is left"),
+        );
         let kept_by = |name: &str, k: usize| {
             let side = settings.sides.iter().position(|s| *s == settings.drawn_side).unwrap_or(0);
             ends.iter().find(|e| e.name == name).map_or(f64::NAN, |e| e.kept[k][side])
@@ -154,7 +176,12 @@ impl Terminal {
         let deviations = vec![-2.0, -1.0, 0.0, 1.0, 2.0];
         let centred = photo.iter().sum::<f64>() / photo.len() as f64;
         let row = |share: f64| {
-            deviations.iter().map(|z| photo.mapv(|v| 0.5 * (v - centred) + mean + share * z * var.sqrt()).to_vec()).collect()
+            deviations
+                .iter()
+                .map(|z| {
+                    photo.mapv(|v| 0.5 * (v - centred) + mean + share * z * var.sqrt()).to_vec()
+                })
+                .collect()
         };
         let pictures = vec![
             ("data".to_owned(), row(1.0)),
@@ -162,6 +189,13 @@ impl Terminal {
             ("scaled-linear, stochastic".to_owned(), row(kept_by("scaled-linear", 1))),
             ("linear, deterministic".to_owned(), row(kept_by("linear", 0))),
         ];
-        Ok(Self { ends, brightness: [mean, var.sqrt()], patches: means.len(), deviations, pictures, evidence })
+        Ok(Self {
+            ends,
+            brightness: [mean, var.sqrt()],
+            patches: means.len(),
+            deviations,
+            pictures,
+            evidence,
+        })
     }
 }

@@ -1,4 +1,5 @@
-//! Scalar Markov chains as one joint Gaussian, by dense linear algebra: the second route that knows nothing of diffusion.
+//! Scalar Markov chains as one joint Gaussian, by dense linear algebra: the second route that knows
+//! nothing of diffusion.
 
 use crate::Trial;
 use tweedie::diffusion::PathPoint;
@@ -9,7 +10,8 @@ use tweedie::math::gaussian::Normal;
 
 pub(super) use tweedie::exact::chain::Step;
 
-/// The joint law of (first state, second, ...) of the chain that starts from `N(mean, var)`; `var` may be 0.
+/// The joint law of (first state, second, ...) of the chain that starts from `N(mean, var)`; `var`
+/// may be 0.
 pub(super) fn joint(mean: f64, var: f64, steps: &[Step]) -> Normal {
     tweedie::exact::chain::joint(mean, var, steps).expect("variances >= 0")
 }
@@ -34,7 +36,8 @@ pub(super) fn steps_of(kernels: &[Transition<f64>]) -> Vec<Step> {
     kernels.iter().map(|q| Step::new(q.scale, q.var)).collect()
 }
 
-/// A random model of the reverse chain: `x0_hat = gain x_t + shift` at each step, variances, the prior's variance.
+/// A random model of the reverse chain: `x0_hat = gain x_t + shift` at each step, variances, the
+/// prior's variance.
 pub(super) struct Model {
     pub levels: Vec<Level<f64>>,
     pub gains: Vec<f64>,
@@ -51,7 +54,9 @@ impl Model {
         // Variances around those of the forward steps, so that no term dwarfs the others.
         let vars = from
             .zip(&levels)
-            .map(|(s, u)| Transition::between(s, *u).expect("noise grows").var * t.log_uniform(0.3, 3.0))
+            .map(|(s, u)| {
+                Transition::between(s, *u).expect("noise grows").var * t.log_uniform(0.3, 3.0)
+            })
             .collect();
         Self {
             gains: (0..steps).map(|_| t.uniform(0.0, 1.0)).collect(),
@@ -64,7 +69,8 @@ impl Model {
 
     /// The bound at x0 by the closed forms of its terms.
     pub fn bound(&self, x0: f64) -> Bound {
-        let points: Vec<_> = self.levels.iter().map(|l| PathPoint::still(l.alpha, l.sigma)).collect();
+        let points: Vec<_> =
+            self.levels.iter().map(|l| PathPoint::still(l.alpha, l.sigma)).collect();
         let errors: Vec<f64> = (0..points.len())
             .map(|k| {
                 let miss = x0 - self.gains[k] * points[k].alpha * x0 - self.shifts[k];
@@ -86,7 +92,11 @@ impl Model {
             .map(|k| {
                 let s = if k == 0 { Level::clean() } else { self.levels[k - 1] };
                 let q = Posterior::between(s, self.levels[k]).expect("noise grows");
-                Step { scale: q.coef_xt + q.coef_x0 * self.gains[k], shift: q.coef_x0 * self.shifts[k], var: self.vars[k] }
+                Step {
+                    scale: q.coef_xt + q.coef_x0 * self.gains[k],
+                    shift: q.coef_x0 * self.shifts[k],
+                    var: self.vars[k],
+                }
             })
             .collect();
         joint(0.0, self.prior_var, &steps)

@@ -1,13 +1,17 @@
-//! The catalogue: what five lecture decks state, each with an executable check that decides its verdict.
+//! The catalogue: what five lecture decks state, each with an executable check that decides its
+//! verdict.
 //!
-//! A [`Claim`] is one statement. Its `check` computes [`Evidence`] through a [`Probe`]; the [`Verdict`] follows from the evidence by
-//! one rule ([`Verdict::of`]), never from a constant. Each claim also names its mutants, the wrong variants that its check must
-//! reject: the same check runs with [`Probe::mutant`] answering true for one of them, and has to end differently.
+//! A [`Claim`] is one statement. Its `check` computes [`Evidence`] through a [`Probe`]; the
+//! [`Verdict`] follows from the evidence by one rule ([`Verdict::of`]), never from a constant. Each
+//! claim also names its mutants, the wrong variants that its check must reject: the same check runs
+//! with [`Probe::mutant`] answering true for one of them, and has to end differently.
 //!
-//! The decks were read as text that was extracted from the slides; nobody saw the slides themselves. "The slide" is that text; where it is damaged or
-//! doubtful, the claim's `reading` says what was taken for what, and "as printed" means as the text has it.
+//! The decks were read as text that was extracted from the slides; nobody saw the slides
+//! themselves. "The slide" is that text; where it is damaged or doubtful, the claim's `reading`
+//! says what was taken for what, and "as printed" means as the text has it.
 //!
-//! One folder a deck, one file a claim or a tight family of claims; each file has a `CLAIMS` slice, and the deck's module lists them.
+//! One folder a deck, one file a claim or a tight family of claims; each file has a `CLAIMS` slice,
+//! and the deck's module lists them.
 
 mod chain;
 pub mod probe;
@@ -28,8 +32,9 @@ use rayon::prelude::*;
 use tweedie::error::{Error, Result};
 use tweedie::evidence::Evidence;
 
-/// What a deck's "comparable samples" means, in every claim that says so: the law that a sampler produces is farther from the data law than that of
-/// 1000 ancestral steps by at most this share of the data's total deviation, both distances in W2.
+/// What a deck's "comparable samples" means, in every claim that says so: the law that a sampler
+/// produces is farther from the data law than that of 1000 ancestral steps by at most this share of
+/// the data's total deviation, both distances in W2.
 pub(crate) const COMPARABLE: f64 = 0.1;
 
 /// One of the five lecture decks.
@@ -69,7 +74,9 @@ impl Deck {
             Deck::Sjtu => "Lecture 26: Diffusion Models, Tao Huang, Shanghai Jiao Tong University",
             Deck::Purdue => "Diffusion Models, Purdue University",
             Deck::Recap => "Diffusion model (the lecture after VAE and GAN)",
-            Deck::Ghent => "Lecture 16: Generative Models - Diffusion, Ho-min Park, Ghent University",
+            Deck::Ghent => {
+                "Lecture 16: Generative Models - Diffusion, Ho-min Park, Ghent University"
+            }
             Deck::Harvard => "Introduction to Diffusion Models, Binxu Wang, Harvard AM 231/ES 201",
         }
     }
@@ -101,7 +108,8 @@ pub struct Claim {
     pub printed: &'static str,
     /// What is checked, corrected where the slide slips, LaTeX.
     pub formula: &'static str,
-    /// What was found: for `holds-if` the condition, for `fails` the correction, otherwise why it holds (a sentence or two).
+    /// What was found: for `holds-if` the condition, for `fails` the correction, otherwise why it
+    /// holds (a sentence or two).
     pub finding: &'static str,
     /// Names of the wrong variants that the check must reject.
     pub mutants: &'static [&'static str],
@@ -129,13 +137,17 @@ impl Outcome {
 
     /// Whether the check decided as recorded and rejected every mutant.
     pub fn is_as(&self, recorded: &Recorded) -> bool {
-        self.verdict.is_some() && self.verdict == recorded.get(self.claim.id) && self.rejected() == self.mutants.len()
+        self.verdict.is_some()
+            && self.verdict == recorded.get(self.claim.id)
+            && self.rejected() == self.mutants.len()
     }
 }
 
 /// All claims in the catalogue's order.
 pub fn all() -> impl Iterator<Item = (Deck, &'static Claim)> {
-    Deck::ALL.into_iter().flat_map(|deck| deck.files().iter().flat_map(|file| file.iter()).map(move |claim| (deck, claim)))
+    Deck::ALL.into_iter().flat_map(|deck| {
+        deck.files().iter().flat_map(|file| file.iter()).map(move |claim| (deck, claim))
+    })
 }
 
 /// The claim of this id.
@@ -144,8 +156,16 @@ pub fn all() -> impl Iterator<Item = (Deck, &'static Claim)> {
 /// An unknown id, with the nearest one.
 pub fn find(id: &str) -> Result<(Deck, &'static Claim)> {
     all().find(|(_, c)| c.id == id).ok_or_else(|| {
-        let nearest = all().map(|(_, c)| c.id).min_by_key(|c| strsim::damerau_levenshtein(c, id)).unwrap_or("");
-        Error::domain("claim", id, "an id of the catalogue", format!("did you mean {nearest}? `tweedie verify` lists all"))
+        let nearest = all()
+            .map(|(_, c)| c.id)
+            .min_by_key(|c| strsim::damerau_levenshtein(c, id))
+            .unwrap_or("");
+        Error::domain(
+            "claim",
+            id,
+            "an id of the catalogue",
+            format!("did you mean {nearest}? `tweedie verify` lists all"),
+        )
     })
 }
 
@@ -175,7 +195,8 @@ pub fn run(claims: &[(Deck, &'static Claim)], seed: u64) -> Vec<Outcome> {
 mod tests {
     use super::*;
 
-    /// `CLAIM=sjtu/forward cargo test --lib claims -- --nocapture` prints the evidence of the claims whose id starts so.
+    /// `CLAIM=sjtu/forward cargo test --lib claims -- --nocapture` prints the evidence of the
+    /// claims whose id starts so.
     #[test]
     fn every_claim_is_decided_and_every_mutant_rejected() {
         let filter = std::env::var("CLAIM").unwrap_or_default();
@@ -201,10 +222,15 @@ mod tests {
                     println!("  mutants {:?}", o.mutants);
                 }
                 if o.verdict.is_none() {
-                    wrong.push(format!("{} (seed {seed}): the evidence decides nothing", o.claim.id));
+                    wrong.push(format!(
+                        "{} (seed {seed}): the evidence decides nothing",
+                        o.claim.id
+                    ));
                 }
                 wrong.extend(
-                    o.mutants.iter().filter(|m| !m.1).map(|m| format!("{} (seed {seed}): mutant {:?} survives", o.claim.id, m.0)),
+                    o.mutants.iter().filter(|m| !m.1).map(|m| {
+                        format!("{} (seed {seed}): mutant {:?} survives", o.claim.id, m.0)
+                    }),
                 );
             }
         }

@@ -1,4 +1,5 @@
-//! The snapshot of verdicts: what the catalogue last found, so that a change of the code that changes a verdict is noticed.
+//! The snapshot of verdicts: what the catalogue last found, so that a change of the code that
+//! changes a verdict is noticed.
 
 use crate::{Verdict, all};
 use std::collections::BTreeMap;
@@ -25,7 +26,12 @@ impl Recorded {
     pub fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| {
             let allowed = "tables of name = \"holds\", \"holds-if\" or \"fails\"";
-            Error::domain("snapshot of verdicts", e.message(), allowed, "write it again with tweedie verify --record")
+            Error::domain(
+                "snapshot of verdicts",
+                e.message(),
+                allowed,
+                "write it again with tweedie verify --record",
+            )
         })
     }
 
@@ -72,12 +78,17 @@ mod tests {
     fn a_snapshot_is_read_as_it_is_written() {
         let mut snapshot = Recorded::default();
         let ids: Vec<&str> = all().map(|(_, c)| c.id).collect();
-        for (id, verdict) in ids.iter().zip([Verdict::Holds, Verdict::HoldsIf, Verdict::Fails].into_iter().cycle()) {
+        for (id, verdict) in
+            ids.iter().zip([Verdict::Holds, Verdict::HoldsIf, Verdict::Fails].into_iter().cycle())
+        {
             snapshot.set(id, Some(verdict));
         }
         assert_eq!(Recorded::parse(&snapshot.text()).unwrap(), snapshot);
         snapshot.set(ids[0], None);
-        assert_eq!((snapshot.get(ids[0]), snapshot.get(ids[1]), snapshot.get("none")), (None, Some(Verdict::HoldsIf), None));
+        assert_eq!(
+            (snapshot.get(ids[0]), snapshot.get(ids[1]), snapshot.get("none")),
+            (None, Some(Verdict::HoldsIf), None)
+        );
         let error = Recorded::parse("[ghent]\nlsimple = \"maybe\"\n").unwrap_err().to_string();
         assert!(error.starts_with("snapshot of verdicts: got unknown variant `maybe`"), "{error}");
     }

@@ -44,19 +44,28 @@ impl Verdict {
     /// The rule. Nothing else decides a verdict.
     ///
     /// - `holds`: there is evidence on the printed form and nothing else, and all of it agrees.
-    /// - `holds-if`: evidence both with and without the condition; with it everything agrees, without it something is off;
-    ///   printed evidence, if any, agrees.
-    /// - `fails`: evidence on the printed and on the corrected form; something printed is off, everything corrected agrees.
+    /// - `holds-if`: evidence both with and without the condition; with it everything agrees,
+    ///   without it something is off; printed evidence, if any, agrees.
+    /// - `fails`: evidence on the printed and on the corrected form; something printed is off,
+    ///   everything corrected agrees.
     /// - otherwise `None`: the check does not decide, which counts as a failure of the check.
     pub fn of(evidence: &[(Role, Evidence)]) -> Option<Verdict> {
-        let of_role = |role: Role| evidence.iter().filter(|e| e.0 == role).map(|e| e.1.holds()).collect::<Vec<_>>();
+        let of_role = |role: Role| {
+            evidence.iter().filter(|e| e.0 == role).map(|e| e.1.holds()).collect::<Vec<_>>()
+        };
         let agrees = |oks: &[bool]| !oks.is_empty() && oks.iter().all(|ok| *ok);
         let is_off = |oks: &[bool]| oks.iter().any(|ok| !ok);
         let printed = of_role(Role::Printed);
-        let (with, without, corrected) = (of_role(Role::WithCondition), of_role(Role::WithoutCondition), of_role(Role::Corrected));
+        let (with, without, corrected) = (
+            of_role(Role::WithCondition),
+            of_role(Role::WithoutCondition),
+            of_role(Role::Corrected),
+        );
         match (with.is_empty() && without.is_empty(), corrected.is_empty()) {
             (true, true) if agrees(&printed) => Some(Verdict::Holds),
-            (false, true) if agrees(&with) && is_off(&without) && !is_off(&printed) => Some(Verdict::HoldsIf),
+            (false, true) if agrees(&with) && is_off(&without) && !is_off(&printed) => {
+                Some(Verdict::HoldsIf)
+            }
             (true, false) if is_off(&printed) && agrees(&corrected) => Some(Verdict::Fails),
             _ => None,
         }
@@ -81,7 +90,10 @@ mod tests {
         use Role::*;
         let of = |roles: &[(Role, bool)]| {
             Verdict::of(
-                &roles.iter().map(|(r, ok)| (*r, Evidence::new("", f64::from(u8::from(*ok)), 1.0, 0.0))).collect::<Vec<_>>(),
+                &roles
+                    .iter()
+                    .map(|(r, ok)| (*r, Evidence::new("", f64::from(u8::from(*ok)), 1.0, 0.0)))
+                    .collect::<Vec<_>>(),
             )
         };
         assert_eq!(of(&[]), None);

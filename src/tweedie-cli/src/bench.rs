@@ -24,7 +24,9 @@ use tweedie_nn::unet::unet;
 
 /// Time a network's forward pass and a whole training step
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tweedie bench unet --config ddpm-cifar10-32/unet/config.json --batch 4")]
+#[command(
+    after_help = "Example:\n  tweedie bench unet --config ddpm-cifar10-32/unet/config.json --batch 4"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -37,9 +39,11 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tweedie bench unet --config config.json --batch 32 --json -\n\n\
+#[command(
+    after_help = "Example:\n  tweedie bench unet --config config.json --batch 32 --json -\n\n\
                   A training step is packing the weights, forward, the gradient of a mean square, backward, and AdamW. Before anything is timed the \
-                  f32 output is held to the f64 one. Times are medians; on a busy machine compare ratios of one run alone.")]
+                  f32 output is held to the f64 one. Times are medians; on a busy machine compare ratios of one run alone."
+)]
 struct UnetArgs {
     /// diffusers' UNet2DModel config
     #[arg(long, value_name = "CONFIG.json")]
@@ -75,8 +79,9 @@ pub(super) struct Figures {
     pub images_per_s: f64,
     pub flops_per_step: usize,
     pub reps: usize,
-    /// Floating-point operations a second of a product of two square matrices in this precision, in 1e9 (1024 rows on the CPU, 4096 on a GPU): the floor of the time is the
-    /// network's operations at this rate.
+    /// Floating-point operations a second of a product of two square matrices in this precision, in
+    /// 1e9 (1024 rows on the CPU, 4096 on a GPU): the floor of the time is the network's operations
+    /// at this rate.
     pub matrix_gflops: f64,
     /// Largest difference of the timed output from the f64 one, in units of its largest entry.
     pub error: f64,
@@ -106,7 +111,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
         let rate = |flops: usize, ms: f64| {
             let gflops = flops as f64 / ms * 1e-6;
             let matrix = figures.matrix_gflops;
-            format!("{gflops:.0} GFLOP/s, {:.0} % of a matrix product's {matrix:.0}", 100.0 * gflops / matrix)
+            format!(
+                "{gflops:.0} GFLOP/s, {:.0} % of a matrix product's {matrix:.0}",
+                100.0 * gflops / matrix
+            )
         };
         output::print(format!(
             "{}, batch {}, {} on {}: {:.2} M parameters\nforward        {:9.2} ms  (fastest {:.2}; {})\ntraining step  {:9.2} ms  \
@@ -126,8 +134,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
             figures.reps,
             figures.error,
         ))?;
-        let rows: String =
-            figures.parts.iter().map(|p| format!("  {:10} {:9.2} {:9.2}\n", p.part, p.forward_ms, p.backward_ms)).collect();
+        let rows: String = figures
+            .parts
+            .iter()
+            .map(|p| format!("  {:10} {:9.2} {:9.2}\n", p.part, p.forward_ms, p.backward_ms))
+            .collect();
         output::print(format!("\nms of one step    forward  backward\n{rows}"))?;
     }
     Ok(Outcome::Success)
@@ -162,9 +173,14 @@ pub(super) struct Run {
 /// A config without a size; an output that is off; a device without enough memory.
 pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) -> Result<Figures> {
     let Run { name, batch, precision, reps, matrix } = run;
-    let (height, width) = config
-        .sample_shape()
-        .ok_or_else(|| Error::domain("U-Net config `sample_size`", "null", "a size", "add sample_size to the config"))?;
+    let (height, width) = config.sample_shape().ok_or_else(|| {
+        Error::domain(
+            "U-Net config `sample_size`",
+            "null",
+            "a size",
+            "add sample_size to the config",
+        )
+    })?;
     let program = unet(config, height, width)?;
     // In f64 the weights, one image and its network; then what is timed.
     program.fits(1, &[Pass::Recorded, Pass::Backward], 2, 8)?;
@@ -174,16 +190,21 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
     let mut params = vec![0.0; program.param_count()];
     for (i, param) in program.params.iter().enumerate() {
         let fan_in = param.shape[1..].iter().product::<usize>().max(1) as f64;
-        let offset = if param.name.contains("norm") && param.name.ends_with("weight") { 1.0 } else { 0.0 };
+        let offset =
+            if param.name.contains("norm") && param.name.ends_with("weight") { 1.0 } else { 0.0 };
         for (j, w) in params[param.at.clone()].iter_mut().enumerate() {
-            *w = offset + noise.normal(i as u64, j as u64) / fan_in.sqrt() * if param.shape.len() == 1 { 0.1 } else { 1.0 };
+            *w = offset
+                + noise.normal(i as u64, j as u64) / fan_in.sqrt()
+                    * if param.shape.len() == 1 { 0.1 } else { 1.0 };
         }
     }
     let mut x = vec![0.0; batch * program.tensors[program.input].size()];
     noise.fill_normal(u64::MAX, &mut x);
-    let times: Vec<f64> =
-        (0..batch).map(|i| (1 + i * 997 % 1000) as f64 / if program.divide_by_time { 1000.0 } else { 1.0 }).collect();
-    let labels = config.num_class_embeds.map_or(vec![], |classes| (0..batch).map(|i| i % classes).collect());
+    let times: Vec<f64> = (0..batch)
+        .map(|i| (1 + i * 997 % 1000) as f64 / if program.divide_by_time { 1000.0 } else { 1.0 })
+        .collect();
+    let labels =
+        config.num_class_embeds.map_or(vec![], |classes| (0..batch).map(|i| i % classes).collect());
 
     // One image in f64 is enough to know that what is timed is the network.
     let mut exact = Cpu::<f64>::new(program.clone(), 1);
@@ -201,7 +222,16 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
             let mut cpu = Cpu::new(program, batch);
             cpu.load(&params);
             let (adamw, state) = (AdamW::default(), State::new(n));
-            Box::new(OnCpu { cpu, x, times, labels, params, grads: vec![T::zero(); n], adamw, state })
+            Box::new(OnCpu {
+                cpu,
+                x,
+                times,
+                labels,
+                params,
+                grads: vec![T::zero(); n],
+                adamw,
+                state,
+            })
         }
         #[cfg(feature = "cuda")]
         Place::Gpu(gpu, precision) => {
@@ -213,7 +243,8 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
     };
     let got = run.forward()?;
     let largest = want.iter().map(|y| y.abs()).fold(0.0, larger);
-    let error = got.iter().zip(&want).map(|(g, w)| (g.wide() - w).abs()).fold(0.0, larger) / largest;
+    let error =
+        got.iter().zip(&want).map(|(g, w)| (g.wide() - w).abs()).fold(0.0, larger) / largest;
     let most = match precision {
         Precision::F64 | Precision::F32 => 1e-3,
         // Some hundred roundings on the way, each at most half of this, none of them aligned.
@@ -221,7 +252,12 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
     };
     if !(error <= most) {
         let allowed = format!("at most {most:.1e}");
-        return Err(Error::domain("network output", format!("{error:e} off from f64"), allowed, "report this as a bug"));
+        return Err(Error::domain(
+            "network output",
+            format!("{error:e} off from f64"),
+            allowed,
+            "report this as a bug",
+        ));
     }
     let (mut forward, mut step) = (Vec::new(), Vec::new());
     for rep in 0..=reps {
@@ -313,7 +349,8 @@ fn dearest_first(mut parts: Vec<Part>) -> Vec<Part> {
     parts
 }
 
-/// A network in training on a GPU: its own images, noise and optimiser, as `tweedie train` has them.
+/// A network in training on a GPU: its own images, noise and optimiser, as `tweedie train` has
+/// them.
 #[cfg(feature = "cuda")]
 struct OnGpu<T> {
     cuda: Cuda<T>,
@@ -327,7 +364,8 @@ struct OnGpu<T> {
 /// The recipe of a step that is timed.
 #[cfg(feature = "cuda")]
 fn recipe(config: &UNetConfig, batch: usize) -> Result<Settings> {
-    let network = toml::to_string(config).map_err(|e| Error::domain("U-Net config", e, "one that TOML can say", "report this"))?;
+    let network = toml::to_string(config)
+        .map_err(|e| Error::domain("U-Net config", e, "one that TOML can say", "report this"))?;
     Settings::parse(&format!(
         "steps = 1000000\nbatch = {batch}\n[data]\n[path]\nkind = \"vp\"\nbeta_min = 0.1\nbeta_max = 20.0\n[objective]\nprediction = \"eps\"\n\
          [ema]\nconstant = [0.9999]\n[network]\n{network}"
@@ -343,8 +381,12 @@ fn images(config: &UNetConfig, batch: usize) -> Result<Data> {
     let n = batch.max(config.num_class_embeds.unwrap_or(0));
     let mut x = Array2::zeros((n, shape.0 * h * w));
     Noise::new(1).fill_normal(0, x.as_slice_mut().expect("a new array is contiguous"));
-    let labels = config.num_class_embeds.map(|classes| (0..n).map(|i| (i % classes) as u32).collect());
-    Data::images(Dataset { name: "noise".into(), images: x, shape, labels, source: String::new() }, 0)
+    let labels =
+        config.num_class_embeds.map(|classes| (0..n).map(|i| (i % classes) as u32).collect());
+    Data::images(
+        Dataset { name: "noise".into(), images: x, shape, labels, source: String::new() },
+        0,
+    )
 }
 
 #[cfg(feature = "cuda")]
@@ -410,7 +452,9 @@ impl<T: Element> OnCpu<T> {
         let kinds: Vec<&'static str> = self.cpu.program().ops.iter().map(|op| op.kind()).collect();
         self.cpu.load(&self.params);
         after("packing", Way::Forward);
-        let y = self.cpu.forward_observed(&self.x, &self.times, &self.labels, &mut |i| after(kinds[i], Way::Forward))?;
+        let y = self.cpu.forward_observed(&self.x, &self.times, &self.labels, &mut |i| {
+            after(kinds[i], Way::Forward)
+        })?;
         let scale = T::of(2.0 / y.len() as f64);
         let dy: Vec<T> = y.iter().map(|y| scale * *y).collect();
         after("loss", Way::Backward);
@@ -441,7 +485,9 @@ impl<T: Element> Timed<T> for OnCpu<T> {
     }
 
     fn matrix_gflops(&self, rows: usize, reps: usize) -> Result<f64> {
-        let a = Array2::from_shape_fn((rows, rows), |(i, j)| T::of(((i * 7 + j * 13) % 17) as f64 / 17.0));
+        let a = Array2::from_shape_fn((rows, rows), |(i, j)| {
+            T::of(((i * 7 + j * 13) % 17) as f64 / 17.0)
+        });
         let mut c = a.clone();
         gflops(rows, reps, || {
             matmul(T::one(), a.view(), a.t(), T::zero(), c.view_mut());

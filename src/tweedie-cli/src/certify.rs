@@ -12,14 +12,16 @@ use tweedie::sample::registry::SAMPLERS;
 
 /// Measure every sampler's order, evaluations and exact error where the answer is known
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  tweedie certify                                                  all samplers\n  \
+#[command(
+    after_help = "Examples:\n  tweedie certify                                                  all samplers\n  \
                   tweedie certify --sampler dpmpp-3m --sampler dpmpp-3m-published  the right and the printed update\n  \
                   tweedie certify --sampler teleport+heun --json -                 every number, as JSON\n\n\
                   Orders: 4 to 512 steps, even in log-SNR from sigma/alpha 10 to 0.05, on a Gaussian, on a mixture of three and on the digits' \
                   Gaussian. A deterministic method's error is that of its states against the exact flow, root mean square; a stochastic one's is \
                   the exact W2 of the law it produces, or on the mixture the moments' of 32768 chains, with standard errors. edm-heun runs with \
                   churn 5, reverse-sde-family with g 0.5.\n\n\
-                  Exit code 1 when a verdict is not the one on record: as declared within 0.1, except dpmpp-3m-published, which is known to be below.")]
+                  Exit code 1 when a verdict is not the one on record: as declared within 0.1, except dpmpp-3m-published, which is known to be below."
+)]
 pub struct Args {
     /// Methods to certify [default: all]
     #[arg(long = "sampler", value_name = "NAME")]
@@ -42,7 +44,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     let bench = Bench::new()?;
     let bar = ProgressBar::new(names.len() as u64);
     bar.set_style(
-        ProgressStyle::with_template("{spinner} samplers [{bar:24}] {pos}/{len} {elapsed}").unwrap_or(ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{spinner} samplers [{bar:24}] {pos}/{len} {elapsed}")
+            .unwrap_or(ProgressStyle::default_bar()),
     );
     let certify = |name: &&str| {
         let certificate = bench.certify(name);
@@ -57,12 +60,19 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if let Some(target) = &args.json {
         target.write(&Document::verdicts(&Output { certificates: &certificates }))?;
     }
-    Ok(if certificates.iter().all(Certificate::is_as_recorded) { Outcome::Success } else { Outcome::CheckFailed })
+    Ok(if certificates.iter().all(Certificate::is_as_recorded) {
+        Outcome::Success
+    } else {
+        Outcome::CheckFailed
+    })
 }
 
 fn orders(certificates: &[Certificate]) -> String {
     let [name, declared, verdict] = ["sampler", "declared", "verdict"];
-    let mut text = format!("{name:20} {declared:>8}  {:>15} {:>15} {:>15}  {verdict}\n", "gaussian", "mixture", "digits");
+    let mut text = format!(
+        "{name:20} {declared:>8}  {:>15} {:>15} {:>15}  {verdict}\n",
+        "gaussian", "mixture", "digits"
+    );
     for c in certificates {
         let declared = c.declared.map_or("-".to_owned(), |p| p.to_string());
         let [gaussian, mixture, digits] = c.studies().map(|(_, study)| order(c, study));
@@ -71,23 +81,32 @@ fn orders(certificates: &[Certificate]) -> String {
             true => "",
             false => ", NOT as on record",
         };
-        let _ =
-            writeln!(text, "{:20} {declared:>8}  {gaussian:>15} {mixture:>15} {digits:>15}  {}{on_record}", c.sampler, c.verdict);
+        let _ = writeln!(
+            text,
+            "{:20} {declared:>8}  {gaussian:>15} {mixture:>15} {digits:>15}  {}{on_record}",
+            c.sampler, c.verdict
+        );
     }
     text + "Measured orders with standard errors, s: of sampled moments. Declared ones count the start-up steps.\n"
 }
 
-/// A measured order, where one is declared and the errors lie on a line that can be told from noise.
+/// A measured order, where one is declared and the errors lie on a line that can be told from
+/// noise.
 fn order(certificate: &Certificate, study: &Study) -> String {
     let mark = if study.measure == Measure::Sampled { " s" } else { "  " };
     match study.order {
-        Some(o) if certificate.declared.is_some() && o.stderr <= 0.25 => format!("{:.3} ± {:.3}{mark}", o.slope, o.stderr),
+        Some(o) if certificate.declared.is_some() && o.stderr <= 0.25 => {
+            format!("{:.3} ± {:.3}{mark}", o.slope, o.stderr)
+        }
         _ => format!("-{mark}"),
     }
 }
 
 fn errors(certificates: &[Certificate]) -> String {
-    let mut text = format!("{:20} {:^26}  {:^35}\n", "", "evaluations to an error of", "a whole run of 20 steps");
+    let mut text = format!(
+        "{:20} {:^26}  {:^35}\n",
+        "", "evaluations to an error of", "a whole run of 20 steps"
+    );
     let _ = writeln!(
         text,
         "{:20} {:>8} {:>8} {:>8}  {:>5} {:>9} {:>9} {:>9}",

@@ -85,7 +85,12 @@ struct OrderLine {
 
 impl From<Checked> for FileLine {
     fn from(Checked { file, name, kind, nfe, report }: Checked) -> Self {
-        let step = |s: StepReport| StepLine { k: s.k, alpha: Number(s.alpha), sigma: Number(s.sigma), rel_err: Number(s.rel_err) };
+        let step = |s: StepReport| StepLine {
+            k: s.k,
+            alpha: Number(s.alpha),
+            sigma: Number(s.sigma),
+            rel_err: Number(s.rel_err),
+        };
         Self {
             file: file.display().to_string(),
             name,
@@ -119,9 +124,16 @@ pub fn run(args: &Args) -> Result<crate::Outcome> {
     let holds = outcome.holds();
     if let Some(target) = &args.json {
         let Outcome { recordings, order, flows } = outcome;
-        let order = order.map(|o| OrderLine { slope: Number(o.slope), stderr: Number(o.stderr), files: flows });
+        let order = order.map(|o| OrderLine {
+            slope: Number(o.slope),
+            stderr: Number(o.stderr),
+            files: flows,
+        });
         // NaN is an error that is off: it is said, and the exit code is 1.
-        target.write(&Document::verdicts(&Output { files: recordings.into_iter().map(FileLine::from).collect(), order }))?;
+        target.write(&Document::verdicts(&Output {
+            files: recordings.into_iter().map(FileLine::from).collect(),
+            order,
+        }))?;
     }
     Ok(if holds { crate::Outcome::Success } else { crate::Outcome::CheckFailed })
 }
@@ -129,7 +141,8 @@ pub fn run(args: &Args) -> Result<crate::Outcome> {
 fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     for line in &outcome.recordings {
-        let Report { verdict, steps, rows, max_rel_err, final_rel_err, law, findings, .. } = &line.report;
+        let Report { verdict, steps, rows, max_rel_err, final_rel_err, law, findings, .. } =
+            &line.report;
         let file = line.file.display();
         let word = match verdict {
             Verdict::Exact => "exact",
@@ -152,7 +165,8 @@ fn text(outcome: &Outcome) -> String {
         }
     }
     if let Some(o) = outcome.order {
-        let _ = writeln!(text, "order {:.2} +- {:.2} over {} files", o.slope, o.stderr, outcome.flows);
+        let _ =
+            writeln!(text, "order {:.2} +- {:.2} over {} files", o.slope, o.stderr, outcome.flows);
     }
     text
 }

@@ -42,7 +42,13 @@ fn text(survey: &Survey) -> String {
         ["neon"] => "matrix products use NEON",
         _ => "matrix products are scalar, and slow",
     };
-    line("simd", format!("{} ({products})", if survey.simd.is_empty() { "none".into() } else { survey.simd.join(" ") }));
+    line(
+        "simd",
+        format!(
+            "{} ({products})",
+            if survey.simd.is_empty() { "none".into() } else { survey.simd.join(" ") }
+        ),
+    );
     line(
         "memory",
         match survey.memory {
@@ -68,7 +74,10 @@ fn text(survey: &Survey) -> String {
 
 fn cuda_lines(cuda: &Cuda, line: &mut impl FnMut(&str, String)) {
     match &cuda.problem {
-        Some(problem) => line("cuda", format!("{problem}: everything runs on the CPU, which closed forms do anyway")),
+        Some(problem) => line(
+            "cuda",
+            format!("{problem}: everything runs on the CPU, which closed forms do anyway"),
+        ),
         None => line(
             "cuda",
             format!(
@@ -81,15 +90,25 @@ fn cuda_lines(cuda: &Cuda, line: &mut impl FnMut(&str, String)) {
     for (n, gpu) in cuda.devices.iter().enumerate() {
         line(
             &format!("  cuda:{n}"),
-            format!("{}, compute capability {}.{}, {}", gpu.name, gpu.capability.0, gpu.capability.1, gib(gpu.memory)),
+            format!(
+                "{}, compute capability {}.{}, {}",
+                gpu.name,
+                gpu.capability.0,
+                gpu.capability.1,
+                gib(gpu.memory)
+            ),
         );
     }
     for library in &cuda.libraries {
         let found = match (&library.path, &library.version, &library.problem) {
             (Some(path), Some(version), _) => format!("{version} at {}", path.display()),
-            (Some(path), None, _) => format!("at {}, which does not tell its version", path.display()),
+            (Some(path), None, _) => {
+                format!("at {}, which does not tell its version", path.display())
+            }
             (None, _, Some(problem)) => problem.clone(),
-            (None, _, None) => format!("missing; would serve for {} ({})", library.purpose, library.remedy),
+            (None, _, None) => {
+                format!("missing; would serve for {} ({})", library.purpose, library.remedy)
+            }
         };
         line(&format!("  {}", library.name), found);
     }

@@ -40,7 +40,8 @@ fn page(outcome: &claims::Outcome, recorded: &Recorded) -> String {
     };
     let mut out = format!("{}: {verdict}\n\n{}\n", claim.id, wrapped(claim.statement, "  ", WIDTH));
     let source = format!("{}; slide \"{}\"", outcome.deck.title(), claim.slide);
-    // Where nothing is printed wrong, the formula is the slide's own; where something is, the two stand side by side.
+    // Where nothing is printed wrong, the formula is the slide's own; where something is, the two
+    // stand side by side.
     let formula = if claim.printed.is_empty() { "formula" } else { "corrected" };
     for (name, text) in [
         ("source", source.as_str()),
@@ -55,7 +56,10 @@ fn page(outcome: &claims::Outcome, recorded: &Recorded) -> String {
         }
     }
     if outcome.verdict != recorded.get(claim.id) {
-        out.push_str(&format!("recorded {}\n", recorded.get(claim.id).map_or("nothing", Verdict::name)));
+        out.push_str(&format!(
+            "recorded {}\n",
+            recorded.get(claim.id).map_or("nothing", Verdict::name)
+        ));
     }
     out.push_str("\nevidence\n");
     for (role, e) in &outcome.evidence {
@@ -63,7 +67,10 @@ fn page(outcome: &claims::Outcome, recorded: &Recorded) -> String {
     }
     out.push_str("\nwrong variants\n");
     for (name, rejected) in &outcome.mutants {
-        out.push_str(&format!("  {}  {name}\n", if *rejected { "rejected    " } else { "NOT REJECTED" }));
+        out.push_str(&format!(
+            "  {}  {name}\n",
+            if *rejected { "rejected    " } else { "NOT REJECTED" }
+        ));
     }
     out
 }
@@ -76,7 +83,11 @@ fn evidence(role: Role, e: &Evidence) -> String {
         Role::Corrected => "corrected",
     };
     let agrees = if e.holds() { "agrees" } else { "is off" };
-    let cases = if e.cases == 1 { String::new() } else { format!(", the worst of {} random cases", e.cases) };
+    let cases = if e.cases == 1 {
+        String::new()
+    } else {
+        format!(", the worst of {} random cases", e.cases)
+    };
     let numbers = format!(
         "got {}, want {}, difference {}, tolerance {}{cases}",
         short(e.got),

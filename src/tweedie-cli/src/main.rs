@@ -1,7 +1,7 @@
 //! The command line: one file per command.
 //!
-//! Exit codes: 0 on success, 1 when a check did not hold, 2 on bad input or a broken environment, with one line `error: ...` on stderr,
-//! 130 when training was interrupted and saved.
+//! Exit codes: 0 on success, 1 when a check did not hold, 2 on bad input or a broken environment,
+//! with one line `error: ...` on stderr, 130 when training was interrupted and saved.
 
 mod bench;
 mod certify;
@@ -118,10 +118,12 @@ fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Most threads that are asked of the system, though a larger machine has its own number of processors.
+/// Most threads that are asked of the system, though a larger machine has its own number of
+/// processors.
 const THREADS: usize = 1024;
 
-/// Checks the one setting from outside that the number of threads follows: what rayon would ignore, or spend a minute on, is refused.
+/// Checks the one setting from outside that the number of threads follows: what rayon would ignore,
+/// or spend a minute on, is refused.
 fn threads() -> Result<()> {
     const NAME: &str = "RAYON_NUM_THREADS";
     let Some(text) = std::env::var_os(NAME).filter(|text| !text.is_empty()) else { return Ok(()) };
@@ -129,7 +131,8 @@ fn threads() -> Result<()> {
     match text.to_str().and_then(|text| text.parse::<usize>().ok()) {
         Some(n) if n <= most => Ok(()),
         _ => {
-            let (got, allowed) = (text.to_string_lossy(), format!("1 to {most}, or 0 for one on each processor"));
+            let (got, allowed) =
+                (text.to_string_lossy(), format!("1 to {most}, or 0 for one on each processor"));
             Err(Error::domain(NAME, got, allowed, "unset it"))
         }
     }
@@ -140,10 +143,14 @@ fn note(text: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "note: {text}");
 }
 
-/// Says of a model of a training run's checkpoint that nobody could tell whether it is damaged, where an older version wrote it.
+/// Says of a model of a training run's checkpoint that nobody could tell whether it is damaged,
+/// where an older version wrote it.
 fn note_missing_sums(model: &Path) {
     if let Some(checkpoint) = without_sums(model) {
-        note(format!("{} was written without checksums: damage to it can't be noticed", checkpoint.display()));
+        note(format!(
+            "{} was written without checksums: damage to it can't be noticed",
+            checkpoint.display()
+        ));
     }
 }
 
@@ -155,12 +162,16 @@ fn fail(message: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What clap says of a command line that it does not accept: help goes out as it is, everything else as one line.
+/// What clap says of a command line that it does not accept: help goes out as it is, everything
+/// else as one line.
 fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
-    use clap::error::ErrorKind::{DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion};
+    use clap::error::ErrorKind::{
+        DisplayHelp, DisplayHelpOnMissingArgumentOrSubcommand, DisplayVersion,
+    };
     match error.kind() {
         DisplayHelp | DisplayVersion => {
-            return output::told(error.print()).map_or_else(|e| fail(&e.to_string()), |()| ExitCode::SUCCESS);
+            return output::told(error.print())
+                .map_or_else(|e| fail(&e.to_string()), |()| ExitCode::SUCCESS);
         }
         DisplayHelpOnMissingArgumentOrSubcommand => {
             let _ = error.print();
@@ -168,13 +179,24 @@ fn usage(error: &clap::Error, args: &[OsString]) -> ExitCode {
         }
         _ => {}
     }
-    // What was wrong, then an indented line each for values, tips and missing arguments, then usage.
+    // What was wrong, then an indented line each for values, tips and missing arguments, then
+    // usage.
     let text = error.render().to_string();
-    let body: Vec<&str> =
-        text.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information")).collect();
-    let line = body.join(" ").replace(" [possible values: ", "; allowed: ").replace(']', "").replace(" tip: ", "; ");
+    let body: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more information"))
+        .collect();
+    let line = body
+        .join(" ")
+        .replace(" [possible values: ", "; allowed: ")
+        .replace(']', "")
+        .replace(" tip: ", "; ");
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";");
-    let command = args.get(1).and_then(|a| a.to_str()).filter(|a| Cli::command().find_subcommand(a).is_some());
+    let command = args
+        .get(1)
+        .and_then(|a| a.to_str())
+        .filter(|a| Cli::command().find_subcommand(a).is_some());
     let help = command.map_or("tweedie --help".to_owned(), |c| format!("tweedie {c} --help"));
     fail(&format!("{}; see '{help}'", line.trim_start_matches("error: ")))
 }
@@ -192,7 +214,11 @@ mod tests {
     fn every_command_has_an_example() {
         for command in Cli::command().get_subcommands() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains(&format!("tweedie {}", command.get_name())), "{}", command.get_name());
+            assert!(
+                help.contains(&format!("tweedie {}", command.get_name())),
+                "{}",
+                command.get_name()
+            );
         }
     }
 }

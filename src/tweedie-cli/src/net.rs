@@ -37,7 +37,9 @@ enum Command {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tweedie net ops --model ddpm-cifar10-32/ --batch 4 --json ops.json")]
+#[command(
+    after_help = "Example:\n  tweedie net ops --model ddpm-cifar10-32/ --batch 4 --json ops.json"
+)]
 struct OpsArgs {
     /// A diffusers pipeline or UNet2DModel folder; its weights need not be there
     #[arg(long, value_name = "DIR")]
@@ -51,7 +53,9 @@ struct OpsArgs {
 }
 
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tweedie net forward --model ddpm-cifar10-32/ in.npz -o out.npz --precision f64")]
+#[command(
+    after_help = "Example:\n  tweedie net forward --model ddpm-cifar10-32/ in.npz -o out.npz --precision f64"
+)]
 struct RunArgs {
     /// A diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
@@ -96,9 +100,21 @@ struct Batch {
     target: Option<ArrayD<f64>>,
 }
 
-fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize>, backward: bool) -> Result<Batch> {
+fn read(
+    path: &Path,
+    channels: usize,
+    out_channels: usize,
+    classes: Option<usize>,
+    backward: bool,
+) -> Result<Batch> {
     let mut archive = Archive::open(path)?;
-    let bad = |problem: String| Error::file(path, problem, "write it with numpy.savez(path, x=x, t=t), x of shape (n, c, h, w)");
+    let bad = |problem: String| {
+        Error::file(
+            path,
+            problem,
+            "write it with numpy.savez(path, x=x, t=t), x of shape (n, c, h, w)",
+        )
+    };
     let mut array = |name: &str| -> Result<Option<ArrayD<f64>>> {
         let Some((x, _)) = archive.array(name)? else { return Ok(None) };
         match x.iter().find(|x| !x.is_finite()) {
@@ -111,29 +127,46 @@ fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize
         return Err(bad(format!("`x` has shape {:?}, wanted (n, c, h, w)", x.shape())));
     };
     if n == 0 || c != channels {
-        return Err(bad(format!("`x` has shape {:?}, wanted (n, {channels}, h, w) with n at least 1", x.shape())));
+        return Err(bad(format!(
+            "`x` has shape {:?}, wanted (n, {channels}, h, w) with n at least 1",
+            x.shape()
+        )));
     }
     let t = array("t")?.ok_or_else(|| bad("no array `t`".into()))?;
     if t.len() != n {
-        return Err(bad(format!("`t` has shape {:?}, wanted ({n},), one time for each image", t.shape())));
+        return Err(bad(format!(
+            "`t` has shape {:?}, wanted ({n},), one time for each image",
+            t.shape()
+        )));
     }
     let labels = match (classes, array("labels")?) {
         (None, _) => vec![],
-        (Some(_), None) => return Err(bad("no array `labels`, which a network with classes needs".into())),
+        (Some(_), None) => {
+            return Err(bad("no array `labels`, which a network with classes needs".into()));
+        }
         (Some(classes), Some(l)) => {
             if l.len() != n {
                 return Err(bad(format!("`labels` has shape {:?}, wanted ({n},)", l.shape())));
             }
-            if let Some(l) = l.iter().find(|l| l.fract() != 0.0 || **l < 0.0 || **l >= classes as f64) {
-                return Err(bad(format!("`labels` holds {l}, wanted whole numbers from 0 to {}", classes - 1)));
+            if let Some(l) =
+                l.iter().find(|l| l.fract() != 0.0 || **l < 0.0 || **l >= classes as f64)
+            {
+                return Err(bad(format!(
+                    "`labels` holds {l}, wanted whole numbers from 0 to {}",
+                    classes - 1
+                )));
             }
             l.iter().map(|&l| l as usize).collect()
         }
     };
     let target = if backward {
-        let target = array("target")?.ok_or_else(|| bad("no array `target`, which the loss needs".into()))?;
+        let target = array("target")?
+            .ok_or_else(|| bad("no array `target`, which the loss needs".into()))?;
         if target.shape() != [n, out_channels, height, width] {
-            return Err(bad(format!("`target` has shape {:?}, wanted ({n}, {out_channels}, {height}, {width})", target.shape())));
+            return Err(bad(format!(
+                "`target` has shape {:?}, wanted ({n}, {out_channels}, {height}, {width})",
+                target.shape()
+            )));
         }
         Some(target)
     } else {
@@ -146,27 +179,48 @@ fn read(path: &Path, channels: usize, out_channels: usize, classes: Option<usize
 fn compute<T: Element>(args: &RunArgs, place: &Place, backward: bool) -> Result<Document> {
     super::note_missing_sums(&args.model);
     let (config, weights) = checkpoint::open(&args.model)?;
-    let batch = read(&args.input, config.in_channels, config.out_channels, config.num_class_embeds, backward)?;
+    let batch = read(
+        &args.input,
+        config.in_channels,
+        config.out_channels,
+        config.num_class_embeds,
+        backward,
+    )?;
     let (n, height, width) = (batch.x.shape()[0], batch.x.shape()[2], batch.x.shape()[3]);
     let program = unet(&config, height, width)?;
     let params = checkpoint::read::<T>(&weights, &program)?;
-    let mut network = if backward { Executor::new(program, n, place)? } else { Executor::forward_only(program, n, place)? };
+    let mut network = if backward {
+        Executor::new(program, n, place)?
+    } else {
+        Executor::forward_only(program, n, place)?
+    };
     network.load(&params)?;
     let of = |x: &ArrayD<f64>| channels_last(x).into_iter().map(T::of).collect::<Vec<T>>();
     let y = network.forward(&of(&batch.x), &batch.times, &batch.labels)?.to_vec();
     let Some(target) = &batch.target else {
         let y: Vec<f64> = y.iter().map(|y| y.wide()).collect();
         let mut npz = Npz::new();
-        npz.add("y", channels_first(&y, n, height, width, config.out_channels).view(), size_of::<T>() == 4)?;
+        npz.add(
+            "y",
+            channels_first(&y, n, height, width, config.out_channels).view(),
+            size_of::<T>() == 4,
+        )?;
         return Ok(npz.document());
     };
     let scale = T::of(2.0 / y.len() as f64);
     let dy: Vec<T> = y.iter().zip(of(target)).map(|(y, t)| scale * (*y - t)).collect();
     let mut grads = vec![T::zero(); params.len()];
     network.backward(&dy, &mut grads)?;
-    if let Some(param) = network.program().params.iter().find(|p| grads[p.at.clone()].iter().any(|g| !g.is_finite())) {
+    if let Some(param) =
+        network.program().params.iter().find(|p| grads[p.at.clone()].iter().any(|g| !g.is_finite()))
+    {
         let mend = "the loss or the network overflows: try --precision f64, or smaller inputs";
-        return Err(Error::domain(format!("gradient by {}", param.name), "a number that is not finite", "finite numbers", mend));
+        return Err(Error::domain(
+            format!("gradient by {}", param.name),
+            "a number that is not finite",
+            "finite numbers",
+            mend,
+        ));
     }
     Ok(Document::made(checkpoint::to_bytes(&grads, network.program())?))
 }
@@ -190,7 +244,8 @@ struct Table {
     params: usize,
     flops_forward: usize,
     bytes_forward: usize,
-    /// Memory of the tensors in f32, slots being used again: forward alone, and in training, where the gradients need all values.
+    /// Memory of the tensors in f32, slots being used again: forward alone, and in training, where
+    /// the gradients need all values.
     sampling_bytes: usize,
     training_bytes: usize,
     ops: Vec<Row>,
@@ -212,7 +267,9 @@ fn table(program: &Program, batch: usize) -> Table {
             }
         })
         .collect();
-    let bytes = |passes: &[Pass]| 4 * batch * passes.iter().map(|&pass| program.plan(pass).len()).sum::<usize>();
+    let bytes = |passes: &[Pass]| {
+        4 * batch * passes.iter().map(|&pass| program.plan(pass).len()).sum::<usize>()
+    };
     Table {
         batch,
         params: program.param_count(),
@@ -227,7 +284,12 @@ fn table(program: &Program, batch: usize) -> Table {
 fn ops(args: &OpsArgs) -> Result<Outcome> {
     let (config, _) = checkpoint::open(&args.model)?;
     let (height, width) = config.sample_shape().ok_or_else(|| {
-        Error::domain("U-Net config `sample_size`", "null", "a size, for a list of shapes", "add sample_size to config.json")
+        Error::domain(
+            "U-Net config `sample_size`",
+            "null",
+            "a size, for a list of shapes",
+            "add sample_size to config.json",
+        )
     })?;
     let program = unet(&config, height, width)?;
     let table = table(&program, args.batch.into());
@@ -235,7 +297,10 @@ fn ops(args: &OpsArgs) -> Result<Outcome> {
         target.write(&Document::json(&table)?)?;
     }
     if args.json != Some(Target::Stdout) {
-        let mut text = format!("{:10} {:44} {:>14} {:>10} {:>10} {:>10}\n", "operation", "name", "shape", "MFLOP", "MB", "params");
+        let mut text = format!(
+            "{:10} {:44} {:>14} {:>10} {:>10} {:>10}\n",
+            "operation", "name", "shape", "MFLOP", "MB", "params"
+        );
         for row in &table.ops {
             let [h, w, c] = row.shape;
             text += &format!(

@@ -88,8 +88,14 @@ impl Parameters {
     /// A parameter that the path does not have, or that is out of its range.
     pub fn path(&self, name: PathName) -> Result<Path> {
         let path = match name {
-            PathName::Vp => Path::Vp { beta_min: self.beta_min.unwrap_or(0.1), beta_max: self.beta_max.unwrap_or(20.0) },
-            PathName::Ve => Path::Ve { sigma_min: self.sigma_min.unwrap_or(0.01), sigma_max: self.sigma_max.unwrap_or(50.0) },
+            PathName::Vp => Path::Vp {
+                beta_min: self.beta_min.unwrap_or(0.1),
+                beta_max: self.beta_max.unwrap_or(20.0),
+            },
+            PathName::Ve => Path::Ve {
+                sigma_min: self.sigma_min.unwrap_or(0.01),
+                sigma_max: self.sigma_max.unwrap_or(50.0),
+            },
             PathName::Edm => Path::Edm { sigma_max: self.sigma_max.unwrap_or(80.0) },
             PathName::Cosine => Path::Cosine,
             PathName::Fm => Path::FlowMatching,
@@ -151,7 +157,12 @@ impl Parameters {
             None => Ok(()),
             Some((flag, _)) => {
                 let allowed = if owned.is_empty() { "none".to_owned() } else { owned.join(", ") };
-                Err(Error::domain(format!("parameters of '{}'", label(name)), flag, allowed, "leave it out"))
+                Err(Error::domain(
+                    format!("parameters of '{}'", label(name)),
+                    flag,
+                    allowed,
+                    "leave it out",
+                ))
             }
         }
     }

@@ -41,12 +41,14 @@ impl Target {
     }
 }
 
-/// Writes text for people to standard output, made [`printable`]: names and messages in it may come from files of anyone.
+/// Writes text for people to standard output, made [`printable`]: names and messages in it may come
+/// from files of anyone.
 pub fn print(text: impl AsRef<str>) -> Result<()> {
     put(printable(text.as_ref()).as_bytes())
 }
 
-/// What a command writes. Results become one by the functions here alone, and what is not finite does not: no command can write it unawares.
+/// What a command writes. Results become one by the functions here alone, and what is not finite
+/// does not: no command can write it unawares.
 pub struct Document(Vec<u8>);
 
 const MEMORY: &str = "memory takes every byte";
@@ -60,7 +62,8 @@ impl Document {
         json_without_nan(value).map(Self).ok_or_else(|| not_finite("results", "NaN", "numbers"))
     }
 
-    /// JSON of verdicts, where NaN is a finding: who writes it says so in words and does not exit with 0.
+    /// JSON of verdicts, where NaN is a finding: who writes it says so in words and does not exit
+    /// with 0.
     pub fn verdicts(value: &impl Serialize) -> Self {
         Self(json(value))
     }
@@ -76,7 +79,11 @@ impl Document {
                 if let Cell::Real(Number(x)) = cell
                     && x.is_nan()
                 {
-                    return Err(not_finite(format!("row {} of the table, {}", k + 1, columns[i]), "NaN", "numbers"));
+                    return Err(not_finite(
+                        format!("row {} of the table, {}", k + 1, columns[i]),
+                        "NaN",
+                        "numbers",
+                    ));
                 }
                 text += if i == 0 { "" } else { "," };
                 text += &match cell {
@@ -127,7 +134,12 @@ impl Npz {
     ///
     /// # Errors
     /// A number that is not finite, in the format that it is stored in.
-    pub fn add<D: Dimension>(&mut self, name: &str, x: ArrayView<f64, D>, single: bool) -> Result<()> {
+    pub fn add<D: Dimension>(
+        &mut self,
+        name: &str,
+        x: ArrayView<f64, D>,
+        single: bool,
+    ) -> Result<()> {
         finite(name, x.view().into_dyn())?;
         if single {
             let x = x.mapv(|x| x as f32);
@@ -155,7 +167,9 @@ impl Npz {
 fn finite(name: &str, x: ArrayViewD<f64>) -> Result<()> {
     match x.indexed_iter().find(|(_, x)| !x.is_finite()) {
         None => Ok(()),
-        Some((at, v)) => Err(not_finite(format!("{name}{:?}", at.as_array_view().to_vec()), v, "finite numbers")),
+        Some((at, v)) => {
+            Err(not_finite(format!("{name}{:?}", at.as_array_view().to_vec()), v, "finite numbers"))
+        }
     }
 }
 
@@ -168,12 +182,15 @@ fn not_finite(what: impl ToString, got: impl ToString, allowed: &str) -> Error {
     )
 }
 
-/// Refuses outputs of one run, by the options that name them, that would go to one place: the last would replace or run into the others.
+/// Refuses outputs of one run, by the options that name them, that would go to one place: the last
+/// would replace or run into the others.
 ///
 /// # Errors
-/// Two names of one file, be it through links or `..`; standard output twice, also by its name in `/dev` or as a file that it leads to.
+/// Two names of one file, be it through links or `..`; standard output twice, also by its name in
+/// `/dev` or as a file that it leads to.
 pub fn distinct(outputs: &[(&str, Option<&Target>)]) -> Result<()> {
-    let given: Vec<(&str, &Target)> = outputs.iter().filter_map(|(option, target)| Some((*option, (*target)?))).collect();
+    let given: Vec<(&str, &Target)> =
+        outputs.iter().filter_map(|(option, target)| Some((*option, (*target)?))).collect();
     for (k, (option, target)) in given.iter().enumerate() {
         if let Some((other, _)) = given[..k].iter().find(|(_, other)| same(other, target)) {
             let name = match target {
@@ -196,7 +213,10 @@ pub fn distinct(outputs: &[(&str, Option<&Target>)]) -> Result<()> {
 ///
 /// # Errors
 /// The same file, be it through links or `..`.
-pub fn spared<'a>(output: Option<&Target>, inputs: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+pub fn spared<'a>(
+    output: Option<&Target>,
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+) -> Result<()> {
     let Some(output) = output else { return Ok(()) };
     match inputs.into_iter().find(|input| same(output, &Target::File((*input).clone()))) {
         None => Ok(()),
@@ -217,7 +237,9 @@ fn same(a: &Target, b: &Target) -> bool {
             // What is thrown away mixes with nothing.
             a == b && a != Path::new("/dev/null")
         }
-        (Target::Stdout, Target::File(path)) | (Target::File(path), Target::Stdout) => leads_to(path),
+        (Target::Stdout, Target::File(path)) | (Target::File(path), Target::Stdout) => {
+            leads_to(path)
+        }
     }
 }
 
@@ -227,7 +249,8 @@ fn leads_to(path: &Path) -> bool {
     {
         use std::os::unix::fs::MetadataExt;
         let file = |path: &Path| path.metadata().ok().map(|m| (m.dev(), m.ino()));
-        file::resolved(path) != Path::new("/dev/null") && file(path).is_some_and(|it| file(Path::new("/dev/stdout")) == Some(it))
+        file::resolved(path) != Path::new("/dev/null")
+            && file(path).is_some_and(|it| file(Path::new("/dev/stdout")) == Some(it))
     }
     #[cfg(not(unix))]
     {
@@ -244,7 +267,13 @@ fn put(bytes: &[u8]) -> Result<()> {
 
 /// What became of writing to standard output.
 pub fn told(written: io::Result<()>) -> Result<()> {
-    let failed = |e: String| Error::file("standard output", format!("cannot be written: {e}"), "free space, or write to a file");
+    let failed = |e: String| {
+        Error::file(
+            "standard output",
+            format!("cannot be written: {e}"),
+            "free space, or write to a file",
+        )
+    };
     if closed() {
         return Err(failed("it is closed".into()));
     }
@@ -254,8 +283,8 @@ pub fn told(written: io::Result<()>) -> Result<()> {
     }
 }
 
-/// Whether the process began without a standard output. Rust opens `/dev/null` in its place before `main`, so this is asked before that, among
-/// the initialisers that the system runs.
+/// Whether the process began without a standard output. Rust opens `/dev/null` in its place before
+/// `main`, so this is asked before that, among the initialisers that the system runs.
 #[cfg(target_os = "linux")]
 fn closed() -> bool {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -264,7 +293,8 @@ fn closed() -> bool {
         // SAFETY: fcntl asks for a flag of a descriptor, which need not be open.
         CLOSED.store(unsafe { libc::fcntl(1, libc::F_GETFD) } == -1, Ordering::Relaxed);
     }
-    // SAFETY: what is in this section is called once, before `main`; `ask` needs nothing of Rust's runtime.
+    // SAFETY: what is in this section is called once, before `main`; `ask` needs nothing of Rust's
+    // runtime.
     #[used]
     #[unsafe(link_section = ".init_array")]
     static ASK: extern "C" fn() = ask;
@@ -278,7 +308,8 @@ fn closed() -> bool {
     false
 }
 
-/// Lines of at most `width` characters (words longer than that apart), the first after `lead`, the others indented as far.
+/// Lines of at most `width` characters (words longer than that apart), the first after `lead`, the
+/// others indented as far.
 pub fn wrapped(text: &str, lead: &str, width: usize) -> String {
     let indent = lead.chars().count();
     let (mut out, mut line) = (String::new(), String::from(lead));
@@ -301,8 +332,13 @@ pub fn wrapped(text: &str, lead: &str, width: usize) -> String {
 
 /// A number for people: up to ten digits, without the zeros at the end.
 pub fn short(x: f64) -> String {
-    let trim =
-        |text: &str| if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() };
+    let trim = |text: &str| {
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     if x == 0.0 {
         return "0".into();
     }
@@ -327,7 +363,9 @@ mod tests {
     fn one_place_is_found_under_two_names() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| Target::File(dir.path().join(name));
-        let refused = |a: &Target, b: &Target| distinct(&[("-o", Some(a)), ("--png", None), ("--json", Some(b))]).is_err();
+        let refused = |a: &Target, b: &Target| {
+            distinct(&[("-o", Some(a)), ("--png", None), ("--json", Some(b))]).is_err()
+        };
         std::fs::create_dir(dir.path().join("sub")).unwrap();
         std::os::unix::fs::symlink("x", dir.path().join("link")).unwrap();
         std::os::unix::fs::symlink("sub", dir.path().join("there")).unwrap();
@@ -348,7 +386,9 @@ mod tests {
         let null = || Target::File("/dev/null".into());
         assert!(!refused(&null(), &null()) && !refused(&null(), &Target::Stdout));
         assert!(refused(&Target::Stdout, &Target::Stdout) && !refused(&Target::Stdout, &at("x")));
-        let said = distinct(&[("-o", Some(&Target::Stdout)), ("--json", Some(&Target::Stdout))]).unwrap_err().to_string();
+        let said = distinct(&[("-o", Some(&Target::Stdout)), ("--json", Some(&Target::Stdout))])
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             said,
             "outputs -o and --json: got standard output for both, allowed: a place of its own for each; write one of them elsewhere"
@@ -364,8 +404,37 @@ mod tests {
 
     #[test]
     fn short_numbers() {
-        let got =
-            [0.0, -0.0, 1.0, 0.1 + 0.2, -12.5, 786_432.0, 1e-4, 7.74e-10, 1.0 / 3.0, 1e300, f64::INFINITY, f64::NAN].map(short);
-        assert_eq!(got, ["0", "0", "1", "0.3", "-12.5", "786432", "0.0001", "7.74e-10", "0.3333333333", "1e300", "inf", "nan"]);
+        let got = [
+            0.0,
+            -0.0,
+            1.0,
+            0.1 + 0.2,
+            -12.5,
+            786_432.0,
+            1e-4,
+            7.74e-10,
+            1.0 / 3.0,
+            1e300,
+            f64::INFINITY,
+            f64::NAN,
+        ]
+        .map(short);
+        assert_eq!(
+            got,
+            [
+                "0",
+                "0",
+                "1",
+                "0.3",
+                "-12.5",
+                "786432",
+                "0.0001",
+                "7.74e-10",
+                "0.3333333333",
+                "1e300",
+                "inf",
+                "nan"
+            ]
+        );
     }
 }

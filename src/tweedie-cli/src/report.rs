@@ -34,13 +34,15 @@ pub struct Args {
     /// Seed of every random draw
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
-    /// Compute everything, also what an earlier or a stopped run of this very program has kept in the user's cache
+    /// Compute everything, also what an earlier or a stopped run of this very program has kept in
+    /// the user's cache
     #[arg(long)]
     fresh: bool,
     /// Compare two folders: two reports, two models or two training runs
     #[arg(long, value_names = ["A", "B"], num_args = 2)]
     compare: Option<Vec<PathBuf>>,
-    /// Largest difference that passes, relative [default: 1e-9 for reports, 1e-5 for models and runs]
+    /// Largest difference that passes, relative [default: 1e-9 for reports, 1e-5 for models and
+    /// runs]
     #[arg(long, value_name = "T", requires = "compare", allow_negative_numbers = true)]
     tolerance: Option<f64>,
     /// Write what was found as JSON, - for standard output
@@ -49,7 +51,10 @@ pub struct Args {
 }
 
 fn experiments() -> String {
-    tweedie_experiments::EXPERIMENTS.iter().map(|e| format!("  {}: {}\n", e.name, e.about)).collect()
+    tweedie_experiments::EXPERIMENTS
+        .iter()
+        .map(|e| format!("  {}: {}\n", e.name, e.about))
+        .collect()
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
@@ -66,11 +71,16 @@ pub fn run(args: &Args) -> Result<Outcome> {
     };
     let summary = report::run(tweedie_experiments::EXPERIMENTS, &options)?;
     let (kept, computed): (Vec<_>, Vec<_>) = summary.experiments.iter().partition(|e| e.1);
-    let named = |of: &[&(String, bool)]| of.iter().map(|e| e.0.as_str()).collect::<Vec<_>>().join(", ");
+    let named =
+        |of: &[&(String, bool)]| of.iter().map(|e| e.0.as_str()).collect::<Vec<_>>().join(", ");
     let experiments = match (kept.as_slice(), computed.as_slice()) {
         ([], all) => named(all),
-        (all, []) => format!("{} (all kept from an earlier run; --fresh computes them)", named(all)),
-        (kept, computed) => format!("{}; kept from an earlier run: {}", named(computed), named(kept)),
+        (all, []) => {
+            format!("{} (all kept from an earlier run; --fresh computes them)", named(all))
+        }
+        (kept, computed) => {
+            format!("{}; kept from an earlier run: {}", named(computed), named(kept))
+        }
     };
     let mut text = format!(
         "{}: {experiments}, {} figures, {} of {} checks hold, {:.1} s on {device}\n",

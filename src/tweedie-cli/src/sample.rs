@@ -39,7 +39,8 @@ pub struct Args {
     /// Law of the data
     #[arg(long, value_name = "LAW.json")]
     law: Option<PathBuf>,
-    /// Model folder: its network is sampled with its scheduler's settings; beside --law the law is, with these settings
+    /// Model folder: its network is sampled with its scheduler's settings; beside --law the law is,
+    /// with these settings
     #[arg(long, value_name = "DIR", required_unless_present = "law")]
     model: Option<PathBuf>,
     /// Method [default: the folder's]
@@ -87,7 +88,8 @@ pub struct Args {
     /// Highest sigma/alpha of the grid, cut to the path's [default: 80, the network's highest]
     #[arg(long, value_name = "S")]
     s_max: Option<f64>,
-    /// Lowest sigma/alpha before the last step, cut to the path's [default: 0.002, the network's lowest]
+    /// Lowest sigma/alpha before the last step, cut to the path's [default: 0.002, the network's
+    /// lowest]
     #[arg(long, value_name = "S")]
     s_min: Option<f64>,
     /// Time shift of the uniform and beta grids [default: 1]
@@ -97,7 +99,13 @@ pub struct Args {
     #[arg(long, value_name = "C")]
     class: Option<usize>,
     /// Guidance weight: 0 unconditional, 1 the class itself, above 1 guided
-    #[arg(long, value_name = "W", default_value_t = 1.0, allow_negative_numbers = true, requires = "class")]
+    #[arg(
+        long,
+        value_name = "W",
+        default_value_t = 1.0,
+        allow_negative_numbers = true,
+        requires = "class"
+    )]
     guidance: f64,
     /// Number format of a network: f64, f32, and on a GPU tf32, bf16 [default: f32]
     #[arg(long, value_name = "P", conflicts_with = "law")]
@@ -134,7 +142,8 @@ pub struct Args {
 }
 
 fn help() -> String {
-    let samplers: String = SAMPLERS.iter().map(|e| format!("  {:<20} {}\n", e.name, e.about)).collect();
+    let samplers: String =
+        SAMPLERS.iter().map(|e| format!("  {:<20} {}\n", e.name, e.about)).collect();
     format!(
         "Samplers:\n{samplers}  {:<20} a jump by the Gaussian with the data's moments, then NAME\n\n\
          Examples:\n  tweedie sample --law law.json --sampler dpmpp-2m --steps 20 -n 1000 -o samples.npz\n  \
@@ -167,7 +176,8 @@ struct Summary {
     exact_w2: Option<Number>,
 }
 
-/// The folder's setting or the default, with the flags put over it; the network's path where there is a network.
+/// The folder's setting or the default, with the flags put over it; the network's path where there
+/// is a network.
 fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
     let plain = |path: Path, prediction| {
         let (sampler, spacing) = match path {
@@ -189,18 +199,28 @@ fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
     let prediction = network.map_or(Prediction::X0, |setup| setup.prediction);
     let mut setting = match (&args.model, args.schedule, args.path) {
         (Some(_), Some(_), _) | (Some(_), _, Some(_)) if args.law.is_some() => {
-            let (got, allowed) = ("--schedule or --path beside --law and --model", "one of them: the folder says the schedule");
+            let (got, allowed) = (
+                "--schedule or --path beside --law and --model",
+                "one of them: the folder says the schedule",
+            );
             return Err(Error::domain("schedule", got, allowed, "leave one out"));
         }
         (_, Some(name), _) => {
-            let table = Table::new(args.parameters.schedule(name)?, args.train_steps as usize, args.zero_terminal_snr)?;
+            let table = Table::new(
+                args.parameters.schedule(name)?,
+                args.train_steps as usize,
+                args.zero_terminal_snr,
+            )?;
             plain(Path::Discrete(table), prediction)
         }
         (_, None, Some(name)) => plain(args.parameters.path(name)?, prediction),
         (Some(folder), None, None) => match network {
             None => scheduler_config::read(folder)?,
-            Some(setup) if !scheduler_config::is_in(folder) => plain(setup.path.clone(), prediction),
-            // The setup says exactly what the network is; the scheduler knows how to sample it, if it is of the same path.
+            Some(setup) if !scheduler_config::is_in(folder) => {
+                plain(setup.path.clone(), prediction)
+            }
+            // The setup says exactly what the network is; the scheduler knows how to sample it, if
+            // it is of the same path.
             Some(setup) => match scheduler_config::read(folder)? {
                 scheduler if scheduler.path == setup.path => Setting { prediction, ..scheduler },
                 _ => plain(setup.path.clone(), prediction),
@@ -209,8 +229,10 @@ fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
         (None, None, None) => plain(args.parameters.path(PathName::Edm)?, prediction),
     };
     if setting.dynamic_shift && args.shift.is_none() {
-        let (what, allowed) =
-            ("shift of this folder", "a number, because the folder's depends on the image's size (use_dynamic_shifting)");
+        let (what, allowed) = (
+            "shift of this folder",
+            "a number, because the folder's depends on the image's size (use_dynamic_shifting)",
+        );
         return Err(Error::domain(what, "none", allowed, "pass --shift, for example 3"));
     }
     let grid = &mut setting.grid;
@@ -230,7 +252,11 @@ fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    output::distinct(&[("-o", Some(&args.output)), ("--json", args.json.as_ref()), ("--png", args.png.as_ref())])?;
+    output::distinct(&[
+        ("-o", Some(&args.output)),
+        ("--json", args.json.as_ref()),
+        ("--png", args.png.as_ref()),
+    ])?;
     // A training run's folder stands for its newest model.
     let newest = args.model.as_deref().map(newest_model).transpose()?.flatten();
     let args = &Args { model: newest.or_else(|| args.model.clone()), ..args.clone() };
@@ -265,8 +291,13 @@ fn of_law(args: &Args, file: &LawFile) -> Result<Outcome> {
     if let (LawFile::Gaussian(law), true) = (file, as_given) {
         let law = modes(law)?;
         let name = &summary.sampler;
-        let response = Response::of_method(&Named { name, options }, &points, Law::cov(&law).diag().to_owned())?;
-        summary.exact_w2 = Some(Number(response.w2(&law.mean().to_owned(), Start::Normal(start_std(&points[0])))));
+        let response = Response::of_method(
+            &Named { name, options },
+            &points,
+            Law::cov(&law).diag().to_owned(),
+        )?;
+        summary.exact_w2 =
+            Some(Number(response.w2(&law.mean().to_owned(), Start::Normal(start_std(&points[0])))));
     }
     report(args, &points, &end, &summary)
 }
@@ -288,7 +319,12 @@ fn of_network<T: Element>(args: &Args, folder: &FilePath, place: &Place) -> Resu
         Some(of_class) if args.guidance != 1.0 => {
             if network.setup().null_class.is_none() {
                 let allowed = "1, for a network that was not trained without labels too (null_class of tweedie.json)";
-                return Err(Error::domain("guidance", args.guidance, allowed, "leave --guidance out"));
+                return Err(Error::domain(
+                    "guidance",
+                    args.guidance,
+                    allowed,
+                    "leave --guidance out",
+                ));
             }
             Some(Guided::new(of_class, &network, args.guidance)?)
         }
@@ -300,19 +336,32 @@ fn of_network<T: Element>(args: &Args, folder: &FilePath, place: &Place) -> Resu
         (None, Some(of_class)) => of_class,
         (None, None) => &network,
     };
-    // States that are written down or clipped on the way are this side's; otherwise the whole run stays on the network's device.
+    // States that are written down or clipped on the way are this side's; otherwise the whole run
+    // stays on the network's device.
     let stays = !args.trajectory && setting.clip.is_none_or(|bound| bound == f64::INFINITY);
     let on_device = |method: &dyn Sampler, start: &Array2<f64>, noise: Noise| {
         let guidance = guided.as_ref().map(|_| (&network, args.guidance));
-        of_class.as_ref().unwrap_or(&network).sampled(method, &points, start.view(), noise, guidance)
+        of_class.as_ref().unwrap_or(&network).sampled(
+            method,
+            &points,
+            start.view(),
+            noise,
+            guidance,
+        )
     };
     let on_device: Option<&OnDevice> = if stays { Some(&on_device) } else { None };
-    let (end, mut summary) = sampled(args, &setting, &points, model, options(args, None), on_device)?;
+    let (end, mut summary) =
+        sampled(args, &setting, &points, model, options(args, None), on_device)?;
     summary.device = Some(place.to_string());
     network.failure()?;
     if end.x.iter().any(|x| !x.is_finite()) {
         let (got, allowed) = ("numbers that are not finite", "finite numbers");
-        return Err(Error::domain("samples", got, allowed, "the network's output overflows: try --precision f64, or --clip 1"));
+        return Err(Error::domain(
+            "samples",
+            got,
+            allowed,
+            "the network's output overflows: try --precision f64, or --clip 1",
+        ));
     }
     if let Some(target) = &args.png {
         target.write(&Document::made(picture::grid(end.x.view(), network.setup().shape)?))?;
@@ -352,11 +401,17 @@ fn sampled(
 ) -> Result<(Ran, Summary)> {
     let clipped = Clipped { inner: model, bound: setting.clip.unwrap_or(f64::INFINITY) };
     if !(clipped.bound > 0.0) {
-        return Err(Error::domain("clip", clipped.bound, "above 0", "leave it out to keep x0 as it is"));
+        return Err(Error::domain(
+            "clip",
+            clipped.bound,
+            "above 0",
+            "leave it out to keep x0 as it is",
+        ));
     }
     let name = args.sampler.as_deref().unwrap_or(setting.sampler);
     let method = sampler(name, &options)?;
-    // The state, its prediction and what a multistep method remembers; every state where they are kept, and again as they are written.
+    // The state, its prediction and what a multistep method remembers; every state where they are
+    // kept, and again as they are written.
     let kept = if args.trajectory { 3 * points.len() } else { 0 };
     let numbers = f64::from(args.n) * model.dim() as f64 * (8 + kept) as f64;
     room::holds(
@@ -367,7 +422,9 @@ fn sampled(
     let mut noise = Noise::new(args.seed);
     let start = standard_start(&noise, args.n as usize, model.dim()) * start_std(&points[0]);
     let bar = ProgressBar::new(points.len() as u64 - 1);
-    let style = ProgressStyle::with_template("{spinner} steps [{bar:24}] {pos}/{len} {elapsed} (left {eta})");
+    let style = ProgressStyle::with_template(
+        "{spinner} steps [{bar:24}] {pos}/{len} {elapsed} (left {eta})",
+    );
     bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
     let mut states = Vec::new();
     let end = match on_device.map(|run| run(&method, &start, noise)).transpose()?.flatten() {
@@ -403,7 +460,10 @@ fn report(args: &Args, points: &[PathPoint], end: &Ran, summary: &Summary) -> Re
     }
     let to_stdout = [args.json.as_ref(), args.png.as_ref()].contains(&Some(&Target::Stdout));
     if let (Target::File(path), false) = (&args.output, to_stdout) {
-        let w2 = summary.exact_w2.as_ref().map_or(String::new(), |w| format!(", exact W2 of its law to the data {:.6e}", w.0));
+        let w2 = summary
+            .exact_w2
+            .as_ref()
+            .map_or(String::new(), |w| format!(", exact W2 of its law to the data {:.6e}", w.0));
         let on = summary.device.as_ref().map_or(String::new(), |device| format!(" on {device}"));
         let Summary { sampler, samples, dim, nfe, .. } = summary;
         output::print(format!(
@@ -418,10 +478,15 @@ fn report(args: &Args, points: &[PathPoint], end: &Ran, summary: &Summary) -> Re
 fn guided<'a>(args: &Args, file: &'a LawFile) -> Result<Option<Guided<'a>>> {
     match (args.class, file) {
         (None, _) => Ok(None),
-        (Some(c), LawFile::Mixture(law)) => Ok(Some(Guided::new(law.class(c)?, law, args.guidance)?)),
-        (Some(c), _) => {
-            Err(Error::domain("class", c, "a law of kind mixture, whose components are the classes", "leave --class out"))
+        (Some(c), LawFile::Mixture(law)) => {
+            Ok(Some(Guided::new(law.class(c)?, law, args.guidance)?))
         }
+        (Some(c), _) => Err(Error::domain(
+            "class",
+            c,
+            "a law of kind mixture, whose components are the classes",
+            "leave --class out",
+        )),
     }
 }
 
@@ -431,7 +496,12 @@ fn start_std(at: &PathPoint) -> f64 {
     if (total - 1.0).abs() <= 1e-9 { 1.0 } else { at.sigma }
 }
 
-fn npz(states: &[Array2<f64>], end: &Array2<f64>, points: &[PathPoint], nfe: usize) -> Result<Document> {
+fn npz(
+    states: &[Array2<f64>],
+    end: &Array2<f64>,
+    points: &[PathPoint],
+    nfe: usize,
+) -> Result<Document> {
     let mut npz = Npz::new();
     if states.is_empty() {
         npz.add("x", end.view(), false)?;

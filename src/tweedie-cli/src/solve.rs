@@ -13,10 +13,12 @@ use tweedie::npy;
 
 /// Move states along the probability-flow ODE of a law, exactly
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  tweedie solve --law law.json --path vp --from 1 --to 0 noise.npy -o data.npy\n\n\
+#[command(
+    after_help = "Example:\n  tweedie solve --law law.json --path vp --from 1 --to 0 noise.npy -o data.npy\n\n\
                   law.json is for example {\"kind\": \"gaussian\", \"mean\": [0, 1], \"variances\": [4, 0.25]}. noise.npy holds the states at time --from, \
                   shape (n, d) or (d,). A Gaussian is solved in closed form, every other law by an adaptive integrator, which \
-                  reports the error that it reached, relative to the law's deviation at --to.")]
+                  reports the error that it reached, relative to the law's deviation at --to."
+)]
 pub struct Args {
     /// Law of the data: gaussian, mixture or empirical
     #[arg(long, value_name = "LAW.json")]
@@ -48,7 +50,8 @@ struct Summary {
     states: usize,
     dim: usize,
     method: &'static str,
-    /// Of the integrator: estimated error relative to the law's deviation at the end, and its steps.
+    /// Of the integrator: estimated error relative to the law's deviation at the end, and its
+    /// steps.
     #[serde(flatten)]
     reached: Option<Reached>,
 }
@@ -72,7 +75,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
         _ => (0, 0),
     };
     if n == 0 || d != law.dim() {
-        let problem = format!("shape {shape:?}, wanted (n, {0}) or ({0},), the law's dimension", law.dim());
+        let problem =
+            format!("shape {shape:?}, wanted (n, {0}) or ({0},), the law's dimension", law.dim());
         return Err(Error::file(&args.states, problem, "pass states of the law's dimension"));
     }
     let x = x.into_shape_with_order((n, d)).expect("C order");
@@ -88,10 +92,13 @@ pub fn run(args: &Args) -> Result<Outcome> {
     args.output.write(&Document::npy(&y)?)?;
     if let (Target::File(path), false) = (&args.output, args.json == Some(Target::Stdout)) {
         let plural = if n == 1 { "" } else { "s" };
-        let accuracy = reached
-            .as_ref()
-            .map_or(String::new(), |r| format!(", {} steps, error about {:.0e} of the law's deviation", r.steps, r.error));
-        output::print(format!("{}: {n} state{plural} of dimension {d}, {method}{accuracy}\n", path.display()))?;
+        let accuracy = reached.as_ref().map_or(String::new(), |r| {
+            format!(", {} steps, error about {:.0e} of the law's deviation", r.steps, r.error)
+        });
+        output::print(format!(
+            "{}: {n} state{plural} of dimension {d}, {method}{accuracy}\n",
+            path.display()
+        ))?;
     }
     if let Some(target) = &args.json {
         target.write(&Document::json(&Summary { states: n, dim: d, method, reached })?)?;

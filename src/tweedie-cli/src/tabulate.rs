@@ -92,7 +92,11 @@ fn tabulate(args: &Args) -> Result<Output> {
             ));
         }
         let table = Table::new(args.parameters.schedule(name)?, steps, args.zero_terminal_snr)?;
-        return Ok(Output { schedule, columns: &DISCRETE, rows: table.rows().iter().map(discrete_row).collect() });
+        return Ok(Output {
+            schedule,
+            columns: &DISCRETE,
+            rows: table.rows().iter().map(discrete_row).collect(),
+        });
     };
     if args.zero_terminal_snr {
         let allowed = "linear, scaled-linear, cosine, sigmoid, with --steps";
@@ -106,7 +110,8 @@ fn tabulate(args: &Args) -> Result<Output> {
     let path = args.parameters.path(path)?;
     let grid = (1..=steps).map(|k| k as f64 / steps as f64);
     let times = if args.at.is_empty() { grid.collect() } else { args.at.clone() };
-    let rows = times.into_iter().map(|t| Ok(continuous_row(&path.row(t)?))).collect::<Result<_>>()?;
+    let rows =
+        times.into_iter().map(|t| Ok(continuous_row(&path.row(t)?))).collect::<Result<_>>()?;
     Ok(Output { schedule, columns: &CONTINUOUS, rows })
 }
 

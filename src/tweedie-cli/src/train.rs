@@ -70,7 +70,10 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let device = match args.device {
         Some(device) => device,
-        None => settings.device.parse().map_err(|e| Error::file(&args.recipe, e, "write auto, cpu, cuda or cuda:N"))?,
+        None => settings
+            .device
+            .parse()
+            .map_err(|e| Error::file(&args.recipe, e, "write auto, cpu, cuda or cuda:N"))?,
     };
     let world = World::read(|name| std::env::var(name).ok())?;
     let name = args.recipe.file_stem().unwrap_or_default();
@@ -82,7 +85,8 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
 }
 
-/// Where this process trains: with several, the GPU of its number on its machine, joined to the others.
+/// Where this process trains: with several, the GPU of its number on its machine, joined to the
+/// others.
 #[cfg_attr(not(feature = "cuda"), expect(unused_variables))]
 fn together(world: &World, out: &Path, device: Device, precision: Precision) -> Result<Place> {
     if world.size == 1 {
@@ -90,17 +94,31 @@ fn together(world: &World, out: &Path, device: Device, precision: Precision) -> 
     }
     let device = match device {
         // Where a launcher shows each process one device alone, that is number 0.
-        Device::Auto | Device::Cuda(0) => Device::Cuda(world.local_rank % device::gpu_count().max(1)),
+        Device::Auto | Device::Cuda(0) => {
+            Device::Cuda(world.local_rank % device::gpu_count().max(1))
+        }
         other => {
-            let allowed = format!("auto or cuda, because a launcher started {} processes, each with a GPU of its own", world.size);
-            return Err(Error::domain("device", format!("{other:?}"), allowed, "leave --device out, or start one process"));
+            let allowed = format!(
+                "auto or cuda, because a launcher started {} processes, each with a GPU of its own",
+                world.size
+            );
+            return Err(Error::domain(
+                "device",
+                format!("{other:?}"),
+                allowed,
+                "leave --device out, or start one process",
+            ));
         }
     };
     let place = device.place(precision)?;
     #[cfg(feature = "cuda")]
     if let Place::Gpu(gpu, _) = &place {
         let secret = Secret::of_run(out, |name| std::env::var(name).ok())?;
-        gpu.join(meet(world, &secret, Duration::from_secs(300), tweedie_device::nccl::identity)?, world.rank, world.size)?;
+        gpu.join(
+            meet(world, &secret, Duration::from_secs(300), tweedie_device::nccl::identity)?,
+            world.rank,
+            world.size,
+        )?;
     }
     Ok(place)
 }
@@ -113,10 +131,17 @@ fn data(args: &Args, settings: &Settings) -> Result<Data> {
     Data::law(law.into_law(), shape)
 }
 
-fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &World, out: &Path) -> Result<Outcome> {
+fn train<T: Element>(
+    args: &Args,
+    settings: Settings,
+    place: &Place,
+    world: &World,
+    out: &Path,
+) -> Result<Outcome> {
     let checkpoints = out.join("checkpoints");
     own(out)?;
-    // Held before the newest checkpoint is looked for; a folder that is not there is made when nothing is left to be refused.
+    // Held before the newest checkpoint is looked for; a folder that is not there is made when
+    // nothing is left to be refused.
     let writes = world.rank == 0;
     let mut lock = if writes && out.is_dir() { Some(hold(out)?) } else { None };
     let data = data(args, &settings)?;
@@ -138,8 +163,9 @@ fn train<T: Element>(args: &Args, settings: Settings, place: &Place, world: &Wor
         (None, _) => Trainer::placed(settings, data, place)?,
     };
     if writes && lock.is_none() {
-        std::fs::create_dir_all(out)
-            .map_err(|e| Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written"))?;
+        std::fs::create_dir_all(out).map_err(|e| {
+            Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written")
+        })?;
         lock = Some(hold(out)?);
         if let Some(newest) = newest(&checkpoints)? {
             return Err(held(out, &newest));
@@ -181,13 +207,19 @@ fn own(out: &Path) -> Result<()> {
     if marked || newest(&out.join("checkpoints"))?.is_some() {
         return Ok(());
     }
-    let empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    let names = [MARKER, "checkpoints", "metrics.jsonl", "validation.jsonl", "samples"].map(|name| out.join(name));
+    let empty =
+        |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let names = [MARKER, "checkpoints", "metrics.jsonl", "validation.jsonl", "samples"]
+        .map(|name| out.join(name));
     match names.iter().find(|path| path.symlink_metadata().is_ok() && !empty(path)) {
         None => Ok(()),
         Some(path) => {
             let mend = "move it elsewhere, or pass another --out";
-            Err(Error::file(path, format!("is in the way, and {} is no folder of a run's", out.display()), mend))
+            Err(Error::file(
+                path,
+                format!("is in the way, and {} is no folder of a run's", out.display()),
+                mend,
+            ))
         }
     }
 }
@@ -220,7 +252,9 @@ fn interrupted() -> Result<Arc<AtomicBool>> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, INTERRUPTED.into(), stop.clone())
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .map_err(|e| Error::domain("signal handler", e, "a system with signals", "report this as a bug"))?;
+            .map_err(|e| {
+                Error::domain("signal handler", e, "a system with signals", "report this as a bug")
+            })?;
     }
     Ok(stop)
 }
@@ -257,10 +291,15 @@ struct Run {
 
 impl Run {
     fn new<T: Element>(out: &Path, trainer: &Trainer<T>) -> Result<Self> {
-        std::fs::create_dir_all(out)
-            .map_err(|e| Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written"))?;
-        let settings = serde_json::to_value(trainer.settings()).map_err(|e| Error::file(out, e, "report this as a bug"))?;
-        file::write(&out.join(MARKER), &json(&Marker { tweedie: env!("CARGO_PKG_VERSION").into(), settings }))?;
+        std::fs::create_dir_all(out).map_err(|e| {
+            Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written")
+        })?;
+        let settings = serde_json::to_value(trainer.settings())
+            .map_err(|e| Error::file(out, e, "report this as a bug"))?;
+        file::write(
+            &out.join(MARKER),
+            &json(&Marker { tweedie: env!("CARGO_PKG_VERSION").into(), settings }),
+        )?;
         let done = trainer.steps_done();
         let style = "{bar:30} {pos}/{len} steps, {msg}, {eta} left";
         let bar = ProgressBar::new(trainer.settings().steps)
@@ -275,12 +314,22 @@ impl Run {
     }
 
     /// Every step that is left.
-    fn all<T: Element>(mut self, trainer: &mut Trainer<T>, checkpoints: &Path, stop: &AtomicBool) -> Result<Outcome> {
+    fn all<T: Element>(
+        mut self,
+        trainer: &mut Trainer<T>,
+        checkpoints: &Path,
+        stop: &AtomicBool,
+    ) -> Result<Outcome> {
         // What can be refused is refused before the first step.
         samples::plan(trainer)?;
-        let Settings { steps, batch, ref checkpoint, ref validation, seed, .. } = *trainer.settings();
+        let Settings { steps, batch, ref checkpoint, ref validation, seed, .. } =
+            *trainer.settings();
         let (save_every, keep) = (checkpoint.every, checkpoint.keep);
-        let exact = Validation::new(trainer.loader().data(), validation.images, Noise::new(seed).child(VALIDATION))?;
+        let exact = Validation::new(
+            trainer.loader().data(),
+            validation.images,
+            Noise::new(seed).child(VALIDATION),
+        )?;
         let (begun, first) = (Instant::now(), trainer.steps_done());
         let mut smooth = Smooth::default();
         while trainer.steps_done() < steps {
@@ -293,7 +342,8 @@ impl Run {
             self.bar.set_position(step);
             let looked = self.look(trainer, &exact);
             let stopped = stop.load(Ordering::Relaxed);
-            // After all that a step writes, so that nothing is written twice; and whatever became of it, so that no step is lost.
+            // After all that a step writes, so that nothing is written twice; and whatever became
+            // of it, so that no step is lost.
             if due(trainer, save_every) || stopped || looked.is_err() {
                 checkpoint::save(trainer, checkpoints, keep)?;
             }
@@ -301,7 +351,9 @@ impl Run {
             if stopped && step < steps {
                 self.bar.abandon();
                 let folder = self.out.display();
-                output::print(format!("{folder}: stopped and saved after step {step} of {steps}; go on with --resume\n"))?;
+                output::print(format!(
+                    "{folder}: stopped and saved after step {step} of {steps}; go on with --resume\n"
+                ))?;
                 return Ok(Outcome::Interrupted);
             }
         }
@@ -312,7 +364,10 @@ impl Run {
             0 => format!("all {steps} steps were done before"),
             n => {
                 let (seconds, place) = (begun.elapsed().as_secs_f64(), trainer.place());
-                format!("{n} steps of {batch} images in {seconds:.1} s on {place}, loss {:.4}", smooth.0)
+                format!(
+                    "{n} steps of {batch} images in {seconds:.1} s on {place}, loss {:.4}",
+                    smooth.0
+                )
             }
         };
         output::print(format!("{folder}: {done}; model {model}\n"))?;
@@ -321,7 +376,8 @@ impl Run {
 
     /// Validates and samples where it is time to.
     fn look<T: Element>(&mut self, trainer: &mut Trainer<T>, exact: &Validation) -> Result<()> {
-        let Settings { batch, ref validation, samples: ref sampling, .. } = trainer.settings().clone();
+        let Settings { batch, ref validation, samples: ref sampling, .. } =
+            trainer.settings().clone();
         let step = trainer.steps_done();
         if due(trainer, validation.every) || due(trainer, sampling.every) {
             trainer.sync()?;
@@ -340,8 +396,12 @@ impl Run {
         if due(trainer, sampling.every) && matches!(shape.0, 1 | 3) {
             let x = samples::grid(trainer, trainer.best_params())?;
             let folder = self.out.join("samples");
-            std::fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, format!("cannot be made: {e}"), "free space"))?;
-            file::write(&folder.join(format!("step-{step}.png")), &picture::grid(x.view(), shape)?)?;
+            std::fs::create_dir_all(&folder)
+                .map_err(|e| Error::file(&folder, format!("cannot be made: {e}"), "free space"))?;
+            file::write(
+                &folder.join(format!("step-{step}.png")),
+                &picture::grid(x.view(), shape)?,
+            )?;
         }
         Ok(())
     }
@@ -373,14 +433,20 @@ struct Lines {
 }
 
 impl Lines {
-    /// Opens a file to go on after step `done`: later lines, of steps that will be made again, are dropped, and so is half a line.
+    /// Opens a file to go on after step `done`: later lines, of steps that will be made again, are
+    /// dropped, and so is half a line.
     fn open(path: PathBuf, done: u64) -> Result<Self> {
         #[derive(Deserialize)]
         struct Numbered {
             step: u64,
         }
-        let refused =
-            |e: std::io::Error| Error::file(&path, format!("cannot be written: {e}"), "check its folder and the disk's room");
+        let refused = |e: std::io::Error| {
+            Error::file(
+                &path,
+                format!("cannot be written: {e}"),
+                "check its folder and the disk's room",
+            )
+        };
         let old = match std::fs::read(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
             old => old.map_err(refused)?,
@@ -388,7 +454,10 @@ impl Lines {
         let old = String::from_utf8_lossy(&old);
         let kept: String = old
             .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n') && serde_json::from_str::<Numbered>(line).is_ok_and(|l| l.step <= done))
+            .filter(|line| {
+                line.ends_with('\n')
+                    && serde_json::from_str::<Numbered>(line).is_ok_and(|l| l.step <= done)
+            })
             .collect();
         file::write(&path, kept.as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(refused)?;
@@ -396,9 +465,16 @@ impl Lines {
     }
 
     fn put(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_string(line).map_err(|e| Error::file(&self.path, e, "report this as a bug"))?;
+        let mut text = serde_json::to_string(line)
+            .map_err(|e| Error::file(&self.path, e, "report this as a bug"))?;
         text.push('\n');
-        let refused = |e| Error::file(&self.path, format!("cannot be written: {e}"), "free space, and pass --resume");
+        let refused = |e| {
+            Error::file(
+                &self.path,
+                format!("cannot be written: {e}"),
+                "free space, and pass --resume",
+            )
+        };
         self.file.write_all(text.as_bytes()).map_err(refused)
     }
 }

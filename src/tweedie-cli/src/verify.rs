@@ -33,19 +33,24 @@ pub struct Args {
     /// Compare with the verdicts in FILE [default: the built-in ones]
     #[arg(long, value_name = "FILE")]
     snapshot: Option<PathBuf>,
-    /// Write the verdicts found to the snapshot, the others as they are [default: src/claims/verdicts.toml]
+    /// Write the verdicts found to the snapshot, the others as they are [default:
+    /// src/claims/verdicts.toml]
     #[arg(long)]
     record: bool,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let record = Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into()));
-    output::distinct(&[("--record", args.record.then_some(&record)), ("--json", args.json.as_ref())])?;
+    output::distinct(&[
+        ("--record", args.record.then_some(&record)),
+        ("--json", args.json.as_ref()),
+    ])?;
     let chosen = choose(&args.claim)?;
     let mut recorded = snapshot(args)?;
     let bar = ProgressBar::new(chosen.len() as u64);
     bar.set_style(
-        ProgressStyle::with_template("{spinner} claims [{bar:24}] {pos}/{len} {elapsed}").unwrap_or(ProgressStyle::default_bar()),
+        ProgressStyle::with_template("{spinner} claims [{bar:24}] {pos}/{len} {elapsed}")
+            .unwrap_or(ProgressStyle::default_bar()),
     );
     let run = |(deck, claim): &(Deck, &'static Claim)| {
         let outcome = claim.run(*deck, args.seed);
@@ -66,7 +71,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     if args.json != Some(Target::Stdout) {
         output::print(text(&outcomes, &recorded, args.seed))?;
     }
-    Ok(if outcomes.iter().all(|o| o.is_as(&recorded)) { Outcome::Success } else { Outcome::CheckFailed })
+    Ok(if outcomes.iter().all(|o| o.is_as(&recorded)) {
+        Outcome::Success
+    } else {
+        Outcome::CheckFailed
+    })
 }
 
 fn snapshot(args: &Args) -> Result<Recorded> {
@@ -83,7 +92,10 @@ fn snapshot(args: &Args) -> Result<Recorded> {
 
 fn choose(globs: &[String]) -> Result<Vec<(Deck, &'static Claim)>> {
     if let Some(glob) = globs.iter().find(|glob| !claims::all().any(|(_, c)| matches(glob, c.id))) {
-        let nearest = claims::all().map(|(_, c)| c.id).min_by_key(|id| strsim::damerau_levenshtein(id, glob)).unwrap_or("");
+        let nearest = claims::all()
+            .map(|(_, c)| c.id)
+            .min_by_key(|id| strsim::damerau_levenshtein(id, glob))
+            .unwrap_or("");
         return Err(Error::domain(
             "--claim",
             format!("'{glob}'"),
@@ -91,14 +103,18 @@ fn choose(globs: &[String]) -> Result<Vec<(Deck, &'static Claim)>> {
             format!("try {nearest}, or 'ghent/*' for a deck"),
         ));
     }
-    Ok(claims::all().filter(|(_, c)| globs.is_empty() || globs.iter().any(|glob| matches(glob, c.id))).collect())
+    Ok(claims::all()
+        .filter(|(_, c)| globs.is_empty() || globs.iter().any(|glob| matches(glob, c.id)))
+        .collect())
 }
 
-/// Whether a pattern with `*` and `?` matches all of a text, in steps of at most the product of their lengths.
+/// Whether a pattern with `*` and `?` matches all of a text, in steps of at most the product of
+/// their lengths.
 fn matches(glob: &str, text: &str) -> bool {
     let (glob, text) = (glob.as_bytes(), text.as_bytes());
     let (mut g, mut t) = (0, 0);
-    // Behind the last star, and where the text goes on after what it stands for: what stars before it stand for need not change any more.
+    // Behind the last star, and where the text goes on after what it stands for: what stars before
+    // it stand for need not change any more.
     let mut star = None;
     while t < text.len() {
         match (glob.get(g), star) {
@@ -120,9 +136,11 @@ fn matches(glob: &str, text: &str) -> bool {
 /// The table: what went wrong, slips with their corrections, conditions, then the rest by deck.
 fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String {
     let mut out = String::new();
-    for (verdict, title) in
-        [(Some(Verdict::Fails), "False as printed"), (Some(Verdict::HoldsIf), "True under a condition"), (None, "Undecided")]
-    {
+    for (verdict, title) in [
+        (Some(Verdict::Fails), "False as printed"),
+        (Some(Verdict::HoldsIf), "True under a condition"),
+        (None, "Undecided"),
+    ] {
         let found: Vec<_> = outcomes.iter().filter(|o| o.verdict == verdict).collect();
         if !found.is_empty() {
             out.push_str(&format!("{title} ({})\n\n", found.len()));
@@ -137,13 +155,19 @@ fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String 
         }
     }
     for deck in Deck::ALL {
-        let found: Vec<_> = outcomes.iter().filter(|o| o.deck == deck && o.verdict == Some(Verdict::Holds)).collect();
+        let found: Vec<_> = outcomes
+            .iter()
+            .filter(|o| o.deck == deck && o.verdict == Some(Verdict::Holds))
+            .collect();
         if !found.is_empty() {
             out.push_str(&format!(
                 "True: {} ({})\n\n{}\n",
                 deck.title(),
                 found.len(),
-                found.iter().map(|o| wrapped(o.claim.statement, &format!("{:<44}", o.claim.id), 150)).collect::<String>()
+                found
+                    .iter()
+                    .map(|o| wrapped(o.claim.statement, &format!("{:<44}", o.claim.id), 150))
+                    .collect::<String>()
             ));
         }
     }
@@ -162,7 +186,8 @@ fn text(outcomes: &[claims::Outcome], recorded: &Recorded, seed: u64) -> String 
         }
     }
     let count = |v| outcomes.iter().filter(|o| o.verdict == Some(v)).count();
-    let (killed, all): (usize, usize) = outcomes.iter().fold((0, 0), |(k, n), o| (k + o.rejected(), n + o.mutants.len()));
+    let (killed, all): (usize, usize) =
+        outcomes.iter().fold((0, 0), |(k, n), o| (k + o.rejected(), n + o.mutants.len()));
     let checks: usize = outcomes.iter().map(|o| o.evidence.len()).sum();
     out.push_str(&format!(
         "{} claims: {} true, {} true under a condition, {} false as printed; {checks} pieces of evidence; {killed} of {all} wrong variants rejected; seed {seed}\n",
@@ -220,7 +245,10 @@ mod tests {
             let mut all = vec![String::new()];
             let mut last = all.clone();
             for _ in 0..5 {
-                last = last.iter().flat_map(|w| letters.iter().map(move |c| format!("{w}{c}"))).collect();
+                last = last
+                    .iter()
+                    .flat_map(|w| letters.iter().map(move |c| format!("{w}{c}")))
+                    .collect();
                 all.extend(last.clone());
             }
             all
@@ -228,7 +256,11 @@ mod tests {
         let texts = words(&['a', 'b']);
         for glob in words(&['a', 'b', '*', '?']) {
             for text in &texts {
-                assert_eq!(matches(&glob, text), defined(glob.as_bytes(), text.as_bytes()), "{glob} {text}");
+                assert_eq!(
+                    matches(&glob, text),
+                    defined(glob.as_bytes(), text.as_bytes()),
+                    "{glob} {text}"
+                );
             }
         }
     }

@@ -8,9 +8,11 @@ use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 use tweedie::error::Result;
 
-/// `c[i, j] = alpha sum_l a[i, l] b[l, j]`, or that added to what `c` holds, for every pair (outer, inner) of a batch.
+/// `c[i, j] = alpha sum_l a[i, l] b[l, j]`, or that added to what `c` holds, for every pair (outer,
+/// inner) of a batch.
 ///
-/// Steps are counted in numbers; of the two steps of `a` and of `b` one is 1, and columns of `c` lie side by side.
+/// Steps are counted in numbers; of the two steps of `a` and of `b` one is 1, and columns of `c`
+/// lie side by side.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     pub a: Region,
@@ -44,7 +46,8 @@ impl Blas {
     /// On the stream of a device whose context is current, where cuBLAS is found and works.
     pub(super) fn new(gpu: &Gpu) -> Option<Self> {
         gpu.enter().ok()?;
-        // SAFETY: cuBLAS is asked for before it is called; the handle is used on the stream that it is given.
+        // SAFETY: cuBLAS is asked for before it is called; the handle is used on the stream that it
+        // is given.
         unsafe {
             if !sys::is_culib_present() {
                 return None;
@@ -52,7 +55,9 @@ impl Blas {
             let handle = result::create_handle().ok()?;
             let workspace = driver::malloc_sync(WORKSPACE).ok()?;
             let ready = result::set_stream(handle, gpu.stream.cast()).is_ok()
-                && sys::cublasSetWorkspace_v2(handle, workspace as *mut c_void, WORKSPACE).result().is_ok();
+                && sys::cublasSetWorkspace_v2(handle, workspace as *mut c_void, WORKSPACE)
+                    .result()
+                    .is_ok();
             ready.then(|| Self { handle: Mutex::new(handle), workspace })
         }
     }
@@ -85,16 +90,23 @@ impl Blas {
         let beta = if p.keep { 1.0 } else { 0.0 };
         let (single, double) = ([p.alpha as f32, beta as f32], [p.alpha, beta]);
         let scalar = |i: usize| -> *const c_void {
-            if precision == Precision::F64 { (&raw const double[i]).cast() } else { (&raw const single[i]).cast() }
+            if precision == Precision::F64 {
+                (&raw const double[i]).cast()
+            } else {
+                (&raw const single[i]).cast()
+            }
         };
         let handle = *self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         // One call for each of the smaller side of the batch: (steps of calls, steps within one).
         let by_outer = p.batch.0 < p.batch.1;
-        let sides = |(outer, inner): (usize, usize)| if by_outer { (outer, inner) } else { (inner, outer) };
+        let sides =
+            |(outer, inner): (usize, usize)| if by_outer { (outer, inner) } else { (inner, outer) };
         let (calls, count) = sides(p.batch);
         for call in 0..calls {
-            let at =
-                |region: Region, i: usize| (region.address() + (call * sides(p.batch_steps[i]).0 * bytes) as u64) as *mut c_void;
+            let at = |region: Region, i: usize| {
+                (region.address() + (call * sides(p.batch_steps[i]).0 * bytes) as u64)
+                    as *mut c_void
+            };
             let stride = |i: usize| sides(p.batch_steps[i]).1 as i64;
             // A row that is not read needs a valid step all the same.
             let ld = |step: usize, least: usize| step.max(least).max(1) as i32;
@@ -130,7 +142,9 @@ impl Blas {
                     sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
                 )
             };
-            queued.map_err(|e| gpu.error(format!("a product of cuBLAS: {:?}", e.0), "see `tweedie doctor`"))?;
+            queued.map_err(|e| {
+                gpu.error(format!("a product of cuBLAS: {:?}", e.0), "see `tweedie doctor`")
+            })?;
         }
         Ok(())
     }

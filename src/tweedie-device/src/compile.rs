@@ -9,12 +9,19 @@ use tweedie_files::Cache;
 /// Kind of the kept images.
 const KIND: &str = "kernels";
 
-/// What `load` makes of the image of a source for a device: machine code, or PTX where NVRTC is older than the device. A kept image that does not load is
-/// dropped, and the source compiled once more.
+/// What `load` makes of the image of a source for a device: machine code, or PTX where NVRTC is
+/// older than the device. A kept image that does not load is dropped, and the source compiled once
+/// more.
 ///
 /// # Errors
-/// A source that does not compile: the first line of the compiler's log; what `load` says of an image that was just compiled.
-pub(super) fn loaded<T>(gpu: &Gpu, source: &str, options: &[String], load: impl Fn(&[u8]) -> Result<T>) -> Result<T> {
+/// A source that does not compile: the first line of the compiler's log; what `load` says of an
+/// image that was just compiled.
+pub(super) fn loaded<T>(
+    gpu: &Gpu,
+    source: &str,
+    options: &[String],
+    load: impl Fn(&[u8]) -> Result<T>,
+) -> Result<T> {
     let capability = gpu.capability.0 * 10 + gpu.capability.1;
     let known = architectures();
     // Without the list take the device's own: NVRTC says if it does not know it.
@@ -24,7 +31,10 @@ pub(super) fn loaded<T>(gpu: &Gpu, source: &str, options: &[String], load: impl 
         _ if exact => format!("--gpu-architecture=sm_{capability}"),
         Some(older) => format!("--gpu-architecture=compute_{older}"),
         None => {
-            let problem = format!("its compute capability {}.{} is older than NVRTC knows", gpu.capability.0, gpu.capability.1);
+            let problem = format!(
+                "its compute capability {}.{} is older than NVRTC knows",
+                gpu.capability.0, gpu.capability.1
+            );
             return Err(gpu.error(problem, "install an older CUDA, or use --device cpu"));
         }
     };
@@ -51,7 +61,8 @@ pub(super) fn loaded<T>(gpu: &Gpu, source: &str, options: &[String], load: impl 
     Ok(loaded)
 }
 
-/// The architectures that NVRTC makes machine code for, as 10 major + minor; empty where it does not tell.
+/// The architectures that NVRTC makes machine code for, as 10 major + minor; empty where it does
+/// not tell.
 fn architectures() -> Vec<i32> {
     let mut count: c_int = 0;
     // SAFETY: the second call is given as much room as the first one said.
@@ -60,23 +71,37 @@ fn architectures() -> Vec<i32> {
             return vec![];
         }
         let mut known = vec![0; count.max(0) as usize];
-        if sys::nvrtcGetSupportedArchs(known.as_mut_ptr()).result().is_err() { vec![] } else { known }
+        if sys::nvrtcGetSupportedArchs(known.as_mut_ptr()).result().is_err() {
+            vec![]
+        } else {
+            known
+        }
     }
 }
 
 fn compile(gpu: &Gpu, source: &str, options: &[String], machine_code: bool) -> Result<Vec<u8>> {
-    let failed = |problem: String| gpu.error(format!("compiling the kernels: {problem}"), "report this, or use --device cpu");
+    let failed = |problem: String| {
+        gpu.error(format!("compiling the kernels: {problem}"), "report this, or use --device cpu")
+    };
     let text = CString::new(source).expect("kernels without zero bytes");
-    let program = result::create_program(&text, Some(c"tweedie.cu")).map_err(|e| failed(format!("{:?}", e.0)))?;
+    let program = result::create_program(&text, Some(c"tweedie.cu"))
+        .map_err(|e| failed(format!("{:?}", e.0)))?;
     // SAFETY: the program is destroyed after its last use.
     unsafe {
         let compiled = result::compile_program(program, options);
         let image = match compiled {
             Err(e) => {
-                let log: Vec<u8> =
-                    result::get_program_log(program).unwrap_or_default().iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
+                let log: Vec<u8> = result::get_program_log(program)
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|c| *c as u8)
+                    .take_while(|c| *c != 0)
+                    .collect();
                 let log = String::from_utf8_lossy(&log).into_owned();
-                let first = log.lines().find(|l| l.contains("error")).map_or_else(|| format!("{:?}", e.0), str::to_owned);
+                let first = log
+                    .lines()
+                    .find(|l| l.contains("error"))
+                    .map_or_else(|| format!("{:?}", e.0), str::to_owned);
                 Err(failed(first))
             }
             Ok(()) if machine_code => cubin(program).map_err(|e| failed(format!("{:?}", e.0))),

@@ -36,8 +36,8 @@ impl Shape {
     }
 }
 
-/// A convolution of one shape and its two gradients, each with the algorithm that cuDNN expects to be the fastest of those that make the same
-/// bits every time.
+/// A convolution of one shape and its two gradients, each with the algorithm that cuDNN expects to
+/// be the fastest of those that make the same bits every time.
 pub struct Convolution {
     x: sys::cudnnTensorDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
@@ -59,7 +59,8 @@ impl Dnn {
     /// On the stream of a device whose context is current, where cuDNN is found and works.
     pub(super) fn new(gpu: &Gpu) -> Option<Self> {
         gpu.enter().ok()?;
-        // SAFETY: cuDNN is asked for before it is called; the handle is used on the stream that it is given.
+        // SAFETY: cuDNN is asked for before it is called; the handle is used on the stream that it
+        // is given.
         unsafe {
             if !sys::is_culib_present() {
                 return None;
@@ -70,8 +71,14 @@ impl Dnn {
         }
     }
 
-    /// A convolution of this shape; `None` where cuDNN has no algorithm for it, or in f64, for which its algorithms are not made.
-    pub fn convolution(&self, gpu: &Gpu, shape: &Shape, precision: Precision) -> Option<Convolution> {
+    /// A convolution of this shape; `None` where cuDNN has no algorithm for it, or in f64, for
+    /// which its algorithms are not made.
+    pub fn convolution(
+        &self,
+        gpu: &Gpu,
+        shape: &Shape,
+        precision: Precision,
+    ) -> Option<Convolution> {
         use sys::cudnnDataType_t::{CUDNN_DATA_BFLOAT16, CUDNN_DATA_FLOAT};
         use sys::cudnnMathType_t::{CUDNN_FMA_MATH, CUDNN_TENSOR_OP_MATH};
         let (kind, math) = match precision {
@@ -83,7 +90,8 @@ impl Dnn {
         gpu.enter().ok()?;
         let handle = *self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let [n, h, w, k, stride, padding] =
-            [shape.images, shape.height, shape.width, shape.kernel, shape.stride, shape.padding].map(|x| x as c_int);
+            [shape.images, shape.height, shape.width, shape.kernel, shape.stride, shape.padding]
+                .map(|x| x as c_int);
         let (a, b) = (shape.channels.0 as c_int, shape.channels.1 as c_int);
         let (out_h, out_w) = (shape.out(shape.height) as c_int, shape.out(shape.width) as c_int);
         let nhwc = sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
@@ -96,21 +104,39 @@ impl Dnn {
                 y: result::create_tensor_descriptor().ok()?,
                 w: result::create_filter_descriptor().ok()?,
                 convolution: result::create_convolution_descriptor().ok()?,
-                forward: (sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM, 0),
+                forward: (
+                    sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+                    0,
+                ),
                 input: (sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1, 0),
-                weight: (sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1, 0),
+                weight: (
+                    sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1,
+                    0,
+                ),
             };
             result::set_tensor4d_descriptor(made.x, nhwc, kind, [n, a, h, w]).ok()?;
             result::set_tensor4d_descriptor(made.y, nhwc, kind, [n, b, out_h, out_w]).ok()?;
             result::set_filter4d_descriptor(made.w, kind, nhwc, [b, a, k, k]).ok()?;
             let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-            result::set_convolution2d_descriptor(made.convolution, padding, padding, stride, stride, 1, 1, mode, CUDNN_DATA_FLOAT)
-                .ok()?;
+            result::set_convolution2d_descriptor(
+                made.convolution,
+                padding,
+                padding,
+                stride,
+                stride,
+                1,
+                1,
+                mode,
+                CUDNN_DATA_FLOAT,
+            )
+            .ok()?;
             result::set_convolution_math_type(made.convolution, math).ok()?;
 
-            // Tensor cores round what they multiply: not in f32. Elsewhere the descriptor lets every algorithm use them that can.
+            // Tensor cores round what they multiply: not in f32. Elsewhere the descriptor lets
+            // every algorithm use them that can.
             let exact_enough = |of: sys::cudnnMathType_t| {
-                precision != Precision::F32 || matches!(of, CUDNN_FMA_MATH | sys::cudnnMathType_t::CUDNN_DEFAULT_MATH)
+                precision != Precision::F32
+                    || matches!(of, CUDNN_FMA_MATH | sys::cudnnMathType_t::CUDNN_DEFAULT_MATH)
             };
             const LIST: usize = 8;
             macro_rules! fastest {
@@ -126,8 +152,14 @@ impl Dnn {
                 }};
             }
             let c = made.convolution;
-            made.forward.0 =
-                fastest!(get_convolution_forward_algorithm, sys::cudnnConvolutionFwdAlgoPerf_t, made.x, made.w, c, made.y);
+            made.forward.0 = fastest!(
+                get_convolution_forward_algorithm,
+                sys::cudnnConvolutionFwdAlgoPerf_t,
+                made.x,
+                made.w,
+                c,
+                made.y
+            );
             made.input.0 = fastest!(
                 get_convolution_backward_data_algorithm,
                 sys::cudnnConvolutionBwdDataAlgoPerf_t,
@@ -144,22 +176,53 @@ impl Dnn {
                 c,
                 made.w
             );
-            made.forward.1 =
-                result::get_convolution_forward_workspace_size(handle, made.x, made.w, c, made.y, made.forward.0).ok()?;
-            made.input.1 =
-                result::get_convolution_backward_data_workspace_size(handle, made.w, made.y, c, made.x, made.input.0).ok()?;
-            made.weight.1 =
-                result::get_convolution_backward_filter_workspace_size(handle, made.x, made.y, c, made.w, made.weight.0).ok()?;
+            made.forward.1 = result::get_convolution_forward_workspace_size(
+                handle,
+                made.x,
+                made.w,
+                c,
+                made.y,
+                made.forward.0,
+            )
+            .ok()?;
+            made.input.1 = result::get_convolution_backward_data_workspace_size(
+                handle,
+                made.w,
+                made.y,
+                c,
+                made.x,
+                made.input.0,
+            )
+            .ok()?;
+            made.weight.1 = result::get_convolution_backward_filter_workspace_size(
+                handle,
+                made.x,
+                made.y,
+                c,
+                made.w,
+                made.weight.0,
+            )
+            .ok()?;
             Some(made)
         }
     }
 
     /// Whether it was queued: of some shapes cuDNN says only then that it has nothing for them.
-    fn queued(gpu: &Gpu, what: &str, result: std::result::Result<(), result::CudnnError>) -> Result<bool> {
+    fn queued(
+        gpu: &Gpu,
+        what: &str,
+        result: std::result::Result<(), result::CudnnError>,
+    ) -> Result<bool> {
         match result {
             Ok(()) => Ok(true),
-            // Its statuses come in thousands; this one holds NOT_SUPPORTED and what it was that is not.
-            Err(e) if e.0 as u32 / 1000 == sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED as u32 / 1000 => Ok(false),
+            // Its statuses come in thousands; this one holds NOT_SUPPORTED and what it was that is
+            // not.
+            Err(e)
+                if e.0 as u32 / 1000
+                    == sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED as u32 / 1000 =>
+            {
+                Ok(false)
+            }
             Err(e) => Err(gpu.error(format!("{what} of cuDNN: {:?}", e.0), "see `tweedie doctor`")),
         }
     }
@@ -168,11 +231,20 @@ impl Dnn {
     ///
     /// # Errors
     /// What cuDNN refuses.
-    pub fn forward(&self, gpu: &Gpu, c: &Convolution, x: Region, w: Region, y: Region, workspace: Region) -> Result<bool> {
+    pub fn forward(
+        &self,
+        gpu: &Gpu,
+        c: &Convolution,
+        x: Region,
+        w: Region,
+        y: Region,
+        workspace: Region,
+    ) -> Result<bool> {
         gpu.enter()?;
         let handle = *self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         let (one, zero) = (scalar(&1.0), scalar(&0.0));
-        // SAFETY: the regions are as long as the shape says, the workspace as `Convolution::workspace`.
+        // SAFETY: the regions are as long as the shape says, the workspace as
+        // `Convolution::workspace`.
         let queued = unsafe {
             result::convolution_forward(
                 handle,

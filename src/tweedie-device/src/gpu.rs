@@ -1,7 +1,8 @@
 //! A CUDA device in use: its memory, its queue of work, its kernels.
 //!
-//! Everything that a network does on a device goes through one stream: kernels and copies run in the order in which they were queued, and
-//! the host waits only where it reads a result. Errors are met at the latest there.
+//! Everything that a network does on a device goes through one stream: kernels and copies run in
+//! the order in which they were queued, and the host waits only where it reads a result. Errors are
+//! met at the latest there.
 
 use super::blas::Blas;
 use super::dnn::Dnn;
@@ -14,7 +15,8 @@ use std::ffi::{CString, c_void};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tweedie::error::{Error, Result};
 
-/// The oldest driver that knows all that is called here, as 1000 major + 10 minor of the CUDA version that it supports.
+/// The oldest driver that knows all that is called here, as 1000 major + 10 minor of the CUDA
+/// version that it supports.
 const OLDEST_DRIVER: i32 = 12_000;
 
 /// A CUDA device, opened.
@@ -42,8 +44,8 @@ pub struct Gpu {
     programs: Mutex<HashMap<String, Weak<Program>>>,
 }
 
-// SAFETY: contexts, streams and modules of the driver may be used from any thread; every call makes the context current first, and the
-// libraries' handles are behind a lock of their own.
+// SAFETY: contexts, streams and modules of the driver may be used from any thread; every call makes
+// the context current first, and the libraries' handles are behind a lock of their own.
 unsafe impl Send for Gpu {}
 unsafe impl Sync for Gpu {}
 
@@ -57,14 +59,18 @@ impl Gpu {
     /// Opens device `number` of the driver.
     ///
     /// # Errors
-    /// No driver, one that is too old, no such device, a device that refuses; no NVRTC to compile kernels with.
+    /// No driver, one that is too old, no such device, a device that refuses; no NVRTC to compile
+    /// kernels with.
     pub fn open(number: usize) -> Result<Arc<Self>> {
         let device = format!("cuda:{number}");
         let refuse = |problem: String, mend: &str| Error::device(&device, problem, mend);
         libraries::load();
         // SAFETY: loading NVIDIA's libraries runs their initialisers, made for any process.
         if !unsafe { sys::is_culib_present() } {
-            return Err(refuse("there is no NVIDIA driver".into(), "install it, or use --device cpu"));
+            return Err(refuse(
+                "there is no NVIDIA driver".into(),
+                "install it, or use --device cpu",
+            ));
         }
         if !unsafe { cudarc::nvrtc::sys::is_culib_present() } {
             return Err(refuse(
@@ -75,18 +81,27 @@ impl Gpu {
         let driver = libraries::driver_version().unwrap_or(0);
         if driver < OLDEST_DRIVER {
             let (major, minor) = (driver / 1000, driver % 1000 / 10);
-            let problem = format!("the driver is too old: it knows CUDA {major}.{minor}, wanted {} or newer", OLDEST_DRIVER / 1000);
+            let problem = format!(
+                "the driver is too old: it knows CUDA {major}.{minor}, wanted {} or newer",
+                OLDEST_DRIVER / 1000
+            );
             return Err(refuse(problem, "update NVIDIA's driver, or use --device cpu"));
         }
-        let said = |e: result::DriverError| refuse(describe(e.0), "see `tweedie doctor`, or use --device cpu");
+        let said = |e: result::DriverError| {
+            refuse(describe(e.0), "see `tweedie doctor`, or use --device cpu")
+        };
         result::init().map_err(said)?;
         let count = result::device::get_count().map_err(said)?;
         if number >= count as usize {
             let problem = format!("there is no such device, the driver knows {count}");
-            return Err(refuse(problem, "choose one that `tweedie doctor` names, or use --device cpu"));
+            return Err(refuse(
+                problem,
+                "choose one that `tweedie doctor` names, or use --device cpu",
+            ));
         }
         use sys::CUdevice_attribute::{
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
             CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as COUNT,
         };
         let handle = result::device::get(number as i32).map_err(said)?;
@@ -121,10 +136,16 @@ impl Gpu {
         Error::device(self, problem, mend)
     }
 
-    pub(super) fn check(&self, doing: &str, result: std::result::Result<(), result::DriverError>) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        doing: &str,
+        result: std::result::Result<(), result::DriverError>,
+    ) -> Result<()> {
         result.map_err(|e| {
             let mend = match e.0 {
-                sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => "use a smaller batch, or free the device of other programs",
+                sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                    "use a smaller batch, or free the device of other programs"
+                }
                 _ => "see `tweedie doctor`; what was saved last is whole",
             };
             self.error(format!("{doing}: {}", describe(e.0)), mend)
@@ -153,11 +174,13 @@ impl Gpu {
     /// A lost device.
     pub fn free_memory(&self) -> Result<usize> {
         self.enter()?;
-        let (free, _) = result::mem_get_info().map_err(|e| self.error(describe(e.0), "see `tweedie doctor`"))?;
+        let (free, _) = result::mem_get_info()
+            .map_err(|e| self.error(describe(e.0), "see `tweedie doctor`"))?;
         Ok(free)
     }
 
-    /// Memory of `bytes` bytes, every one of them 0xFF: read before it is written it is NaN in every format.
+    /// Memory of `bytes` bytes, every one of them 0xFF: read before it is written it is NaN in
+    /// every format.
     ///
     /// # Errors
     /// Not so much memory.
@@ -176,7 +199,9 @@ impl Gpu {
         })?;
         let buffer = Buffer { gpu: self.clone(), at, bytes };
         // SAFETY: the memory was allocated with this length.
-        self.check("clearing memory", unsafe { result::memset_d8_async(at, 0xFF, bytes, self.stream) })?;
+        self.check("clearing memory", unsafe {
+            result::memset_d8_async(at, 0xFF, bytes, self.stream)
+        })?;
         Ok(buffer)
     }
 
@@ -197,7 +222,8 @@ impl Gpu {
     pub fn write<P: bytemuck::Pod>(&self, to: Region, x: &[P]) -> Result<()> {
         assert!(size_of_val(x) <= to.bytes, "{} bytes into {}", size_of_val(x), to.bytes);
         self.enter()?;
-        // SAFETY: the region is as long as was asserted; from pageable memory the call returns when the source has been read.
+        // SAFETY: the region is as long as was asserted; from pageable memory the call returns when
+        // the source has been read.
         self.check("copying to the device", unsafe {
             result::memcpy_htod_async(to.at, bytemuck::cast_slice::<P, u8>(x), self.stream)
         })
@@ -212,7 +238,9 @@ impl Gpu {
         self.enter()?;
         let bytes = bytemuck::cast_slice_mut::<P, u8>(x);
         // SAFETY: the region is as long as was asserted.
-        self.check("copying from the device", unsafe { result::memcpy_dtoh_async(bytes, from.at, self.stream) })?;
+        self.check("copying from the device", unsafe {
+            result::memcpy_dtoh_async(bytes, from.at, self.stream)
+        })?;
         self.synchronize()
     }
 
@@ -224,7 +252,9 @@ impl Gpu {
         assert!(from.bytes <= to.bytes, "{} bytes into {}", from.bytes, to.bytes);
         self.enter()?;
         // SAFETY: both regions are as long as was asserted.
-        self.check("copying on the device", unsafe { result::memcpy_dtod_async(to.at, from.at, from.bytes, self.stream) })
+        self.check("copying on the device", unsafe {
+            result::memcpy_dtod_async(to.at, from.at, from.bytes, self.stream)
+        })
     }
 
     /// Sets every byte.
@@ -234,10 +264,13 @@ impl Gpu {
     pub fn fill(&self, to: Region, byte: u8) -> Result<()> {
         self.enter()?;
         // SAFETY: the region is memory of the device.
-        self.check("setting memory", unsafe { result::memset_d8_async(to.at, byte, to.bytes, self.stream) })
+        self.check("setting memory", unsafe {
+            result::memset_d8_async(to.at, byte, to.bytes, self.stream)
+        })
     }
 
-    /// The kernels of a source text, compiled for this device, or fetched from where they were kept when compiled before.
+    /// The kernels of a source text, compiled for this device, or fetched from where they were kept
+    /// when compiled before.
     ///
     /// # Errors
     /// A source that does not compile; a device that does not load it.
@@ -250,9 +283,13 @@ impl Gpu {
         }
         let module = compile::loaded(self, source, options, |image| {
             self.enter()?;
-            // SAFETY: the image is what NVRTC made, to the bit, kept alive until the driver has read it.
+            // SAFETY: the image is what NVRTC made, to the bit, kept alive until the driver has
+            // read it.
             unsafe { result::module::load_data(image.as_ptr().cast()) }.map_err(|e| {
-                self.error(format!("loading the kernels: {}", describe(e.0)), "update NVIDIA's driver, or use --device cpu")
+                self.error(
+                    format!("loading the kernels: {}", describe(e.0)),
+                    "update NVIDIA's driver, or use --device cpu",
+                )
             })
         })?;
         let program = Arc::new(Program { gpu: self.clone(), module, kernels: Mutex::default() });
@@ -275,7 +312,8 @@ impl Gpu {
         self.lt.get_or_init(|| Lt::new(self)).as_ref()
     }
 
-    /// Joins the processes that train together; from then on every training step on this device is one of all of them.
+    /// Joins the processes that train together; from then on every training step on this device is
+    /// one of all of them.
     ///
     /// # Errors
     /// No NCCL; processes that do not come.
@@ -292,8 +330,9 @@ impl Gpu {
         self.communicator.get()
     }
 
-    /// Records what `queue` queues, to be run as a whole as often as wanted: one call instead of hundreds. `None` where this device, or a library
-    /// on it, can't be recorded: [`Gpu::unrecorded`] then says why.
+    /// Records what `queue` queues, to be run as a whole as often as wanted: one call instead of
+    /// hundreds. `None` where this device, or a library on it, can't be recorded:
+    /// [`Gpu::unrecorded`] then says why.
     ///
     /// # Errors
     /// A lost device.
@@ -303,8 +342,8 @@ impl Gpu {
         // SAFETY: the stream is ours.
         self.check("recording", unsafe { result::stream::begin_capture(self.stream, mode) })?;
         let queued = queue();
-        // Also after an error: the stream would go on recording.
-        // SAFETY: the stream is ours; the graph is the one recorded, and the executable one does not need it.
+        // Also after an error: the stream would go on recording. SAFETY: the stream is ours; the
+        // graph is the one recorded, and the executable one does not need it.
         let exec = unsafe {
             result::stream::end_capture(self.stream).and_then(|graph| {
                 let exec = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
@@ -346,7 +385,9 @@ impl Drop for Gpu {
 /// What the driver says of an error: its name and its sentence.
 pub(super) fn describe(e: sys::CUresult) -> String {
     let error = result::DriverError(e);
-    let text = |s: std::result::Result<&std::ffi::CStr, _>| s.ok().map(|s| s.to_string_lossy().into_owned());
+    let text = |s: std::result::Result<&std::ffi::CStr, _>| {
+        s.ok().map(|s| s.to_string_lossy().into_owned())
+    };
     match (text(error.error_name()), text(error.error_string())) {
         (Some(name), Some(sentence)) => format!("{sentence} ({name})"),
         _ => format!("error {}", e as u32),
@@ -384,14 +425,17 @@ impl From<&Buffer> for Region {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if self.gpu.enter().is_ok() {
-            // SAFETY: allocated by `malloc_sync`; freeing waits for what still uses it. On a lost device nothing is left to free.
+            // SAFETY: allocated by `malloc_sync`; freeing waits for what still uses it. On a lost
+            // device nothing is left to free.
             let _ = unsafe { result::free_sync(self.at) };
         }
     }
 }
 
-/// A part of a [`Buffer`], by its address. Nothing ties the two together: whoever queues work on a part keeps the buffer until the work is done, also what is
-/// recorded, and passes a kernel what its declaration says. That can't be checked, and so everything that takes a part or records work is the crate's own.
+/// A part of a [`Buffer`], by its address. Nothing ties the two together: whoever queues work on a
+/// part keeps the buffer until the work is done, also what is recorded, and passes a kernel what
+/// its declaration says. That can't be checked, and so everything that takes a part or records work
+/// is the crate's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Region {
     at: u64,
@@ -528,7 +572,10 @@ impl Program {
                     let symbol = CString::new(name).expect("a name without zero bytes");
                     // SAFETY: the module is loaded.
                     let kernel = unsafe { result::module::get_function(self.module, symbol) }
-                        .map_err(|e| self.gpu.error(format!("kernel {name}: {}", describe(e.0)), "report this"))?;
+                        .map_err(|e| {
+                            self.gpu
+                                .error(format!("kernel {name}: {}", describe(e.0)), "report this")
+                        })?;
                     kernels.insert(name, kernel as usize);
                     kernel as usize
                 }
@@ -538,10 +585,18 @@ impl Program {
         let grid = (number(launch.grid.0), number(launch.grid.1), number(launch.grid.2));
         assert!(grid.1 < 1 << 16 && grid.2 < 1 << 16, "kernel {name}: grid {grid:?}");
         let mut pointers: Vec<*mut c_void> = args.iter().map(Arg::pointer).collect();
-        // SAFETY: the arguments are those of the kernel's declaration, which the tests hold; the driver copies them before it returns.
+        // SAFETY: the arguments are those of the kernel's declaration, which the tests hold; the
+        // driver copies them before it returns.
         let queued = unsafe {
             let block = (number(launch.block.0), number(launch.block.1), 1);
-            result::launch_kernel(kernel as sys::CUfunction, grid, block, 0, self.gpu.stream, &mut pointers)
+            result::launch_kernel(
+                kernel as sys::CUfunction,
+                grid,
+                block,
+                0,
+                self.gpu.stream,
+                &mut pointers,
+            )
         };
         self.gpu.check(&format!("kernel {name}"), queued)
     }
@@ -556,8 +611,8 @@ impl Drop for Program {
     }
 }
 
-/// Work that is done over and over: queued piece by piece the first time, for the libraries make ready then, recorded the second, and one call
-/// from then on.
+/// Work that is done over and over: queued piece by piece the first time, for the libraries make
+/// ready then, recorded the second, and one call from then on.
 #[derive(Default)]
 pub struct Repeated {
     runs: usize,
@@ -596,7 +651,9 @@ impl Graph {
     pub fn run(&self) -> Result<()> {
         self.gpu.enter()?;
         // SAFETY: the memory that it names is kept by whoever recorded it.
-        self.gpu.check("running recorded work", unsafe { result::graph::launch(self.exec, self.gpu.stream) })
+        self.gpu.check("running recorded work", unsafe {
+            result::graph::launch(self.exec, self.gpu.stream)
+        })
     }
 }
 

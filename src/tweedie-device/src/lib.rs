@@ -1,6 +1,8 @@
-//! What this machine has: threads, vector units, memory, LAPACK, CUDA. The only module that names cudarc.
+//! What this machine has: threads, vector units, memory, LAPACK, CUDA. The only module that names
+//! cudarc.
 //!
-//! Nothing here fails or panics for want of a driver or a library: what is missing is a value, with what that means.
+//! Nothing here fails or panics for want of a driver or a library: what is missing is a value, with
+//! what that means.
 
 #[cfg(feature = "cuda")]
 pub mod blas;
@@ -46,7 +48,12 @@ impl FromStr for Device {
             "cuda" => Ok(Device::Cuda(0)),
             _ => match s.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(n)) => Ok(Device::Cuda(n)),
-                _ => Err(Error::domain("device", format!("'{s}'"), "auto, cpu, cuda, cuda:N", "write for example cuda:0")),
+                _ => Err(Error::domain(
+                    "device",
+                    format!("'{s}'"),
+                    "auto, cpu, cuda, cuda:N",
+                    "write for example cuda:0",
+                )),
             },
         }
     }
@@ -90,7 +97,8 @@ impl Precision {
         }
     }
 
-    /// Half the distance from 1 to the next number that a product's factors, or what is stored, can be.
+    /// Half the distance from 1 to the next number that a product's factors, or what is stored, can
+    /// be.
     pub fn unit_roundoff(self) -> f64 {
         match self {
             Self::F64 => f64::EPSILON / 2.0,
@@ -108,9 +116,12 @@ impl Precision {
         match self {
             Self::F64 => Ok(true),
             Self::F32 => Ok(false),
-            Self::Tf32 | Self::Bf16 => {
-                Err(Error::domain("precision", self.name(), "f64, f32 on the CPU", "choose one of them, or a --device with more"))
-            }
+            Self::Tf32 | Self::Bf16 => Err(Error::domain(
+                "precision",
+                self.name(),
+                "f64, f32 on the CPU",
+                "choose one of them, or a --device with more",
+            )),
         }
     }
 }
@@ -119,7 +130,14 @@ impl FromStr for Precision {
     type Err = Error;
 
     fn from_str(s: &str) -> Result<Self> {
-        let known = || Error::domain("precision", format!("'{s}'"), "f64, f32, tf32, bf16", "write for example f32");
+        let known = || {
+            Error::domain(
+                "precision",
+                format!("'{s}'"),
+                "f64, f32, tf32, bf16",
+                "write for example f32",
+            )
+        };
         Self::ALL.into_iter().find(|p| p.name() == s).ok_or_else(known)
     }
 }
@@ -128,23 +146,31 @@ impl Device {
     /// Where networks run: `auto` takes the first CUDA device that works, else the CPU.
     ///
     /// # Errors
-    /// A CUDA device that is asked for by name and can't be had; a precision that the CPU does not compute in.
+    /// A CUDA device that is asked for by name and can't be had; a precision that the CPU does not
+    /// compute in.
     pub fn place(self, precision: Precision) -> Result<Place> {
         let cpu = || precision.double_on_cpu().map(|_| Place::Cpu);
         match self {
             Device::Cpu => cpu(),
             #[cfg(feature = "cuda")]
-            Device::Auto => gpu::Gpu::open(0).map_or_else(|_| cpu(), |gpu| Ok(Place::Gpu(gpu, precision))),
+            Device::Auto => {
+                gpu::Gpu::open(0).map_or_else(|_| cpu(), |gpu| Ok(Place::Gpu(gpu, precision)))
+            }
             #[cfg(feature = "cuda")]
             Device::Cuda(n) => gpu::Gpu::open(n).map(|gpu| Place::Gpu(gpu, precision)),
             #[cfg(not(feature = "cuda"))]
             Device::Auto => cpu(),
             #[cfg(not(feature = "cuda"))]
-            Device::Cuda(n) => Err(Error::device(format!("cuda:{n}"), "CUDA is not built in", "build with --features cuda")),
+            Device::Cuda(n) => Err(Error::device(
+                format!("cuda:{n}"),
+                "CUDA is not built in",
+                "build with --features cuda",
+            )),
         }
     }
 
-    /// Where closed forms run, in words: they are f64 and run on the CPU, whatever else the machine has.
+    /// Where closed forms run, in words: they are f64 and run on the CPU, whatever else the machine
+    /// has.
     ///
     /// # Errors
     /// A CUDA device.
@@ -160,7 +186,10 @@ impl Device {
         match self {
             Device::Cpu => Ok(cpu),
             Device::Auto => match gpus().first() {
-                Some(gpu) => Ok(format!("{cpu} ({} is there; closed forms are f64 and do not use it)", gpu.name)),
+                Some(gpu) => Ok(format!(
+                    "{cpu} ({} is there; closed forms are f64 and do not use it)",
+                    gpu.name
+                )),
                 None => Ok(cpu),
             },
             Device::Cuda(n) => {
@@ -322,12 +351,22 @@ mod tests {
 
     #[test]
     fn devices_parse() {
-        for (text, want) in [("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3))] {
+        for (text, want) in [
+            ("auto", Device::Auto),
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(0)),
+            ("cuda:3", Device::Cuda(3)),
+        ] {
             assert_eq!(text.parse::<Device>().unwrap(), want);
         }
         for text in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
             let got = text.parse::<Device>().unwrap_err().to_string();
-            assert_eq!(got, format!("device: got '{text}', allowed: auto, cpu, cuda, cuda:N; write for example cuda:0"));
+            assert_eq!(
+                got,
+                format!(
+                    "device: got '{text}', allowed: auto, cpu, cuda, cuda:N; write for example cuda:0"
+                )
+            );
         }
     }
 

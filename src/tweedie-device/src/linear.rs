@@ -46,7 +46,8 @@ impl Drop for Lt {
     }
 }
 
-/// `y = x w^T + bias + skip` of one shape, with the algorithm that cuBLASLt expects to be the fastest.
+/// `y = x w^T + bias + skip` of one shape, with the algorithm that cuBLASLt expects to be the
+/// fastest.
 pub struct Linear {
     /// Its bias changes with each call.
     product: Mutex<sys::cublasLtMatmulDesc_t>,
@@ -62,8 +63,16 @@ unsafe impl Send for Linear {}
 unsafe impl Sync for Linear {}
 
 impl Linear {
-    /// For `rows` rows of `from` numbers that become `to`; `None` where cuBLASLt is missing or has no algorithm.
-    pub fn new(gpu: &Gpu, rows: usize, from: usize, to: usize, bias: bool, precision: Precision) -> Option<Self> {
+    /// For `rows` rows of `from` numbers that become `to`; `None` where cuBLASLt is missing or has
+    /// no algorithm.
+    pub fn new(
+        gpu: &Gpu,
+        rows: usize,
+        from: usize,
+        to: usize,
+        bias: bool,
+        precision: Precision,
+    ) -> Option<Self> {
         use sys::cublasComputeType_t as Compute;
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
         use sys::cublasLtMatmulPreferenceAttributes_t as Preference;
@@ -79,22 +88,42 @@ impl Linear {
         let layout = |rows: usize, columns: usize, step: usize| {
             result::create_matrix_layout(kind, rows as u64, columns as u64, step as i64).ok()
         };
-        // cuBLASLt counts columns first: rows one after the other are its columns, and w (to, from) is to be turned.
+        // cuBLASLt counts columns first: rows one after the other are its columns, and w (to, from)
+        // is to be turned.
         let (w, x, y) = (layout(from, to, from)?, layout(from, rows, from)?, layout(to, rows, to)?);
-        // SAFETY: every attribute is passed with its own size; what was made is destroyed with the result, or at worst kept.
+        // SAFETY: every attribute is passed with its own size; what was made is destroyed with the
+        // result, or at worst kept.
         unsafe {
             let product = result::create_matmul_desc(compute, scale).ok()?;
             let set = |attribute, value: u32| {
-                result::set_matmul_desc_attribute(product, attribute, (&raw const value).cast(), size_of::<u32>()).ok()
+                result::set_matmul_desc_attribute(
+                    product,
+                    attribute,
+                    (&raw const value).cast(),
+                    size_of::<u32>(),
+                )
+                .ok()
             };
-            set(Attribute::CUBLASLT_MATMUL_DESC_TRANSA, cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T as u32)?;
+            set(
+                Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+                cudarc::cublas::sys::cublasOperation_t::CUBLAS_OP_T as u32,
+            )?;
             if bias {
-                set(Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32)?;
+                set(
+                    Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
+                    sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32,
+                )?;
             }
             let preference = result::create_matmul_pref().ok()?;
             let most = WORKSPACE;
             let attribute = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-            result::set_matmul_pref_attribute(preference, attribute, (&raw const most).cast(), size_of::<usize>()).ok()?;
+            result::set_matmul_pref_attribute(
+                preference,
+                attribute,
+                (&raw const most).cast(),
+                size_of::<usize>(),
+            )
+            .ok()?;
             // Packs of 16 bytes are promised of every array; unsaid, algorithms may count on 256.
             for attribute in [
                 Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
@@ -103,12 +132,26 @@ impl Linear {
                 Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
             ] {
                 let bytes = 16u32;
-                result::set_matmul_pref_attribute(preference, attribute, (&raw const bytes).cast(), size_of::<u32>()).ok()?;
+                result::set_matmul_pref_attribute(
+                    preference,
+                    attribute,
+                    (&raw const bytes).cast(),
+                    size_of::<u32>(),
+                )
+                .ok()?;
             }
-            let best = result::get_matmul_algo_heuristic(lt.handle, product, w, x, y, y, preference);
+            let best =
+                result::get_matmul_algo_heuristic(lt.handle, product, w, x, y, y, preference);
             let _ = result::destroy_matmul_pref(preference);
             let algorithm = best.ok()?.algo;
-            Some(Self { product: Mutex::new(product), w, x, y, algorithm, double: precision == Precision::F64 })
+            Some(Self {
+                product: Mutex::new(product),
+                w,
+                x,
+                y,
+                algorithm,
+                double: precision == Precision::F64,
+            })
         }
     }
 
@@ -116,23 +159,39 @@ impl Linear {
     ///
     /// # Errors
     /// What cuBLASLt refuses.
-    pub fn run(&self, gpu: &Gpu, x: Region, w: Region, bias: Region, skip: Region, y: Region) -> Result<()> {
+    pub fn run(
+        &self,
+        gpu: &Gpu,
+        x: Region,
+        w: Region,
+        bias: Region,
+        skip: Region,
+        y: Region,
+    ) -> Result<()> {
         let lt = gpu.lt().expect("it made the layer");
         gpu.enter()?;
         let product = self.product.lock().unwrap_or_else(PoisonError::into_inner);
         let beta = if skip.bytes() == 0 { 0.0 } else { 1.0 };
         let (single, double) = ([1.0f32, beta as f32], [1.0f64, beta]);
-        let scalar =
-            |i: usize| -> *const c_void { if self.double { (&raw const double[i]).cast() } else { (&raw const single[i]).cast() } };
+        let scalar = |i: usize| -> *const c_void {
+            if self.double { (&raw const double[i]).cast() } else { (&raw const single[i]).cast() }
+        };
         let before = if skip.bytes() == 0 { y } else { skip };
-        // SAFETY: the regions hold what the layouts say; the attribute is a pointer, passed with its size.
+        // SAFETY: the regions hold what the layouts say; the attribute is a pointer, passed with
+        // its size.
         let queued = unsafe {
             let set = if bias.bytes() == 0 {
                 Ok(())
             } else {
-                let attribute = sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
+                let attribute =
+                    sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
                 let at = bias.address();
-                result::set_matmul_desc_attribute(*product, attribute, (&raw const at).cast(), size_of::<u64>())
+                result::set_matmul_desc_attribute(
+                    *product,
+                    attribute,
+                    (&raw const at).cast(),
+                    size_of::<u64>(),
+                )
             };
             set.and_then(|()| {
                 result::matmul(
@@ -155,7 +214,9 @@ impl Linear {
                 )
             })
         };
-        queued.map_err(|e| gpu.error(format!("a linear layer of cuBLASLt: {:?}", e.0), "see `tweedie doctor`"))
+        queued.map_err(|e| {
+            gpu.error(format!("a linear layer of cuBLASLt: {:?}", e.0), "see `tweedie doctor`")
+        })
     }
 }
 

@@ -30,7 +30,11 @@ fn found() -> Result<()> {
     if unsafe { sys::is_culib_present() } {
         return Ok(());
     }
-    Err(Error::device("nccl", "NCCL, which sums over GPUs, was not found", "pip install nvidia-nccl-cu13, or start one process"))
+    Err(Error::device(
+        "nccl",
+        "NCCL, which sums over GPUs, was not found",
+        "pip install nvidia-nccl-cu13, or start one process",
+    ))
 }
 
 /// A new identity, which rank 0 makes and all others are told.
@@ -72,11 +76,24 @@ impl Communicator {
         let (at, count) = (x.pointer(), x.bytes() / precision.bytes());
         gpu.enter()?;
         // SAFETY: the region is memory of the device, on whose stream the sum is queued.
-        let queued = unsafe { result::all_reduce(at, at, count, kind, sys::ncclRedOp_t::ncclSum, self.handle, gpu.stream.cast()) };
-        queued.map(drop).map_err(|e| refused(format!("a sum over {} processes: {:?}", self.size, e.0)))
+        let queued = unsafe {
+            result::all_reduce(
+                at,
+                at,
+                count,
+                kind,
+                sys::ncclRedOp_t::ncclSum,
+                self.handle,
+                gpu.stream.cast(),
+            )
+        };
+        queued
+            .map(drop)
+            .map_err(|e| refused(format!("a sum over {} processes: {:?}", self.size, e.0)))
     }
 
-    /// Queues the exchange of an array of doubles of which every process has made its own equal share: all then have all of it.
+    /// Queues the exchange of an array of doubles of which every process has made its own equal
+    /// share: all then have all of it.
     ///
     /// # Errors
     /// A process that is gone.
@@ -87,15 +104,25 @@ impl Communicator {
         // SAFETY: as `sum`; NCCL knows an array that is gathered in its place by its address.
         let queued = unsafe {
             let kind = sys::ncclDataType_t::ncclDouble;
-            result::all_gather(own.pointer(), x.pointer(), share / 8, kind, self.handle, gpu.stream.cast())
+            result::all_gather(
+                own.pointer(),
+                x.pointer(),
+                share / 8,
+                kind,
+                self.handle,
+                gpu.stream.cast(),
+            )
         };
-        queued.map(drop).map_err(|e| refused(format!("an exchange over {} processes: {:?}", self.size, e.0)))
+        queued
+            .map(drop)
+            .map_err(|e| refused(format!("an exchange over {} processes: {:?}", self.size, e.0)))
     }
 }
 
 impl Drop for Communicator {
     fn drop(&mut self) {
-        // SAFETY: nobody else has the handle; aborted, not finished, because the others may be gone.
+        // SAFETY: nobody else has the handle; aborted, not finished, because the others may be
+        // gone.
         let _ = unsafe { result::comm_abort(self.handle) };
     }
 }

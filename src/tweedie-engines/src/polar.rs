@@ -2,7 +2,8 @@
 
 use ndarray::{Array2, ArrayView2};
 
-/// The orthogonal factor `U V^T` of a square matrix `U S V^T`. None where the iteration does not converge.
+/// The orthogonal factor `U V^T` of a square matrix `U S V^T`. None where the iteration does not
+/// converge.
 pub fn orthogonal(a: ArrayView2<f64>) -> Option<Array2<f64>> {
     let n = a.nrows();
     let svd = faer::Mat::from_fn(n, n, |i, j| a[[i, j]]).svd().ok()?;

@@ -13,30 +13,43 @@ use tweedie::error::{Error, Result};
 /// How the names of unfinished files begin.
 const ASIDE: &str = ".tweedie-";
 
-/// Removes what a process that was killed while writing left in a folder. Only for folders that nobody else writes to at the time.
+/// Removes what a process that was killed while writing left in a folder. Only for folders that
+/// nobody else writes to at the time.
 pub fn sweep(folder: &Path) {
     // What can't be read or removed is in nobody's way.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(ASIDE) {
             let path = entry.path();
-            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            let _ = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
         }
     }
 }
 
-/// The name beside `path` under which something is made that is renamed to it, or under which it is put before it is removed. [`sweep`] removes what
-/// is left there.
+/// The name beside `path` under which something is made that is renamed to it, or under which it is
+/// put before it is removed. [`sweep`] removes what is left there.
 pub fn aside(path: &Path) -> PathBuf {
-    path.with_file_name(format!("{ASIDE}{}", path.file_name().unwrap_or_default().to_string_lossy()))
+    path.with_file_name(format!(
+        "{ASIDE}{}",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    ))
 }
 
-/// Removes a folder under another name, so that a process that is killed at it leaves no part of it in its place.
+/// Removes a folder under another name, so that a process that is killed at it leaves no part of it
+/// in its place.
 ///
 /// # Errors
 /// A folder that can't be renamed or removed; one that is not there is none.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     let gone = aside(path);
-    for step in [std::fs::remove_dir_all(&gone), std::fs::rename(path, &gone), std::fs::remove_dir_all(&gone)] {
+    for step in [
+        std::fs::remove_dir_all(&gone),
+        std::fs::rename(path, &gone),
+        std::fs::remove_dir_all(&gone),
+    ] {
         match step {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -45,7 +58,8 @@ pub fn remove_folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The file that a name stands for: links are followed, also one that leads to a file which is not there yet.
+/// The file that a name stands for: links are followed, also one that leads to a file which is not
+/// there yet.
 pub fn resolved(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     // As many links as Linux follows.
@@ -57,7 +71,8 @@ pub fn resolved(path: &Path) -> PathBuf {
             // The folder that the process is in was removed.
             return path;
         }
-        let folder = resolved(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
+        let folder =
+            resolved(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")));
         match std::fs::read_link(&path) {
             Ok(to) => path = folder.join(to),
             Err(_) => return path.file_name().map_or(path.clone(), |name| folder.join(name)),
@@ -68,27 +83,47 @@ pub fn resolved(path: &Path) -> PathBuf {
 
 /// Writes a file aside and renames it, so that the name holds all of it or what it held before.
 ///
-/// The new file has the permissions of the one that it replaces. It is another file: other names of the old one (hard links) keep what they held.
+/// The new file has the permissions of the one that it replaces. It is another file: other names of
+/// the old one (hard links) keep what they held.
 ///
 /// # Errors
-/// A folder that is missing or may not be written, a full disk, a file that may not be written; what the name held is then still there.
+/// A folder that is missing or may not be written, a full disk, a file that may not be written;
+/// what the name held is then still there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     // tempfile adds the name of its temporary file, which would only confuse.
-    let cause = |e: &io::Error| e.to_string().split(" at path ").next().unwrap_or_default().to_owned();
+    let cause =
+        |e: &io::Error| e.to_string().split(" at path ").next().unwrap_or_default().to_owned();
     let refused = |e: io::Error| {
-        Error::file(path, format!("cannot be written: {}", cause(&e)), "check that its folder exists, may be written and has room")
+        Error::file(
+            path,
+            format!("cannot be written: {}", cause(&e)),
+            "check that its folder exists, may be written and has room",
+        )
     };
-    // A device or a pipe (/dev/stdout, /dev/null) is written, not replaced. A pipe's resolved name is none that can be opened.
-    let path = if path.exists() && !path.is_file() && !path.is_dir() { path.to_owned() } else { resolved(path) };
+    // A device or a pipe (/dev/stdout, /dev/null) is written, not replaced. A pipe's resolved name
+    // is none that can be opened.
+    let path = if path.exists() && !path.is_file() && !path.is_dir() {
+        path.to_owned()
+    } else {
+        resolved(path)
+    };
     if path.is_dir() {
         return Err(Error::file(&path, "is a folder", "name a file in it"));
     }
     if path.exists() && !path.is_file() {
-        return std::fs::OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(bytes)).map_err(refused);
+        return std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|mut f| f.write_all(bytes))
+            .map_err(refused);
     }
     let old = std::fs::metadata(&path).ok().map(|m| m.permissions());
     if old.as_ref().is_some_and(|old| old.readonly() || !writable(&path)) {
-        return Err(Error::file(&path, "is read-only", "name another file, or make this one writable"));
+        return Err(Error::file(
+            &path,
+            "is read-only",
+            "name another file, or make this one writable",
+        ));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
@@ -115,11 +150,13 @@ pub fn sealed(content: &[u8]) -> Vec<u8> {
     [&(content.len() as u64).to_le_bytes(), Sha256::digest(content).as_slice(), content].concat()
 }
 
-/// The content of what [`sealed`] made; none of anything else, be it cut off or one bit of it flipped.
+/// The content of what [`sealed`] made; none of anything else, be it cut off or one bit of it
+/// flipped.
 pub fn opened(bytes: &[u8]) -> Option<&[u8]> {
     let (length, rest) = bytes.split_first_chunk::<8>()?;
     let (digest, content) = rest.split_first_chunk::<32>()?;
-    let whole = u64::from_le_bytes(*length) == content.len() as u64 && Sha256::digest(content).as_slice() == digest;
+    let whole = u64::from_le_bytes(*length) == content.len() as u64
+        && Sha256::digest(content).as_slice() == digest;
     whole.then_some(content)
 }
 
@@ -133,7 +170,11 @@ pub fn fingerprint(folder: &Path) -> io::Result<[u8; 32]> {
     let mut hasher = Sha256::new();
     for entry in all {
         let (name, path) = (entry.file_name(), entry.path());
-        let digest: [u8; 32] = if path.is_dir() { fingerprint(&path)? } else { Sha256::digest(std::fs::read(&path)?).into() };
+        let digest: [u8; 32] = if path.is_dir() {
+            fingerprint(&path)?
+        } else {
+            Sha256::digest(std::fs::read(&path)?).into()
+        };
         // Everything of a fixed length: no two folders make one text.
         hasher.update([u8::from(path.is_dir())]);
         hasher.update(Sha256::digest(name.as_encoded_bytes()));
@@ -145,11 +186,14 @@ pub fn fingerprint(folder: &Path) -> io::Result<[u8; 32]> {
 /// Whether this process may write an existing file.
 fn writable(path: &Path) -> bool {
     let denied = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
-    std::fs::OpenOptions::new().write(true).open(path).map_or_else(|e| !denied.contains(&e.kind()), |_| true)
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .map_or_else(|e| !denied.contains(&e.kind()), |_| true)
 }
 
-/// A folder of results that are computed again where they are missing: nothing in it is needed, and nothing about it is an error. What is not to the bit as it
-/// was put there is missing too.
+/// A folder of results that are computed again where they are missing: nothing in it is needed, and
+/// nothing about it is an error. What is not to the bit as it was put there is missing too.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: PathBuf,
@@ -161,8 +205,10 @@ impl Cache {
         Self { folder: folder.into() }
     }
 
-    /// The user's: `tweedie` in `XDG_CACHE_HOME` or `~/.cache`; none where neither is known. A path that is not absolute is ignored, as the
-    /// [specification](https://specifications.freedesktop.org/basedir-spec/latest/) asks: it would be another cache in every folder, and anyone's.
+    /// The user's: `tweedie` in `XDG_CACHE_HOME` or `~/.cache`; none where neither is known. A path
+    /// that is not absolute is ignored, as the
+    /// [specification](https://specifications.freedesktop.org/basedir-spec/latest/) asks: it would
+    /// be another cache in every folder, and anyone's.
     pub fn of_user() -> Option<Self> {
         Self::told_by(|key| std::env::var_os(key))
     }
@@ -185,7 +231,8 @@ impl Cache {
     pub fn get(&self, key: &str, kind: &str) -> Option<Vec<u8>> {
         let bytes = std::fs::read(self.path(key, kind)).ok()?;
         let (length, rest) = opened(&bytes)?.split_first_chunk::<8>()?;
-        let (stored, result) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        let (stored, result) =
+            rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
         (stored == key.as_bytes() && !result.is_empty()).then(|| result.to_vec())
     }
 
@@ -204,13 +251,23 @@ impl Cache {
 
     /// Removes all of a kind, files or folders, but the newest.
     pub fn prune(&self, kind: &str, newest: usize) {
-        let of_kind = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let of_kind = std::fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
         let of_kind = of_kind.filter(|path| path.extension().is_some_and(|e| e == kind));
-        let age = |path: &PathBuf| path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let age = |path: &PathBuf| {
+            path.metadata().and_then(|m| m.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+        };
         let mut old: Vec<(SystemTime, PathBuf)> = of_kind.map(|path| (age(&path), path)).collect();
         old.sort_by(|a, b| b.cmp(a));
         for (_, path) in old.into_iter().skip(newest) {
-            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+            let _ = if path.is_dir() {
+                std::fs::remove_dir_all(path)
+            } else {
+                std::fs::remove_file(path)
+            };
         }
     }
 }
@@ -243,7 +300,8 @@ mod tests {
             std::fs::write(cache.path("key", "x"), flipped).unwrap();
             assert_eq!(cache.get("key", "x"), None, "bit {bit}");
         }
-        for garbage in [[&whole[..], b"x"].concat(), vec![0; whole.len()], vec![0xFF; whole.len()]] {
+        for garbage in [[&whole[..], b"x"].concat(), vec![0; whole.len()], vec![0xFF; whole.len()]]
+        {
             std::fs::write(cache.path("key", "x"), garbage).unwrap();
             assert_eq!(cache.get("key", "x"), None);
         }
@@ -324,7 +382,8 @@ mod tests {
         std::fs::write(dir.path().join(".tweedie-a1b2c3"), "half").unwrap();
         sweep(dir.path());
         sweep(&dir.path().join("missing"));
-        let names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(names.iter().all(|n| !n.to_string_lossy().starts_with(".tweedie")), "{names:?}");
     }
 
@@ -347,7 +406,11 @@ mod tests {
 
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).unwrap();
         let message = write(&path, b"newer").unwrap_err().to_string();
-        assert!(message.ends_with("out.csv: is read-only; name another file, or make this one writable"), "{message}");
+        assert!(
+            message
+                .ends_with("out.csv: is read-only; name another file, or make this one writable"),
+            "{message}"
+        );
         assert_eq!((mode(), std::fs::read_to_string(&path).unwrap().as_str()), (0o444, "new"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }

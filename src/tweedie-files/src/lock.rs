@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use tweedie::error::{Error, Result};
 
-/// The file in a folder that is locked for it. The system lets go of a lock whenever its process ends, so none is ever stale.
+/// The file in a folder that is locked for it. The system lets go of a lock whenever its process
+/// ends, so none is ever stale.
 const NAME: &str = ".tweedie.lock";
 
 /// A folder held by this process, until it is dropped.
@@ -37,22 +38,33 @@ impl Lock {
         Self::locked(folder, |file| file.lock().map_err(Some))
     }
 
-    /// Why nobody knows whether another process writes to the folder too: some network drives have no locks.
+    /// Why nobody knows whether another process writes to the folder too: some network drives have
+    /// no locks.
     pub fn unsure(&self) -> Option<&str> {
         self.unsure.as_deref()
     }
 
-    fn locked(folder: &Path, lock: impl Fn(&File) -> std::result::Result<(), Option<io::Error>>) -> Result<Self> {
+    fn locked(
+        folder: &Path,
+        lock: impl Fn(&File) -> std::result::Result<(), Option<io::Error>>,
+    ) -> Result<Self> {
         let path = folder.join(NAME);
         loop {
-            let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+            let opened =
+                File::options().read(true).write(true).create(true).truncate(false).open(&path);
             let mut file = opened.map_err(|e| {
-                Error::file(folder, format!("cannot be written: {e}"), "choose a folder that may be written and has room")
+                Error::file(
+                    folder,
+                    format!("cannot be written: {e}"),
+                    "choose a folder that may be written and has room",
+                )
             })?;
             match lock(&file) {
                 Ok(()) if is_at(&file, &path) => {
                     // For whoever wants it: the lock itself does without.
-                    let _ = file.set_len(0).and_then(|()| write!(file, "process {} on {}", std::process::id(), host()));
+                    let _ = file.set_len(0).and_then(|()| {
+                        write!(file, "process {} on {}", std::process::id(), host())
+                    });
                     return Ok(Self { path, file: Some(file), unsure: None });
                 }
                 // Its holder has let go of it, and removed it, since it was opened.
@@ -68,7 +80,10 @@ impl Lock {
                     ));
                 }
                 Err(Some(e)) => {
-                    let unsure = format!("{} can't be locked ({e}): let no other process write there", folder.display());
+                    let unsure = format!(
+                        "{} can't be locked ({e}): let no other process write there",
+                        folder.display()
+                    );
                     return Ok(Self { path, file: Some(file), unsure: Some(unsure) });
                 }
             }
@@ -78,7 +93,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is still held: whoever has opened it meanwhile finds that it is gone, and opens another.
+        // While it is still held: whoever has opened it meanwhile finds that it is gone, and opens
+        // another.
         let _ = std::fs::remove_file(&self.path);
         self.file.take();
     }
@@ -88,7 +104,8 @@ impl Drop for Lock {
 #[cfg(unix)]
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let same = |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    let same =
+        |a: std::fs::Metadata, b: std::fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
     file.metadata().ok().zip(path.metadata().ok()).is_some_and(|(a, b)| same(a, b))
 }
 
@@ -99,7 +116,8 @@ fn is_at(_: &File, path: &Path) -> bool {
 
 fn host() -> String {
     let named = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let named = named.or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
+    let named =
+        named.or_else(|| std::env::var("HOSTNAME").or_else(|_| std::env::var("COMPUTERNAME")).ok());
     named.map_or("this machine".into(), |name| name.trim().to_owned())
 }
 
@@ -113,7 +131,8 @@ mod tests {
         let lock = Lock::take(dir.path()).unwrap();
         assert!(lock.unsure().is_none());
         let message = Lock::take(dir.path()).unwrap_err().to_string();
-        let holder = format!("is being written by process {} on {}; wait", std::process::id(), host());
+        let holder =
+            format!("is being written by process {} on {}; wait", std::process::id(), host());
         assert!(message.contains(&holder), "{message}");
         drop(lock);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -149,6 +168,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let none = || Err(Some(io::Error::from(io::ErrorKind::Unsupported)));
         let lock = Lock::locked(dir.path(), |_| none()).unwrap();
-        assert!(lock.unsure().unwrap().contains("can't be locked (unsupported): let no other process write there"));
+        assert!(
+            lock.unsure()
+                .unwrap()
+                .contains("can't be locked (unsupported): let no other process write there")
+        );
     }
 }

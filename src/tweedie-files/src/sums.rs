@@ -15,7 +15,11 @@ pub fn files(folder: &Path) -> std::io::Result<Vec<String>> {
             let entry = entry?;
             let name = format!("{before}{}", entry.file_name().to_string_lossy());
             // A link is a file of its own, wherever it leads.
-            if entry.file_type()?.is_dir() { walk(&entry.path(), &format!("{name}/"), out)? } else { out.push(name) }
+            if entry.file_type()?.is_dir() {
+                walk(&entry.path(), &format!("{name}/"), out)?
+            } else {
+                out.push(name)
+            }
         }
         Ok(())
     }
@@ -37,16 +41,20 @@ fn digest(bytes: &[u8]) -> String {
 /// # Errors
 /// What can't be read.
 pub fn of(folder: &Path) -> std::io::Result<String> {
-    let line = |name: String| Ok(format!("{}  {name}\n", digest(&std::fs::read(folder.join(&name))?)));
+    let line =
+        |name: String| Ok(format!("{}  {name}\n", digest(&std::fs::read(folder.join(&name))?)));
     files(folder)?.into_iter().map(line).collect()
 }
 
-/// Holds the files in `folder` whose names begin with `within` to the sums that the file `sums` lists.
+/// Holds the files in `folder` whose names begin with `within` to the sums that the file `sums`
+/// lists.
 ///
 /// # Errors
 /// The first file that is missing, or not what it was; sums that can't be read.
 pub fn verify(folder: &Path, sums: &Path, within: &str) -> Result<()> {
-    let bad = |path: &Path, problem: String| Err(Error::file(path, problem, "restore the folder, or use another checkpoint"));
+    let bad = |path: &Path, problem: String| {
+        Err(Error::file(path, problem, "restore the folder, or use another checkpoint"))
+    };
     let listed = match std::fs::read_to_string(sums) {
         Ok(text) => text,
         Err(e) => return bad(sums, format!("cannot be read: {e}")),
@@ -62,7 +70,13 @@ pub fn verify(folder: &Path, sums: &Path, within: &str) -> Result<()> {
         match std::fs::read(&path) {
             Err(e) => return bad(&path, format!("cannot be read: {e}")),
             Ok(bytes) if digest(&bytes) != sum => {
-                return bad(&path, format!("has changed since it was written: its SHA-256 is not the one in {}", sums.display()));
+                return bad(
+                    &path,
+                    format!(
+                        "has changed since it was written: its SHA-256 is not the one in {}",
+                        sums.display()
+                    ),
+                );
             }
             Ok(_) => {}
         }
@@ -101,11 +115,18 @@ mod tests {
         }
         std::fs::write(root.join("a"), "abc").unwrap();
         std::fs::remove_file(root.join("deep/b")).unwrap();
-        assert!(verify(&root, &sums, "").unwrap_err().to_string().contains("deep/b: cannot be read"));
+        assert!(
+            verify(&root, &sums, "").unwrap_err().to_string().contains("deep/b: cannot be read")
+        );
         // A list that is cut off within a line, or something else.
         for text in [&text[..20], "x"] {
             std::fs::write(&sums, text).unwrap();
-            assert!(verify(&root, &sums, "").unwrap_err().to_string().contains("is no list of SHA-256 sums"));
+            assert!(
+                verify(&root, &sums, "")
+                    .unwrap_err()
+                    .to_string()
+                    .contains("is no list of SHA-256 sums")
+            );
         }
     }
 }

@@ -42,11 +42,12 @@ impl AdamW {
     /// One step, in place.
     ///
     /// # Formula
-    /// `w = w (1 - rate decay) - rate (m / (1 - beta1^n)) / (sqrt(v / (1 - beta2^n)) + eps)` with `m` and `v` the averages after this gradient
-    /// and n the number of steps.
+    /// `w = w (1 - rate decay) - rate (m / (1 - beta1^n)) / (sqrt(v / (1 - beta2^n)) + eps)` with
+    /// `m` and `v` the averages after this gradient and n the number of steps.
     ///
     /// # Source
-    /// Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2 (the schedule multiplier 1).
+    /// Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019, algorithm 2 (the
+    /// schedule multiplier 1).
     pub fn step<T: Element>(&self, state: &mut State<T>, params: &mut [T], grads: &[T]) {
         state.steps += 1;
         let n = state.steps as i32;
@@ -58,12 +59,14 @@ impl AdamW {
         let eps = T::of(self.eps);
         const BLOCK: usize = 1 << 14;
         let averages = state.first.par_chunks_mut(BLOCK).zip(state.second.par_chunks_mut(BLOCK));
-        params.par_chunks_mut(BLOCK).zip(grads.par_chunks(BLOCK)).zip(averages).for_each(|((w, g), (m, v))| {
-            for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-                *m = beta1 * *m + rest1 * *g;
-                *v = beta2 * *v + rest2 * *g * *g;
-                *w = kept * *w - rate * *m / (v.sqrt() * root + eps);
-            }
-        });
+        params.par_chunks_mut(BLOCK).zip(grads.par_chunks(BLOCK)).zip(averages).for_each(
+            |((w, g), (m, v))| {
+                for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                    *m = beta1 * *m + rest1 * *g;
+                    *v = beta2 * *v + rest2 * *g * *g;
+                    *w = kept * *w - rate * *m / (v.sqrt() * root + eps);
+                }
+            },
+        );
     }
 }

@@ -13,8 +13,9 @@ use tweedie_device::Place;
 
 const FOLDER: &str = "experiments/models/digits";
 
-/// The digits' network of `experiments/recipes/train-digits-small.toml`, 0.2 M parameters: v-prediction on the cosine path, a class for each digit
-/// and one for none, which it answers for unless [`Network::with_label`] asks for a digit. Run on `batch` states at a time.
+/// The digits' network of `experiments/recipes/train-digits-small.toml`, 0.2 M parameters:
+/// v-prediction on the cosine path, a class for each digit and one for none, which it answers for
+/// unless [`Network::with_label`] asks for a digit. Run on `batch` states at a time.
 ///
 /// It was trained on the digits of [`data::load`](crate::data::load)`("digits")` but every 10th.
 ///
@@ -36,10 +37,13 @@ pub fn digits<T: Element>(batch: usize) -> Result<Network<T>> {
 /// # Errors
 /// A device without enough memory.
 pub fn digits_at<T: Element>(batch: usize, place: &Place) -> Result<Network<T>> {
-    let setup: Setup = serde_json::from_str(include_str!("../../../experiments/models/digits/tweedie.json"))
-        .map_err(|e| Error::file(FOLDER, e, "restore the file"))?;
+    let setup: Setup =
+        serde_json::from_str(include_str!("../../../experiments/models/digits/tweedie.json"))
+            .map_err(|e| Error::file(FOLDER, e, "restore the file"))?;
     let program = digits_program()?;
-    let weights = include_bytes!("../../../experiments/models/digits/unet/diffusion_pytorch_model.safetensors");
+    let weights = include_bytes!(
+        "../../../experiments/models/digits/unet/diffusion_pytorch_model.safetensors"
+    );
     let params = from_bytes::<T>(weights, Path::new(FOLDER), &program)?;
     Network::placed(program, &params, setup, batch, place)
 }
@@ -49,7 +53,11 @@ pub fn digits_at<T: Element>(batch: usize, place: &Place) -> Result<Network<T>> 
 /// # Errors
 /// As [`digits`].
 pub fn digits_program() -> Result<Program> {
-    unet(&UNetConfig::parse(include_str!("../../../experiments/models/digits/unet/config.json"))?, 8, 8)
+    unet(
+        &UNetConfig::parse(include_str!("../../../experiments/models/digits/unet/config.json"))?,
+        8,
+        8,
+    )
 }
 
 #[cfg(test)]
@@ -75,7 +83,8 @@ mod tests {
     #[test]
     fn it_denoises_digits_that_it_never_saw_better_than_any_linear_map() {
         let digits_data = crate::data::load("digits").unwrap();
-        let (held_out, seen): (Vec<usize>, Vec<usize>) = (0..digits_data.len()).partition(|i| (i + 1) % 10 == 0);
+        let (held_out, seen): (Vec<usize>, Vec<usize>) =
+            (0..digits_data.len()).partition(|i| (i + 1) % 10 == 0);
         let x0 = digits_data.images.select(Axis(0), &held_out);
         let wiener = Gaussian::from_data(digits_data.images.select(Axis(0), &seen).view()).unwrap();
         let network = digits::<f32>(64).unwrap();
@@ -87,7 +96,8 @@ mod tests {
         // Told what it is, it does better still.
         let labels = digits_data.labels.unwrap();
         for digit in 0..10 {
-            let rows: Vec<usize> = held_out.iter().copied().filter(|i| labels[*i] == digit).collect();
+            let rows: Vec<usize> =
+                held_out.iter().copied().filter(|i| labels[*i] == digit).collect();
             let x0 = digits_data.images.select(Axis(0), &rows);
             let told = loss(&network.with_label(digit as usize).unwrap(), &x0, 1.7);
             assert!(told < loss(&network, &x0, 1.7), "{digit}");

@@ -11,7 +11,8 @@ use tweedie::input;
 pub enum TimeEmbedding {
     /// Sines and cosines of t at frequencies from 1 down to 1/10,000.
     Positional,
-    /// Sines and cosines of `2 pi w log t` with random fixed frequencies w; the output is divided by t.
+    /// Sines and cosines of `2 pi w log t` with random fixed frequencies w; the output is divided
+    /// by t.
     Fourier,
     /// A table with a row for each of `num_train_timesteps`.
     Learned,
@@ -119,7 +120,12 @@ impl Default for UNetConfig {
             time_embedding_dim: None,
             freq_shift: 0.0,
             flip_sin_to_cos: true,
-            down_block_types: names(["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]),
+            down_block_types: names([
+                "DownBlock2D",
+                "AttnDownBlock2D",
+                "AttnDownBlock2D",
+                "AttnDownBlock2D",
+            ]),
             mid_block_type: Some("UNetMidBlock2D".into()),
             up_block_types: names(["AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"]),
             block_out_channels: vec![224, 448, 672, 896],
@@ -147,10 +153,13 @@ impl UNetConfig {
     /// Reads `config.json`.
     ///
     /// # Errors
-    /// A file that can't be read or is no JSON object; an unknown key, a value of the wrong type or one that is not supported, by its name.
+    /// A file that can't be read or is no JSON object; an unknown key, a value of the wrong type or
+    /// one that is not supported, by its name.
     pub fn read(path: &Path) -> Result<Self> {
         let text = input::settings(path, "pass a diffusers UNet2DModel folder")?;
-        Self::parse(&text).map_err(|e| Error::file(path, e, "write the config with diffusers' UNet2DModel.save_config"))
+        Self::parse(&text).map_err(|e| {
+            Error::file(path, e, "write the config with diffusers' UNet2DModel.save_config")
+        })
     }
 
     /// Reads the text of a `config.json`.
@@ -159,10 +168,16 @@ impl UNetConfig {
     /// As [`UNetConfig::read`], but for the file.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |problem: String| {
-            Error::domain("U-Net config", problem, "the keys of diffusers' UNet2DModel", "correct or remove the key")
+            Error::domain(
+                "U-Net config",
+                problem,
+                "the keys of diffusers' UNet2DModel",
+                "correct or remove the key",
+            )
         };
         let refuse = |key: &str, got: String, allowed: &str| Err(unsupported(key, got, allowed));
-        let value: serde_json::Value = serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| bad("no JSON object".into()))?;
         // First, because the keys of another network say nothing.
         if let Some(other) = object.get("_class_name").filter(|name| *name != "UNet2DModel") {
@@ -172,7 +187,10 @@ impl UNetConfig {
         for key in object.keys() {
             // Keys with an underscore are notes of the library that wrote the file.
             if known.get(key).is_none() && !key.starts_with('_') {
-                let near = nearest(key, known.as_object().into_iter().flat_map(|k| k.keys()).map(String::as_str));
+                let near = nearest(
+                    key,
+                    known.as_object().into_iter().flat_map(|k| k.keys()).map(String::as_str),
+                );
                 let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
                 return Err(bad(format!("unknown key `{key}`{near}")));
             }
@@ -182,7 +200,8 @@ impl UNetConfig {
         for (key, value) in object {
             let Some(place) = merged.get_mut(key) else { continue };
             *place = value.clone();
-            serde_json::from_value::<Self>(merged.clone()).map_err(|e| bad(format!("`{key}`: {value} ({e})")))?;
+            serde_json::from_value::<Self>(merged.clone())
+                .map_err(|e| bad(format!("`{key}`: {value} ({e})")))?;
         }
         let config: Self = serde_json::from_value(merged).map_err(|e| bad(e.to_string()))?;
         config.validate()?;
@@ -215,14 +234,22 @@ impl UNetConfig {
             ("up_block_types", &self.up_block_types, ["UpBlock2D", "AttnUpBlock2D"]),
         ] {
             if types.len() != levels {
-                return refuse(key, format!("{} blocks", types.len()), &format!("{levels}, as many as block_out_channels"));
+                return refuse(
+                    key,
+                    format!("{} blocks", types.len()),
+                    &format!("{levels}, as many as block_out_channels"),
+                );
             }
             if let Some(other) = types.iter().find(|t| !allowed.contains(&t.as_str())) {
                 return refuse(key, other.clone(), &allowed.join(", "));
             }
         }
         if self.mid_block_type.as_deref().is_some_and(|t| t != "UNetMidBlock2D") {
-            return refuse("mid_block_type", format!("{:?}", self.mid_block_type), "UNetMidBlock2D, null");
+            return refuse(
+                "mid_block_type",
+                format!("{:?}", self.mid_block_type),
+                "UNetMidBlock2D, null",
+            );
         }
         for (key, bad) in [
             ("block_out_channels", levels == 0 || self.block_out_channels.contains(&0)),
@@ -255,7 +282,11 @@ impl UNetConfig {
             }
         }
         if let Some((h, w)) = sides.filter(|&(h, w)| h == 0 || w == 0 || h * w > MOST_PIXELS) {
-            return refuse("sample_size", format!("{h} x {w}"), &format!("1 to {MOST_PIXELS} pixels"));
+            return refuse(
+                "sample_size",
+                format!("{h} x {w}"),
+                &format!("1 to {MOST_PIXELS} pixels"),
+            );
         }
         for (key, got) in [
             ("num_class_embeds", self.num_class_embeds),
@@ -270,17 +301,28 @@ impl UNetConfig {
             return refuse("norm_eps", self.norm_eps.to_string(), "a positive number");
         }
         if !(self.mid_block_scale_factor > 0.0 && self.mid_block_scale_factor.is_finite()) {
-            return refuse("mid_block_scale_factor", self.mid_block_scale_factor.to_string(), "a positive number");
+            return refuse(
+                "mid_block_scale_factor",
+                self.mid_block_scale_factor.to_string(),
+                "a positive number",
+            );
         }
         if self.downsample_padding > 1 {
             return refuse("downsample_padding", self.downsample_padding.to_string(), "0, 1");
         }
-        if self.time_embedding_type == TimeEmbedding::Positional && self.freq_shift == (self.block_out_channels[0] / 2) as f64 {
+        if self.time_embedding_type == TimeEmbedding::Positional
+            && self.freq_shift == (self.block_out_channels[0] / 2) as f64
+        {
             let allowed = "not half of block_out_channels[0], where the frequencies are 0 / 0";
             return refuse("freq_shift", self.freq_shift.to_string(), allowed);
         }
-        if self.time_embedding_type == TimeEmbedding::Learned && self.num_train_timesteps.is_none() {
-            return refuse("num_train_timesteps", "null".into(), "the table's length, with a learned time embedding");
+        if self.time_embedding_type == TimeEmbedding::Learned && self.num_train_timesteps.is_none()
+        {
+            return refuse(
+                "num_train_timesteps",
+                "null".into(),
+                "the table's length, with a learned time embedding",
+            );
         }
         Ok(())
     }

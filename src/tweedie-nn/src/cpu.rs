@@ -7,7 +7,8 @@ use super::program::{Op, ParamId, Pass, Plan, Program, TensorId};
 use std::mem::take;
 use tweedie::error::Result;
 
-/// A program with the memory that it needs for a batch of a fixed size: nothing is allocated for a tensor while it runs.
+/// A program with the memory that it needs for a batch of a fixed size: nothing is allocated for a
+/// tensor while it runs.
 pub struct Cpu<T> {
     program: Program,
     batch: usize,
@@ -19,9 +20,11 @@ pub struct Cpu<T> {
     kept: Vec<Vec<T>>,
     /// By operation: a dense layer's matrices, packed.
     forward_weights: Vec<Vec<T>>,
-    /// One dense layer's transposed matrices, packed when its gradient is computed: a pass forward alone has no use for them.
+    /// One dense layer's transposed matrices, packed when its gradient is computed: a pass forward
+    /// alone has no use for them.
     backward_weights: Vec<T>,
-    /// All parameters but those of the dense layers, whose places are never touched and so take no memory.
+    /// All parameters but those of the dense layers, whose places are never touched and so take no
+    /// memory.
     params: Vec<T>,
     times: Vec<f64>,
     labels: Vec<usize>,
@@ -79,7 +82,9 @@ impl<T: Element> Cpu<T> {
             .iter()
             .map(|op| match *op {
                 Op::Norm { groups, .. } => vec![T::zero(); batch * groups * 2],
-                Op::Attention { q, heads, .. } => vec![T::zero(); batch * heads * program.tensors[q].rows()],
+                Op::Attention { q, heads, .. } => {
+                    vec![T::zero(); batch * heads * program.tensors[q].rows()]
+                }
                 _ => vec![],
             })
             .collect();
@@ -97,7 +102,11 @@ impl<T: Element> Cpu<T> {
         Self {
             transposed: vec![],
             values: Memory::new(&program, pass, batch),
-            gradients: Memory { plan: Plan { slots: vec![], sizes: vec![] }, slots: vec![], lens: vec![] },
+            gradients: Memory {
+                plan: Plan { slots: vec![], sizes: vec![] },
+                slots: vec![],
+                lens: vec![],
+            },
             kept,
             forward_weights,
             backward_weights: vec![],
@@ -114,7 +123,8 @@ impl<T: Element> Cpu<T> {
         &self.program
     }
 
-    /// The value of a tensor after [`Cpu::forward`], (batch, rows, channels). With [`Cpu::forward_only`] the output alone still stands.
+    /// The value of a tensor after [`Cpu::forward`], (batch, rows, channels). With
+    /// [`Cpu::forward_only`] the output alone still stands.
     pub fn value(&self, tensor: TensorId) -> &[T] {
         self.values.get(tensor)
     }
@@ -145,19 +155,28 @@ impl<T: Element> Cpu<T> {
     /// The network's output for a batch, (batch, rows, channels).
     ///
     /// # Shapes
-    /// `x` (batch, rows, channels), channels last; `times` and `labels` (batch), labels empty for a network without classes.
+    /// `x` (batch, rows, channels), channels last; `times` and `labels` (batch), labels empty for a
+    /// network without classes.
     ///
     /// # Errors
-    /// A time that is not finite, or that the embedding has no place for; a label that is missing or beyond the table.
+    /// A time that is not finite, or that the embedding has no place for; a label that is missing
+    /// or beyond the table.
     pub fn forward(&mut self, x: &[T], times: &[f64], labels: &[usize]) -> Result<&[T]> {
         self.forward_observed(x, times, labels, &mut |_| {})
     }
 
-    /// [`Cpu::forward`], calling `after` with the index of each operation when it is done: to time it, or to look at its output.
+    /// [`Cpu::forward`], calling `after` with the index of each operation when it is done: to time
+    /// it, or to look at its output.
     ///
     /// # Errors
     /// As [`Cpu::forward`].
-    pub fn forward_observed(&mut self, x: &[T], times: &[f64], labels: &[usize], after: &mut dyn FnMut(usize)) -> Result<&[T]> {
+    pub fn forward_observed(
+        &mut self,
+        x: &[T],
+        times: &[f64],
+        labels: &[usize],
+        after: &mut dyn FnMut(usize),
+    ) -> Result<&[T]> {
         assert_eq!(times.len(), self.batch, "times");
         self.program.validate(self.batch, times, labels)?;
         self.times.copy_from_slice(times);
@@ -179,14 +198,21 @@ impl<T: Element> Cpu<T> {
         Ok(self.values.get(self.program.output))
     }
 
-    /// One operation alone: its output on these values of its inputs. What another executor's operation is held to.
+    /// One operation alone: its output on these values of its inputs. What another executor's
+    /// operation is held to.
     ///
     /// # Shapes
     /// `inputs` in the order of [`Op::inputs`], each (batch, rows, channels).
     ///
     /// # Errors
     /// As [`Cpu::forward`].
-    pub fn alone(&mut self, i: usize, inputs: &[Vec<T>], times: &[f64], labels: &[usize]) -> Result<Vec<T>> {
+    pub fn alone(
+        &mut self,
+        i: usize,
+        inputs: &[Vec<T>],
+        times: &[f64],
+        labels: &[usize],
+    ) -> Result<Vec<T>> {
         self.program.validate(self.batch, times, labels)?;
         self.times.copy_from_slice(times);
         self.labels = labels.to_vec();
@@ -198,7 +224,8 @@ impl<T: Element> Cpu<T> {
         Ok(self.values.get(op.out()).to_vec())
     }
 
-    /// The way back of the operation that [`Cpu::alone`] ran: gradients of its inputs; those of its parameters into `grads`.
+    /// The way back of the operation that [`Cpu::alone`] ran: gradients of its inputs; those of its
+    /// parameters into `grads`.
     pub fn alone_back(&mut self, i: usize, dout: &[T], grads: &mut [T]) -> Vec<Vec<T>> {
         let op = self.program.ops[i].clone();
         self.gradients.get_mut(op.out()).copy_from_slice(dout);
@@ -216,8 +243,12 @@ impl<T: Element> Cpu<T> {
         let value = |t: TensorId| self.values.get(t);
         let optional = |t: Option<TensorId>| t.map_or(&[][..], value);
         match op {
-            Op::Sinusoid { flip, shift, out: o } => embedding::sinusoid(flip, shift, &self.times, channels(o), out),
-            Op::Fourier { weight, flip, .. } => embedding::fourier(flip, self.param(weight), &self.times, out),
+            Op::Sinusoid { flip, shift, out: o } => {
+                embedding::sinusoid(flip, shift, &self.times, channels(o), out)
+            }
+            Op::Fourier { weight, flip, .. } => {
+                embedding::fourier(flip, self.param(weight), &self.times, out)
+            }
             Op::Lookup { weight, by_class, out: o } => {
                 embedding::lookup(self.param(weight), &self.rows_of(by_class), channels(o), out)
             }
@@ -246,7 +277,9 @@ impl<T: Element> Cpu<T> {
                 &mut kept,
                 out,
             ),
-            Op::Concat { a, b, .. } => pointwise::concat(value(a), channels(a), value(b), channels(b), out),
+            Op::Concat { a, b, .. } => {
+                pointwise::concat(value(a), channels(a), value(b), channels(b), out)
+            }
             Op::Attention { q, k, v, heads, .. } => attention::forward(
                 attention::Attention { rows: p.tensors[q].rows(), channels: channels(q), heads },
                 value(q),
@@ -255,12 +288,22 @@ impl<T: Element> Cpu<T> {
                 &mut kept,
                 out,
             ),
-            Op::Halve { x, out: o } => {
-                pointwise::halve((p.tensors[o].height, p.tensors[o].width), channels(x), T::of(0.25), value(x), out, false)
-            }
-            Op::Double { x, .. } => {
-                pointwise::double((p.tensors[x].height, p.tensors[x].width), channels(x), T::one(), value(x), out, false)
-            }
+            Op::Halve { x, out: o } => pointwise::halve(
+                (p.tensors[o].height, p.tensors[o].width),
+                channels(x),
+                T::of(0.25),
+                value(x),
+                out,
+                false,
+            ),
+            Op::Double { x, .. } => pointwise::double(
+                (p.tensors[x].height, p.tensors[x].width),
+                channels(x),
+                T::one(),
+                value(x),
+                out,
+                false,
+            ),
             Op::Add { a, b, .. } => pointwise::add(value(a), value(b), out),
         }
         self.values.put_back(op.out(), taken);
@@ -268,10 +311,15 @@ impl<T: Element> Cpu<T> {
     }
 
     fn rows_of(&self, by_class: bool) -> Vec<usize> {
-        if by_class { self.labels.clone() } else { self.times.iter().map(|&t| t as usize).collect() }
+        if by_class {
+            self.labels.clone()
+        } else {
+            self.times.iter().map(|&t| t as usize).collect()
+        }
     }
 
-    /// Gradients of a loss by all parameters, given its gradient by the output; that by the input is then [`Cpu::input_gradient`].
+    /// Gradients of a loss by all parameters, given its gradient by the output; that by the input
+    /// is then [`Cpu::input_gradient`].
     ///
     /// # Shapes
     /// `dout` (batch, rows, channels); `grads` as the parameters, written.
@@ -279,7 +327,8 @@ impl<T: Element> Cpu<T> {
         self.backward_observed(dout, grads, &mut |_| {});
     }
 
-    /// [`Cpu::backward`], calling `after` with the index of each operation when its gradient is done.
+    /// [`Cpu::backward`], calling `after` with the index of each operation when its gradient is
+    /// done.
     pub fn backward_observed(&mut self, dout: &[T], grads: &mut [T], after: &mut dyn FnMut(usize)) {
         assert_eq!(grads.len(), self.program.param_count(), "gradients");
         assert!(!self.gradients.slots.is_empty(), "an executor made by Cpu::new");
@@ -322,7 +371,9 @@ impl<T: Element> Cpu<T> {
                 let index = self.rows_of(by_class);
                 embedding::lookup_backward(&index, channels(out), dout, &mut grads[range(weight)]);
             }
-            Op::Silu { x, .. } => pointwise::silu_backward(value(x), dout, gradients.get_mut(x), begin(x)),
+            Op::Silu { x, .. } => {
+                pointwise::silu_backward(value(x), dout, gradients.get_mut(x), begin(x))
+            }
             Op::Dense { table, x, weight, bias, image_bias, skip, scale, out } => {
                 let (a, b) = (channels(x), channels(out));
                 if scale != 1.0 {
@@ -355,7 +406,15 @@ impl<T: Element> Cpu<T> {
                 let packed = &mut self.backward_weights[..len];
                 gather::turn(&self.transposed[table], &self.forward_weights[i], b, a, packed);
                 let keep = begin(x);
-                gather::rows(&self.transposed[table], dout, b, packed, a, Epilogue::plain(keep), gradients.get_mut(x));
+                gather::rows(
+                    &self.transposed[table],
+                    dout,
+                    b,
+                    packed,
+                    a,
+                    Epilogue::plain(keep),
+                    gradients.get_mut(x),
+                );
             }
             Op::Norm { x, gamma, beta, groups, eps, modulation, silu, .. } => {
                 let c = channels(x);
@@ -390,7 +449,8 @@ impl<T: Element> Cpu<T> {
                 pointwise::slice(dout, ca + cb, ca, gradients.get_mut(b), cb, keep);
             }
             Op::Attention { q, k, v, heads, out } => {
-                let (mut dq, mut dk, mut dv) = (gradients.take(q), gradients.take(k), gradients.take(v));
+                let (mut dq, mut dk, mut dv) =
+                    (gradients.take(q), gradients.take(k), gradients.take(v));
                 attention::backward(
                     attention::Attention { rows: tensors[q].rows(), channels: channels(q), heads },
                     value(q),
@@ -418,7 +478,14 @@ impl<T: Element> Cpu<T> {
             }
             Op::Double { x, .. } => {
                 let keep = begin(x);
-                pointwise::halve((tensors[x].height, tensors[x].width), channels(x), T::one(), dout, gradients.get_mut(x), keep);
+                pointwise::halve(
+                    (tensors[x].height, tensors[x].width),
+                    channels(x),
+                    T::one(),
+                    dout,
+                    gradients.get_mut(x),
+                    keep,
+                );
             }
             Op::Add { a, b, .. } => {
                 for t in [a, b] {
@@ -444,10 +511,12 @@ fn divide_by_time<T: Element>(x: &mut [T], times: &[f64]) {
 fn column_sums<T: Element>(x: &[T], rows: usize, columns: usize) -> Vec<T> {
     use rayon::prelude::*;
     let mut sums = vec![T::zero(); x.len() / rows];
-    sums.par_chunks_exact_mut(columns).zip(x.par_chunks_exact(rows * columns)).for_each(|(sums, x)| {
-        for x in x.chunks_exact(columns) {
-            sums.iter_mut().zip(x).for_each(|(s, x)| *s += *x);
-        }
-    });
+    sums.par_chunks_exact_mut(columns).zip(x.par_chunks_exact(rows * columns)).for_each(
+        |(sums, x)| {
+            for x in x.chunks_exact(columns) {
+                sums.iter_mut().zip(x).for_each(|(s, x)| *s += *x);
+            }
+        },
+    );
     sums
 }

@@ -17,12 +17,14 @@ use tweedie_device::Place;
 
 /// A network that estimates `E[x0 | x_t]`: of all classes together, or of one.
 ///
-/// States are rows in the data sets' order (c, h, w), any number of them, at a point of any path: one with the same `sigma / alpha` on
-/// the path of the network's training is the same state in another unit of length.
+/// States are rows in the data sets' order (c, h, w), any number of them, at a point of any path:
+/// one with the same `sigma / alpha` on the path of the network's training is the same state in
+/// another unit of length.
 ///
 /// # Formula
-/// With `x' = scale x_t` at the point (alpha, sigma) of the network's own path, `out = network(c x', time)` and x0_hat is read from
-/// `out` and `x'` as from any [`Prediction`]: `x0_hat = a x' + b out`.
+/// With `x' = scale x_t` at the point (alpha, sigma) of the network's own path,
+/// `out = network(c x', time)` and x0_hat is read from `out` and `x'` as from any [`Prediction`]:
+/// `x0_hat = a x' + b out`.
 ///
 /// At `sigma = 0` the state is the data, and the network is not asked.
 pub struct Network<T> {
@@ -79,8 +81,8 @@ impl<T: Element> Network<T> {
     /// The network of a program on the CPU, run on `batch` states at a time.
     ///
     /// # Errors
-    /// A setup that does not fit the program: another shape, a null class that the table does not have, fewer or more channels out than
-    /// in.
+    /// A setup that does not fit the program: another shape, a null class that the table does not
+    /// have, fewer or more channels out than in.
     pub fn new(program: Program, params: &[T], setup: Setup, batch: usize) -> Result<Self> {
         Self::placed(program, params, setup, batch, &Place::Cpu)
     }
@@ -89,21 +91,40 @@ impl<T: Element> Network<T> {
     ///
     /// # Errors
     /// As [`Network::new`]; a device without enough memory.
-    pub fn placed(program: Program, params: &[T], setup: Setup, batch: usize, place: &Place) -> Result<Self> {
+    pub fn placed(
+        program: Program,
+        params: &[T],
+        setup: Setup,
+        batch: usize,
+        place: &Place,
+    ) -> Result<Self> {
         let setup = setup.validated()?;
         let shape = |tensor: usize| {
             let t = &program.tensors[tensor];
             (t.channels, t.height, t.width)
         };
-        for (what, got) in [("the network's input", shape(program.input)), ("the network's output", shape(program.output))] {
+        for (what, got) in [
+            ("the network's input", shape(program.input)),
+            ("the network's output", shape(program.output)),
+        ] {
             if got != setup.shape {
                 let got = [got.0, got.1, got.2];
                 let want = format!("{:?}, that of the model's states", setup.shape);
-                return Err(Error::shape(what, &got, want, "a denoiser has as many channels out as in"));
+                return Err(Error::shape(
+                    what,
+                    &got,
+                    want,
+                    "a denoiser has as many channels out as in",
+                ));
             }
         }
         if params.len() != program.param_count() {
-            return Err(Error::shape("parameters", &[params.len()], program.param_count(), "load the program's own parameters"));
+            return Err(Error::shape(
+                "parameters",
+                &[params.len()],
+                program.param_count(),
+                "load the program's own parameters",
+            ));
         }
         let classes = program.ops.iter().find_map(|op| match *op {
             Op::Lookup { weight, by_class: true, .. } => Some(program.params[weight].shape[0]),
@@ -112,15 +133,35 @@ impl<T: Element> Network<T> {
         let classes = classes.unwrap_or(0);
         if let Some(null) = setup.null_class.filter(|null| *null >= classes) {
             let allowed = format!("a row of the class table's {classes}");
-            return Err(Error::domain("model setting `null_class`", null, allowed, "it is the row that dropped labels were given"));
+            return Err(Error::domain(
+                "model setting `null_class`",
+                null,
+                allowed,
+                "it is the row that dropped labels were given",
+            ));
         }
         let size = program.tensors[program.input].size();
         let mut forward = Executor::forward_only(program, batch.max(1), place)?;
         forward.load(params)?;
         let images = vec![T::zero(); batch.max(1) * size];
-        let work = Mutex::new(Work { forward, images, params: params.to_vec(), back: None, failure: None });
+        let work = Mutex::new(Work {
+            forward,
+            images,
+            params: params.to_vec(),
+            back: None,
+            failure: None,
+        });
         let label = setup.null_class;
-        Ok(Self { shared: Arc::new(Shared { setup, classes, batch: batch.max(1), place: place.clone(), work }), label })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                setup,
+                classes,
+                batch: batch.max(1),
+                place: place.clone(),
+                work,
+            }),
+            label,
+        })
     }
 
     /// What its output means.
@@ -135,7 +176,8 @@ impl<T: Element> Network<T> {
 
     /// The same network, asked for one class: `E[x0 | x_t, class]`.
     ///
-    /// With the network itself as the unconditional one, [`Guided`](tweedie::law::conditional::Guided) is classifier-free guidance.
+    /// With the network itself as the unconditional one,
+    /// [`Guided`](tweedie::law::conditional::Guided) is classifier-free guidance.
     ///
     /// # Errors
     /// A class that it does not have.
@@ -153,14 +195,16 @@ impl<T: Element> Network<T> {
     /// That x0_hat can be had at every evaluated point of a grid.
     ///
     /// # Errors
-    /// A noise level that the network's path does not reach; a point where its output does not determine x0, or where its time is
-    /// infinite; a network of classes without a null class that was not asked for one.
+    /// A noise level that the network's path does not reach; a point where its output does not
+    /// determine x0, or where its time is infinite; a network of classes without a null class that
+    /// was not asked for one.
     pub fn defined(&self, grid: &[PathPoint]) -> Result<()> {
         self.labels()?;
         grid.iter().filter(|p| p.sigma > 0.0).try_for_each(|p| self.level(p).map(drop))
     }
 
-    /// Why an evaluation gave NaN, if one did: between the points of a grid a sampler may go where [`defined`](Self::defined) did not look.
+    /// Why an evaluation gave NaN, if one did: between the points of a grid a sampler may go where
+    /// [`defined`](Self::defined) did not look.
     ///
     /// # Errors
     /// The first reason since the last call.
@@ -168,17 +212,28 @@ impl<T: Element> Network<T> {
         self.work().failure.take().map_or(Ok(()), Err)
     }
 
-    /// Rows of the Jacobian `d x0_hat / d x` at one state, by backward passes: of which pixels each of `pixels` is made.
+    /// Rows of the Jacobian `d x0_hat / d x` at one state, by backward passes: of which pixels each
+    /// of `pixels` is made.
     ///
     /// # Shapes
     /// `x` (d); the result (pixels, d).
     ///
     /// # Errors
     /// As [`defined`](Self::defined); a pixel beyond d.
-    pub fn jacobian_rows(&self, x: ArrayView1<f64>, at: &PathPoint, pixels: &[usize]) -> Result<Array2<f64>> {
+    pub fn jacobian_rows(
+        &self,
+        x: ArrayView1<f64>,
+        at: &PathPoint,
+        pixels: &[usize],
+    ) -> Result<Array2<f64>> {
         let d = self.dim();
         if let Some(pixel) = pixels.iter().find(|p| **p >= d) {
-            return Err(Error::domain("pixel", pixel, format!("0 to {}", d - 1), "pixels are counted along (c, h, w)"));
+            return Err(Error::domain(
+                "pixel",
+                pixel,
+                format!("0 to {}", d - 1),
+                "pixels are counted along (c, h, w)",
+            ));
         }
         if x.len() != d {
             return Err(Error::shape("state", x.shape(), format!("({d},)"), "pass one state"));
@@ -200,12 +255,23 @@ impl<T: Element> Network<T> {
         if back.as_ref().is_none_or(|back| back.images.len() != batch * d) {
             let mut executor = Executor::new(forward.program().clone(), batch, &self.shared.place)?;
             executor.load(params)?;
-            *back = Some(Back { executor, images: vec![T::zero(); batch * d], gradients: vec![T::zero(); params.len()] });
+            *back = Some(Back {
+                executor,
+                images: vec![T::zero(); batch * d],
+                gradients: vec![T::zero(); params.len()],
+            });
         }
         let Back { executor, images, gradients } = back.as_mut().expect("made above");
-        images_from(shape, x.broadcast((batch, d)).expect("one row, repeated"), level.input, images);
+        images_from(
+            shape,
+            x.broadcast((batch, d)).expect("one row, repeated"),
+            level.input,
+            images,
+        );
         executor.forward(images, &vec![level.time; batch], &labels)?;
-        for (pixels, mut rows) in pixels.chunks(batch).zip(rows.axis_chunks_iter_mut(ndarray::Axis(0), batch)) {
+        for (pixels, mut rows) in
+            pixels.chunks(batch).zip(rows.axis_chunks_iter_mut(ndarray::Axis(0), batch))
+        {
             let mut ones = Array2::zeros((batch, d));
             pixels.iter().enumerate().for_each(|(row, pixel)| ones[[row, *pixel]] = 1.0);
             images_from(shape, ones.view(), 1.0, images);
@@ -217,11 +283,13 @@ impl<T: Element> Network<T> {
         Ok(rows)
     }
 
-    /// Runs a sampler on the device that the network is on, its states never leaving it; `None` on the CPU, or for a sampler that cannot be
-    /// [recorded](Tape), which runs itself with the network as its model.
+    /// Runs a sampler on the device that the network is on, its states never leaving it; `None` on
+    /// the CPU, or for a sampler that cannot be [recorded](Tape), which runs itself with the
+    /// network as its model.
     ///
-    /// `guidance` is another label of the same network and a weight: classifier-free guidance away from it, as
-    /// [`Guided`](tweedie::law::conditional::Guided). The draws are those of `noise` on the CPU.
+    /// `guidance` is another label of the same network and a weight: classifier-free guidance away
+    /// from it, as [`Guided`](tweedie::law::conditional::Guided). The draws are those of `noise` on
+    /// the CPU.
     ///
     /// # Shapes
     /// `start` (n, d), at the first point of `grid`.
@@ -249,17 +317,26 @@ impl<T: Element> Network<T> {
         };
         let branches = 1 + usize::from(guidance.is_some());
         let tape = Tape::record(sampler, grid, branches, read)?;
-        let label = |network: &Self| network.labels().map(|labels| labels.first().copied().unwrap_or(0));
+        let label =
+            |network: &Self| network.labels().map(|labels| labels.first().copied().unwrap_or(0));
         let labels = [label(self)?, guidance.map_or(Ok(0), |(other, _)| label(other))?];
         let told = tape
             .evaluations
             .iter()
-            .map(|e| self.level(&e.at).map(|l| Told { time: l.time, input: l.input, label: labels[e.branch] }))
+            .map(|e| {
+                self.level(&e.at).map(|l| Told {
+                    time: l.time,
+                    input: l.input,
+                    label: labels[e.branch],
+                })
+            })
             .collect::<Result<Vec<_>>>()?;
         let shape = self.shared.setup.shape;
         let mut images = vec![T::zero(); start.len()];
         images_from(shape, start, 1.0, &mut images);
-        let Some(end) = self.work().forward.sample(&tape, &told, &images, noise.seed()) else { return Ok(None) };
+        let Some(end) = self.work().forward.sample(&tape, &told, &images, noise.seed()) else {
+            return Ok(None);
+        };
         let mut x = Array2::zeros(start.raw_dim());
         images_to(shape, &end?, x.view_mut());
         // An evaluation of a guided model is one, as on the CPU.
@@ -278,7 +355,12 @@ impl<T: Element> Network<T> {
             Some(label) => Ok(vec![label; self.shared.batch]),
             None => {
                 let allowed = format!("0 to {}", self.shared.classes - 1);
-                Err(Error::domain("class", "none", allowed, "the network knows no null class: choose a class"))
+                Err(Error::domain(
+                    "class",
+                    "none",
+                    allowed,
+                    "the network knows no null class: choose a class",
+                ))
             }
         }
     }
@@ -298,7 +380,12 @@ impl<T: Element> Network<T> {
         Ok(Level { time: setup.time_at(&own)?, input, state, output })
     }
 
-    fn evaluate(&self, x: ArrayView2<f64>, at: &PathPoint, out: &mut ArrayViewMut2<f64>) -> Result<()> {
+    fn evaluate(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        out: &mut ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let (level, labels, batch) = (self.level(at)?, self.labels()?, self.shared.batch);
         let times = vec![level.time; batch];
         let work = &mut *self.work();
@@ -319,11 +406,15 @@ fn own_point(setup: &Setup, at: &PathPoint) -> Result<PathPoint> {
     let path = &setup.path;
     let near = |a: f64, b: f64| (a - b).abs() <= 8.0 * f64::EPSILON * b.abs();
     // On its own path a point keeps its time to the bit.
-    let same = at.t.is_finite() && path.still_at(at.t).is_ok_and(|own| near(own.alpha, at.alpha) && near(own.sigma, at.sigma));
+    let same = at.t.is_finite()
+        && path
+            .still_at(at.t)
+            .is_ok_and(|own| near(own.alpha, at.alpha) && near(own.sigma, at.sigma));
     let t = if same {
         at.t
     } else if at.alpha > 0.0 {
-        let (s, (lowest, highest)) = (at.edm_sigma(), (path.still_at(0.0)?.edm_sigma(), path.still_at(1.0)?.edm_sigma()));
+        let (s, (lowest, highest)) =
+            (at.edm_sigma(), (path.still_at(0.0)?.edm_sigma(), path.still_at(1.0)?.edm_sigma()));
         // An end of this path, found on another, is the end but for rounding.
         let end = [lowest, highest].into_iter().find(|end| (s - end).abs() <= 1e-12 * s);
         path.t_from_edm_sigma(end.unwrap_or(s))?
@@ -332,7 +423,12 @@ fn own_point(setup: &Setup, at: &PathPoint) -> Result<PathPoint> {
     } else {
         let place = format!("alpha = {}, sigma = {}", at.alpha, at.sigma);
         let why = format!("the network's path {} does not reach pure noise", path.name());
-        return Err(Error::singular("the network", place, why, "start at a noise level that it was trained on"));
+        return Err(Error::singular(
+            "the network",
+            place,
+            why,
+            "start at a noise level that it was trained on",
+        ));
     };
     // Only the velocity needs rates, which need not be finite.
     if setup.prediction == Prediction::Velocity { path.at(t) } else { path.still_at(t) }
@@ -389,7 +485,15 @@ mod tests {
     }
 
     fn setup(path: Path, prediction: Prediction, shape: (usize, usize, usize)) -> Setup {
-        Setup { path, prediction, sigma_data: 0.5, input: Input::State, time: Time::Scaled(1000.0), shape, null_class: None }
+        Setup {
+            path,
+            prediction,
+            sigma_data: 0.5,
+            input: Input::State,
+            time: Time::Scaled(1000.0),
+            shape,
+            null_class: None,
+        }
     }
 
     fn small(classes: Option<usize>) -> (Program, (usize, usize, usize)) {
@@ -413,9 +517,14 @@ mod tests {
         let noise = Noise::new(7);
         let mut params = vec![T::zero(); program.param_count()];
         for (p, param) in program.params.iter().enumerate() {
-            let fan_in = if param.shape.len() > 1 { param.shape[1..].iter().product::<usize>() } else { 4 };
+            let fan_in =
+                if param.shape.len() > 1 { param.shape[1..].iter().product::<usize>() } else { 4 };
             let size = if param.shape.len() > 1 { 1.0 } else { 0.5 } / (fan_in as f64).sqrt();
-            let mean = if param.name.contains("norm") && param.name.ends_with("weight") { 1.0 } else { 0.0 };
+            let mean = if param.name.contains("norm") && param.name.ends_with("weight") {
+                1.0
+            } else {
+                0.0
+            };
             for (i, x) in params[param.at.clone()].iter_mut().enumerate() {
                 *x = T::of(mean + size * noise.normal(p as u64, i as u64));
             }
@@ -443,15 +552,28 @@ mod tests {
         let mut p = Program::default();
         p.input = p.tensor("x", 1, 1, d);
         p.output = p.tensor("y", 1, 1, d);
-        let (table, weight, bias) =
-            (p.table(TableKind::Identity { rows: 1 }), p.dense_param("weight", &[d, d]), Some(p.param("bias", &[d])));
-        p.ops.push(Op::Dense { table, x: p.input, weight, bias, image_bias: None, skip: None, scale: 1.0, out: p.output });
+        let (table, weight, bias) = (
+            p.table(TableKind::Identity { rows: 1 }),
+            p.dense_param("weight", &[d, d]),
+            Some(p.param("bias", &[d])),
+        );
+        p.ops.push(Op::Dense {
+            table,
+            x: p.input,
+            weight,
+            bias,
+            image_bias: None,
+            skip: None,
+            scale: 1.0,
+            out: p.output,
+        });
         p
     }
 
     proptest! {
-        /// The best prediction of a Gaussian is affine in the state at each level: as weights of a linear layer it stands for the
-        /// network, of every prediction and on every path, and the denoiser has to be the Wiener filter, wherever it is asked.
+        /// The best prediction of a Gaussian is affine in the state at each level: as weights of a
+        /// linear layer it stands for the network, of every prediction and on every path, and the
+        /// denoiser has to be the Wiener filter, wherever it is asked.
         #[test]
         fn an_exact_network_of_any_prediction_on_any_path_is_the_law_s_denoiser(
             kind in 0usize..6, own in 0usize..7, asked in 0usize..7, edm_sigma in 0.02..20.0f64, sigma_data in 0.2..2.0f64,
@@ -516,10 +638,17 @@ mod tests {
         // By hand: the program on images, then the formula of v.
         let mut cpu = Cpu::new(program, 3);
         cpu.load(&params);
-        let images = channels_last(&x.clone().into_shape_with_order((3, 2, 4, 6)).unwrap().into_dyn());
-        let v = channels_first(cpu.forward(&images, &[600.0; 3], &[]).unwrap(), 3, 4, 6, 2).into_shape_with_order((3, 48)).unwrap();
+        let images =
+            channels_last(&x.clone().into_shape_with_order((3, 2, 4, 6)).unwrap().into_dyn());
+        let v = channels_first(cpu.forward(&images, &[600.0; 3], &[]).unwrap(), 3, 4, 6, 2)
+            .into_shape_with_order((3, 48))
+            .unwrap();
         let want = &x * at.alpha - v * at.sigma;
-        assert!(largest(&(&got - &want)) <= 8.0 * EPS * (1.0 + largest(&want)), "{:e}", largest(&(got - want)));
+        assert!(
+            largest(&(&got - &want)) <= 8.0 * EPS * (1.0 + largest(&want)),
+            "{:e}",
+            largest(&(got - want))
+        );
     }
 
     #[test]
@@ -535,9 +664,15 @@ mod tests {
                 let scale = there.alpha.hypot(there.sigma) / here.alpha.hypot(here.sigma);
                 let got = network.denoised((&x * scale).view(), &there);
                 assert!(network.failure().is_ok());
-                // The time, found again, is good to a few eps; this network's output moves by at most 1e3 per unit of it.
+                // The time, found again, is good to a few eps; this network's output moves by at
+                // most 1e3 per unit of it.
                 let error = largest(&(got - &want));
-                assert!(error <= 1e-10 * largest(&want), "{} through {}: {error:e}", own.name(), other.name());
+                assert!(
+                    error <= 1e-10 * largest(&want),
+                    "{} through {}: {error:e}",
+                    own.name(),
+                    other.name()
+                );
             }
         }
     }
@@ -546,16 +681,27 @@ mod tests {
     fn the_ends_of_a_path_are_found_from_every_other() {
         let (_, shape) = small(None);
         for own in paths() {
-            let time = if matches!(own, Path::Discrete(_)) { Time::Step } else { Time::Scaled(1.0) };
+            let time =
+                if matches!(own, Path::Discrete(_)) { Time::Step } else { Time::Scaled(1.0) };
             let setup = Setup { time, ..setup(own, Prediction::V, shape) };
             let (lowest, highest) = setup.range().unwrap();
             let network = network::<f64>(setup, 1);
             for other in paths() {
                 for s in [lowest, highest] {
-                    let Ok(there) = other.t_from_edm_sigma(s).and_then(|t| other.still_at(t)) else { continue };
-                    for there in [there, PathPoint::still(there.alpha, there.sigma * (1.0 - 2.0 * EPS))] {
+                    let Ok(there) = other.t_from_edm_sigma(s).and_then(|t| other.still_at(t))
+                    else {
+                        continue;
+                    };
+                    for there in
+                        [there, PathPoint::still(there.alpha, there.sigma * (1.0 - 2.0 * EPS))]
+                    {
                         let told = network.defined(&[there]);
-                        assert!(told.is_ok(), "{} at {s} on {}: {told:?}", network.setup().path.name(), other.name());
+                        assert!(
+                            told.is_ok(),
+                            "{} at {s} on {}: {told:?}",
+                            network.setup().path.name(),
+                            other.name()
+                        );
                     }
                 }
             }
@@ -579,8 +725,11 @@ mod tests {
         };
         let (mut worst, mut asymmetry): (f64, f64) = (0.0, 0.0);
         for j in 0..48 {
-            // Five points: the error is h^4 / 30 of the fifth derivative and eps / h of rounding, below 1e-11 both.
-            let slope = (moved(j, -2.0 * h) - moved(j, -h) * 8.0 + moved(j, h) * 8.0 - moved(j, 2.0 * h)) / (12.0 * h);
+            // Five points: the error is h^4 / 30 of the fifth derivative and eps / h of rounding,
+            // below 1e-11 both.
+            let slope = (moved(j, -2.0 * h) - moved(j, -h) * 8.0 + moved(j, h) * 8.0
+                - moved(j, 2.0 * h))
+                / (12.0 * h);
             for (row, pixel) in pixels.into_iter().enumerate() {
                 worst = if (rows[[row, j]] - slope[[0, pixel]]).abs() <= worst {
                     worst
@@ -596,12 +745,15 @@ mod tests {
         }
         let size = largest(&rows);
         assert!(worst <= 1e-9 * size, "{worst:e} of {size}");
-        // Rows taken for columns would be seen: an exact denoiser's Jacobian is symmetric, a network's is not.
+        // Rows taken for columns would be seen: an exact denoiser's Jacobian is symmetric, a
+        // network's is not.
         assert!(asymmetry >= 1e-2 * size, "{asymmetry} of {size}");
         assert_eq!(rows.row(2), rows.row(6));
         let data = PathPoint { t: 0.0, sigma: 0.0, ..at };
         assert_eq!(network.jacobian_rows(x.row(0), &data, &[3]).unwrap().row(0)[3], 1.0);
-        assert!(network.jacobian_rows(x.row(0), &at, &[48]).unwrap_err().to_string().contains("pixel"));
+        assert!(
+            network.jacobian_rows(x.row(0), &at, &[48]).unwrap_err().to_string().contains("pixel")
+        );
     }
 
     #[test]
@@ -624,14 +776,22 @@ mod tests {
     fn single_precision_is_double_precision_to_1e_4() {
         let (_, shape) = small(None);
         for prediction in [Prediction::Eps, Prediction::V, Prediction::F] {
-            let setup = Setup { input: Input::UnitVariance, time: Time::CNoise(250.0), ..setup(Path::EDM, prediction, shape) };
+            let setup = Setup {
+                input: Input::UnitVariance,
+                time: Time::CNoise(250.0),
+                ..setup(Path::EDM, prediction, shape)
+            };
             let (single, double) = (network::<f32>(setup.clone(), 4), network::<f64>(setup, 4));
             for t in [0.0001, 0.01, 0.5] {
                 let at = Path::EDM.at(t).unwrap();
                 let x = normals(4, 48, 5) * at.sigma.hypot(0.5);
                 let (got, want) = (single.denoised(x.view(), &at), double.denoised(x.view(), &at));
                 let error = largest(&(got - &want));
-                assert!(error <= 1e-4 * largest(&want).max(1e-300), "{prediction} at {t}: {error:e} of {}", largest(&want));
+                assert!(
+                    error <= 1e-4 * largest(&want).max(1e-300),
+                    "{prediction} at {t}: {error:e} of {}",
+                    largest(&want)
+                );
             }
         }
     }
@@ -642,8 +802,14 @@ mod tests {
         let x = normals(2, 48, 6);
         for path in paths() {
             for prediction in Prediction::ALL {
-                for time in [Time::Scaled(1000.0), Time::CNoise(1.0), Time::LogSnr(0.25), Time::Step] {
-                    let Ok(setup) = (Setup { time, ..setup(path.clone(), prediction, shape) }).validated() else { continue };
+                for time in
+                    [Time::Scaled(1000.0), Time::CNoise(1.0), Time::LogSnr(0.25), Time::Step]
+                {
+                    let Ok(setup) =
+                        (Setup { time, ..setup(path.clone(), prediction, shape) }).validated()
+                    else {
+                        continue;
+                    };
                     let network = network::<f64>(setup, 2);
                     // Without noise the state is the data.
                     let clean = PathPoint { sigma: 0.0, ..path.still_at(0.0).unwrap() };
@@ -663,11 +829,17 @@ mod tests {
             }
         }
         // Beyond the network's path, and before a table's first row.
-        let network = network::<f64>(Setup { time: Time::Step, ..setup(paths()[5].clone(), Prediction::Eps, shape) }, 2);
+        let network = network::<f64>(
+            Setup { time: Time::Step, ..setup(paths()[5].clone(), Prediction::Eps, shape) },
+            2,
+        );
         for (sigma, word) in [(1e6, "discrete"), (1e-3, "first row")] {
             let at = PathPoint::still(1.0, sigma);
             assert!(network.denoised(x.view(), &at).iter().all(|x| x.is_nan()));
-            let (before, after) = (network.defined(&[at]).unwrap_err().to_string(), network.failure().unwrap_err().to_string());
+            let (before, after) = (
+                network.defined(&[at]).unwrap_err().to_string(),
+                network.failure().unwrap_err().to_string(),
+            );
             assert!(before == after && before.contains(word), "{before}");
         }
         let message = network.defined(&[PathPoint::still(0.0, 1.0)]).unwrap_err().to_string();
@@ -681,8 +853,13 @@ mod tests {
         let Path::Discrete(table) = path else { unreachable!() };
         for k in [1, 2, 17, 500, 999, 1000] {
             let row = table.row(k).unwrap();
-            let own = own_point(&setup, &PathPoint { t: k as f64 / 1000.0, ..PathPoint::still(row.alpha, row.sigma) }).unwrap();
-            let teleported = own_point(&setup, &PathPoint::still(1.0, row.sigma / row.alpha)).unwrap();
+            let own = own_point(
+                &setup,
+                &PathPoint { t: k as f64 / 1000.0, ..PathPoint::still(row.alpha, row.sigma) },
+            )
+            .unwrap();
+            let teleported =
+                own_point(&setup, &PathPoint::still(1.0, row.sigma / row.alpha)).unwrap();
             assert_eq!([&own, &teleported].map(|p| setup.time_at(p).unwrap()), [(k - 1) as f64; 2]);
         }
     }
@@ -692,7 +869,12 @@ mod tests {
         let (program, shape) = small(Some(4));
         let params: Vec<f64> = params(&program);
         let of = |null_class| {
-            Network::new(program.clone(), &params, Setup { null_class, ..setup(Path::Cosine, Prediction::X0, shape) }, 2)
+            Network::new(
+                program.clone(),
+                &params,
+                Setup { null_class, ..setup(Path::Cosine, Prediction::X0, shape) },
+                2,
+            )
         };
         let (at, x) = (Path::Cosine.at(0.5).unwrap(), normals(2, 48, 8));
         let network = of(Some(3)).unwrap();
@@ -717,7 +899,8 @@ mod tests {
         assert!(plain.with_label(0).is_err_and(|e| e.to_string().contains("no classes")));
         let wrong = Setup { shape: (1, 4, 6), ..setup(Path::Cosine, Prediction::X0, shape) };
         assert!(
-            Network::new(program, &self::params::<f64>(&small(None).0), wrong, 1).is_err_and(|e| e.to_string().contains("input"))
+            Network::new(program, &self::params::<f64>(&small(None).0), wrong, 1)
+                .is_err_and(|e| e.to_string().contains("input"))
         );
     }
 }

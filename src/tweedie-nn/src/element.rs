@@ -4,7 +4,13 @@ use pulp::Simd;
 
 /// A real number that the network can be run in.
 pub trait Element:
-    tweedie::math::matmul::Real + num_traits::Float + num_traits::NumAssign + std::iter::Sum + Default + bytemuck::Pod + std::fmt::Debug
+    tweedie::math::matmul::Real
+    + num_traits::Float
+    + num_traits::NumAssign
+    + std::iter::Sum
+    + Default
+    + bytemuck::Pod
+    + std::fmt::Debug
 {
     /// A register of them.
     type Vector<S: Simd>: Copy;
@@ -18,7 +24,12 @@ pub trait Element:
     fn splat<S: Simd>(simd: S, x: Self) -> Self::Vector<S>;
 
     /// `a b + c`, rounded once.
-    fn mul_add_vector<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
+    fn mul_add_vector<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
 
     /// `a + b`.
     fn add_vector<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
@@ -85,9 +96,11 @@ impl Element for f32 {
         simd.add_f32s(a, b)
     }
 
-    /// `2^n e^r` with `|r| <= ln 2 / 2`: the Taylor polynomial of degree 7 is off by at most 6e-9 there, below half an ulp of f32.
+    /// `2^n e^r` with `|r| <= ln 2 / 2`: the Taylor polynomial of degree 7 is off by at most 6e-9
+    /// there, below half an ulp of f32.
     ///
-    /// Below -87 the result is `exp(-87)` (1.6e-38) instead of a subnormal number, above 88 it is `exp(88)`.
+    /// Below -87 the result is `exp(-87)` (1.6e-38) instead of a subnormal number, above 88 it is
+    /// `exp(88)`.
     #[inline(always)]
     fn fast_exp(self) -> Self {
         let x = self.clamp(-87.0, 88.0);
@@ -106,7 +119,11 @@ impl Element for f32 {
         let p = p * r + 1.0;
         let p = p * r + 1.0;
         // NaN stays NaN: clamp keeps it, and so does p.
-        p * f32::from_bits(((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127) as u32) << 23)
+        p * f32::from_bits(
+            ((shifted.to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32).wrapping_add(127)
+                as u32)
+                << 23,
+        )
     }
 
     #[inline(always)]

@@ -41,7 +41,9 @@ impl<T: Element> Executor<T> {
                 Self::Cpu(Box::new(Cpu::new(program, batch)))
             }
             #[cfg(feature = "cuda")]
-            Place::Gpu(gpu, precision) => Self::Cuda(Box::new(Cuda::new(program, batch, gpu, *precision)?)),
+            Place::Gpu(gpu, precision) => {
+                Self::Cuda(Box::new(Cuda::new(program, batch, gpu, *precision)?))
+            }
         })
     }
 
@@ -56,7 +58,9 @@ impl<T: Element> Executor<T> {
                 Self::Cpu(Box::new(Cpu::forward_only(program, batch)))
             }
             #[cfg(feature = "cuda")]
-            Place::Gpu(gpu, precision) => Self::Cuda(Box::new(Cuda::forward_only(program, batch, gpu, *precision)?)),
+            Place::Gpu(gpu, precision) => {
+                Self::Cuda(Box::new(Cuda::forward_only(program, batch, gpu, *precision)?))
+            }
         })
     }
 
@@ -96,12 +100,19 @@ impl<T: Element> Executor<T> {
         }
     }
 
-    /// Runs a recorded sampler where the network is; `None` on the CPU, where a sampler runs itself.
+    /// Runs a recorded sampler where the network is; `None` on the CPU, where a sampler runs
+    /// itself.
     ///
     /// # Errors
     /// As [`Cuda::sample`](crate::cuda::Cuda).
     #[cfg_attr(not(feature = "cuda"), expect(unused_variables))]
-    pub fn sample(&mut self, tape: &Tape, told: &[Told], start: &[T], seed: u64) -> Option<Result<Vec<T>>> {
+    pub fn sample(
+        &mut self,
+        tape: &Tape,
+        told: &[Told],
+        start: &[T],
+        seed: u64,
+    ) -> Option<Result<Vec<T>>> {
         match self {
             Self::Cpu(_) => None,
             #[cfg(feature = "cuda")]

@@ -1,16 +1,20 @@
 //! The one dense kernel: products of gathered rows with a matrix.
 //!
-//! Every linear map of the network, a convolution of any stride, one behind an upsampling or in front of a padding, a 1 x 1 convolution,
-//! a linear layer, is a sum over *taps* of rows gathered by an index table, times that tap's matrix:
+//! Every linear map of the network, a convolution of any stride, one behind an upsampling or in
+//! front of a padding, a 1 x 1 convolution, a linear layer, is a sum over *taps* of rows gathered
+//! by an index table, times that tap's matrix:
 //!
 //! `y[p] = sum_tap x[table[p][tap]] w[tap]`, rows that the table leaves out counting as zero.
 //!
-//! Taps may share a matrix, and a matrix may be a sum of stored ones: behind an upsampling the nine taps of a 3 x 3 kernel fall on four
-//! pixels only, so that each of the four kinds of output pixel is a 2 x 2 convolution with summed weights.
+//! Taps may share a matrix, and a matrix may be a sum of stored ones: behind an upsampling the nine
+//! taps of a 3 x 3 kernel fall on four pixels only, so that each of the four kinds of output pixel
+//! is a 2 x 2 convolution with summed weights.
 //!
-//! Its transpose is the same thing with the table read backwards, so that two kernels do all the arithmetic of a training step: [`rows`]
-//! (forward, and the gradient of the input) and [`outer`] (the gradient of the weights). Rows are read where they lie: a register tile of
-//! P rows by two vectors of columns needs one broadcast load for two multiply-adds, so that nothing is copied into patches first.
+//! Its transpose is the same thing with the table read backwards, so that two kernels do all the
+//! arithmetic of a training step: [`rows`] (forward, and the gradient of the input) and [`outer`]
+//! (the gradient of the weights). Rows are read where they lie: a register tile of P rows by two
+//! vectors of columns needs one broadcast load for two multiply-adds, so that nothing is copied
+//! into patches first.
 
 use super::element::Element;
 use super::tile::{Shared, TILE, accumulate, in_tiles, store, store_added, zeros};
@@ -61,18 +65,26 @@ impl Table {
         taps: Vec<u32>,
         at: impl Fn(usize, usize) -> Option<usize>,
     ) -> Self {
-        let row = |p: usize| -> Vec<u32> { (0..taps.len()).map(|tap| at(p, tap).map_or(NONE, |q| q as u32)).collect() };
+        let row = |p: usize| -> Vec<u32> {
+            (0..taps.len()).map(|tap| at(p, tap).map_or(NONE, |q| q as u32)).collect()
+        };
         let mut order: Vec<u32> = (0..outputs as u32).collect();
-        order.sort_by_cached_key(|&p| row(p as usize).iter().map(|&q| q == NONE).collect::<Vec<_>>());
+        order.sort_by_cached_key(|&p| {
+            row(p as usize).iter().map(|&q| q == NONE).collect::<Vec<_>>()
+        });
         let index = order.iter().flat_map(|&p| row(p as usize)).collect();
         let together = (STRETCH / outputs.max(1)).max(1);
         let stretches = (0..together * outputs)
             .step_by(STRETCH.min(together * outputs).max(1))
             .map(|first| {
                 let rows = STRETCH.min(together * outputs - first);
-                let pair =
-                    |p: usize, tap: usize| at(p % outputs, tap).map(|q| ((p / outputs * inputs + q) as u32, (p - first) as u32));
-                let pairs = (0..taps.len()).map(|tap| (first..first + rows).filter_map(|p| pair(p, tap)).collect()).collect();
+                let pair = |p: usize, tap: usize| {
+                    at(p % outputs, tap)
+                        .map(|q| ((p / outputs * inputs + q) as u32, (p - first) as u32))
+                };
+                let pairs = (0..taps.len())
+                    .map(|tap| (first..first + rows).filter_map(|p| pair(p, tap)).collect())
+                    .collect();
                 Stretch { first, rows, pairs }
             })
             .collect();
@@ -84,8 +96,15 @@ impl Table {
         Self::new(rows, rows, each(1), vec![0], |p, _| Some(p))
     }
 
-    /// A `kernel` x `kernel` convolution of a `height` x `width` image, `before` and `after` rows and columns of zeros around it.
-    pub fn convolution((height, width): (usize, usize), kernel: usize, stride: usize, before: usize, after: usize) -> Self {
+    /// A `kernel` x `kernel` convolution of a `height` x `width` image, `before` and `after` rows
+    /// and columns of zeros around it.
+    pub fn convolution(
+        (height, width): (usize, usize),
+        kernel: usize,
+        stride: usize,
+        before: usize,
+        after: usize,
+    ) -> Self {
         let out = |n: usize| (n + before + after - kernel) / stride + 1;
         let (out_height, out_width) = (out(height), out(width));
         Self::new(
@@ -103,16 +122,21 @@ impl Table {
 
     /// A 3 x 3 convolution, padding 1, of the image with each pixel doubled in both directions.
     ///
-    /// An output pixel in an even row reads the pixel above once and its own twice, one in an odd row its own twice and the one below once;
-    /// columns likewise. Matrix `4 kind + 2 a + b` belongs to the kind `2 (row % 2) + column % 2` and the pixel `(a, b)` of its 2 x 2.
+    /// An output pixel in an even row reads the pixel above once and its own twice, one in an odd
+    /// row its own twice and the one below once; columns likewise. Matrix `4 kind + 2 a + b`
+    /// belongs to the kind `2 (row % 2) + column % 2` and the pixel `(a, b)` of its 2 x 2.
     pub fn upsampling((height, width): (usize, usize)) -> Self {
-        // Rows of the kernel that fall on the first (a = 0) or second pixel, for outputs in even and odd rows.
+        // Rows of the kernel that fall on the first (a = 0) or second pixel, for outputs in even
+        // and odd rows.
         const FALL: [[&[usize]; 2]; 2] = [[&[0], &[1, 2]], [&[0, 1], &[2]]];
         let bits = |m: usize| (m >> 3 & 1, m >> 2 & 1, m >> 1 & 1, m & 1);
         let parts = (0..16)
             .map(|m| {
                 let (y, x, a, b) = bits(m);
-                FALL[y][a].iter().flat_map(|row| FALL[x][b].iter().map(move |column| 3 * row + column)).collect()
+                FALL[y][a]
+                    .iter()
+                    .flat_map(|row| FALL[x][b].iter().map(move |column| 3 * row + column))
+                    .collect()
             })
             .collect();
         Self::new(height * width, 4 * height * width, parts, (0..16).collect(), |p, tap| {
@@ -126,7 +150,8 @@ impl Table {
         })
     }
 
-    /// The table of the transposed map: for each input row the output rows it enters, matrix by matrix.
+    /// The table of the transposed map: for each input row the output rows it enters, matrix by
+    /// matrix.
     pub fn transposed(&self) -> Self {
         let mut lists = vec![vec![Vec::new(); self.matrices()]; self.inputs];
         for (k, &p) in self.order.iter().enumerate() {
@@ -138,8 +163,11 @@ impl Table {
             }
         }
         // Each matrix needs as many taps as the row that uses it most.
-        let counts: Vec<usize> = (0..self.matrices()).map(|m| lists.iter().map(|l| l[m].len()).max().unwrap_or(0)).collect();
-        let taps: Vec<(usize, usize)> = (0..self.matrices()).flat_map(|m| (0..counts[m]).map(move |i| (m, i))).collect();
+        let counts: Vec<usize> = (0..self.matrices())
+            .map(|m| lists.iter().map(|l| l[m].len()).max().unwrap_or(0))
+            .collect();
+        let taps: Vec<(usize, usize)> =
+            (0..self.matrices()).flat_map(|m| (0..counts[m]).map(move |i| (m, i))).collect();
         let matrices = taps.iter().map(|t| t.0 as u32).collect();
         Self::new(self.outputs, self.inputs, self.parts.clone(), matrices, |q, tap| {
             let (m, i) = taps[tap];
@@ -176,13 +204,14 @@ fn each(matrices: usize) -> Vec<Vec<usize>> {
     (0..matrices).map(|m| vec![m]).collect()
 }
 
-/// Length of a packed weight: the table's matrices of (`depth`, `columns`), the columns rounded up to whole tiles.
+/// Length of a packed weight: the table's matrices of (`depth`, `columns`), the columns rounded up
+/// to whole tiles.
 pub fn packed_len(table: &Table, depth: usize, columns: usize) -> usize {
     table.matrices() * depth * columns.next_multiple_of(TILE)
 }
 
-/// Packs `w` (stored matrices, depth, columns) tile by tile: `out[((tile * matrices + matrix) * depth + k) * TILE + column]`, zeros behind
-/// the last column.
+/// Packs `w` (stored matrices, depth, columns) tile by tile:
+/// `out[((tile * matrices + matrix) * depth + k) * TILE + column]`, zeros behind the last column.
 pub fn pack<T: Element>(table: &Table, out: &mut [T], depth: usize, columns: usize, w: &[T]) {
     out.par_chunks_mut(table.matrices() * depth * TILE).enumerate().for_each(|(tile, out)| {
         let first = tile * TILE;
@@ -226,7 +255,8 @@ pub fn turn<T: Element>(table: &Table, packed: &[T], depth: usize, columns: usiz
     });
 }
 
-/// What is added to a product before it is written: `out = (product + bias + image_bias[image] + skip) scale + keep out`.
+/// What is added to a product before it is written:
+/// `out = (product + bias + image_bias[image] + skip) scale + keep out`.
 #[derive(Clone, Copy)]
 pub struct Epilogue<'a, T> {
     /// (columns), empty for none.
@@ -251,17 +281,27 @@ impl<T: Element> Epilogue<'_, T> {
 ///
 /// # Shapes
 /// `x` (images, inputs, depth), `w` packed by [`pack`], `out` (images, outputs, columns).
-pub fn rows<T: Element>(table: &Table, x: &[T], depth: usize, w: &[T], columns: usize, epilogue: Epilogue<T>, out: &mut [T]) {
+pub fn rows<T: Element>(
+    table: &Table,
+    x: &[T],
+    depth: usize,
+    w: &[T],
+    columns: usize,
+    epilogue: Epilogue<T>,
+    out: &mut [T],
+) {
     let images = table.images(x.len(), depth, out.len(), columns);
     assert_eq!(w.len(), packed_len(table, depth, columns), "packed weights");
     let missing = vec![T::zero(); depth];
     let arch = Arch::new();
-    // A block is computed by one thread: enough rows that its share of the weights is read often, few enough that all threads have work.
+    // A block is computed by one thread: enough rows that its share of the weights is read often,
+    // few enough that all threads have work.
     const BLOCK: usize = 192;
     let per_image = table.outputs.div_ceil(BLOCK);
     let block = table.outputs.div_ceil(per_image);
     let out = Shared::new(out);
-    // Small images stand together in one block, so that a linear layer on a batch is not one row at a time.
+    // Small images stand together in one block, so that a linear layer on a batch is not one row at
+    // a time.
     let together = (BLOCK / table.outputs.max(1)).clamp(1, images.max(1));
     let blocks = images.div_ceil(together) * per_image;
     // Where the rows alone do not keep all threads busy, the columns are shared out too.
@@ -269,11 +309,24 @@ pub fn rows<T: Element>(table: &Table, x: &[T], depth: usize, w: &[T], columns: 
     let shares = (4 * rayon::current_num_threads()).div_ceil(blocks.max(1)).min(tiles);
     let share = tiles.div_ceil(shares);
     (0..blocks * shares).into_par_iter().for_each(|task| {
-        let (task, tiles) = (task / shares, task % shares * share..((task % shares + 1) * share).min(tiles));
+        let (task, tiles) =
+            (task / shares, task % shares * share..((task % shares + 1) * share).min(tiles));
         let first = task / per_image * together;
         let images = first..(first + together).min(images);
         let span = task % per_image * block..((task % per_image + 1) * block).min(table.outputs);
-        arch.dispatch(RowsTask { table, x, depth, w, columns, epilogue, out, images, span, tiles, missing: &missing });
+        arch.dispatch(RowsTask {
+            table,
+            x,
+            depth,
+            w,
+            columns,
+            epilogue,
+            out,
+            images,
+            span,
+            tiles,
+            missing: &missing,
+        });
     });
 }
 
@@ -304,7 +357,8 @@ impl<T: Element> WithSimd for RowsTask<'_, T> {
 impl<T: Element> RowsTask<'_, T> {
     #[inline(always)]
     fn run<S: Simd, const P: usize, const V: usize>(self, simd: S) {
-        let Self { table, x, depth, w, columns, epilogue, out, images, span, tiles, missing } = self;
+        let Self { table, x, depth, w, columns, epilogue, out, images, span, tiles, missing } =
+            self;
         let taps = table.taps.len();
         let spanned = span.len();
         let count = images.len() * spanned;
@@ -322,17 +376,21 @@ impl<T: Element> RowsTask<'_, T> {
                 });
                 let mut acc = zeros::<S, T, P, V>(simd);
                 for tap in 0..taps {
-                    let index: [u32; P] = std::array::from_fn(|i| table.index[place[i].1 * taps + tap]);
+                    let index: [u32; P] =
+                        std::array::from_fn(|i| table.index[place[i].1 * taps + tap]);
                     if index.iter().all(|&q| q == NONE) {
                         continue;
                     }
                     let rows: [*const T; P] = std::array::from_fn(|i| match index[i] {
                         NONE => missing.as_ptr(),
-                        q => x[(place[i].0 * table.inputs + q as usize) * depth..][..depth].as_ptr(),
+                        q => {
+                            x[(place[i].0 * table.inputs + q as usize) * depth..][..depth].as_ptr()
+                        }
                     });
                     let w = &w[table.taps[tap] as usize * depth * TILE..][..depth * TILE];
                     for (k, w) in w.chunks_exact(TILE).enumerate() {
-                        // SAFETY: each row has `depth` elements, as sliced above, and `w` has as many rows.
+                        // SAFETY: each row has `depth` elements, as sliced above, and `w` has as
+                        // many rows.
                         let a: [T; P] = std::array::from_fn(|i| unsafe { *rows[i].add(k) });
                         accumulate::<S, T, P, V>(simd, &mut acc, &a, w);
                     }
@@ -341,7 +399,8 @@ impl<T: Element> RowsTask<'_, T> {
                     let mut sums = [T::zero(); TILE];
                     store::<S, T, V>(acc[i], &mut sums);
                     let at = (image * table.outputs + table.order[k] as usize) * columns + first;
-                    // SAFETY: `out` outlives the task, which alone writes these columns of this row.
+                    // SAFETY: `out` outlives the task, which alone writes these columns of this
+                    // row.
                     let out = unsafe { out.slice(at, width) };
                     let sums = &mut sums[..width];
                     add(sums, epilogue.bias, first);
@@ -374,19 +433,29 @@ fn add<T: Element>(sums: &mut [T], more: &[T], at: usize) {
     }
 }
 
-/// The gradient of the weights: `out[matrix][k][column] = sum over images and (p, tap) of that matrix of x[table[p][tap]][k] dy[p][column]`.
+/// The gradient of the weights: `out[matrix][k][column] = sum over images and (p, tap) of that
+/// matrix of x[table[p][tap]][k] dy[p][column]`.
 ///
-/// Each entry is one thread's sum in a fixed order, so that the result does not depend on the number of threads.
+/// Each entry is one thread's sum in a fixed order, so that the result does not depend on the
+/// number of threads.
 ///
 /// # Shapes
-/// `x` (images, inputs, depth), `dy` (images, outputs, columns), `out` (stored matrices, depth, columns).
-pub fn outer<T: Element>(table: &Table, x: &[T], depth: usize, dy: &[T], columns: usize, out: &mut [T]) {
+/// `x` (images, inputs, depth), `dy` (images, outputs, columns), `out` (stored matrices, depth,
+/// columns).
+pub fn outer<T: Element>(
+    table: &Table,
+    x: &[T],
+    depth: usize,
+    dy: &[T],
+    columns: usize,
+    out: &mut [T],
+) {
     let images = table.images(x.len(), depth, dy.len(), columns);
     assert_eq!(out.len(), table.stored() * depth * columns, "gradient of the weights");
     out.fill(T::zero());
     let arch = Arch::new();
-    // A task owns some rows k and one tile of columns of all matrices: many rows, so that a stretch of dy is copied seldom, but few enough
-    // that all threads have work.
+    // A task owns some rows k and one tile of columns of all matrices: many rows, so that a stretch
+    // of dy is copied seldom, but few enough that all threads have work.
     let tiles = columns.div_ceil(TILE);
     let shares = (4 * rayon::current_num_threads()).div_ceil(tiles);
     let share = depth.div_ceil(shares).next_multiple_of(8).min(64);
@@ -394,7 +463,17 @@ pub fn outer<T: Element>(table: &Table, x: &[T], depth: usize, dy: &[T], columns
     (0..tiles * depth.div_ceil(share)).into_par_iter().for_each(|task| {
         let (tile, part) = (task % tiles, task / tiles);
         let depths = part * share..((part + 1) * share).min(depth);
-        arch.dispatch(OuterTask { table, x, depth, dy, columns, out, depths, first: tile * TILE, images });
+        arch.dispatch(OuterTask {
+            table,
+            x,
+            depth,
+            dy,
+            columns,
+            out,
+            depths,
+            first: tile * TILE,
+            images,
+        });
     });
 }
 
@@ -428,7 +507,8 @@ impl<T: Element> OuterTask<'_, T> {
         let padded = depths.len().next_multiple_of(P);
         // (taps, rows k, TILE)
         let mut sums = vec![T::zero(); table.taps.len() * padded * TILE];
-        // Columns of a stretch of dy side by side, zeros where the tile is ragged, for the tiles to read it from the first cache.
+        // Columns of a stretch of dy side by side, zeros where the tile is ragged, for the tiles to
+        // read it from the first cache.
         let mut b = [T::zero(); STRETCH * TILE];
         let together = (STRETCH / table.outputs).max(1);
         for image in (0..images).step_by(together) {
@@ -443,19 +523,28 @@ impl<T: Element> OuterTask<'_, T> {
                         _ => b[..width].copy_from_slice(&dy[..width]),
                     }
                 }
-                for (pairs, sums) in stretch.pairs.iter().zip(sums.chunks_exact_mut(padded * TILE)) {
+                for (pairs, sums) in stretch.pairs.iter().zip(sums.chunks_exact_mut(padded * TILE))
+                {
                     // Images that are not there any more come last.
                     let pairs = &pairs[..pairs.partition_point(|pair| (pair.1 as usize) < rows)];
-                    for (k, sums) in depths.clone().step_by(P).zip(sums.chunks_exact_mut(P * TILE)) {
+                    for (k, sums) in depths.clone().step_by(P).zip(sums.chunks_exact_mut(P * TILE))
+                    {
                         let mut acc = zeros::<S, T, P, V>(simd);
                         if k + P <= depth {
                             for &(q, p) in pairs {
-                                accumulate(simd, &mut acc, &x[q as usize * depth + k..][..P], &b[p as usize * TILE..][..TILE]);
+                                accumulate(
+                                    simd,
+                                    &mut acc,
+                                    &x[q as usize * depth + k..][..P],
+                                    &b[p as usize * TILE..][..TILE],
+                                );
                             }
                         } else {
                             // Rows behind the last repeat it: computed, not used.
                             for &(q, p) in pairs {
-                                let a: [T; P] = std::array::from_fn(|i| x[q as usize * depth + (k + i).min(depth - 1)]);
+                                let a: [T; P] = std::array::from_fn(|i| {
+                                    x[q as usize * depth + (k + i).min(depth - 1)]
+                                });
                                 accumulate(simd, &mut acc, &a, &b[p as usize * TILE..][..TILE]);
                             }
                         }
@@ -469,7 +558,8 @@ impl<T: Element> OuterTask<'_, T> {
         for (tap, sums) in table.taps.iter().zip(sums.chunks_exact(padded * TILE)) {
             for part in &table.parts[*tap as usize] {
                 for (k, sums) in depths.clone().zip(sums.chunks_exact(TILE)) {
-                    // SAFETY: `out` outlives the task, which alone writes these rows and columns of the matrices.
+                    // SAFETY: `out` outlives the task, which alone writes these rows and columns of
+                    // the matrices.
                     let out = unsafe { out.slice((part * depth + k) * columns + first, width) };
                     add(out, sums, 0);
                 }
@@ -500,8 +590,16 @@ mod tests {
         }
     }
 
-    /// The definition, in f64: the convolution of the image as it stands behind its padding or doubling.
-    fn naive(kind: usize, (height, width): (usize, usize), x: &[f64], depth: usize, w: &[f64], columns: usize) -> Vec<f64> {
+    /// The definition, in f64: the convolution of the image as it stands behind its padding or
+    /// doubling.
+    fn naive(
+        kind: usize,
+        (height, width): (usize, usize),
+        x: &[f64],
+        depth: usize,
+        w: &[f64],
+        columns: usize,
+    ) -> Vec<f64> {
         let (kernel, stride, before, zoom, size) = match kind {
             0 => (1, 1, 0, 1, (height, width)),
             1 => (3, 1, 1, 1, (height, width)),
@@ -512,14 +610,26 @@ mod tests {
         let (out_height, out_width) = (size.0 * zoom / stride, size.1 * zoom / stride);
         let mut y = Vec::new();
         for image in x.chunks_exact(size.0 * size.1 * depth) {
-            for (r, c, j) in (0..out_height).flat_map(|r| (0..out_width).flat_map(move |c| (0..columns).map(move |j| (r, c, j)))) {
+            for (r, c, j) in (0..out_height).flat_map(|r| {
+                (0..out_width).flat_map(move |c| (0..columns).map(move |j| (r, c, j)))
+            }) {
                 let mut sum = 0.0;
                 for (a, b) in (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b))) {
-                    let (r, c) = ((r * stride + a) as isize - before as isize, (c * stride + b) as isize - before as isize);
-                    if r >= 0 && c >= 0 && (r as usize) < size.0 * zoom && (c as usize) < size.1 * zoom {
+                    let (r, c) = (
+                        (r * stride + a) as isize - before as isize,
+                        (c * stride + b) as isize - before as isize,
+                    );
+                    if r >= 0
+                        && c >= 0
+                        && (r as usize) < size.0 * zoom
+                        && (c as usize) < size.1 * zoom
+                    {
                         let pixel = r as usize / zoom * size.1 + c as usize / zoom;
                         sum += (0..depth)
-                            .map(|k| image[pixel * depth + k] * w[((a * kernel + b) * depth + k) * columns + j])
+                            .map(|k| {
+                                image[pixel * depth + k]
+                                    * w[((a * kernel + b) * depth + k) * columns + j]
+                            })
                             .sum::<f64>();
                     }
                 }
@@ -545,32 +655,59 @@ mod tests {
         }
     }
 
-    fn check<T: Element>(kind: usize, height: usize, width: usize, images: usize, depth: usize, columns: usize) {
+    fn check<T: Element>(
+        kind: usize,
+        height: usize,
+        width: usize,
+        images: usize,
+        depth: usize,
+        columns: usize,
+    ) {
         let t = table(kind, height, width);
-        let (x, w) = (random::<T>(images * t.inputs * depth, 1), random::<T>(t.stored() * depth * columns, 2));
+        let (x, w) = (
+            random::<T>(images * t.inputs * depth, 1),
+            random::<T>(t.stored() * depth * columns, 2),
+        );
         let widened = |x: &[T]| x.iter().map(|x| x.wide()).collect::<Vec<_>>();
         let product: Vec<T> =
-            naive(kind, (height, width), &widened(&x), depth, &widened(&w), columns).into_iter().map(T::of).collect();
+            naive(kind, (height, width), &widened(&x), depth, &widened(&w), columns)
+                .into_iter()
+                .map(T::of)
+                .collect();
         let n = product.len();
         let terms = 9 * depth + 4;
         let mut y = vec![T::nan(); n];
-        rows(&t, &x, depth, &packed(&t, &w, depth, columns), columns, Epilogue::plain(false), &mut y);
+        rows(
+            &t,
+            &x,
+            depth,
+            &packed(&t, &w, depth, columns),
+            columns,
+            Epilogue::plain(false),
+            &mut y,
+        );
         assert_close(&y, &product, terms);
 
-        let (bias, image_bias, skip) = (random::<T>(columns, 3), random::<T>(images * columns, 4), random::<T>(n, 5));
+        let (bias, image_bias, skip) =
+            (random::<T>(columns, 3), random::<T>(images * columns, 4), random::<T>(n, 5));
         let scale = T::of(0.75);
-        let epilogue = Epilogue { bias: &bias, image_bias: &image_bias, skip: &skip, scale, keep: true };
+        let epilogue =
+            Epilogue { bias: &bias, image_bias: &image_bias, skip: &skip, scale, keep: true };
         rows(&t, &x, depth, &packed(&t, &w, depth, columns), columns, epilogue, &mut y);
         let want: Vec<T> = (0..n)
             .map(|i| {
                 product[i]
-                    + (product[i] + bias[i % columns] + image_bias[i / (t.outputs * columns) * columns + i % columns] + skip[i])
+                    + (product[i]
+                        + bias[i % columns]
+                        + image_bias[i / (t.outputs * columns) * columns + i % columns]
+                        + skip[i])
                         * scale
             })
             .collect();
         assert_close(&y, &want, terms);
 
-        // The transpose: <A x, z> = <x, A^T z>, and the gradient of the weights likewise, entry by entry.
+        // The transpose: <A x, z> = <x, A^T z>, and the gradient of the weights likewise, entry by
+        // entry.
         let z = random::<T>(n, 6);
         let back = t.transposed();
         assert_eq!(back.pairs(), t.pairs());

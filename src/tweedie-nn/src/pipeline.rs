@@ -26,7 +26,8 @@ use tweedie_files as file;
 /// The name of the [`Setup`] in a folder.
 pub const SETUP: &str = "tweedie.json";
 
-/// What makes a denoiser of a network: on which path it was trained, what it is shown, what it says.
+/// What makes a denoiser of a network: on which path it was trained, what it is shown, what it
+/// says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
@@ -42,7 +43,8 @@ pub struct Setup {
     pub time: Time,
     /// Channels, height and width (c, h, w) of a state.
     pub shape: (usize, usize, usize),
-    /// The class that stands for none, where labels were dropped in training: by convention the last row of the class table.
+    /// The class that stands for none, where labels were dropped in training: by convention the
+    /// last row of the class table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_class: Option<usize>,
 }
@@ -84,24 +86,40 @@ impl Setup {
         };
         let positive = |x: f64| x > 0.0 && x.is_finite();
         if !positive(self.sigma_data) {
-            return refuse("sigma_data", self.sigma_data.to_string(), "a positive number", "give the data's standard deviation");
+            return refuse(
+                "sigma_data",
+                self.sigma_data.to_string(),
+                "a positive number",
+                "give the data's standard deviation",
+            );
         }
         let (c, h, w) = self.shape;
         if c == 0 || h == 0 || w == 0 {
-            return refuse("shape", format!("{:?}", self.shape), "1 or more each", "give channels, height and width");
+            return refuse(
+                "shape",
+                format!("{:?}", self.shape),
+                "1 or more each",
+                "give channels, height and width",
+            );
         }
         match self.time {
-            Time::Step if !matches!(self.path, Path::Discrete(_)) => {
-                refuse("time", format!("step on the path {}", self.path.name()), "step on a discrete table", "use scaled")
-            }
-            Time::Scaled(by) | Time::CNoise(by) | Time::LogSnr(by) | Time::Sigma(by) if !positive(by) => {
+            Time::Step if !matches!(self.path, Path::Discrete(_)) => refuse(
+                "time",
+                format!("step on the path {}", self.path.name()),
+                "step on a discrete table",
+                "use scaled",
+            ),
+            Time::Scaled(by) | Time::CNoise(by) | Time::LogSnr(by) | Time::Sigma(by)
+                if !positive(by) =>
+            {
                 refuse("time", by.to_string(), "a positive factor", "1 tells the time as it is")
             }
             _ => Ok(self),
         }
     }
 
-    /// The lowest and the highest `sigma / alpha` that the network was trained on: its path's, a table's from the first row on.
+    /// The lowest and the highest `sigma / alpha` that the network was trained on: its path's, a
+    /// table's from the first row on.
     ///
     /// # Errors
     /// None for a path that passed [`Path::validated`].
@@ -132,13 +150,23 @@ impl Setup {
         };
         if self.time == Time::Step && time < 0.0 {
             let (got, allowed) = (format!("step {time}"), "steps from 0");
-            return Err(Error::domain("time of the network", got, allowed, "keep to noise levels from the table's first row on"));
+            return Err(Error::domain(
+                "time of the network",
+                got,
+                allowed,
+                "keep to noise levels from the table's first row on",
+            ));
         }
         if time.is_finite() {
             return Ok(time);
         }
         let place = format!("t = {}, alpha = {}, sigma = {}", at.t, at.alpha, at.sigma);
-        Err(Error::singular("time of the network", place, "it is infinite there", "stop short of this end of the path"))
+        Err(Error::singular(
+            "time of the network",
+            place,
+            "it is infinite there",
+            "stop short of this end of the path",
+        ))
     }
 }
 
@@ -154,23 +182,33 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens a folder: a diffusers pipeline, or what [`write()`] wrote. The setup is read from `tweedie.json`, else from the scheduler's
-    /// config.
+    /// Opens a folder: a diffusers pipeline, or what [`write()`] wrote. The setup is read from
+    /// `tweedie.json`, else from the scheduler's config.
     ///
     /// # Errors
-    /// A folder without a network; a config or setup that is refused, or that does not fit the network.
+    /// A folder without a network; a config or setup that is refused, or that does not fit the
+    /// network.
     pub fn open(folder: &FilePath) -> Result<Self> {
         let (config, weights) = checkpoint::open(folder)?;
         let path = folder.join(SETUP);
         let setup = if path.is_file() {
-            let bad = |problem: String| Error::file(&path, problem, "write it with this version of tweedie, or correct the key");
+            let bad = |problem: String| {
+                Error::file(
+                    &path,
+                    problem,
+                    "write it with this version of tweedie, or correct the key",
+                )
+            };
             let text = input::settings(&path, "write it with this version of tweedie")?;
-            let setup: Setup = serde_json::from_str(&text).map_err(|e| bad(format!("is no model setup: {}", suggested(e))))?;
+            let setup: Setup = serde_json::from_str(&text)
+                .map_err(|e| bad(format!("is no model setup: {}", suggested(e))))?;
             let setup = setup.validated()?;
             let ((c, h, w), channels) = (setup.shape, config.in_channels);
             let (height, width) = config.sample_shape().unwrap_or((h, w));
             if (c, h, w) != (channels, height, width) {
-                return Err(bad(format!("`shape` is {c} x {h} x {w}, the network's config says {channels} x {height} x {width}")));
+                return Err(bad(format!(
+                    "`shape` is {c} x {h} x {w}, the network's config says {channels} x {height} x {width}"
+                )));
             }
             setup
         } else {
@@ -198,14 +236,26 @@ impl Pipeline {
     }
 }
 
-/// Writes a model's folder, which is made if it is missing. Every file is written aside and renamed, `tweedie.json` last.
+/// Writes a model's folder, which is made if it is missing. Every file is written aside and
+/// renamed, `tweedie.json` last.
 ///
 /// # Errors
 /// A folder that cannot be written.
-pub fn write<T: Element>(folder: &FilePath, config: &UNetConfig, setup: &Setup, program: &Program, params: &[T]) -> Result<()> {
+pub fn write<T: Element>(
+    folder: &FilePath,
+    config: &UNetConfig,
+    setup: &Setup,
+    program: &Program,
+    params: &[T],
+) -> Result<()> {
     let made = |folder: &FilePath| {
-        std::fs::create_dir_all(folder)
-            .map_err(|e| Error::file(folder, format!("cannot be made: {e}"), "choose a folder that may be written and has room"))
+        std::fs::create_dir_all(folder).map_err(|e| {
+            Error::file(
+                folder,
+                format!("cannot be made: {e}"),
+                "choose a folder that may be written and has room",
+            )
+        })
     };
     let put = |name: &str, value: serde_json::Value| {
         let path = folder.join(name);
@@ -213,7 +263,8 @@ pub fn write<T: Element>(folder: &FilePath, config: &UNetConfig, setup: &Setup, 
         // Settings are maps of strings and numbers: they always have a text.
         file::write(&path, format!("{value:#}\n").as_bytes())
     };
-    let config = UNetConfig { sample_size: Some((setup.shape.1, setup.shape.2).into()), ..config.clone() };
+    let config =
+        UNetConfig { sample_size: Some((setup.shape.1, setup.shape.2).into()), ..config.clone() };
     put("unet/config.json", value(&config))?;
     file::write(&folder.join("unet").join(WEIGHTS), &checkpoint::to_bytes(params, program)?)?;
     if let Some(scheduler) = scheduler_config::of(setup, &config) {

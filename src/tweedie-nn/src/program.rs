@@ -6,7 +6,8 @@ use std::ops::Range;
 use tweedie::error::{Error, Result};
 use tweedie::room;
 
-/// A value that flows between operations: `rows` of `channels` numbers for each image, channels last.
+/// A value that flows between operations: `rows` of `channels` numbers for each image, channels
+/// last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tensor {
     pub name: String,
@@ -35,8 +36,9 @@ pub type TensorId = usize;
 pub struct Param {
     pub name: String,
     pub shape: Vec<usize>,
-    /// Whether it is the weight of a dense operation: (out, in, height, width) or (out, in) in a checkpoint, and (height, width, in, out)
-    /// in the vector of all parameters, where the kernels read and write rows of `out`.
+    /// Whether it is the weight of a dense operation: (out, in, height, width) or (out, in) in a
+    /// checkpoint, and (height, width, in, out) in the vector of all parameters, where the kernels
+    /// read and write rows of `out`.
     pub dense: bool,
     /// Where it lies in the flat vector of all parameters.
     pub at: Range<usize>,
@@ -45,7 +47,8 @@ pub struct Param {
 /// Index of a [`Param`] in its program.
 pub type ParamId = usize;
 
-/// One operation. Each is described, with its gradient, in the module of its name under [`op`](super::op).
+/// One operation. Each is described, with its gradient, in the module of its name under
+/// [`op`](super::op).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// Sines and cosines of the time, `out` (1, channels).
@@ -56,7 +59,8 @@ pub enum Op {
     Lookup { weight: ParamId, by_class: bool, out: TensorId },
     /// `x sigmoid(x)`.
     Silu { x: TensorId, out: TensorId },
-    /// A convolution or linear layer: gathered rows times a matrix, plus bias, a bias of each image and a skip, times `scale`.
+    /// A convolution or linear layer: gathered rows times a matrix, plus bias, a bias of each image
+    /// and a skip, times `scale`.
     Dense {
         table: usize,
         x: TensorId,
@@ -67,7 +71,8 @@ pub enum Op {
         scale: f64,
         out: TensorId,
     },
-    /// Group normalisation, `(1 + scale) . + shift` where `modulation` (1, 2 channels) is given, SiLU where `silu`.
+    /// Group normalisation, `(1 + scale) . + shift` where `modulation` (1, 2 channels) is given,
+    /// SiLU where `silu`.
     Norm {
         x: TensorId,
         gamma: ParamId,
@@ -113,8 +118,12 @@ impl Op {
         match *self {
             Self::Sinusoid { .. } | Self::Fourier { .. } | Self::Lookup { .. } => vec![],
             Self::Silu { x, .. } | Self::Halve { x, .. } | Self::Double { x, .. } => vec![x],
-            Self::Dense { x, image_bias, skip, .. } => [Some(x), image_bias, skip].into_iter().flatten().collect(),
-            Self::Norm { x, modulation, .. } => [Some(x), modulation].into_iter().flatten().collect(),
+            Self::Dense { x, image_bias, skip, .. } => {
+                [Some(x), image_bias, skip].into_iter().flatten().collect()
+            }
+            Self::Norm { x, modulation, .. } => {
+                [Some(x), modulation].into_iter().flatten().collect()
+            }
             Self::Concat { a, b, .. } | Self::Add { a, b, .. } => vec![a, b],
             Self::Attention { q, k, v, .. } => vec![q, k, v],
         }
@@ -141,7 +150,9 @@ impl Op {
     pub fn params(&self) -> Vec<ParamId> {
         match *self {
             Self::Fourier { weight, .. } | Self::Lookup { weight, .. } => vec![weight],
-            Self::Dense { weight, bias, .. } => [Some(weight), bias].into_iter().flatten().collect(),
+            Self::Dense { weight, bias, .. } => {
+                [Some(weight), bias].into_iter().flatten().collect()
+            }
             Self::Norm { gamma, beta, .. } => vec![gamma, beta],
             _ => vec![],
         }
@@ -182,7 +193,8 @@ pub enum Pass {
     Forward,
     /// Forward with a way back: every value is kept.
     Recorded,
-    /// The way back: a gradient is kept from the first operation that adds to it to the one whose output it belongs to.
+    /// The way back: a gradient is kept from the first operation that adds to it to the one whose
+    /// output it belongs to.
     Backward,
 }
 
@@ -206,7 +218,8 @@ impl Plan {
         self.sizes.is_empty()
     }
 
-    /// Puts a tensor that has no slot yet into the smallest free one that is large enough, else into the largest, which grows.
+    /// Puts a tensor that has no slot yet into the smallest free one that is large enough, else
+    /// into the largest, which grows.
     fn place(&mut self, t: TensorId, size: usize, free: &mut Vec<usize>) {
         if self.slots[t] != usize::MAX {
             return;
@@ -225,16 +238,27 @@ impl Plan {
 }
 
 impl Program {
-    /// The memory of a pass: operation by operation, each new tensor takes the free slot that fits it best.
+    /// The memory of a pass: operation by operation, each new tensor takes the free slot that fits
+    /// it best.
     pub fn plan(&self, pass: Pass) -> Plan {
         let n = self.tensors.len();
         if pass == Pass::Recorded {
-            return Plan { slots: (0..n).collect(), sizes: self.tensors.iter().map(Tensor::size).collect() };
+            return Plan {
+                slots: (0..n).collect(),
+                sizes: self.tensors.iter().map(Tensor::size).collect(),
+            };
         }
-        // The input of a pass comes before its first operation, what it is run for outlives the last.
-        let (source, result) = if pass == Pass::Forward { (self.input, self.output) } else { (self.output, self.input) };
+        // The input of a pass comes before its first operation, what it is run for outlives the
+        // last.
+        let (source, result) = if pass == Pass::Forward {
+            (self.input, self.output)
+        } else {
+            (self.output, self.input)
+        };
         let steps: Vec<(Vec<TensorId>, Vec<TensorId>)> = match pass {
-            Pass::Backward => self.ops.iter().rev().map(|op| (vec![op.out()], op.inputs())).collect(),
+            Pass::Backward => {
+                self.ops.iter().rev().map(|op| (vec![op.out()], op.inputs())).collect()
+            }
             _ => self.ops.iter().map(|op| (op.inputs(), vec![op.out()])).collect(),
         };
         let mut last = vec![0; n];
@@ -249,7 +273,8 @@ impl Program {
             for &t in written {
                 plan.place(t, self.tensors[t].size(), &mut free);
             }
-            let mut ended: Vec<TensorId> = read.iter().chain(written).copied().filter(|&t| last[t] == i).collect();
+            let mut ended: Vec<TensorId> =
+                read.iter().chain(written).copied().filter(|&t| last[t] == i).collect();
             ended.sort_unstable();
             ended.dedup();
             free.extend(ended.into_iter().map(|t| plan.slots[t]));
@@ -257,8 +282,9 @@ impl Program {
         plan
     }
 
-    /// Refuses what has no room on the CPU: the tensors of these passes for `batch` images, and `copies` of the parameters besides those that
-    /// every executor keeps, packed both ways; numbers of `bytes` each.
+    /// Refuses what has no room on the CPU: the tensors of these passes for `batch` images, and
+    /// `copies` of the parameters besides those that every executor keeps, packed both ways;
+    /// numbers of `bytes` each.
     ///
     /// # Errors
     /// More than there is, with both numbers.
@@ -266,11 +292,21 @@ impl Program {
         let tensors: f64 = passes.iter().map(|&pass| self.plan(pass).len() as f64).sum();
         let params = (2 + copies) as f64 * self.param_count() as f64;
         let what = format!("the network with {} parameters on {batch} images", self.param_count());
-        room::holds(what, bytes as f64 * (batch as f64 * tensors + params), "make the batch, the images or the network smaller")
+        room::holds(
+            what,
+            bytes as f64 * (batch as f64 * tensors + params),
+            "make the batch, the images or the network smaller",
+        )
     }
 
     /// A new tensor.
-    pub fn tensor(&mut self, name: impl ToString, height: usize, width: usize, channels: usize) -> TensorId {
+    pub fn tensor(
+        &mut self,
+        name: impl ToString,
+        height: usize,
+        width: usize,
+        channels: usize,
+    ) -> TensorId {
         self.tensors.push(Tensor { name: name.to_string(), height, width, channels });
         self.tensors.len() - 1
     }
@@ -319,13 +355,20 @@ impl Program {
         }
         for p in op.params() {
             let Param { name, shape, dense, .. } = &self.params[p];
-            params.insert(p, if *dense { alone.dense_param(name, shape) } else { alone.param(name, shape) });
+            params.insert(
+                p,
+                if *dense { alone.dense_param(name, shape) } else { alone.param(name, shape) },
+            );
         }
         let (of, param) = (|t: TensorId| tensors[&t], |p: ParamId| params[&p]);
         let op = match *op {
             Op::Sinusoid { flip, shift, out } => Op::Sinusoid { flip, shift, out: of(out) },
-            Op::Fourier { weight, flip, out } => Op::Fourier { weight: param(weight), flip, out: of(out) },
-            Op::Lookup { weight, by_class, out } => Op::Lookup { weight: param(weight), by_class, out: of(out) },
+            Op::Fourier { weight, flip, out } => {
+                Op::Fourier { weight: param(weight), flip, out: of(out) }
+            }
+            Op::Lookup { weight, by_class, out } => {
+                Op::Lookup { weight: param(weight), by_class, out: of(out) }
+            }
             Op::Silu { x, out } => Op::Silu { x: of(x), out: of(out) },
             Op::Dense { table, x, weight, bias, image_bias, skip, scale, out } => Op::Dense {
                 table: alone.table(self.kinds[table]),
@@ -348,7 +391,9 @@ impl Program {
                 out: of(out),
             },
             Op::Concat { a, b, out } => Op::Concat { a: of(a), b: of(b), out: of(out) },
-            Op::Attention { q, k, v, heads, out } => Op::Attention { q: of(q), k: of(k), v: of(v), heads, out: of(out) },
+            Op::Attention { q, k, v, heads, out } => {
+                Op::Attention { q: of(q), k: of(k), v: of(v), heads, out: of(out) }
+            }
             Op::Halve { x, out } => Op::Halve { x: of(x), out: of(out) },
             Op::Double { x, out } => Op::Double { x: of(x), out: of(out) },
             Op::Add { a, b, out } => Op::Add { a: of(a), b: of(b), out: of(out) },
@@ -372,7 +417,8 @@ impl Program {
     /// That times and labels are ones that the network can be told.
     ///
     /// # Errors
-    /// A time that is not finite, or that the embedding has no place for; a label that is missing or beyond the table.
+    /// A time that is not finite, or that the embedding has no place for; a label that is missing
+    /// or beyond the table.
     pub fn validate(&self, batch: usize, times: &[f64], labels: &[usize]) -> Result<()> {
         let refuse = |what: &str, got: String, allowed: String| {
             Err(Error::domain(what, got, allowed, "pass the times that the network was trained on"))
@@ -401,7 +447,9 @@ impl Program {
                                 format!("{} labels from 0 to {}", batch, rows - 1),
                             );
                         }
-                    } else if let Some(t) = times.iter().find(|t| t.fract() != 0.0 || **t < 0.0 || **t >= rows as f64) {
+                    } else if let Some(t) =
+                        times.iter().find(|t| t.fract() != 0.0 || **t < 0.0 || **t >= rows as f64)
+                    {
                         return refuse(
                             "time of a learned embedding",
                             t.to_string(),
@@ -420,7 +468,9 @@ impl Program {
         let len = |t: TensorId| self.tensors[t].size();
         match *op {
             Op::Dense { table, x, out, .. } => {
-                2 * self.tables[table].pairs() * self.tensors[x].channels * self.tensors[out].channels
+                2 * self.tables[table].pairs()
+                    * self.tensors[x].channels
+                    * self.tensors[out].channels
             }
             Op::Attention { q, out, .. } => 4 * self.tensors[q].rows() * len(out),
             // A handful for each number, exponentials counted as one.
@@ -432,7 +482,8 @@ impl Program {
         }
     }
 
-    /// Numbers that one operation reads and writes on one image, forward, its parameters not counted.
+    /// Numbers that one operation reads and writes on one image, forward, its parameters not
+    /// counted.
     pub fn traffic(&self, op: &Op) -> usize {
         op.inputs().into_iter().chain([op.out()]).map(|t| self.tensors[t].size()).sum()
     }
@@ -444,16 +495,24 @@ mod tests {
     use crate::config::UNetConfig;
     use crate::unet::unet;
 
-    /// Runs the lives of all tensors through their slots: at each operation everything that it touches is where it was put.
+    /// Runs the lives of all tensors through their slots: at each operation everything that it
+    /// touches is where it was put.
     fn assert_sound(program: &Program, pass: Pass) {
         let plan = program.plan(pass);
         let mut holds: Vec<Option<TensorId>> = vec![None; plan.sizes.len()];
-        let (source, result) =
-            if pass == Pass::Backward { (program.output, program.input) } else { (program.input, program.output) };
+        let (source, result) = if pass == Pass::Backward {
+            (program.output, program.input)
+        } else {
+            (program.input, program.output)
+        };
         holds[plan.slots[source]] = Some(source);
         let mut begun = vec![false; program.tensors.len()];
         begun[source] = true;
-        let ops: Vec<&Op> = if pass == Pass::Backward { program.ops.iter().rev().collect() } else { program.ops.iter().collect() };
+        let ops: Vec<&Op> = if pass == Pass::Backward {
+            program.ops.iter().rev().collect()
+        } else {
+            program.ops.iter().collect()
+        };
         for op in ops {
             let (read, written) = match pass {
                 Pass::Backward => (vec![op.out()], op.inputs()),
@@ -484,6 +543,9 @@ mod tests {
             assert_sound(&program, pass);
         }
         let all = program.plan(Pass::Recorded).len();
-        assert!(3 * program.plan(Pass::Forward).len() < all && 3 * program.plan(Pass::Backward).len() < all);
+        assert!(
+            3 * program.plan(Pass::Forward).len() < all
+                && 3 * program.plan(Pass::Backward).len() < all
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `scheduler_config.json` of a diffusers pipeline: where its sampler steps, what its model predicts and is told.
+//! `scheduler_config.json` of a diffusers pipeline: where its sampler steps, what its model
+//! predicts and is told.
 
 use super::config::UNetConfig;
 use super::pipeline::{Input, Setup, Time};
@@ -30,7 +31,8 @@ pub struct Setting {
     pub clip: Option<f64>,
 }
 
-/// The fields that decide something here. What is not named (dynamic thresholding, solver details) belongs to the sampler.
+/// The fields that decide something here. What is not named (dynamic thresholding, solver details)
+/// belongs to the sampler.
 #[derive(Deserialize)]
 struct Text {
     _class_name: String,
@@ -97,7 +99,11 @@ const CLASSES: &[(&str, &str, Levels)] = &[
     ("LMSDiscreteScheduler", "lms", Levels::Betas(Spacing::Linspace, DDPM)),
     ("HeunDiscreteScheduler", "heun", Levels::Betas(Spacing::Linspace, STABLE)),
     ("KDPM2DiscreteScheduler", "dpm-2", Levels::Betas(Spacing::Linspace, STABLE)),
-    ("KDPM2AncestralDiscreteScheduler", "dpm-2-ancestral", Levels::Betas(Spacing::Linspace, STABLE)),
+    (
+        "KDPM2AncestralDiscreteScheduler",
+        "dpm-2-ancestral",
+        Levels::Betas(Spacing::Linspace, STABLE),
+    ),
     ("DPMSolverSinglestepScheduler", "dpmpp-2s", Levels::Betas(Spacing::Linspace, DDPM)),
     ("DPMSolverMultistepScheduler", "dpmpp-2m", Levels::Betas(Spacing::Linspace, DDPM)),
     ("DPMSolverSDEScheduler", "dpmpp-sde", Levels::Betas(Spacing::Linspace, STABLE)),
@@ -128,11 +134,24 @@ pub fn setup(folder: &FilePath, network: &UNetConfig) -> Result<Setup> {
     let Setting { path, prediction, .. } = scheduler.setting()?;
     let (input, time) = scheduler.input_and_time()?;
     let (height, width) = network.sample_shape().ok_or_else(|| {
-        Error::domain("U-Net config `sample_size`", "null", "a size, which the states have", "add sample_size to config.json")
+        Error::domain(
+            "U-Net config `sample_size`",
+            "null",
+            "a size, which the states have",
+            "add sample_size to config.json",
+        )
     })?;
     let shape = (network.in_channels, height, width);
-    Setup { path, prediction, sigma_data: scheduler.text.sigma_data.unwrap_or(SIGMA_DATA), input, time, shape, null_class: None }
-        .validated()
+    Setup {
+        path,
+        prediction,
+        sigma_data: scheduler.text.sigma_data.unwrap_or(SIGMA_DATA),
+        input,
+        time,
+        shape,
+        null_class: None,
+    }
+    .validated()
 }
 
 /// A scheduler of diffusers, written down.
@@ -154,7 +173,9 @@ pub fn of(setup: &Setup, network: &UNetConfig) -> Option<Written> {
                 _ => return None,
             };
             let mut config = match table.origin().map(|(schedule, _)| schedule) {
-                None => json!({"trained_betas": table.rows().iter().map(|row| row.beta).collect::<Vec<_>>()}),
+                None => {
+                    json!({"trained_betas": table.rows().iter().map(|row| row.beta).collect::<Vec<_>>()})
+                }
                 Some(Schedule::COSINE) => json!({"beta_schedule": "squaredcos_cap_v2"}),
                 Some(Schedule::Cosine { .. }) => return None,
                 Some(Schedule::Linear { beta_start, beta_end }) => {
@@ -168,7 +189,8 @@ pub fn of(setup: &Setup, network: &UNetConfig) -> Option<Written> {
                 }
             };
             config["num_train_timesteps"] = table.steps().into();
-            config["rescale_betas_zero_snr"] = table.origin().is_some_and(|(_, rescaled)| rescaled).into();
+            config["rescale_betas_zero_snr"] =
+                table.origin().is_some_and(|(_, rescaled)| rescaled).into();
             config["prediction_type"] = prediction.into();
             // Clipping is the scheduler's default and no part of the model.
             config["clip_sample"] = false.into();
@@ -177,11 +199,15 @@ pub fn of(setup: &Setup, network: &UNetConfig) -> Option<Written> {
         (Path::FlowMatching, Time::Scaled(steps), Input::State)
             if setup.prediction == Prediction::Velocity && steps.fract() == 0.0 && steps < 1e7 =>
         {
-            ("FlowMatchEulerDiscreteScheduler", json!({"num_train_timesteps": steps as u64, "shift": 1.0}))
+            (
+                "FlowMatchEulerDiscreteScheduler",
+                json!({"num_train_timesteps": steps as u64, "shift": 1.0}),
+            )
         }
-        (Path::Edm { sigma_max }, Time::CNoise(1.0), Input::UnitVariance) if setup.prediction == Prediction::F => {
-            let config =
-                json!({"sigma_min": 0.002, "sigma_max": sigma_max, "sigma_data": setup.sigma_data, "prediction_type": "epsilon"});
+        (Path::Edm { sigma_max }, Time::CNoise(1.0), Input::UnitVariance)
+            if setup.prediction == Prediction::F =>
+        {
+            let config = json!({"sigma_min": 0.002, "sigma_max": sigma_max, "sigma_data": setup.sigma_data, "prediction_type": "epsilon"});
             ("EDMEulerScheduler", config)
         }
         _ => return None,
@@ -195,7 +221,11 @@ pub fn of(setup: &Setup, network: &UNetConfig) -> Option<Written> {
 }
 
 fn refused(file: &FilePath, what: &str, got: &str, allowed: impl std::fmt::Display) -> Error {
-    Error::file(file, format!("{what} '{got}', allowed: {allowed}"), "choose flags of 'tweedie sample' instead of --model")
+    Error::file(
+        file,
+        format!("{what} '{got}', allowed: {allowed}"),
+        "choose flags of 'tweedie sample' instead of --model",
+    )
 }
 
 /// A scheduler's config with what its class is here.
@@ -213,9 +243,11 @@ fn file_in(folder: &FilePath) -> PathBuf {
     if inside.exists() || !folder.join(NAME).exists() { inside } else { folder.join(NAME) }
 }
 
-/// The text with `null` for the numbers that Python writes and JSON does not have: `Infinity`, `-Infinity`, `NaN`.
+/// The text with `null` for the numbers that Python writes and JSON does not have: `Infinity`,
+/// `-Infinity`, `NaN`.
 ///
-/// Saved configs of diffusers' DPM-Solver hold one (`lambda_min_clipped`); nothing that is read here may be one.
+/// Saved configs of diffusers' DPM-Solver hold one (`lambda_min_clipped`); nothing that is read
+/// here may be one.
 fn without_infinities(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for (i, part) in text.split('"').enumerate() {
@@ -224,7 +256,12 @@ fn without_infinities(text: &str) -> String {
         }
         // Strings are the odd parts: no key or name of a scheduler holds a quotation mark.
         match i % 2 {
-            0 => out += &part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"),
+            0 => {
+                out += &part
+                    .replace("-Infinity", "null")
+                    .replace("Infinity", "null")
+                    .replace("NaN", "null")
+            }
             _ => out += part,
         }
     }
@@ -239,13 +276,24 @@ pub fn is_in(folder: &FilePath) -> bool {
 impl Config {
     fn open(folder: &FilePath) -> Result<Self> {
         let file = file_in(folder);
-        let text = input::settings(&file, "pass a diffusers pipeline folder, or choose --path or --schedule yourself")?;
-        let text: Text = serde_json::from_str(&without_infinities(&text))
-            .map_err(|e| Error::file(&file, format!("is no scheduler config: {e}"), "save it again with save_pretrained"))?;
+        let text = input::settings(
+            &file,
+            "pass a diffusers pipeline folder, or choose --path or --schedule yourself",
+        )?;
+        let text: Text = serde_json::from_str(&without_infinities(&text)).map_err(|e| {
+            Error::file(
+                &file,
+                format!("is no scheduler config: {e}"),
+                "save it again with save_pretrained",
+            )
+        })?;
         /// Rows of a table at most: diffusers' have 1000, and each is computed in double-double.
         const ROWS: usize = 100_000;
-        let rows =
-            text.num_train_timesteps.unwrap_or(0).max(text.steps_offset).max(text.trained_betas.as_ref().map_or(0, Vec::len));
+        let rows = text
+            .num_train_timesteps
+            .unwrap_or(0)
+            .max(text.steps_offset)
+            .max(text.trained_betas.as_ref().map_or(0, Vec::len));
         if rows > ROWS {
             return Err(refused(
                 &file,
@@ -267,13 +315,17 @@ impl Config {
     fn input_and_time(&self) -> Result<(Input, Time)> {
         let text = &self.text;
         Ok(match self.levels {
-            Levels::Flow => (Input::State, Time::Scaled(text.num_train_timesteps.unwrap_or(1000) as f64)),
+            Levels::Flow => {
+                (Input::State, Time::Scaled(text.num_train_timesteps.unwrap_or(1000) as f64))
+            }
             Levels::Edm => (Input::UnitVariance, Time::CNoise(1.0)),
             Levels::ScoreVe => (Input::State, Time::Sigma(1.0)),
-            Levels::Betas(..) => match (text.timestep_type.as_deref(), text.prediction_type.as_deref()) {
-                (Some("continuous"), Some("v_prediction")) => (Input::State, Time::CNoise(1.0)),
-                _ => (Input::State, Time::Step),
-            },
+            Levels::Betas(..) => {
+                match (text.timestep_type.as_deref(), text.prediction_type.as_deref()) {
+                    (Some("continuous"), Some("v_prediction")) => (Input::State, Time::CNoise(1.0)),
+                    _ => (Input::State, Time::Step),
+                }
+            }
             Levels::ScoreVp => {
                 let allowed = "a scheduler that says what time its network is told";
                 return Err(self.refused("_class_name", &text._class_name, allowed));
@@ -295,19 +347,28 @@ impl Config {
             Path::Discrete(table) => table.row(1).map(|r| r.sigma / r.alpha)?,
             _ => 1.0 / (total as f64 - 1.0),
         };
-        let everything = Grid { s_max: f64::INFINITY, s_min: first, ..Grid::new(self.spacing()?, 1) };
+        let everything =
+            Grid { s_max: f64::INFINITY, s_min: first, ..Grid::new(self.spacing()?, 1) };
         let grid = match levels {
             Levels::Flow => {
                 let shift = text.flow_shift.or(text.shift).unwrap_or(1.0);
-                // The class shifts its table of `total` times, and then again the points between the table's ends.
-                let last = if text.use_dynamic_shifting { 1.0 / total as f64 } else { shifted(1.0 / total as f64, shift) };
+                // The class shifts its table of `total` times, and then again the points between
+                // the table's ends.
+                let last = if text.use_dynamic_shifting {
+                    1.0 / total as f64
+                } else {
+                    shifted(1.0 / total as f64, shift)
+                };
                 Grid { shift, s_min: last / (1.0 - last), ..everything }
             }
             Levels::Edm => {
-                let (s_max, s_min) = (text.sigma_max.unwrap_or(80.0), text.sigma_min.unwrap_or(0.002));
+                let (s_max, s_min) =
+                    (text.sigma_max.unwrap_or(80.0), text.sigma_min.unwrap_or(0.002));
                 Grid { s_max, s_min, rho: text.rho.unwrap_or(7.0), ..everything }
             }
-            Levels::ScoreVp | Levels::ScoreVe => Grid { s_min: text.sigma_min.unwrap_or(0.01), ..everything },
+            Levels::ScoreVp | Levels::ScoreVe => {
+                Grid { s_min: text.sigma_min.unwrap_or(0.01), ..everything }
+            }
             _ => Grid { offset: text.steps_offset, ..everything },
         };
         let ends_noisy = match (text._class_name.as_str(), text.set_alpha_to_one) {
@@ -317,38 +378,70 @@ impl Config {
         };
         let prediction = self.prediction()?;
         // Two of the classes clip unless they are told not to.
-        let clips = text.clip_sample.unwrap_or(matches!(text._class_name.as_str(), "DDPMScheduler" | "DDIMScheduler"));
+        let clips = text
+            .clip_sample
+            .unwrap_or(matches!(text._class_name.as_str(), "DDPMScheduler" | "DDIMScheduler"));
         let clip = clips.then(|| text.clip_sample_range.unwrap_or(1.0));
-        let one_more = matches!(sampler, "dpmpp-2m" | "dpmpp-2s" | "unipc" | "deis") && matches!(levels, Levels::Betas(..));
-        Ok(Setting { sampler, path, grid, prediction, one_more, ends_noisy, dynamic_shift: text.use_dynamic_shifting, clip })
+        let one_more = matches!(sampler, "dpmpp-2m" | "dpmpp-2s" | "unipc" | "deis")
+            && matches!(levels, Levels::Betas(..));
+        Ok(Setting {
+            sampler,
+            path,
+            grid,
+            prediction,
+            one_more,
+            ends_noisy,
+            dynamic_shift: text.use_dynamic_shifting,
+            clip,
+        })
     }
 
     fn path(&self) -> Result<Path> {
         let text = &self.text;
         let betas = match self.levels {
             Levels::Flow => return Ok(Path::FlowMatching),
-            Levels::Edm => return Path::Edm { sigma_max: text.sigma_max.unwrap_or(80.0) }.validated(),
+            Levels::Edm => {
+                return Path::Edm { sigma_max: text.sigma_max.unwrap_or(80.0) }.validated();
+            }
             Levels::ScoreVp => {
-                return Path::Vp { beta_min: text.beta_min.unwrap_or(0.1), beta_max: text.beta_max.unwrap_or(20.0) }.validated();
+                return Path::Vp {
+                    beta_min: text.beta_min.unwrap_or(0.1),
+                    beta_max: text.beta_max.unwrap_or(20.0),
+                }
+                .validated();
             }
             Levels::ScoreVe => {
-                return Path::Ve { sigma_min: text.sigma_min.unwrap_or(0.01), sigma_max: text.sigma_max.unwrap_or(1348.0) }
-                    .validated();
+                return Path::Ve {
+                    sigma_min: text.sigma_min.unwrap_or(0.01),
+                    sigma_max: text.sigma_max.unwrap_or(1348.0),
+                }
+                .validated();
             }
             Levels::Betas(_, betas) => betas,
         };
         if let Some(betas) = &text.trained_betas {
             return Ok(Path::Discrete(Table::from_betas(betas)?));
         }
-        let (beta_start, beta_end) = (text.beta_start.unwrap_or(betas.0), text.beta_end.unwrap_or(betas.1));
+        let (beta_start, beta_end) =
+            (text.beta_start.unwrap_or(betas.0), text.beta_end.unwrap_or(betas.1));
         let schedule = match text.beta_schedule.as_deref().unwrap_or("linear") {
             "linear" => Schedule::Linear { beta_start, beta_end },
             "scaled_linear" => Schedule::ScaledLinear { beta_start, beta_end },
             "squaredcos_cap_v2" => Schedule::COSINE,
             "sigmoid" => Schedule::Sigmoid { beta_start, beta_end },
-            name => return Err(self.refused("beta_schedule", name, "linear, scaled_linear, squaredcos_cap_v2, sigmoid")),
+            name => {
+                return Err(self.refused(
+                    "beta_schedule",
+                    name,
+                    "linear, scaled_linear, squaredcos_cap_v2, sigmoid",
+                ));
+            }
         };
-        Ok(Path::Discrete(Table::new(schedule, text.num_train_timesteps.unwrap_or(1000), text.rescale_betas_zero_snr)?))
+        Ok(Path::Discrete(Table::new(
+            schedule,
+            text.num_train_timesteps.unwrap_or(1000),
+            text.rescale_betas_zero_snr,
+        )?))
     }
 
     fn spacing(&self) -> Result<Spacing> {
@@ -373,7 +466,9 @@ impl Config {
             Some("leading") => Ok(Spacing::Leading),
             Some("trailing") => Ok(Spacing::Trailing),
             Some("linspace") => Ok(Spacing::Linspace),
-            Some(name) => Err(self.refused("timestep_spacing", name, "leading, trailing, linspace")),
+            Some(name) => {
+                Err(self.refused("timestep_spacing", name, "leading, trailing, linspace"))
+            }
         }
     }
 
@@ -386,9 +481,11 @@ impl Config {
             (None | Some("epsilon"), _) => Ok(Prediction::Eps),
             (Some("sample"), _) => Ok(Prediction::X0),
             (Some("v_prediction"), Levels::Betas(..)) => Ok(Prediction::V),
-            (Some(name), _) => {
-                Err(self.refused("prediction_type", name, "epsilon, sample, v_prediction, flow_prediction on flow levels"))
-            }
+            (Some(name), _) => Err(self.refused(
+                "prediction_type",
+                name,
+                "epsilon, sample, v_prediction, flow_prediction on flow levels",
+            )),
         }
     }
 }
@@ -399,8 +496,10 @@ impl Setting {
     /// # Errors
     /// As [`Grid::points`].
     pub fn points(&self) -> Result<Vec<PathPoint>> {
-        let one_more = self.one_more && matches!(self.grid.spacing, Spacing::Leading | Spacing::Linspace);
-        let mut points = Grid { steps: self.grid.steps + usize::from(one_more), ..self.grid }.points(&self.path)?;
+        let one_more =
+            self.one_more && matches!(self.grid.spacing, Spacing::Leading | Spacing::Linspace);
+        let mut points = Grid { steps: self.grid.steps + usize::from(one_more), ..self.grid }
+            .points(&self.path)?;
         if one_more {
             points.remove(points.len() - 2);
         }
@@ -409,7 +508,11 @@ impl Setting {
             points.pop();
             // Where the last step starts from the first row it would go nowhere: it is left out.
             if points.len() == 1 || points[points.len() - 1].sigma > first.sigma {
-                points.push(PathPoint { alpha: first.alpha, sigma: first.sigma, ..self.path.at(1.0 / table.steps() as f64)? });
+                points.push(PathPoint {
+                    alpha: first.alpha,
+                    sigma: first.sigma,
+                    ..self.path.at(1.0 / table.steps() as f64)?
+                });
             }
         }
         tweedie::sample::grid::checked(&points)?;
@@ -430,26 +533,47 @@ mod tests {
         setting.points().unwrap().iter().map(|p| p.sigma).collect()
     }
 
-    /// Where diffusers 0.42.1 steps: `scheduler.timesteps` after `set_timesteps(5)`, as rows of the linear table.
+    /// Where diffusers 0.42.1 steps: `scheduler.timesteps` after `set_timesteps(5)`, as rows of the
+    /// linear table.
     #[test]
     fn tables_are_stepped_through_as_each_class_does() {
         let table = Table::new(Schedule::LINEAR, 1000, false).unwrap();
         for (class, keys, timesteps) in [
             ("DDIMScheduler", "", [800, 600, 400, 200, 0]),
             ("DPMSolverMultistepScheduler", "", [999, 799, 599, 400, 200]),
-            ("DPMSolverMultistepScheduler", r#", "timestep_spacing": "leading", "steps_offset": 1"#, [831, 665, 499, 333, 167]),
+            (
+                "DPMSolverMultistepScheduler",
+                r#", "timestep_spacing": "leading", "steps_offset": 1"#,
+                [831, 665, 499, 333, 167],
+            ),
             ("UniPCMultistepScheduler", "", [999, 799, 599, 400, 200]),
-            ("DEISMultistepScheduler", r#", "timestep_spacing": "leading""#, [830, 664, 498, 332, 166]),
-            ("DPMSolverMultistepScheduler", r#", "timestep_spacing": "trailing""#, [999, 799, 599, 399, 199]),
-            ("EulerDiscreteScheduler", r#", "timestep_spacing": "trailing""#, [999, 799, 599, 399, 199]),
+            (
+                "DEISMultistepScheduler",
+                r#", "timestep_spacing": "leading""#,
+                [830, 664, 498, 332, 166],
+            ),
+            (
+                "DPMSolverMultistepScheduler",
+                r#", "timestep_spacing": "trailing""#,
+                [999, 799, 599, 399, 199],
+            ),
+            (
+                "EulerDiscreteScheduler",
+                r#", "timestep_spacing": "trailing""#,
+                [999, 799, 599, 399, 199],
+            ),
             ("PNDMScheduler", r#", "set_alpha_to_one": true"#, [800, 600, 400, 200, 0]),
         ] {
-            let config = format!(r#"{{"_class_name": "{class}", "lambda_min_clipped": -Infinity{keys}}}"#);
-            let want: Vec<f64> = timesteps.iter().map(|t| table.row(t + 1).unwrap().sigma).chain([0.0]).collect();
+            let config =
+                format!(r#"{{"_class_name": "{class}", "lambda_min_clipped": -Infinity{keys}}}"#);
+            let want: Vec<f64> =
+                timesteps.iter().map(|t| table.row(t + 1).unwrap().sigma).chain([0.0]).collect();
             assert_eq!(sigmas(&config, 5), want, "{config}");
         }
-        // Its sigmas, in f32: the table's last is 0.001 shifted to 0.00299, and shifted again with the rest.
-        let sigmas = sigmas(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#, 4);
+        // Its sigmas, in f32: the table's last is 0.001 shifted to 0.00299, and shifted again with
+        // the rest.
+        let sigmas =
+            sigmas(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}"#, 4);
         let want = [1.0, 0.857_692_3, 0.602_150_56, 0.008_928_572, 0.0];
         assert!(sigmas.iter().zip(want).all(|(s, w)| (s - w).abs() <= 1e-6), "{sigmas:?}");
     }

@@ -1,14 +1,17 @@
-//! The register tile that the network's products share: P rows by one [`TILE`] of columns, held in vector registers while it is summed.
+//! The register tile that the network's products share: P rows by one [`TILE`] of columns, held in
+//! vector registers while it is summed.
 
 use super::element::Element;
 use pulp::Simd;
 
-/// Columns of a tile: two registers of the widest vectors (AVX-512, f32), so that packed weights do not depend on the machine.
+/// Columns of a tile: two registers of the widest vectors (AVX-512, f32), so that packed weights do
+/// not depend on the machine.
 pub const TILE: usize = 32;
 
-/// Runs `$task.run::<S, P, V>(simd)` with tiles of P rows by V registers: as many sums as the registers hold beside V of `b` and one
-/// broadcast. With 32 registers P is `$half` where two make a tile, `$quarter` where four do. Where `$narrow` (no more than half a tile of
-/// columns is wanted) half of the registers do.
+/// Runs `$task.run::<S, P, V>(simd)` with tiles of P rows by V registers: as many sums as the
+/// registers hold beside V of `b` and one broadcast. With 32 registers P is `$half` where two make
+/// a tile, `$quarter` where four do. Where `$narrow` (no more than half a tile of columns is
+/// wanted) half of the registers do.
 macro_rules! in_tiles {
     ($task:expr, $simd:ident, $half:literal, $quarter:literal, narrow: $narrow:expr) => {
         match (S::REGISTER_COUNT >= 32, $crate::tile::TILE / T::lanes::<S>(), $narrow) {
@@ -39,12 +42,18 @@ pub fn zeros<S: Simd, T: Element, const P: usize, const V: usize>(simd: S) -> Su
 
 /// `sums[i] += a[i] b` for P scalars and the first V vectors of `b`.
 #[inline(always)]
-pub fn accumulate<S: Simd, T: Element, const P: usize, const V: usize>(simd: S, sums: &mut Sums<S, T, P, V>, a: &[T], b: &[T]) {
+pub fn accumulate<S: Simd, T: Element, const P: usize, const V: usize>(
+    simd: S,
+    sums: &mut Sums<S, T, P, V>,
+    a: &[T],
+    b: &[T],
+) {
     assert!(a.len() >= P && b.len() >= V * T::lanes::<S>());
     // SAFETY: lengths as asserted.
     unsafe {
-        let b: [T::Vector<S>; V] =
-            std::array::from_fn(|v| b.as_ptr().add(v * T::lanes::<S>()).cast::<T::Vector<S>>().read_unaligned());
+        let b: [T::Vector<S>; V] = std::array::from_fn(|v| {
+            b.as_ptr().add(v * T::lanes::<S>()).cast::<T::Vector<S>>().read_unaligned()
+        });
         for (sums, a) in sums.iter_mut().zip(a) {
             let a = T::splat(simd, *a);
             for (sum, b) in sums.iter_mut().zip(&b) {
@@ -64,7 +73,11 @@ pub fn store<S: Simd, T: Element, const V: usize>(sums: [T::Vector<S>; V], out: 
 
 /// Adds one row of sums to the first V vectors of `out`.
 #[inline(always)]
-pub fn store_added<S: Simd, T: Element, const V: usize>(simd: S, sums: [T::Vector<S>; V], out: &mut [T]) {
+pub fn store_added<S: Simd, T: Element, const V: usize>(
+    simd: S,
+    sums: [T::Vector<S>; V],
+    out: &mut [T],
+) {
     assert!(out.len() >= V * T::lanes::<S>());
     let at = out.as_mut_ptr().cast::<[T::Vector<S>; V]>();
     // SAFETY: the length as asserted.

@@ -1,6 +1,8 @@
 //! From a config to the list of operations, with the names of diffusers' checkpoint.
 
-use super::config::{ClassEmbedding, MOST_PIXELS, Resampling, TimeEmbedding, TimeScaleShift, UNetConfig};
+use super::config::{
+    ClassEmbedding, MOST_PIXELS, Resampling, TimeEmbedding, TimeScaleShift, UNetConfig,
+};
 use super::program::{Op, Program, TableKind, TensorId};
 use tweedie::error::{Error, Result};
 use tweedie::room;
@@ -8,14 +10,19 @@ use tweedie::room;
 /// The program of a U-Net on images of `height` x `width`.
 ///
 /// # Errors
-/// Channels that the groups or heads do not divide, a size that the levels can't halve and double back.
+/// Channels that the groups or heads do not divide, a size that the levels can't halve and double
+/// back.
 ///
 /// # Source
 /// `diffusers.UNet2DModel.forward`, version 0.42.1.
 pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program> {
     let levels = config.block_out_channels.len();
     let halvings = levels - 1;
-    if height == 0 || width == 0 || !height.is_multiple_of(1 << halvings) || !width.is_multiple_of(1 << halvings) {
+    if height == 0
+        || width == 0
+        || !height.is_multiple_of(1 << halvings)
+        || !width.is_multiple_of(1 << halvings)
+    {
         return Err(Error::domain(
             "image size",
             format!("{height} x {width}"),
@@ -24,7 +31,8 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
         ));
     }
     if room::product("image size", &[height, width])? > MOST_PIXELS {
-        let (got, allowed) = (format!("{height} x {width}"), format!("at most {MOST_PIXELS} pixels"));
+        let (got, allowed) =
+            (format!("{height} x {width}"), format!("at most {MOST_PIXELS} pixels"));
         return Err(Error::domain("image size", got, allowed, "make the images smaller"));
     }
     let mut b = Builder { config, p: Program::default(), time: None };
@@ -36,11 +44,17 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
     let mut h = b.conv("conv_in", b.p.input, c0, Geometry::Same)?;
     let mut skips = vec![h];
     for (i, kind) in config.down_block_types.iter().enumerate() {
-        let (name, channels, last) = (format!("down_blocks.{i}"), config.block_out_channels[i], i + 1 == levels);
+        let (name, channels, last) =
+            (format!("down_blocks.{i}"), config.block_out_channels[i], i + 1 == levels);
         for j in 0..config.layers_per_block {
             h = b.resnet(&format!("{name}.resnets.{j}"), h, channels, None, 1.0)?;
             if kind == "AttnDownBlock2D" {
-                h = b.attention(&format!("{name}.attentions.{j}"), h, Some(config.norm_num_groups), 1.0)?;
+                h = b.attention(
+                    &format!("{name}.attentions.{j}"),
+                    h,
+                    Some(config.norm_num_groups),
+                    1.0,
+                )?;
             }
             skips.push(h);
         }
@@ -48,7 +62,9 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
             let name = format!("{name}.downsamplers.0");
             // As diffusers has it: blocks without attention know convolutions alone.
             h = match config.downsample_type {
-                Resampling::Resnet if kind == "AttnDownBlock2D" => b.resnet(&name, h, channels, Some(Resample::Halve), 1.0)?,
+                Resampling::Resnet if kind == "AttnDownBlock2D" => {
+                    b.resnet(&name, h, channels, Some(Resample::Halve), 1.0)?
+                }
                 _ => b.conv(&format!("{name}.conv"), h, channels, Geometry::Halving)?,
             };
             skips.push(h);
@@ -56,10 +72,12 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
     }
 
     if config.mid_block_type.is_some() {
-        let (channels, scale) = (config.block_out_channels[levels - 1], config.mid_block_scale_factor);
+        let (channels, scale) =
+            (config.block_out_channels[levels - 1], config.mid_block_scale_factor);
         h = b.resnet("mid_block.resnets.0", h, channels, None, scale)?;
         if config.add_attention {
-            // As diffusers has it: under scale_shift the middle attention has a norm only where its groups are named.
+            // As diffusers has it: under scale_shift the middle attention has a norm only where its
+            // groups are named.
             let groups = config.attn_norm_num_groups.or(match config.resnet_time_scale_shift {
                 TimeScaleShift::Default => Some(config.norm_num_groups),
                 TimeScaleShift::ScaleShift => None,
@@ -70,19 +88,27 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
     }
 
     for (i, kind) in config.up_block_types.iter().enumerate() {
-        let (name, channels, last) = (format!("up_blocks.{i}"), config.block_out_channels[levels - 1 - i], i + 1 == levels);
+        let (name, channels, last) =
+            (format!("up_blocks.{i}"), config.block_out_channels[levels - 1 - i], i + 1 == levels);
         for j in 0..=config.layers_per_block {
             let skip = skips.pop().expect("one skip for each layer of the way down");
             h = b.concat(&format!("{name}.resnets.{j}.concat"), h, skip);
             h = b.resnet(&format!("{name}.resnets.{j}"), h, channels, None, 1.0)?;
             if kind == "AttnUpBlock2D" {
-                h = b.attention(&format!("{name}.attentions.{j}"), h, Some(config.norm_num_groups), 1.0)?;
+                h = b.attention(
+                    &format!("{name}.attentions.{j}"),
+                    h,
+                    Some(config.norm_num_groups),
+                    1.0,
+                )?;
             }
         }
         if !last {
             let name = format!("{name}.upsamplers.0");
             h = match config.upsample_type {
-                Resampling::Resnet if kind == "AttnUpBlock2D" => b.resnet(&name, h, channels, Some(Resample::Double), 1.0)?,
+                Resampling::Resnet if kind == "AttnUpBlock2D" => {
+                    b.resnet(&name, h, channels, Some(Resample::Double), 1.0)?
+                }
                 _ => b.conv(&format!("{name}.conv"), h, channels, Geometry::Doubling)?,
             };
         }
@@ -92,7 +118,11 @@ pub fn unet(config: &UNetConfig, height: usize, width: usize) -> Result<Program>
     b.p.output = b.conv("conv_out", h, config.out_channels, Geometry::Same)?;
     b.p.divide_by_time = config.time_embedding_type == TimeEmbedding::Fourier;
     // The least that anything with it takes: its parameters in f32.
-    room::holds("the network's parameters", 4.0 * b.p.param_count() as f64, "make the network smaller")?;
+    room::holds(
+        "the network's parameters",
+        4.0 * b.p.param_count() as f64,
+        "make the network smaller",
+    )?;
     Ok(b.p)
 }
 
@@ -119,7 +149,14 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn linear(&mut self, name: &str, x: TensorId, channels: usize, skip: Option<TensorId>, scale: f64) -> TensorId {
+    fn linear(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        channels: usize,
+        skip: Option<TensorId>,
+        scale: f64,
+    ) -> TensorId {
         let from = self.p.tensors[x].clone();
         let table = self.p.table(TableKind::Identity { rows: from.rows() });
         let weight = self.p.dense_param(format!("{name}.weight"), &[channels, from.channels]);
@@ -129,7 +166,13 @@ impl Builder<'_> {
         out
     }
 
-    fn conv(&mut self, name: &str, x: TensorId, channels: usize, geometry: Geometry) -> Result<TensorId> {
+    fn conv(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        channels: usize,
+        geometry: Geometry,
+    ) -> Result<TensorId> {
         self.conv_onto(name, x, channels, geometry, None, None, 1.0)
     }
 
@@ -147,10 +190,18 @@ impl Builder<'_> {
         let from = self.p.tensors[x].clone();
         let size = (from.height, from.width);
         let (kind, (height, width)) = match geometry {
-            Geometry::Same => (TableKind::Convolution { size, kernel: 3, stride: 1, before: 1, after: 1 }, size),
+            Geometry::Same => {
+                (TableKind::Convolution { size, kernel: 3, stride: 1, before: 1, after: 1 }, size)
+            }
             // Padding 0 means a row and a column of zeros behind the image alone.
             Geometry::Halving => (
-                TableKind::Convolution { size, kernel: 3, stride: 2, before: self.config.downsample_padding, after: 1 },
+                TableKind::Convolution {
+                    size,
+                    kernel: 3,
+                    stride: 2,
+                    before: self.config.downsample_padding,
+                    after: 1,
+                },
                 (size.0 / 2, size.1 / 2),
             ),
             Geometry::Doubling => (TableKind::Upsampling { size }, (2 * size.0, 2 * size.1)),
@@ -163,7 +214,14 @@ impl Builder<'_> {
         Ok(out)
     }
 
-    fn norm(&mut self, name: &str, x: TensorId, groups: usize, modulation: Option<TensorId>, silu: bool) -> Result<TensorId> {
+    fn norm(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        groups: usize,
+        modulation: Option<TensorId>,
+        silu: bool,
+    ) -> Result<TensorId> {
         let from = self.p.tensors[x].clone();
         if !from.channels.is_multiple_of(groups) {
             return Err(Error::domain(
@@ -176,7 +234,16 @@ impl Builder<'_> {
         let gamma = self.p.param(format!("{name}.weight"), &[from.channels]);
         let beta = self.p.param(format!("{name}.bias"), &[from.channels]);
         let out = self.p.tensor(name, from.height, from.width, from.channels);
-        self.p.ops.push(Op::Norm { x, gamma, beta, groups, eps: self.config.norm_eps, modulation, silu, out });
+        self.p.ops.push(Op::Norm {
+            x,
+            gamma,
+            beta,
+            groups,
+            eps: self.config.norm_eps,
+            modulation,
+            silu,
+            out,
+        });
         Ok(out)
     }
 
@@ -224,7 +291,11 @@ impl Builder<'_> {
         let dim = config.time_embedding_dim.unwrap_or(4 * c0);
         let sinusoid = |b: &mut Self, name: &str| {
             let out = b.p.tensor(name, 1, 1, c0);
-            b.p.ops.push(Op::Sinusoid { flip: config.flip_sin_to_cos, shift: config.freq_shift, out });
+            b.p.ops.push(Op::Sinusoid {
+                flip: config.flip_sin_to_cos,
+                shift: config.freq_shift,
+                out,
+            });
             out
         };
         let proj = match config.time_embedding_type {
@@ -237,7 +308,9 @@ impl Builder<'_> {
                 out
             }
             TimeEmbedding::Learned => {
-                let weight = self.p.param("time_proj.weight", &[config.num_train_timesteps.unwrap_or(0), c0]);
+                let weight = self
+                    .p
+                    .param("time_proj.weight", &[config.num_train_timesteps.unwrap_or(0), c0]);
                 let out = self.p.tensor("time_proj", 1, 1, c0);
                 self.p.ops.push(Op::Lookup { weight, by_class: false, out });
                 out
@@ -253,7 +326,8 @@ impl Builder<'_> {
                 Some(out)
             }
             (Some(kind @ (ClassEmbedding::Timestep | ClassEmbedding::Identity)), _) => {
-                // Both embed something else than classes: a number like the time, or a vector that is an embedding already.
+                // Both embed something else than classes: a number like the time, or a vector that
+                // is an embedding already.
                 return Err(Error::domain(
                     "U-Net config `class_embed_type`",
                     format!("{kind:?}").to_lowercase(),
@@ -277,7 +351,14 @@ impl Builder<'_> {
     }
 
     /// `(shortcut(x) + conv2(silu(norm2(conv1(silu(norm1(x))) + time)))) / scale`.
-    fn resnet(&mut self, name: &str, x: TensorId, channels: usize, resample: Option<Resample>, scale: f64) -> Result<TensorId> {
+    fn resnet(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        channels: usize,
+        resample: Option<Resample>,
+        scale: f64,
+    ) -> Result<TensorId> {
         let (config, from) = (self.config, self.p.tensors[x].channels);
         let groups = config.norm_num_groups;
         let mut skip = x;
@@ -288,11 +369,13 @@ impl Builder<'_> {
         }
         let time = self.time.expect("the embedding comes first");
         let (conv1, proj) = (format!("{name}.conv1"), format!("{name}.time_emb_proj"));
-        // The parameters stand in the order of the module's attributes; the projection is computed before its use.
+        // The parameters stand in the order of the module's attributes; the projection is computed
+        // before its use.
         h = match config.resnet_time_scale_shift {
             TimeScaleShift::Default => {
                 let time = self.linear(&proj, time, channels, None, 1.0);
-                let h = self.conv_onto(&conv1, h, channels, Geometry::Same, Some(time), None, 1.0)?;
+                let h =
+                    self.conv_onto(&conv1, h, channels, Geometry::Same, Some(time), None, 1.0)?;
                 self.norm(&format!("{name}.norm2"), h, groups, None, true)?
             }
             TimeScaleShift::ScaleShift => {
@@ -304,7 +387,15 @@ impl Builder<'_> {
         if from != channels {
             skip = self.pointwise(&format!("{name}.conv_shortcut"), skip, channels);
         }
-        self.conv_onto(&format!("{name}.conv2"), h, channels, Geometry::Same, None, Some(skip), 1.0 / scale)
+        self.conv_onto(
+            &format!("{name}.conv2"),
+            h,
+            channels,
+            Geometry::Same,
+            None,
+            Some(skip),
+            1.0 / scale,
+        )
     }
 
     /// A 1 x 1 convolution: a linear layer with a convolution's weight.
@@ -316,7 +407,13 @@ impl Builder<'_> {
     }
 
     /// `(x + to_out(attention(norm(x)))) / scale`.
-    fn attention(&mut self, name: &str, x: TensorId, groups: Option<usize>, scale: f64) -> Result<TensorId> {
+    fn attention(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        groups: Option<usize>,
+        scale: f64,
+    ) -> Result<TensorId> {
         let channels = self.p.tensors[x].channels;
         let head = self.config.attention_head_dim.unwrap_or(channels);
         if !channels.is_multiple_of(head) {
@@ -331,7 +428,8 @@ impl Builder<'_> {
             Some(groups) => self.norm(&format!("{name}.group_norm"), x, groups, None, false)?,
             None => x,
         };
-        let [q, k, v] = ["to_q", "to_k", "to_v"].map(|part| self.linear(&format!("{name}.{part}"), h, channels, None, 1.0));
+        let [q, k, v] = ["to_q", "to_k", "to_v"]
+            .map(|part| self.linear(&format!("{name}.{part}"), h, channels, None, 1.0));
         let from = self.p.tensors[x].clone();
         let out = self.p.tensor(format!("{name}.heads"), from.height, from.width, channels);
         self.p.ops.push(Op::Attention { q, k, v, heads: channels / head, out });

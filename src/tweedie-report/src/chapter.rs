@@ -10,7 +10,10 @@ use tweedie::error::{Error, Result};
 
 /// The command that makes a chapter again.
 pub fn command(name: &str, context: &Context) -> String {
-    format!("cargo run --release -- report {name} --profile {} --seed {}", context.profile, context.seed)
+    format!(
+        "cargo run --release -- report {name} --profile {} --seed {}",
+        context.profile, context.seed
+    )
 }
 
 /// The settings that the program was built with.
@@ -20,7 +23,8 @@ pub fn settings<S: Embedded>() -> Result<Value> {
 
 /// Settings as the manifest has them.
 pub fn as_json(settings: &impl Serialize) -> Result<Value> {
-    serde_json::to_value(settings).map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))
+    serde_json::to_value(settings)
+        .map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))
 }
 
 /// A paragraph.
@@ -53,7 +57,8 @@ pub fn along(values: &[f64]) -> impl Iterator<Item = f64> + '_ {
 /// A whole number with its thousands apart.
 pub fn thousands(n: usize) -> String {
     let digits = n.to_string();
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|g| std::str::from_utf8(g).ok()).collect();
     groups.join(",")
 }
 
@@ -79,14 +84,22 @@ pub fn picture(values: impl IntoIterator<Item = f64>, note: impl ToString) -> Pi
     Picture { values: values.into_iter().collect(), note: note.to_string() }
 }
 
-/// States of a trajectory at `alpha = 1`, on the variance-preserving scale, where pure noise and clean data have about the same contrast.
+/// States of a trajectory at `alpha = 1`, on the variance-preserving scale, where pure noise and
+/// clean data have about the same contrast.
 pub fn states(x: &Array2<f64>, sigmas: &[f64]) -> Vec<Picture> {
-    x.rows().into_iter().zip(sigmas).map(|(r, s)| picture(r.iter().map(|v| v / (1.0 + s * s).sqrt()), "")).collect()
+    x.rows()
+        .into_iter()
+        .zip(sigmas)
+        .map(|(r, s)| picture(r.iter().map(|v| v / (1.0 + s * s).sqrt()), ""))
+        .collect()
 }
 
 /// States of one level at `alpha = 1`, each row an image, on the variance-preserving scale.
 pub fn scaled(x: &Array2<f64>, sigma: f64) -> Vec<Picture> {
-    x.rows().into_iter().map(|r| picture(r.iter().map(|v| v / (1.0 + sigma * sigma).sqrt()), "")).collect()
+    x.rows()
+        .into_iter()
+        .map(|r| picture(r.iter().map(|v| v / (1.0 + sigma * sigma).sqrt()), ""))
+        .collect()
 }
 
 /// Each row as an image.
@@ -95,6 +108,19 @@ pub fn images(x: &Array2<f64>) -> Vec<Picture> {
 }
 
 /// Rows of digits of 8 x 8 pixels.
-pub fn digits(title: &str, heading: &str, columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>, tone: Tone) -> Drawing {
-    Drawing::Pictures(Pictures { title: title.into(), heading: heading.into(), columns, rows, shape: (8, 8), tone })
+pub fn digits(
+    title: &str,
+    heading: &str,
+    columns: Vec<String>,
+    rows: Vec<(String, Vec<Picture>)>,
+    tone: Tone,
+) -> Drawing {
+    Drawing::Pictures(Pictures {
+        title: title.into(),
+        heading: heading.into(),
+        columns,
+        rows,
+        shape: (8, 8),
+        tone,
+    })
 }

@@ -1,7 +1,8 @@
 //! Drawings: line plots and grids of small pictures, drawn once by plotters into SVG and PNG.
 //!
-//! A drawing has a logical width of [`WIDTH`] units, and text sizes in those units, so that at the page's width and at a
-//! telephone's the text can be read. plotters snaps coordinates to whole pixels: every unit is drawn as several pixels.
+//! A drawing has a logical width of [`WIDTH`] units, and text sizes in those units, so that at the
+//! page's width and at a telephone's the text can be read. plotters snaps coordinates to whole
+//! pixels: every unit is drawn as several pixels.
 
 use super::style::{CARD, Colour, GRID, INK, MUTED, SERIES};
 use base64::Engine;
@@ -59,7 +60,8 @@ pub struct Axis {
     pub label: String,
     /// Linear or logarithmic.
     pub scale: Scale,
-    /// Ends, first end left or at the bottom (so a descending axis has `lo > hi`); `None` takes them from the series.
+    /// Ends, first end left or at the bottom (so a descending axis has `lo > hi`); `None` takes
+    /// them from the series.
     pub range: Option<(f64, f64)>,
 }
 
@@ -94,7 +96,8 @@ pub enum Mark {
 /// A curve or a set of points.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Series {
-    /// Name in the legend and in the data files; one that starts with `_` is left out of the legend.
+    /// Name in the legend and in the data files; one that starts with `_` is left out of the
+    /// legend.
     pub label: String,
     /// (x, y); what is not finite, or not positive on a logarithmic axis, is left out.
     pub points: Vec<(f64, f64)>,
@@ -116,7 +119,12 @@ impl Series {
         Self { label: label.to_string(), points: x.into_iter().zip(y).collect(), mark, colour }
     }
     /// A solid line in the palette's k-th colour.
-    pub fn line(label: impl ToString, x: impl IntoIterator<Item = f64>, y: impl IntoIterator<Item = f64>, k: usize) -> Self {
+    pub fn line(
+        label: impl ToString,
+        x: impl IntoIterator<Item = f64>,
+        y: impl IntoIterator<Item = f64>,
+        k: usize,
+    ) -> Self {
         Self::new(label, x, y, Mark::Line, SERIES[k % SERIES.len()])
     }
 }
@@ -175,8 +183,9 @@ pub struct Pictures {
     pub tone: Tone,
 }
 
-/// Pictures that change: frames of one layout, shown one after the other for ever. The last one stays for a while, and is what is seen where nothing
-/// moves: in print, and by who asks the system for less motion. It stands still under the pointer.
+/// Pictures that change: frames of one layout, shown one after the other for ever. The last one
+/// stays for a while, and is what is seen where nothing moves: in print, and by who asks the system
+/// for less motion. It stands still under the pointer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Film {
     /// At least one.
@@ -193,7 +202,8 @@ impl Film {
         self.frames.len() - 1 + Self::STAYS
     }
 
-    /// The rules by which each frame is seen in its turn: the same for all films of as many frames, because a page may hold several.
+    /// The rules by which each frame is seen in its turn: the same for all films of as many frames,
+    /// because a page may hold several.
     fn style(&self) -> String {
         let turns = self.turns();
         let (name, round) = (format!("film{turns}"), turns * Self::FRAME);
@@ -210,10 +220,18 @@ impl Film {
 
     /// All frames on top of each other, the last one uppermost, each seen in its turn by CSS alone.
     fn svg(&self) -> Result<String> {
-        let frames = self.frames.iter().map(|f| Drawing::Pictures(f.clone()).svg()).collect::<Result<Vec<_>>>()?;
+        let frames = self
+            .frames
+            .iter()
+            .map(|f| Drawing::Pictures(f.clone()).svg())
+            .collect::<Result<Vec<_>>>()?;
         let parts = |svg: &str| {
-            let inside = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
-            (svg[..inside].to_owned(), svg[inside..].trim_end().trim_end_matches("</svg>").to_owned())
+            let inside =
+                svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
+            (
+                svg[..inside].to_owned(),
+                svg[inside..].trim_end().trim_end_matches("</svg>").to_owned(),
+            )
         };
         let (turns, last) = (self.turns(), self.frames.len() - 1);
         let (name, round) = (format!("film{turns}"), turns * Self::FRAME);
@@ -223,14 +241,22 @@ impl Film {
             // A negative delay: as if the round had begun long ago.
             let delay = k as i64 * Self::FRAME as i64 - round as i64;
             let hidden = if k < last { " aria-hidden=\"true\"" } else { "" };
-            let _ = write!(out, "<g class=\"{name}\" style=\"animation-delay:{delay}ms\"{hidden}>{}</g>", parts(frame).1);
+            let _ = write!(
+                out,
+                "<g class=\"{name}\" style=\"animation-delay:{delay}ms\"{hidden}>{}</g>",
+                parts(frame).1
+            );
         }
         Ok(out + "</svg>\n")
     }
 
     /// As an animated PNG.
     fn png(&self) -> Result<Vec<u8>> {
-        let frames = self.frames.iter().map(|f| Drawing::Pictures(f.clone()).bitmap(FILM_UNIT)).collect::<Result<Vec<_>>>()?;
+        let frames = self
+            .frames
+            .iter()
+            .map(|f| Drawing::Pictures(f.clone()).bitmap(FILM_UNIT))
+            .collect::<Result<Vec<_>>>()?;
         let mut bytes = Vec::new();
         let mut encoder = png::Encoder::new(&mut bytes, frames[0].width(), frames[0].height());
         encoder.set_color(png::ColorType::Rgb);
@@ -257,14 +283,18 @@ impl Drawing {
         let mut svg = String::new();
         {
             let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-            self.draw(&Pen { area: &area, unit: SVG_UNIT }, &layout, false).map_err(drawing_failed)?;
+            self.draw(&Pen { area: &area, unit: SVG_UNIT }, &layout, false)
+                .map_err(drawing_failed)?;
             area.present().map_err(drawing_failed)?;
         }
         // plotters breaks lines inside text elements, which some viewers show as spaces.
         let mut svg = svg.replace(">\n", ">").replace("\n</text>", "</text>");
         if let Drawing::Pictures(p) = self {
             // Right after the background, so that frames are drawn over them.
-            let after = svg.find("<rect").and_then(|i| svg[i..].find("/>").map(|j| i + j + 2)).unwrap_or(svg.len());
+            let after = svg
+                .find("<rect")
+                .and_then(|i| svg[i..].find("/>").map(|j| i + j + 2))
+                .unwrap_or(svg.len());
             svg.insert_str(after, &p.svg_images()?);
         }
         Ok(svg)
@@ -293,7 +323,8 @@ impl Drawing {
             self.draw(&Pen { area: &area, unit }, &layout, true).map_err(drawing_failed)?;
             area.present().map_err(drawing_failed)?;
         }
-        let fine = image::RgbImage::from_raw(w, h, pixels).ok_or_else(|| drawing_failed("buffer of the wrong size"))?;
+        let fine = image::RgbImage::from_raw(w, h, pixels)
+            .ok_or_else(|| drawing_failed("buffer of the wrong size"))?;
         Ok(image::imageops::resize(&fine, w / 2, h / 2, image::imageops::FilterType::Triangle))
     }
 
@@ -318,7 +349,9 @@ impl Drawing {
                 let head = film.frames.first().map(Pictures::csv_head).unwrap_or_default();
                 write(std::iter::once("frame".to_string()).chain(head).collect())?;
                 for (k, frame) in film.frames.iter().enumerate() {
-                    frame.csv_rows().try_for_each(|row| write(std::iter::once(k.to_string()).chain(row).collect()))?;
+                    frame.csv_rows().try_for_each(|row| {
+                        write(std::iter::once(k.to_string()).chain(row).collect())
+                    })?;
                 }
             }
         }
@@ -339,7 +372,9 @@ impl Drawing {
                 })).collect::<Vec<_>>(),
             }),
             Drawing::Pictures(p) => p.json(),
-            Drawing::Film(film) => json!({"frames": film.frames.iter().map(Pictures::json).collect::<Vec<_>>()}),
+            Drawing::Film(film) => {
+                json!({"frames": film.frames.iter().map(Pictures::json).collect::<Vec<_>>()})
+            }
         }
     }
 
@@ -371,7 +406,12 @@ impl Drawing {
         }
     }
 
-    fn draw<DB: DrawingBackend>(&self, pen: &Pen<'_, DB>, layout: &Layout, raster: bool) -> Drawn<DB> {
+    fn draw<DB: DrawingBackend>(
+        &self,
+        pen: &Pen<'_, DB>,
+        layout: &Layout,
+        raster: bool,
+    ) -> Drawn<DB> {
         pen.area.fill(&CARD.rgb())?;
         match self {
             Drawing::Plot(p) => p.draw(pen, layout),
@@ -419,7 +459,9 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
             let mut at = 0.0;
             while at < length {
                 let phase: f64 = walked % period;
-                let step = (if phase < on { on - phase } else { period - phase }).max(1e-9).min(length - at);
+                let step = (if phase < on { on - phase } else { period - phase })
+                    .max(1e-9)
+                    .min(length - at);
                 at += step;
                 walked += step;
                 let q = (x0 + (x1 - x0) * at / length, y0 + (y1 - y0) * at / length);
@@ -438,19 +480,36 @@ impl<DB: DrawingBackend> Pen<'_, DB> {
     }
 
     fn disc(&self, at: (f64, f64), radius: f64, colour: Colour) -> Drawn<DB> {
-        self.area.draw(&Circle::new(self.px(at), (radius * self.unit) as i32, colour.rgb().filled()))
+        self.area.draw(&Circle::new(
+            self.px(at),
+            (radius * self.unit) as i32,
+            colour.rgb().filled(),
+        ))
     }
 
     fn rectangle(&self, a: (f64, f64), b: (f64, f64), style: ShapeStyle) -> Drawn<DB> {
         self.area.draw(&Rectangle::new([self.px(a), self.px(b)], style))
     }
 
-    fn text(&self, text: &str, at: (f64, f64), size: f64, colour: Colour, h: HPos, v: VPos) -> Drawn<DB> {
+    fn text(
+        &self,
+        text: &str,
+        at: (f64, f64),
+        size: f64,
+        colour: Colour,
+        h: HPos,
+        v: VPos,
+    ) -> Drawn<DB> {
         let rgb = colour.rgb();
-        let style = TextStyle::from(("sans-serif", size * 1.24 * self.unit).into_font()).color(&rgb).pos(Pos::new(h, v));
+        let style = TextStyle::from(("sans-serif", size * 1.24 * self.unit).into_font())
+            .color(&rgb)
+            .pos(Pos::new(h, v));
         // No control character is allowed in XML, not even as an entity.
         self.area.draw_text(
-            &text.replace(|c| acts(c) || matches!(c, '\n' | '\t' | '\u{FFFE}' | '\u{FFFF}'), "\u{FFFD}"),
+            &text.replace(
+                |c| acts(c) || matches!(c, '\n' | '\t' | '\u{FFFE}' | '\u{FFFF}'),
+                "\u{FFFD}",
+            ),
             &style,
             self.px(at),
         )
@@ -483,7 +542,9 @@ impl Mapping {
         let usable = |v: &f64| v.is_finite() && (axis.scale == Scale::Linear || *v > 0.0);
         let (lo, hi) = axis.range.unwrap_or_else(|| {
             let (lo, hi) =
-                values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (smaller(l, v), larger(h, v)));
+                values.filter(usable).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| {
+                    (smaller(l, v), larger(h, v))
+                });
             match (lo <= hi, axis.scale) {
                 (false, _) => (1.0, 10.0),
                 (true, Scale::Linear) => {
@@ -523,11 +584,16 @@ impl Mapping {
 /// The least positive number.
 const LEAST: f64 = f64::from_bits(1);
 
-/// About five round numbers between two finite ends; the ends alone where they are too near to each other for that.
+/// About five round numbers between two finite ends; the ends alone where they are too near to each
+/// other for that.
 fn linear_ticks(a: f64, b: f64) -> Vec<(f64, String)> {
     let raw = b / 5.0 - a / 5.0;
     let magnitude = 10f64.powf(raw.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|m| m * magnitude).into_iter().find(|s| *s >= raw * 0.999).unwrap_or(raw);
+    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
+        .map(|m| m * magnitude)
+        .into_iter()
+        .find(|s| *s >= raw * 0.999)
+        .unwrap_or(raw);
     let largest = a.abs().max(b.abs());
     // Below this a step has no digits of its own.
     if !(step > largest * 1e-12 && step >= f64::MIN_POSITIVE && step.is_finite()) {
@@ -535,33 +601,53 @@ fn linear_ticks(a: f64, b: f64) -> Vec<(f64, String)> {
         ends.dedup();
         return ends.into_iter().map(|v| (v, scientific(v, 3))).collect();
     }
-    let digits = (0..12).find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-6).map(|digits| digits as usize);
+    let digits = (0..12)
+        .find(|d| (step * 10f64.powi(*d)).fract().abs() < 1e-6)
+        .map(|digits| digits as usize);
     let first = (a / step - 1e-9).ceil() as i64;
     let last = (b / step + 1e-9).floor() as i64;
     let label = |v: f64| match digits {
         Some(digits) if largest < 1e9 => minus(&format!("{v:.digits$}")),
         _ => scientific(v, (largest / step).log10().ceil().max(0.0) as usize + 1),
     };
-    (first..=last).map(|k| k as f64 * step).filter(|v| v.is_finite()).map(|v| (v, label(v))).collect()
+    (first..=last)
+        .map(|k| k as f64 * step)
+        .filter(|v| v.is_finite())
+        .map(|v| (v, label(v)))
+        .collect()
 }
 
 /// A number of so many digits before a power of ten.
 fn scientific(v: f64, digits: usize) -> String {
     let text = format!("{v:.digits$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
-    let mantissa = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
-    if v == 0.0 { "0".into() } else { format!("{}·{}", minus(mantissa), power(exponent.parse().unwrap_or(0))) }
+    let mantissa = if mantissa.contains('.') {
+        mantissa.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        mantissa
+    };
+    if v == 0.0 {
+        "0".into()
+    } else {
+        format!("{}·{}", minus(mantissa), power(exponent.parse().unwrap_or(0)))
+    }
 }
 
-/// Powers of ten (every second or third where there are many); where there are fewer than three, 2s and 5s as well. Both ends are positive and finite.
+/// Powers of ten (every second or third where there are many); where there are fewer than three, 2s
+/// and 5s as well. Both ends are positive and finite.
 fn log_ticks(a: f64, b: f64) -> Vec<(f64, String)> {
     let (first, last) = ((a.log10() - 1e-9).ceil() as i32, (b.log10() + 1e-9).floor() as i32);
     let every = ((last - first) / 6 + 1).max(1);
     let multiples: &[f64] = if last - first < 2 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     (first - 1..=last)
         .filter(|k| every == 1 || k.rem_euclid(every) == 0)
-        // Read, not multiplied: powers below the least normal number are made from their reciprocals, which are infinite.
-        .flat_map(|k| multiples.iter().filter_map(move |m| Some((format!("{m}e{k}").parse::<f64>().ok()?, *m as i32, k))))
+        // Read, not multiplied: powers below the least normal number are made from their
+        // reciprocals, which are infinite.
+        .flat_map(|k| {
+            multiples
+                .iter()
+                .filter_map(move |m| Some((format!("{m}e{k}").parse::<f64>().ok()?, *m as i32, k)))
+        })
         .filter(|(v, _, _)| v.is_finite() && *v >= a * (1.0 - 1e-9) && *v <= b * (1.0 + 1e-9))
         .map(|(v, m, k)| {
             (
@@ -601,7 +687,10 @@ fn minus(text: &str) -> String {
 
 /// Width of a text in units, by the embedded font (wider than most, so nothing is cut elsewhere).
 fn text_width(text: &str, size: f64) -> f64 {
-    ("sans-serif", size * 1.24).into_font().box_size(text).map_or(size * 0.6 * text.chars().count() as f64, |(w, _)| w as f64)
+    ("sans-serif", size * 1.24)
+        .into_font()
+        .box_size(text)
+        .map_or(size * 0.6 * text.chars().count() as f64, |(w, _)| w as f64)
 }
 
 impl Plot {
@@ -617,8 +706,11 @@ impl Plot {
     }
 
     fn layout(&self) -> Layout {
-        let values = |pick: fn(&(f64, f64)) -> f64| self.series.iter().flat_map(move |s| s.points.iter().map(pick));
-        let (x, y) = (Mapping::new(&self.x, values(|p| p.0)), Mapping::new(&self.y, values(|p| p.1)));
+        let values = |pick: fn(&(f64, f64)) -> f64| {
+            self.series.iter().flat_map(move |s| s.points.iter().map(pick))
+        };
+        let (x, y) =
+            (Mapping::new(&self.x, values(|p| p.0)), Mapping::new(&self.y, values(|p| p.1)));
         let mut top: f64 = 12.0;
         if !self.title.is_empty() {
             top += 38.0;
@@ -639,7 +731,8 @@ impl Plot {
         } else {
             top += 38.0;
         }
-        // The vertical axis is named above its upper end, where it can be read without tilting the head.
+        // The vertical axis is named above its upper end, where it can be read without tilting the
+        // head.
         top = (top + 36.0).max(self.top - 8.0);
         let tick_width = y.ticks.iter().map(|t| text_width(&t.1, TICK)).fold(0.0, larger);
         let frame = (tick_width + 22.0, top + 8.0, WIDTH - 22.0, top + 8.0 + 380.0);
@@ -670,14 +763,22 @@ impl Plot {
         pen.text(&self.x.label, ((l + r) / 2.0, b + 46.0), TEXT, MUTED, HPos::Center, VPos::Top)?;
         let place = |u: f64, v: f64| (l + u * (r - l), b - v * (b - t));
         let mut clear = f64::NEG_INFINITY;
-        let mut across: Vec<_> = x.ticks.iter().filter_map(|(v, text)| Some((x.at(*v)?, text))).collect();
+        let mut across: Vec<_> =
+            x.ticks.iter().filter_map(|(v, text)| Some((x.at(*v)?, text))).collect();
         across.sort_by(|p, q| p.0.total_cmp(&q.0));
         for (u, text) in across {
             pen.line(&[place(u, 0.0), place(u, 1.0)], GRID, 1.0)?;
             // A label that would touch its neighbour is left out; its grid line stays.
             let (centre, half) = (place(u, 0.0).0, text_width(text, TICK) / 2.0);
             if centre - half > clear {
-                pen.text(text, (centre.min(WIDTH - half - 4.0), b + 10.0), TICK, INK, HPos::Center, VPos::Top)?;
+                pen.text(
+                    text,
+                    (centre.min(WIDTH - half - 4.0), b + 10.0),
+                    TICK,
+                    INK,
+                    HPos::Center,
+                    VPos::Top,
+                )?;
                 clear = centre + half + 8.0;
             }
         }
@@ -701,7 +802,11 @@ impl Plot {
                 }
             }
             if matches!(s.mark, Mark::Points | Mark::Linked) {
-                for (u, v) in mapped.into_iter().flatten().filter(|(u, v)| (0.0..=1.0).contains(u) && (0.0..=1.0).contains(v)) {
+                for (u, v) in mapped
+                    .into_iter()
+                    .flatten()
+                    .filter(|(u, v)| (0.0..=1.0).contains(u) && (0.0..=1.0).contains(v))
+                {
                     pen.disc(place(u, v), 6.0, s.colour)?;
                 }
             }
@@ -716,7 +821,8 @@ impl Plot {
     }
 }
 
-/// The parts of a polyline inside the unit square (Liang and Barsky), broken where a point is missing.
+/// The parts of a polyline inside the unit square (Liang and Barsky), broken where a point is
+/// missing.
 fn clipped(points: &[Option<(f64, f64)>]) -> Vec<Vec<(f64, f64)>> {
     let mut runs: Vec<Vec<(f64, f64)>> = Vec::new();
     for pair in points.windows(2) {
@@ -734,7 +840,8 @@ fn clipped(points: &[Option<(f64, f64)>]) -> Vec<Vec<(f64, f64)>> {
         if enter > leave {
             continue;
         }
-        let (start, end) = ((p.0 + enter * dx, p.1 + enter * dy), (p.0 + leave * dx, p.1 + leave * dy));
+        let (start, end) =
+            ((p.0 + enter * dx, p.1 + enter * dy), (p.0 + leave * dx, p.1 + leave * dy));
         match runs.last_mut() {
             Some(run) if run.last() == Some(&start) => run.push(end),
             _ => runs.push(vec![start, end]),
@@ -761,7 +868,10 @@ impl Pictures {
         self.rows.iter().flat_map(move |(label, row)| {
             row.iter().enumerate().map(move |(k, picture)| {
                 let column = self.columns.get(k).cloned().unwrap_or_else(|| k.to_string());
-                [cell(label), cell(&column)].into_iter().chain(picture.values.iter().map(number)).collect()
+                [cell(label), cell(&column)]
+                    .into_iter()
+                    .chain(picture.values.iter().map(number))
+                    .collect()
             })
         })
     }
@@ -795,7 +905,12 @@ impl Pictures {
     /// Size at which the widest heading or note still fits its picture.
     fn label_size(&self) -> f64 {
         let notes = self.rows.iter().flat_map(|r| r.1.iter().map(|p| &p.note));
-        let widest = self.columns.iter().chain(notes).map(|t| text_width(t, 1.0e3) / 1.0e3).fold(0.0, larger);
+        let widest = self
+            .columns
+            .iter()
+            .chain(notes)
+            .map(|t| text_width(t, 1.0e3) / 1.0e3)
+            .fold(0.0, larger);
         TICK.min((self.pitch() - 4.0) / widest.max(1e-3))
     }
 
@@ -808,7 +923,11 @@ impl Pictures {
         let (w, h) = self.shape;
         let picture = (self.pitch() - 6.0) * h as f64 / w as f64;
         let label = if self.rows.iter().all(|r| r.0.is_empty()) { 0.0 } else { 36.0 };
-        (head, first, label + picture + if self.has_notes() { self.label_size() + 18.0 } else { 12.0 })
+        (
+            head,
+            first,
+            label + picture + if self.has_notes() { self.label_size() + 18.0 } else { 12.0 },
+        )
     }
 
     fn layout(&self) -> Layout {
@@ -823,29 +942,44 @@ impl Pictures {
         let side = self.pitch() - 6.0;
         let tall = side * self.shape.1 as f64 / self.shape.0 as f64;
         self.rows.iter().enumerate().flat_map(move |(i, (_, row))| {
-            row.iter()
-                .enumerate()
-                .map(move |(k, p)| ((8.0 + k as f64 * self.pitch() + 3.0, first + i as f64 * step + label), (side, tall), p))
+            row.iter().enumerate().map(move |(k, p)| {
+                (
+                    (8.0 + k as f64 * self.pitch() + 3.0, first + i as f64 * step + label),
+                    (side, tall),
+                    p,
+                )
+            })
         })
     }
 
     fn pixels(&self, picture: &Picture) -> Vec<[u8; 3]> {
         match self.tone {
-            Tone::Ink => {
-                picture.values.iter().map(|v| [(255.0 * (1.0 - (v + 1.0) / 2.0)).round().clamp(0.0, 255.0) as u8; 3]).collect()
-            }
+            Tone::Ink => picture
+                .values
+                .iter()
+                .map(|v| [(255.0 * (1.0 - (v + 1.0) / 2.0)).round().clamp(0.0, 255.0) as u8; 3])
+                .collect(),
             Tone::Light => {
                 let byte = |v: f64| (127.5 * (v + 1.0)).round().clamp(0.0, 255.0) as u8;
                 let plane = self.shape.0 * self.shape.1;
-                let at = |i: usize, channel: usize| byte(picture.values[(channel * plane + i) % picture.values.len()]);
+                let at = |i: usize, channel: usize| {
+                    byte(picture.values[(channel * plane + i) % picture.values.len()])
+                };
                 (0..plane).map(|i| [0, 1, 2].map(|channel| at(i, channel))).collect()
             }
             Tone::Diverging => {
                 let largest = picture.values.iter().map(|v| v.abs()).fold(0.0, larger);
                 // Ends of ColorBrewer's RdBu, which stay apart in every common colour blindness.
-                let mix = |end: [f64; 3], u: f64| end.map(|e| (255.0 + (e - 255.0) * u).round() as u8);
-                let colour = |v: f64| if v < 0.0 { mix([5.0, 80.0, 160.0], -v) } else { mix([178.0, 24.0, 43.0], v) };
-                picture.values.iter().map(|v| colour(if largest > 0.0 { v / largest } else { 0.0 })).collect()
+                let mix =
+                    |end: [f64; 3], u: f64| end.map(|e| (255.0 + (e - 255.0) * u).round() as u8);
+                let colour = |v: f64| {
+                    if v < 0.0 { mix([5.0, 80.0, 160.0], -v) } else { mix([178.0, 24.0, 43.0], v) }
+                };
+                picture
+                    .values
+                    .iter()
+                    .map(|v| colour(if largest > 0.0 { v / largest } else { 0.0 }))
+                    .collect()
             }
         }
     }
@@ -853,13 +987,23 @@ impl Pictures {
     fn svg_images(&self) -> Result<String> {
         let mut out = String::from("<g style=\"image-rendering:pixelated\">");
         for ((x, y), (w, h), picture) in self.places() {
-            let (pixels, (width, height)) = (self.pixels(picture), (self.shape.0 as u32, self.shape.1 as u32));
+            let (pixels, (width, height)) =
+                (self.pixels(picture), (self.shape.0 as u32, self.shape.1 as u32));
             // Greys take a third of the room; a film has thousands of pictures.
             let small: Option<image::DynamicImage> = match self.tone {
-                Tone::Ink => image::GrayImage::from_raw(width, height, pixels.into_iter().map(|p| p[0]).collect()).map(Into::into),
-                _ => image::RgbImage::from_raw(width, height, pixels.into_iter().flatten().collect()).map(Into::into),
+                Tone::Ink => image::GrayImage::from_raw(
+                    width,
+                    height,
+                    pixels.into_iter().map(|p| p[0]).collect(),
+                )
+                .map(Into::into),
+                _ => {
+                    image::RgbImage::from_raw(width, height, pixels.into_iter().flatten().collect())
+                        .map(Into::into)
+                }
             };
-            let small = small.ok_or_else(|| drawing_failed("a picture whose values do not fill its shape"))?;
+            let small = small
+                .ok_or_else(|| drawing_failed("a picture whose values do not fill its shape"))?;
             let data = base64::engine::general_purpose::STANDARD.encode(encode_png(&small)?);
             let [x, y, w, h] = [x, y, w, h].map(|v| v * SVG_UNIT);
             let _ = writeln!(
@@ -881,10 +1025,24 @@ impl Pictures {
         }
         for (k, text) in self.columns.iter().enumerate() {
             let middle = 8.0 + (k as f64 + 0.5) * self.pitch();
-            pen.text(text, (middle, first - 6.0 - size / 2.0), size, INK, HPos::Center, VPos::Center)?;
+            pen.text(
+                text,
+                (middle, first - 6.0 - size / 2.0),
+                size,
+                INK,
+                HPos::Center,
+                VPos::Center,
+            )?;
         }
         for (i, (label, _)) in self.rows.iter().enumerate().filter(|(_, r)| !r.0.is_empty()) {
-            pen.text(label, (11.0, first + i as f64 * step + 18.0), ROW, MUTED, HPos::Left, VPos::Center)?;
+            pen.text(
+                label,
+                (11.0, first + i as f64 * step + 18.0),
+                ROW,
+                MUTED,
+                HPos::Left,
+                VPos::Center,
+            )?;
         }
         let (pw, ph) = self.shape;
         for ((x, y), (w, h), picture) in self.places() {
@@ -895,9 +1053,20 @@ impl Pictures {
                     pen.rectangle((x + w * u, y + h * v), to, RGBColor(r, g, b).filled())?;
                 }
             }
-            pen.rectangle((x, y), (x + w, y + h), GRID.rgb().stroke_width((2.0 * pen.unit) as u32))?;
+            pen.rectangle(
+                (x, y),
+                (x + w, y + h),
+                GRID.rgb().stroke_width((2.0 * pen.unit) as u32),
+            )?;
             if !picture.note.is_empty() {
-                pen.text(&picture.note, (x + w / 2.0, y + h + 4.0 + size / 2.0), size, MUTED, HPos::Center, VPos::Center)?;
+                pen.text(
+                    &picture.note,
+                    (x + w / 2.0, y + h + 4.0 + size / 2.0),
+                    size,
+                    MUTED,
+                    HPos::Center,
+                    VPos::Center,
+                )?;
             }
         }
         Ok(())
@@ -910,7 +1079,8 @@ fn encode_png(image: &image::DynamicImage) -> Result<Vec<u8>> {
     Ok(bytes.into_inner())
 }
 
-/// Registers the embedded font once: plotters' text needs one, and none of the system's is asked for.
+/// Registers the embedded font once: plotters' text needs one, and none of the system's is asked
+/// for.
 fn fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -919,7 +1089,12 @@ fn fonts() {
 }
 
 fn drawing_failed(problem: impl ToString) -> Error {
-    Error::domain("drawing", problem.to_string(), "a figure that plotters can draw", "report this as a bug of the report")
+    Error::domain(
+        "drawing",
+        problem.to_string(),
+        "a figure that plotters can draw",
+        "report this as a bug of the report",
+    )
 }
 
 #[cfg(test)]
@@ -943,12 +1118,26 @@ mod tests {
 
     #[test]
     fn ticks_of_any_finite_range_are_few_and_inside() {
-        let mut ends =
-            vec![0.0, LEAST, 3.0 * LEAST, f64::MIN_POSITIVE, 1e-300, 1e-13, 1.0, 1.0 + f64::EPSILON, 1e9, 1e15, 1e300, f64::MAX];
+        let mut ends = vec![
+            0.0,
+            LEAST,
+            3.0 * LEAST,
+            f64::MIN_POSITIVE,
+            1e-300,
+            1e-13,
+            1.0,
+            1.0 + f64::EPSILON,
+            1e9,
+            1e15,
+            1e300,
+            f64::MAX,
+        ];
         ends.extend(ends.clone().iter().map(|v| -v));
         // Bits at random, of every exponent.
         let noise = tweedie::math::noise::Noise::new(1);
-        ends.extend((0..300).map(|k| noise.bits(0, k)).map(f64::from_bits).filter(|v| v.is_finite()));
+        ends.extend(
+            (0..300).map(|k| noise.bits(0, k)).map(f64::from_bits).filter(|v| v.is_finite()),
+        );
         for a in &ends {
             for b in &ends {
                 let (a, b) = (a.min(*b), a.max(*b));
@@ -957,14 +1146,23 @@ mod tests {
                         continue;
                     }
                     let axis = Axis { scale, ..Axis::linear("", "") };
-                    let fitted = Mapping::new(&axis, [a, b, f64::NAN, f64::INFINITY, f64::NEG_INFINITY].into_iter());
+                    let fitted = Mapping::new(
+                        &axis,
+                        [a, b, f64::NAN, f64::INFINITY, f64::NEG_INFINITY].into_iter(),
+                    );
                     let given = Mapping::new(&axis.over(a, b), [].into_iter());
                     for mapping in [fitted, given] {
                         let Mapping { lo, hi, ticks, .. } = &mapping;
-                        assert!(lo.is_finite() && hi.is_finite() && lo <= hi, "{a:e} {b:e}: {mapping:?}");
+                        assert!(
+                            lo.is_finite() && hi.is_finite() && lo <= hi,
+                            "{a:e} {b:e}: {mapping:?}"
+                        );
                         assert!(ticks.len() <= 9, "{a:e} {b:e}: {mapping:?}");
                         for (v, text) in ticks {
-                            assert!(v.is_finite() && text.chars().count() <= 20, "{a:e} {b:e}: {mapping:?}");
+                            assert!(
+                                v.is_finite() && text.chars().count() <= 20,
+                                "{a:e} {b:e}: {mapping:?}"
+                            );
                             let u = mapping.at(*v);
                             assert!(
                                 lo == hi || u.is_some_and(|u| (-0.01..=1.01).contains(&u)),
@@ -972,7 +1170,10 @@ mod tests {
                             );
                         }
                         if lo < hi {
-                            assert!((mapping.at(*lo), mapping.at(*hi)) == (Some(0.0), Some(1.0)), "{mapping:?}");
+                            assert!(
+                                (mapping.at(*lo), mapping.at(*hi)) == (Some(0.0), Some(1.0)),
+                                "{mapping:?}"
+                            );
                         }
                     }
                 }
@@ -985,10 +1186,17 @@ mod tests {
         let values = [0.0, LEAST, 1e-300, 1.0, 1e300, f64::MAX, -f64::MAX, f64::INFINITY, f64::NAN];
         for y in [&values[..2], &values[2..5], &values[..], &values[4..7]] {
             for axis in [Axis::linear as fn(&str, &str) -> Axis, Axis::log] {
-                let lines = [Mark::Dashed, Mark::Linked].map(|mark| Series::new("s", values, y.to_vec(), mark, BLUE));
-                let plot = Drawing::Plot(Plot::new("", axis("a", "a"), axis("b", "b").over(1.0, 2.0), lines.to_vec()));
+                let lines = [Mark::Dashed, Mark::Linked]
+                    .map(|mark| Series::new("s", values, y.to_vec(), mark, BLUE));
+                let plot = Drawing::Plot(Plot::new(
+                    "",
+                    axis("a", "a"),
+                    axis("b", "b").over(1.0, 2.0),
+                    lines.to_vec(),
+                ));
                 assert!(plot.svg().unwrap().len() < 200_000);
-                let plot = Drawing::Plot(Plot::new("", axis("a", "a"), axis("b", "b"), lines.to_vec()));
+                let plot =
+                    Drawing::Plot(Plot::new("", axis("a", "a"), axis("b", "b"), lines.to_vec()));
                 assert!(plot.svg().unwrap().len() < 200_000);
             }
         }
@@ -1036,14 +1244,25 @@ mod tests {
     fn lines_are_cut_at_the_frame_and_broken_at_gaps() {
         assert_eq!(clipped(&[Some((-1.0, 0.5)), Some((2.0, 0.5))]), [[(0.0, 0.5), (1.0, 0.5)]]);
         assert_eq!(clipped(&[Some((0.0, 2.0)), Some((1.0, 3.0))]), Vec::<Vec<_>>::new());
-        let gap = clipped(&[Some((0.1, 0.1)), Some((0.2, 0.2)), None, Some((0.3, 0.3)), Some((0.4, 0.4))]);
+        let gap = clipped(&[
+            Some((0.1, 0.1)),
+            Some((0.2, 0.2)),
+            None,
+            Some((0.3, 0.3)),
+            Some((0.4, 0.4)),
+        ]);
         assert_eq!(gap, [[(0.1, 0.1), (0.2, 0.2)], [(0.3, 0.3), (0.4, 0.4)]]);
     }
 
     #[test]
     fn csv_keeps_every_bit() {
         let (x, y) = ([1.0 / 3.0, 1e-300], [std::f64::consts::PI, -0.1]);
-        let plot = Plot::new("", Axis::linear("a", ""), Axis::log("b", ""), vec![Series::new("s, t", x, y, Mark::Linked, BLUE)]);
+        let plot = Plot::new(
+            "",
+            Axis::linear("a", ""),
+            Axis::log("b", ""),
+            vec![Series::new("s, t", x, y, Mark::Linked, BLUE)],
+        );
         let text = Drawing::Plot(plot).csv().unwrap();
         let mut reader = csv::Reader::from_reader(text.as_bytes());
         assert_eq!(reader.headers().unwrap(), vec!["series", "a", "b"]);
@@ -1054,8 +1273,11 @@ mod tests {
     #[test]
     fn a_plot_without_a_single_usable_point_is_still_drawn() {
         let empty = Series::new("s", [f64::NAN, -1.0], [1.0, 2.0], Mark::Dashed, BLUE);
-        let plot = Drawing::Plot(Plot::new("", Axis::log("a", "a"), Axis::linear("b", "b"), vec![empty]));
-        assert!(plot.svg().unwrap().starts_with("<svg") && plot.png().unwrap().starts_with(b"\x89PNG"));
+        let plot =
+            Drawing::Plot(Plot::new("", Axis::log("a", "a"), Axis::linear("b", "b"), vec![empty]));
+        assert!(
+            plot.svg().unwrap().starts_with("<svg") && plot.png().unwrap().starts_with(b"\x89PNG")
+        );
     }
 
     #[test]
@@ -1070,9 +1292,20 @@ mod tests {
         };
         let film = Drawing::Film(Film { frames: [-1.0, 0.0, 1.0].map(frame).into() });
         let svg = film.svg().unwrap();
-        assert_eq!((svg.matches("<svg").count(), svg.matches("</svg>").count(), svg.matches("<g class=").count()), (1, 1, 3));
+        assert_eq!(
+            (
+                svg.matches("<svg").count(),
+                svg.matches("</svg>").count(),
+                svg.matches("<g class=").count()
+            ),
+            (1, 1, 3)
+        );
         // 3 frames, the last of them for 14 turns: a round of 16 turns of 160 ms.
-        assert!(svg.contains("animation-delay:-2560ms") && svg.contains("animation-delay:-2240ms") && svg.contains("6.2500%"));
+        assert!(
+            svg.contains("animation-delay:-2560ms")
+                && svg.contains("animation-delay:-2240ms")
+                && svg.contains("6.2500%")
+        );
         assert!(svg.contains("prefers-reduced-motion"));
 
         let bytes = film.png().unwrap();

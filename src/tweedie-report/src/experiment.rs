@@ -67,7 +67,8 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Told (steps done, steps in all, what comes next).
     pub progress: &'a (dyn Fn(usize, usize, &str) + Sync),
-    /// Folder in which trainings go on from where a stopped run left them; none, and they begin anew.
+    /// Folder in which trainings go on from where a stopped run left them; none, and they begin
+    /// anew.
     pub trainings: Option<&'a Path>,
 }
 
@@ -90,7 +91,8 @@ impl Context<'_> {
     }
 }
 
-/// An experiment's settings: a strict TOML file, `experiments/NAME/settings.toml`, which the program is built with.
+/// An experiment's settings: a strict TOML file, `experiments/NAME/settings.toml`, which the
+/// program is built with.
 pub trait Embedded: Serialize + DeserializeOwned {
     /// The name of its chapter.
     const NAME: &'static str;
@@ -100,7 +102,8 @@ pub trait Embedded: Serialize + DeserializeOwned {
     /// What its values have to keep, and whether they do.
     fn rules(&self) -> Vec<(bool, &'static str)>;
 
-    /// The same with as little effort, as that of a quick run, as leaves every check its meaning: for the tests.
+    /// The same with as little effort, as that of a quick run, as leaves every check its meaning:
+    /// for the tests.
     fn least(self) -> Self;
 
     /// The parts that have rules of their own, held to them.
@@ -117,7 +120,11 @@ pub trait Embedded: Serialize + DeserializeOwned {
     /// An unknown or missing key, a broken rule.
     fn parse(text: &str) -> Result<Self> {
         let unlike = |problem: String| {
-            Error::file(format!("experiments/{}/settings.toml", Self::NAME), problem, "compare it with the file in the repository")
+            Error::file(
+                format!("experiments/{}/settings.toml", Self::NAME),
+                problem,
+                "compare it with the file in the repository",
+            )
         };
         let settings: Self = toml::from_str(text).map_err(|e| unlike(e.to_string()))?;
         let settings = settings.with_valid_parts()?;
@@ -146,7 +153,8 @@ pub fn level(sigma: f64) -> PathPoint {
     PathPoint::still(1.0, sigma)
 }
 
-/// Where a curve over descending levels first reaches a value, by interpolation in ln sigma; NaN where it does not.
+/// Where a curve over descending levels first reaches a value, by interpolation in ln sigma; NaN
+/// where it does not.
 pub fn crossing(sigmas: &[f64], values: &[f64], want: f64) -> f64 {
     let found = (1..sigmas.len()).find(|k| values[k - 1] < want && values[*k] >= want);
     found.map_or(f64::NAN, |k| {
@@ -192,12 +200,14 @@ pub fn energy(x: &Array2<f64>) -> f64 {
 pub mod testing {
     use super::Embedded;
 
-    /// A settings file is read as it stands, and refused with each of some (text, what it becomes, complaint).
+    /// A settings file is read as it stands, and refused with each of some (text, what it becomes,
+    /// complaint).
     pub fn assert_strict<S: Embedded>(cases: &[(&str, &str, &str)]) {
         assert!(S::embedded().is_ok());
         for (from, to, complaint) in cases {
             assert!(S::TEXT.contains(from), "{from}");
-            let message = S::parse(&S::TEXT.replacen(from, to, 1)).err().expect("a refusal").to_string();
+            let message =
+                S::parse(&S::TEXT.replacen(from, to, 1)).err().expect("a refusal").to_string();
             assert!(message.contains(complaint), "{message}");
         }
     }

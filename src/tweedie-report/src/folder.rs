@@ -1,4 +1,5 @@
-//! Writing a folder of results so that nobody ever sees half of one, and nobody loses what is theirs.
+//! Writing a folder of results so that nobody ever sees half of one, and nobody loses what is
+//! theirs.
 
 use serde_json::{Map, Value};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -15,14 +16,15 @@ use tweedie_files::{lock::Lock, sums};
 
 /// A folder being filled beside the one it will be moved into.
 ///
-/// Files are written to a hidden folder on the same file system; [`Staging::publish`] renames each top-level entry into place.
-/// Dropped before that, everything is removed. Ctrl-C waits until then.
+/// Files are written to a hidden folder on the same file system; [`Staging::publish`] renames each
+/// top-level entry into place. Dropped before that, everything is removed. Ctrl-C waits until then.
 pub struct Staging {
     target: PathBuf,
     aside: TempDir,
     /// Files of the target that may be replaced, beside those that reports have written.
     shown_again: Vec<String>,
-    /// Held for as long as the folder is in use, which tells it from what a process that was killed has left.
+    /// Held for as long as the folder is in use, which tells it from what a process that was killed
+    /// has left.
     _lock: Option<fs::File>,
     unbroken: Unbroken,
 }
@@ -33,11 +35,21 @@ impl Staging {
         fs::create_dir_all(target).map_err(|e| unwritable(target, e))?;
         sweep(target);
         let unbroken = Unbroken::new();
-        let aside = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(target).map_err(|e| unwritable(target, e))?;
-        Ok(Self { target: target.to_path_buf(), _lock: locked(aside.path()), aside, shown_again: Vec::new(), unbroken })
+        let aside = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempdir_in(target)
+            .map_err(|e| unwritable(target, e))?;
+        Ok(Self {
+            target: target.to_path_buf(),
+            _lock: locked(aside.path()),
+            aside,
+            shown_again: Vec::new(),
+            unbroken,
+        })
     }
 
-    /// The same, which may also replace these files of the target, of other commands: what takes their place shows them again.
+    /// The same, which may also replace these files of the target, of other commands: what takes
+    /// their place shows them again.
     pub fn replacing(mut self, files: impl IntoIterator<Item = String>) -> Self {
         self.shown_again.extend(files);
         self
@@ -46,15 +58,27 @@ impl Staging {
     /// Writes one file, named relative to the target.
     ///
     /// # Errors
-    /// A name that is absolute, empty, or leads elsewhere; a folder that can't be written; a request to end the process, which is obeyed when this is dropped.
+    /// A name that is absolute, empty, or leads elsewhere; a folder that can't be written; a
+    /// request to end the process, which is obeyed when this is dropped.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<()> {
         if self.unbroken.asked() {
-            return Err(Error::file(&self.target, "was not written: the process was asked to end", "run it again"));
+            return Err(Error::file(
+                &self.target,
+                "was not written: the process was asked to end",
+                "run it again",
+            ));
         }
-        let normal = |part: &str| matches!(Path::new(part).components().collect::<Vec<_>>()[..], [Component::Normal(_)]);
+        let normal = |part: &str| {
+            matches!(Path::new(part).components().collect::<Vec<_>>()[..], [Component::Normal(_)])
+        };
         if !name.split('/').all(|part| normal(part) && !part.contains(['\\', '\0'])) {
             let allowed = "names of folders and a file, with / between them";
-            return Err(Error::domain("file of a report", format!("{name:?}"), allowed, "report this as a bug"));
+            return Err(Error::domain(
+                "file of a report",
+                format!("{name:?}"),
+                allowed,
+                "report this as a bug",
+            ));
         }
         let path = self.aside.path().join(name);
         if let Some(folder) = path.parent() {
@@ -63,8 +87,8 @@ impl Staging {
         fs::write(&path, bytes).map_err(|e| unwritable(&self.target.join(name), e))
     }
 
-    /// Refuses names in the target, files or folders, that hold something which no earlier report has written. What can be refused is so before
-    /// anything is computed.
+    /// Refuses names in the target, files or folders, that hold something which no earlier report
+    /// has written. What can be refused is so before anything is computed.
     ///
     /// # Errors
     /// The first file in the way, by name.
@@ -79,19 +103,27 @@ impl Staging {
         known
     }
 
-    /// Whether the file or folder of this name may be replaced: all that it holds is known, or to the bit what takes its place.
+    /// Whether the file or folder of this name may be replaced: all that it holds is known, or to
+    /// the bit what takes its place.
     fn ours(&self, name: &str, known: &Known) -> Result<()> {
         let path = self.target.join(name);
         let files: Vec<String> = match path.symlink_metadata() {
             Err(_) => return Ok(()),
-            Ok(_) if path.is_dir() => {
-                sums::files(&path).map_err(|e| unwritable(&path, e))?.into_iter().map(|file| format!("{name}/{file}")).collect()
-            }
+            Ok(_) if path.is_dir() => sums::files(&path)
+                .map_err(|e| unwritable(&path, e))?
+                .into_iter()
+                .map(|file| format!("{name}/{file}"))
+                .collect(),
             Ok(_) => vec![name.to_owned()],
         };
         for file in files {
             let there = self.target.join(&file);
-            let same = || fs::read(&there).ok().zip(fs::read(self.aside.path().join(&file)).ok()).is_some_and(|(a, b)| a == b);
+            let same = || {
+                fs::read(&there)
+                    .ok()
+                    .zip(fs::read(self.aside.path().join(&file)).ok())
+                    .is_some_and(|(a, b)| a == b)
+            };
             if !known.has(&file) && !same() {
                 return Err(Error::file(
                     &there,
@@ -100,41 +132,55 @@ impl Staging {
                 ));
             }
             if fs::metadata(&there).is_ok_and(|m| m.permissions().readonly()) {
-                return Err(Error::file(&there, "is read-only", "make it writable, or choose another --out"));
+                return Err(Error::file(
+                    &there,
+                    "is read-only",
+                    "make it writable, or choose another --out",
+                ));
             }
         }
         Ok(())
     }
 
-    /// Moves everything into place; a folder of the same name is replaced whole, so no stale file stays in it.
+    /// Moves everything into place; a folder of the same name is replaced whole, so no stale file
+    /// stays in it.
     ///
-    /// `manifest.json` is first, with the names of all files of this and of earlier reports in `files`, by which a later report knows them. Then
-    /// come folders, then files: `index.html`, which refers to them, is last. Reports that end at one time publish one after the other.
+    /// `manifest.json` is first, with the names of all files of this and of earlier reports in
+    /// `files`, by which a later report knows them. Then come folders, then files: `index.html`,
+    /// which refers to them, is last. Reports that end at one time publish one after the other.
     ///
     /// # Errors
     /// As [`Self::claim`], before anything is moved; a folder that can't be written.
     pub fn publish(self) -> Result<()> {
         let _lock = Lock::wait(&self.target)?;
-        let read = fs::read_dir(self.aside.path()).and_then(|d| d.collect::<std::io::Result<Vec<_>>>());
+        let read =
+            fs::read_dir(self.aside.path()).and_then(|d| d.collect::<std::io::Result<Vec<_>>>());
         let entries = read.map_err(|e| unwritable(&self.target, e))?;
         let known = self.known();
         for entry in &entries {
             self.ours(&entry.file_name().to_string_lossy(), &known)?;
         }
-        let mut files: BTreeSet<String> = known.files.into_iter().filter(|file| self.target.join(file).is_file()).collect();
+        let mut files: BTreeSet<String> =
+            known.files.into_iter().filter(|file| self.target.join(file).is_file()).collect();
         files.extend(sums::files(self.aside.path()).map_err(|e| unwritable(&self.target, e))?);
         files.insert(MANIFEST.into());
         let path = self.aside.path().join(MANIFEST);
-        let mut manifest =
-            fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok()).unwrap_or_default();
+        let mut manifest = fs::read(&path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).ok())
+            .unwrap_or_default();
         manifest.insert(FILES.into(), files.into_iter().collect());
-        fs::write(&path, format!("{:#}\n", Value::from(manifest))).map_err(|e| unwritable(&path, e))?;
+        fs::write(&path, format!("{:#}\n", Value::from(manifest)))
+            .map_err(|e| unwritable(&path, e))?;
 
-        let mut entries: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).filter(|p| *p != path).collect();
+        let mut entries: Vec<PathBuf> =
+            entries.iter().map(fs::DirEntry::path).filter(|p| *p != path).collect();
         entries.sort_by_key(|p| (p.is_file(), p.clone()));
         entries.insert(0, path);
-        let replaced =
-            tempfile::Builder::new().prefix(REPLACED).tempdir_in(&self.target).map_err(|e| unwritable(&self.target, e))?;
+        let replaced = tempfile::Builder::new()
+            .prefix(REPLACED)
+            .tempdir_in(&self.target)
+            .map_err(|e| unwritable(&self.target, e))?;
         let _lock = locked(replaced.path());
         for from in entries {
             let Some(name) = from.file_name() else { continue };
@@ -157,28 +203,40 @@ const FILES: &str = "files";
 /// The files of a folder that reports have written.
 struct Known {
     files: BTreeSet<String>,
-    /// Folders of a report of a version that listed no files: what has the ending of a chapter's file is one.
+    /// Folders of a report of a version that listed no files: what has the ending of a chapter's
+    /// file is one.
     unlisted: Vec<String>,
 }
 
 impl Known {
     /// By the manifest of a folder; nothing where it is missing or someone else's.
     fn read(target: &Path) -> Self {
-        let manifest =
-            fs::read(target.join(MANIFEST)).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok()).unwrap_or_default();
+        let manifest = fs::read(target.join(MANIFEST))
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok())
+            .unwrap_or_default();
         let texts = |list: &Value, of: fn(&Value) -> Option<&str>| {
-            list.as_array().into_iter().flatten().filter_map(of).map(str::to_owned).collect::<Vec<_>>()
+            list.as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(of)
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
         };
         if manifest.get("tweedie").is_none() {
             return Self { files: BTreeSet::new(), unlisted: vec![] };
         }
         if let Some(files) = manifest.get(FILES) {
-            return Self { files: texts(files, Value::as_str).into_iter().collect(), unlisted: vec![] };
+            return Self {
+                files: texts(files, Value::as_str).into_iter().collect(),
+                unlisted: vec![],
+            };
         }
         let mut unlisted = texts(&manifest["experiments"], |e| e["name"].as_str());
         if manifest.get("kind").is_some() {
             // A comparison has a folder for each of its chapters, and names none.
-            let folders = fs::read_dir(target).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
+            let folders =
+                fs::read_dir(target).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
             unlisted.extend(folders.map(|e| e.file_name().to_string_lossy().into_owned()));
         }
         Self { files: [MANIFEST, "index.html"].map(String::from).into(), unlisted }
@@ -186,8 +244,14 @@ impl Known {
 
     fn has(&self, file: &str) -> bool {
         let chapters = ["svg", "png", "csv", "json", "html"];
-        let ended = |name: &str| name.rsplit_once('.').is_some_and(|(_, ending)| chapters.contains(&ending));
-        let older = || file.split_once('/').is_some_and(|(folder, name)| self.unlisted.iter().any(|f| f == folder) && ended(name));
+        let ended = |name: &str| {
+            name.rsplit_once('.').is_some_and(|(_, ending)| chapters.contains(&ending))
+        };
+        let older = || {
+            file.split_once('/').is_some_and(|(folder, name)| {
+                self.unlisted.iter().any(|f| f == folder) && ended(name)
+            })
+        };
         self.files.contains(file) || older()
     }
 }
@@ -201,7 +265,8 @@ fn locked(folder: &Path) -> Option<fs::File> {
     fs::File::open(folder).ok().filter(|file| file.try_lock().is_ok())
 }
 
-/// Removes what processes that were killed have left: what nobody has locked, and on a file system without locks what is old.
+/// Removes what processes that were killed have left: what nobody has locked, and on a file system
+/// without locks what is old.
 fn sweep(target: &Path) {
     const HOUR: Duration = Duration::from_secs(3600);
     // A folder is locked right after it was made.
@@ -230,7 +295,8 @@ struct Request {
 
 impl Unbroken {
     fn new() -> Self {
-        // Registered for good: without any action left a signal would not end the process, but be ignored.
+        // Registered for good: without any action left a signal would not end the process, but be
+        // ignored.
         static REQUESTS: OnceLock<[Request; 2]> = OnceLock::new();
         let registered = |signal| {
             let request = Request { signal, at_once: Arc::default(), noted: Arc::default() };
@@ -262,7 +328,11 @@ impl Drop for Unbroken {
 }
 
 fn unwritable(path: &Path, problem: std::io::Error) -> Error {
-    Error::file(path, format!("can't be written: {problem}"), "choose a folder that can be written with --out")
+    Error::file(
+        path,
+        format!("can't be written: {problem}"),
+        "choose a folder that can be written with --out",
+    )
 }
 
 #[cfg(test)]
@@ -270,7 +340,10 @@ mod tests {
     use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -299,11 +372,22 @@ mod tests {
         assert_eq!(names(target.path()), ["index.html", "manifest.json", "other.md", "x", "y"]);
         assert_eq!(names(&target.path().join("x")), ["new.svg"]);
         // What is gone is not listed; what an earlier report wrote still is.
-        let manifest: Value = serde_json::from_slice(&fs::read(target.path().join(MANIFEST)).unwrap()).unwrap();
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(target.path().join(MANIFEST)).unwrap()).unwrap();
         assert_eq!(manifest["tweedie"], "0");
         published(target.path(), &[("y/new.svg", "new")]).unwrap();
-        let manifest: Value = serde_json::from_slice(&fs::read(target.path().join(MANIFEST)).unwrap()).unwrap();
-        assert_eq!(manifest[FILES], serde_json::json!(["index.html", "manifest.json", "x/new.svg", "y/kept.svg", "y/new.svg"]));
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(target.path().join(MANIFEST)).unwrap()).unwrap();
+        assert_eq!(
+            manifest[FILES],
+            serde_json::json!([
+                "index.html",
+                "manifest.json",
+                "x/new.svg",
+                "y/kept.svg",
+                "y/new.svg"
+            ])
+        );
     }
 
     #[test]
@@ -316,7 +400,10 @@ mod tests {
         let refused = |files: &[(&str, &str)], file: &str| {
             let before = sums::of(target.path()).unwrap();
             let staging = Staging::new(target.path()).unwrap();
-            let claimed = staging.claim(files.iter().map(|f| f.0.split('/').next().unwrap())).unwrap_err().to_string();
+            let claimed = staging
+                .claim(files.iter().map(|f| f.0.split('/').next().unwrap()))
+                .unwrap_err()
+                .to_string();
             drop(staging);
             let message = published(target.path(), files).unwrap_err().to_string();
             assert_eq!(claimed, message);
@@ -345,10 +432,14 @@ mod tests {
     #[test]
     fn a_report_of_an_older_version_is_known_by_its_chapters() {
         let target = tempfile::tempdir().unwrap();
-        let old =
-            [("x/a.svg", "a"), ("index.html", "old"), (MANIFEST, "{\"tweedie\": \"0\", \"experiments\": [{\"name\": \"x\"}]}")];
+        let old = [
+            ("x/a.svg", "a"),
+            ("index.html", "old"),
+            (MANIFEST, "{\"tweedie\": \"0\", \"experiments\": [{\"name\": \"x\"}]}"),
+        ];
         fs::create_dir_all(target.path().join("x")).unwrap();
-        old.iter().for_each(|(name, content)| fs::write(target.path().join(name), content).unwrap());
+        old.iter()
+            .for_each(|(name, content)| fs::write(target.path().join(name), content).unwrap());
         fs::write(target.path().join("x/thesis.txt"), "mine").unwrap();
         assert!(published(target.path(), &[("x/b.svg", "b")]).is_err());
         fs::remove_file(target.path().join("x/thesis.txt")).unwrap();
@@ -365,12 +456,16 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..10 {
                         let (a, b) = (format!("x/{k}"), format!("y{k}/a"));
-                        published(target, &[(&a, "a"), (&b, "b"), ("index.html", &k.to_string())]).unwrap();
+                        published(target, &[(&a, "a"), (&b, "b"), ("index.html", &k.to_string())])
+                            .unwrap();
                     }
                 });
             }
         });
-        assert_eq!(names(target.path()), ["index.html", "manifest.json", "x", "y0", "y1", "y2", "y3"]);
+        assert_eq!(
+            names(target.path()),
+            ["index.html", "manifest.json", "x", "y0", "y1", "y2", "y3"]
+        );
         assert_eq!(names(&target.path().join("x")).len(), 1);
         let known = Known::read(target.path()).files;
         assert!((0..4).all(|k| known.contains(&format!("y{k}/a"))), "{known:?}");
@@ -381,7 +476,22 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         let staging = Staging::new(&outer.path().join("site")).unwrap();
         let absolute = outer.path().join("absolute").display().to_string();
-        for name in ["", ".", "..", "../x", "a/../../x", "a/..", "/x", "a//x", "a/", "./x", "a/./x", "a\\..\\x", "a\0", &absolute] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/../../x",
+            "a/..",
+            "/x",
+            "a//x",
+            "a/",
+            "./x",
+            "a/./x",
+            "a\\..\\x",
+            "a\0",
+            &absolute,
+        ] {
             let message = staging.write(name, "x").unwrap_err().to_string();
             assert!(message.contains("file of a report"), "{name}: {message}");
         }

@@ -1,4 +1,5 @@
-//! The ledger: every claim of the catalogue with its verdict, formulas, evidence and rejected variants, as a page, as JSON and as CSV.
+//! The ledger: every claim of the catalogue with its verdict, formulas, evidence and rejected
+//! variants, as a page, as JSON and as CSV.
 
 use super::page::{self, Colophon};
 use super::prose::prose;
@@ -10,7 +11,8 @@ use tweedie::number::{self, Number, cell};
 use tweedie_claims::{Deck, Outcome, Recorded, Role, Verdict};
 
 /// Verdicts in the order in which the ledger shows them: what to mend first.
-pub const ORDER: [Option<Verdict>; 4] = [Some(Verdict::Fails), Some(Verdict::HoldsIf), Some(Verdict::Holds), None];
+pub const ORDER: [Option<Verdict>; 4] =
+    [Some(Verdict::Fails), Some(Verdict::HoldsIf), Some(Verdict::Holds), None];
 
 /// What a reader calls a verdict.
 pub fn called(verdict: Option<Verdict>) -> &'static str {
@@ -22,7 +24,8 @@ pub fn called(verdict: Option<Verdict>) -> &'static str {
     }
 }
 
-/// The ledger as one HTML document that needs no other file. It can be filtered where scripts run, and is a whole list where not.
+/// The ledger as one HTML document that needs no other file. It can be filtered where scripts run,
+/// and is a whole list where not.
 ///
 /// # Errors
 /// A formula that is not LaTeX.
@@ -31,11 +34,16 @@ pub fn html(outcomes: &[Outcome], recorded: &Recorded, colophon: &Colophon) -> R
     for verdict in ORDER {
         let found: Vec<&Outcome> = outcomes.iter().filter(|o| o.verdict == verdict).collect();
         if !found.is_empty() {
-            let entries = page::markup(found.iter().map(|o| entry(o, recorded, true)).collect::<Result<String>>()?);
+            let entries = page::markup(
+                found.iter().map(|o| entry(o, recorded, true)).collect::<Result<String>>()?,
+            );
             groups.push(context! { key => verdict.map_or("undecided", Verdict::name), name => called(verdict), count => found.len(), entries });
         }
     }
-    let decks: Vec<Value> = Deck::ALL.into_iter().map(|deck| context! { id => deck.id(), title => deck.title() }).collect();
+    let decks: Vec<Value> = Deck::ALL
+        .into_iter()
+        .map(|deck| context! { id => deck.id(), title => deck.title() })
+        .collect();
     page::render(
         "ledger.html",
         &page::Own {
@@ -55,13 +63,21 @@ pub fn html(outcomes: &[Outcome], recorded: &Recorded, colophon: &Colophon) -> R
 /// How many claims of each deck have which verdict, as a table.
 pub fn counts(outcomes: &[Outcome]) -> String {
     let row = |name: &str, of: &[&Outcome]| {
-        let verdicts = ORDER[..3].iter().map(|v| of.iter().filter(|o| o.verdict == *v).count().to_string());
+        let verdicts =
+            ORDER[..3].iter().map(|v| of.iter().filter(|o| o.verdict == *v).count().to_string());
         let comparisons: usize = of.iter().map(|o| o.evidence.len()).sum();
-        let (rejected, mutants): (usize, usize) = (of.iter().map(|o| o.rejected()).sum(), of.iter().map(|o| o.mutants.len()).sum());
+        let (rejected, mutants): (usize, usize) =
+            (of.iter().map(|o| o.rejected()).sum(), of.iter().map(|o| o.mutants.len()).sum());
         let cells = verdicts.chain([comparisons.to_string(), format!("{rejected} of {mutants}")]);
-        format!("<tr><td>{}</td>{}</tr>\n", page::escaped(name), cells.map(|c| format!("<td>{c}</td>")).collect::<String>())
+        format!(
+            "<tr><td>{}</td>{}</tr>\n",
+            page::escaped(name),
+            cells.map(|c| format!("<td>{c}</td>")).collect::<String>()
+        )
     };
-    let deck = |deck: Deck| row(deck.title(), &outcomes.iter().filter(|o| o.deck == deck).collect::<Vec<_>>());
+    let deck = |deck: Deck| {
+        row(deck.title(), &outcomes.iter().filter(|o| o.deck == deck).collect::<Vec<_>>())
+    };
     format!(
         "<div class=\"table counts\"><table>\n<thead><tr><th>deck</th><th>false</th><th>on a condition</th><th>true</th><th>comparisons</th>\
          <th>variants rejected</th></tr></thead>\n<tbody>\n{}</tbody>\n<tfoot>{}</tfoot>\n</table></div>\n",
@@ -94,15 +110,25 @@ pub fn entry(outcome: &Outcome, recorded: &Recorded, whole: bool) -> Result<Stri
     };
     let id = claim.id;
     if !whole {
-        return Ok(head("", &format!("<a href=\"claims/index.html#{id}\">{id}</a>")) + "</article>\n");
+        return Ok(
+            head("", &format!("<a href=\"claims/index.html#{id}\">{id}</a>")) + "</article>\n"
+        );
     }
-    let search =
-        page::escaped(&[id, claim.slide, claim.statement, claim.finding, claim.assumes, claim.reading].join(" ").to_lowercase());
-    let anchor = format!(" id=\"{id}\" data-deck=\"{}\" data-verdict=\"{key}\" data-text=\"{search}\"", outcome.deck.id());
+    let search = page::escaped(
+        &[id, claim.slide, claim.statement, claim.finding, claim.assumes, claim.reading]
+            .join(" ")
+            .to_lowercase(),
+    );
+    let anchor = format!(
+        " id=\"{id}\" data-deck=\"{}\" data-verdict=\"{key}\" data-text=\"{search}\"",
+        outcome.deck.id()
+    );
     let mut html = head(&anchor, &format!("<a class=\"anchor\" href=\"#{id}\">{id}</a>"));
     html += "<dl>\n";
     let slide = format!("{}; slide “{}”", page::escaped(outcome.deck.title()), prose(claim.slide));
-    for (name, text) in [("assumes", prose(claim.assumes)), ("read as", prose(claim.reading)), ("source", slide)] {
+    for (name, text) in
+        [("assumes", prose(claim.assumes)), ("read as", prose(claim.reading)), ("source", slide)]
+    {
         if !text.is_empty() {
             html += &format!("<dt>{name}</dt><dd>{text}</dd>\n");
         }
@@ -117,17 +143,28 @@ pub fn entry(outcome: &Outcome, recorded: &Recorded, whole: bool) -> Result<Stri
 
 /// What is folded away: the evidence by what it is about, and the wrong variants.
 fn details(outcome: &Outcome) -> String {
-    let of_role = |role: Role| outcome.evidence.iter().filter(|e| e.0 == role).map(|e| e.1.clone()).collect::<Vec<Evidence>>();
+    let of_role = |role: Role| {
+        outcome
+            .evidence
+            .iter()
+            .filter(|e| e.0 == role)
+            .map(|e| e.1.clone())
+            .collect::<Vec<Evidence>>()
+    };
     let roles = [
         ("as printed", of_role(Role::Printed)),
         ("with the condition", of_role(Role::WithCondition)),
         ("without the condition", of_role(Role::WithoutCondition)),
         ("corrected", of_role(Role::Corrected)),
     ];
-    let groups: Vec<(&str, &[Evidence])> =
-        roles.iter().filter(|r| !r.1.is_empty()).map(|(name, rows)| (*name, rows.as_slice())).collect();
+    let groups: Vec<(&str, &[Evidence])> = roles
+        .iter()
+        .filter(|r| !r.1.is_empty())
+        .map(|(name, rows)| (*name, rows.as_slice()))
+        .collect();
     let mutant = |(name, rejected): &(&str, bool)| {
-        let (class, word) = if *rejected { ("holds", "rejected") } else { ("fails", "NOT rejected") };
+        let (class, word) =
+            if *rejected { ("holds", "rejected") } else { ("fails", "NOT rejected") };
         format!("<li class=\"{class}\"><span>{}</span> <em>{word}</em></li>\n", prose(name))
     };
     let (count, of) = (outcome.rejected(), outcome.mutants.len());
@@ -219,7 +256,11 @@ pub fn json(outcomes: &[Outcome], recorded: &Recorded, seed: u64) -> Vec<u8> {
                         ok: e.holds(),
                     })
                     .collect(),
-                mutants: o.mutants.iter().map(|&(name, rejected)| Mutant { name, rejected }).collect(),
+                mutants: o
+                    .mutants
+                    .iter()
+                    .map(|&(name, rejected)| Mutant { name, rejected })
+                    .collect(),
             }
         })
         .collect();
@@ -295,8 +336,10 @@ pub fn evidence_csv(outcomes: &[Outcome]) -> Vec<u8> {
 
 pub fn csv(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let written = writer
-        .write_record(head)
-        .and_then(|()| rows.into_iter().try_for_each(|row| writer.write_record(row.iter().map(|text| cell(text)))));
-    written.and_then(|()| writer.into_inner().map_err(|e| e.into_error().into())).expect("rows of equal length, written to memory")
+    let written = writer.write_record(head).and_then(|()| {
+        rows.into_iter().try_for_each(|row| writer.write_record(row.iter().map(|text| cell(text))))
+    });
+    written
+        .and_then(|()| writer.into_inner().map_err(|e| e.into_error().into()))
+        .expect("rows of equal length, written to memory")
 }

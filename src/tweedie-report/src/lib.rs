@@ -1,6 +1,7 @@
 //! The main job: runs experiments and writes one self-contained page of their figures.
 //!
-//! This layer renders and computes nothing: numbers come from [`crate::experiment`], a chapter of the page is made of them here.
+//! This layer renders and computes nothing: numbers come from [`crate::experiment`], a chapter of
+//! the page is made of them here.
 
 pub mod chapter;
 pub mod compare;
@@ -40,7 +41,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Seed of every random draw.
     pub seed: u64,
-    /// Where chapters and trainings are kept, and taken from by a later run of the same program; none, and all is computed.
+    /// Where chapters and trainings are kept, and taken from by a later run of the same program;
+    /// none, and all is computed.
     pub cache: Option<Cache>,
 }
 
@@ -67,9 +69,11 @@ pub struct Experiment {
     pub name: &'static str,
     /// One line of what it shows.
     pub about: &'static str,
-    /// Seconds that it takes, quick and full, on two cores: what the time left is reckoned by. Roughly: a run corrects them by its own speed.
+    /// Seconds that it takes, quick and full, on two cores: what the time left is reckoned by.
+    /// Roughly: a run corrects them by its own speed.
     pub seconds: [f64; 2],
-    /// Which files in its folder are other commands' and may go, because the chapter shows them again.
+    /// Which files in its folder are other commands' and may go, because the chapter shows them
+    /// again.
     pub shown_again: fn(&Path) -> &'static [&'static str],
     /// What, beside profile and seed, its numbers depend on.
     pub settings: fn() -> Result<Value>,
@@ -88,10 +92,16 @@ pub fn select(all: &'static [Experiment], names: &[String]) -> Result<Vec<&'stat
     let mut chosen: Vec<&Experiment> = Vec::new();
     for name in names {
         let Some(experiment) = all.iter().find(|e| e.name == name) else {
-            let nearest =
-                all.iter().map(|e| e.name).max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+            let nearest = all.iter().map(|e| e.name).max_by(|a, b| {
+                strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
+            });
             let all: Vec<_> = all.iter().map(|e| e.name).collect();
-            return Err(Error::domain("experiment", name, all.join(", "), format!("did you mean {}?", nearest.unwrap_or("none"))));
+            return Err(Error::domain(
+                "experiment",
+                name,
+                all.join(", "),
+                format!("did you mean {}?", nearest.unwrap_or("none")),
+            ));
         };
         if !chosen.iter().any(|e| e.name == experiment.name) {
             chosen.push(experiment);
@@ -112,10 +122,12 @@ struct Kept {
 const CHAPTERS: (&str, usize) = ("chapter", 64);
 const TRAININGS: (&str, usize) = ("trainings", 8);
 
-/// Runs the experiments and writes the page, its figures (SVG, PNG), their numbers (CSV, JSON) and a manifest.
+/// Runs the experiments and writes the page, its figures (SVG, PNG), their numbers (CSV, JSON) and
+/// a manifest.
 ///
-/// Progress is shown on stderr when it is a terminal. The same seed gives the same numbers on any number of threads. A run that was stopped goes
-/// on where it was, if there is a cache: with the experiments that it had not finished, and within their trainings.
+/// Progress is shown on stderr when it is a terminal. The same seed gives the same numbers on any
+/// number of threads. A run that was stopped goes on where it was, if there is a cache: with the
+/// experiments that it had not finished, and within their trainings.
 ///
 /// # Errors
 /// An unknown name, a folder that can't be written, an experiment that fails.
@@ -125,7 +137,11 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     // What can be refused is refused before anything is computed.
     let again: Vec<String> = experiments
         .iter()
-        .flat_map(|e| (e.shown_again)(&options.out.join(e.name)).iter().map(|file| format!("{}/{file}", e.name)))
+        .flat_map(|e| {
+            (e.shown_again)(&options.out.join(e.name))
+                .iter()
+                .map(|file| format!("{}/{file}", e.name))
+        })
         .collect();
     Staging::new(&options.out)?
         .replacing(again.iter().cloned())
@@ -142,8 +158,11 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     let mut done: Vec<Option<Kept>> = (0..experiments.len()).map(kept).collect();
     let from_cache: Vec<bool> = done.iter().map(Option::is_some).collect();
     let missing: Vec<usize> = (0..experiments.len()).filter(|k| !from_cache[*k]).collect();
-    let progress =
-        Progress::new(missing.iter().map(|k| options.profile.of(experiments[*k].seconds[0], experiments[*k].seconds[1])));
+    let progress = Progress::new(
+        missing
+            .iter()
+            .map(|k| options.profile.of(experiments[*k].seconds[0], experiments[*k].seconds[1])),
+    );
     for (turn, k) in missing.into_iter().enumerate() {
         let (begin, experiment) = (Instant::now(), experiments[k]);
         let trainings = options.cache.as_ref().map(|cache| cache.path(&key(k), TRAININGS.0));
@@ -162,13 +181,15 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
         }
         done[k] = Some(computed);
     }
-    let (chapters, seconds): (Vec<Chapter>, Vec<f64>) = done.into_iter().flatten().map(|k| (k.chapter, k.seconds)).unzip();
+    let (chapters, seconds): (Vec<Chapter>, Vec<f64>) =
+        done.into_iter().flatten().map(|k| (k.chapter, k.seconds)).unzip();
 
     progress.say("drawing");
     let colophon = Colophon::new(options.profile, options.seed);
     let drawn = page::draw(&chapters)?;
     let page = page::html(&chapters, &drawn, &colophon)?;
-    // Only then: while a folder is filled, a request to end is obeyed at its next file, before that at once.
+    // Only then: while a folder is filled, a request to end is obeyed at its next file, before that
+    // at once.
     let staging = Staging::new(&options.out)?.replacing(again);
     write_site(&staging, &chapters, &drawn, &page)?;
     let of = |k: usize| json!({"name": experiments[k].name, "settings": settings[k], "seconds": seconds[k]});
@@ -185,10 +206,19 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     progress.clear();
     Ok(Summary {
         index: options.out.join("index.html"),
-        experiments: experiments.iter().zip(from_cache).map(|(e, kept)| (e.name.to_string(), kept)).collect(),
+        experiments: experiments
+            .iter()
+            .zip(from_cache)
+            .map(|(e, kept)| (e.name.to_string(), kept))
+            .collect(),
         figures: chapters.iter().map(|c| c.figures().count()).sum(),
         checks: chapters.iter().map(|c| c.evidence().count()).sum(),
-        failed: chapters.iter().flat_map(Chapter::evidence).filter(|e| !e.holds()).map(|e| e.what.clone()).collect(),
+        failed: chapters
+            .iter()
+            .flat_map(Chapter::evidence)
+            .filter(|e| !e.holds())
+            .map(|e| e.what.clone())
+            .collect(),
         duration: start.elapsed(),
     })
 }
@@ -207,13 +237,20 @@ fn write_files(staging: &Staging, chapter: &Chapter, drawn: &Drawn) -> Result<()
     let evidence = chapter.evidence().map(
         |e| json!({"what": e.what, "got": e.got, "want": e.want, "tol": e.tol, "side": e.side, "why": e.why, "ok": e.holds()}),
     );
-    staging.write(&format!("{}/checks.json", chapter.name), pretty(&evidence.collect::<Vec<_>>().into()))?;
+    staging.write(
+        &format!("{}/checks.json", chapter.name),
+        pretty(&evidence.collect::<Vec<_>>().into()),
+    )?;
     chapter.drawings().collect::<Vec<_>>().into_par_iter().try_for_each(|(stem, drawing)| {
         let path = format!("{}/{stem}", chapter.name);
         // The style goes after the opening tag of the root element.
         let page::Rendered { svg, png } = &drawn[&path];
-        let body = svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
-        staging.write(&format!("{path}.svg"), format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]))?;
+        let body =
+            svg.find("<svg").and_then(|i| svg[i..].find('>').map(|j| i + j + 1)).unwrap_or(0);
+        staging.write(
+            &format!("{path}.svg"),
+            format!("{}{}{}", &svg[..body], style::svg_style(), &svg[body..]),
+        )?;
         staging.write(&format!("{path}.png"), png)?;
         staging.write(&format!("{path}.csv"), drawing.csv()?)?;
         staging.write(&format!("{path}.json"), pretty(&drawing.json()))

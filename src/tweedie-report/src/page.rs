@@ -18,8 +18,8 @@ use tweedie::evidence::Evidence;
 
 /// One experiment's part of the page.
 ///
-/// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own. What comes from elsewhere gets into them as a `Foreign`, which escapes
-/// itself.
+/// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own. What comes from
+/// elsewhere gets into them as a `Foreign`, which escapes itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Chapter {
     /// Name of the experiment and of its folder.
@@ -108,24 +108,36 @@ impl Figure {
 
     /// Stem of the files of the k-th drawing.
     pub fn stem(&self, k: usize) -> String {
-        if self.drawings.len() == 1 { self.id.clone() } else { format!("{}-{}", self.id, (b'a' + k as u8) as char) }
+        if self.drawings.len() == 1 {
+            self.id.clone()
+        } else {
+            format!("{}-{}", self.id, (b'a' + k as u8) as char)
+        }
     }
 }
 
 impl Chapter {
     /// All figures, in order.
     pub fn figures(&self) -> impl Iterator<Item = &Figure> {
-        self.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| if let Block::Figure(f) = b { Some(f) } else { None })
+        self.sections
+            .iter()
+            .flat_map(|s| &s.blocks)
+            .filter_map(|b| if let Block::Figure(f) = b { Some(f) } else { None })
     }
 
     /// All drawings, each with the stem of its files.
     pub fn drawings(&self) -> impl Iterator<Item = (String, &Drawing)> {
-        self.figures().flat_map(|f| f.drawings.iter().enumerate().map(|(k, drawing)| (f.stem(k), drawing)))
+        self.figures()
+            .flat_map(|f| f.drawings.iter().enumerate().map(|(k, drawing)| (f.stem(k), drawing)))
     }
 
     /// All files beside the figures.
     pub fn files(&self) -> impl Iterator<Item = &File> {
-        self.sections.iter().flat_map(|s| &s.blocks).filter_map(|b| if let Block::Files(f) = b { Some(f) } else { None }).flatten()
+        self.sections
+            .iter()
+            .flat_map(|s| &s.blocks)
+            .filter_map(|b| if let Block::Files(f) = b { Some(f) } else { None })
+            .flatten()
     }
 
     /// All evidence, in order.
@@ -170,9 +182,14 @@ pub type Drawn = HashMap<String, Rendered>;
 /// # Errors
 /// A drawing that can't be drawn.
 pub fn draw(chapters: &[Chapter]) -> Result<Drawn> {
-    let of = |chapter| Chapter::drawings(chapter).map(move |(stem, drawing)| (format!("{}/{stem}", chapter.name), drawing));
+    let of = |chapter| {
+        Chapter::drawings(chapter)
+            .map(move |(stem, drawing)| (format!("{}/{stem}", chapter.name), drawing))
+    };
     let all: Vec<_> = chapters.iter().flat_map(of).collect();
-    all.into_par_iter().map(|(path, drawing)| Ok((path, Rendered { svg: drawing.svg()?, png: drawing.png()? }))).collect()
+    all.into_par_iter()
+        .map(|(path, drawing)| Ok((path, Rendered { svg: drawing.svg()?, png: drawing.png()? })))
+        .collect()
 }
 
 /// The whole page as one HTML document that needs no other file.
@@ -188,7 +205,11 @@ pub fn html(chapters: &[Chapter], drawn: &Drawn, colophon: &Colophon) -> Result<
     for chapter in chapters {
         let mut sections = Vec::new();
         for section in &chapter.sections {
-            let blocks = section.blocks.iter().map(|b| block(b, &chapter.name, drawn, &mut figures)).collect::<Result<Vec<_>>>()?;
+            let blocks = section
+                .blocks
+                .iter()
+                .map(|b| block(b, &chapter.name, drawn, &mut figures))
+                .collect::<Result<Vec<_>>>()?;
             sections.push(context! { id => format!("{}-{}", chapter.name, section.id), title => section.title, blocks });
         }
         let failed = chapter.evidence().filter(|e| !e.holds()).count();
@@ -197,12 +218,21 @@ pub fn html(chapters: &[Chapter], drawn: &Drawn, colophon: &Colophon) -> Result<
             checks => chapter.evidence().count(), failed,
         });
     }
-    let checks: Vec<bool> = chapters.iter().flat_map(Chapter::evidence).map(Evidence::holds).collect();
+    let checks: Vec<bool> =
+        chapters.iter().flat_map(Chapter::evidence).map(Evidence::holds).collect();
     let failed = checks.iter().filter(|holds| !**holds).count();
-    let styles = chapters.iter().flat_map(Chapter::drawings).filter_map(|(_, drawing)| drawing.style()).collect();
+    let styles = chapters
+        .iter()
+        .flat_map(Chapter::drawings)
+        .filter_map(|(_, drawing)| drawing.style())
+        .collect();
     render(
         "page.html",
-        &Own { css: format!("{}{}", style::page_css(), include_str!("templates/ledger.css")), styles, script: "" },
+        &Own {
+            css: format!("{}{}", style::page_css(), include_str!("templates/ledger.css")),
+            styles,
+            script: "",
+        },
         context! { figures, checks => checks.len(), failed, chapters => parts, version => colophon.version, profile => colophon.profile, seed => colophon.seed },
     )
 }
@@ -224,8 +254,9 @@ pub(super) fn markup(html: impl Into<String>) -> Value {
 
 /// A template of the folder, within the frame that all pages share.
 ///
-/// A page says by a content security policy what it consists of: its one script and its style sheets, by their hashes, and pictures and fonts within it. A
-/// browser runs and fetches nothing else, whatever else should get into it.
+/// A page says by a content security policy what it consists of: its one script and its style
+/// sheets, by their hashes, and pictures and fonts within it. A browser runs and fetches nothing
+/// else, whatever else should get into it.
 pub(super) fn render(template: &str, own: &Own, values: Value) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
@@ -233,11 +264,20 @@ pub(super) fn render(template: &str, own: &Own, values: Value) -> Result<String>
     for (name, source) in TEMPLATES {
         environment.add_template(name, source).map_err(page_failed)?;
     }
-    let css = [&style::font_css(), include_str!("templates/page.css"), &own.css].map(|part| part.trim_end()).join("\n");
-    let hash = |text: &str| format!("'sha256-{}'", base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text)));
-    let styles: Vec<String> = std::iter::once(&css).chain(&own.styles).map(|style| hash(style)).collect();
+    let css = [&style::font_css(), include_str!("templates/page.css"), &own.css]
+        .map(|part| part.trim_end())
+        .join("\n");
+    let hash = |text: &str| {
+        format!(
+            "'sha256-{}'",
+            base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text))
+        )
+    };
+    let styles: Vec<String> =
+        std::iter::once(&css).chain(&own.styles).map(|style| hash(style)).collect();
     let script = if own.script.is_empty() { "'none'".into() } else { hash(own.script) };
-    // Attributes place the frames of films and the parts of formulas. Browsers that do not tell them from elements take `style-src`.
+    // Attributes place the frames of films and the parts of formulas. Browsers that do not tell
+    // them from elements take `style-src`.
     let policy = format!(
         "default-src 'none'; script-src {script}; style-src 'unsafe-inline'; style-src-elem {}; style-src-attr 'unsafe-inline'; \
          img-src data:; font-src data:; base-uri 'none'; form-action 'none'",
@@ -260,7 +300,9 @@ fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Res
     let line = |cells: &[String]| cells.iter().map(|cell| text(cell)).collect::<Result<Vec<_>>>();
     Ok(match block {
         Block::Text(t) => context! { kind => "text", text => text(t)? },
-        Block::Formula(latex) => context! { kind => "formula", formula => markup(displayed(latex)?) },
+        Block::Formula(latex) => {
+            context! { kind => "formula", formula => markup(displayed(latex)?) }
+        }
         Block::Figure(f) => {
             *figures += 1;
             figure(f, folder, drawn, *figures)?
@@ -269,10 +311,15 @@ fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Res
             let rows = t.rows.iter().map(|row| line(row)).collect::<Result<Vec<_>>>()?;
             context! { kind => "table", caption => text(&t.caption)?, head => line(&t.head)?, rows }
         }
-        Block::Evidence(e) => context! { kind => "evidence", evidence => markup(evidence(&[("", e)])) },
+        Block::Evidence(e) => {
+            context! { kind => "evidence", evidence => markup(evidence(&[("", e)])) }
+        }
         Block::Markup(html) => context! { kind => "markup", html => markup(html) },
         Block::Files(files) => {
-            let files: Vec<Value> = files.iter().map(|f| context! { name => f.name, about => markup(&f.about) }).collect();
+            let files: Vec<Value> = files
+                .iter()
+                .map(|f| context! { name => f.name, about => markup(&f.about) })
+                .collect();
             context! { kind => "files", folder, files }
         }
     })
@@ -284,8 +331,14 @@ fn figure(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<Valu
         let (stem, alone) = (f.stem(k), f.drawings.len() == 1);
         let svg = &drawn[&format!("{folder}/{stem}")].svg;
         // The template opens it, with a role and a label.
-        let svg = svg.strip_prefix("<svg ").ok_or_else(|| page_failed("a drawing that is no SVG element"))?;
-        let label = if alone { f.alt.clone() } else { format!("{} Part {} of {}.", f.alt, k + 1, f.drawings.len()) };
+        let svg = svg
+            .strip_prefix("<svg ")
+            .ok_or_else(|| page_failed("a drawing that is no SVG element"))?;
+        let label = if alone {
+            f.alt.clone()
+        } else {
+            format!("{} Part {} of {}.", f.alt, k + 1, f.drawings.len())
+        };
         let shape = match drawing {
             Drawing::Plot(_) if alone => "drawing plot",
             _ if alone || drawing.is_wide() => "drawing wide",
@@ -294,16 +347,25 @@ fn figure(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<Valu
         let part = if alone { String::new() } else { format!("({}) ", (b'a' + k as u8) as char) };
         drawings.push(context! { stem, label, shape, part, svg => markup(svg) });
     }
-    Ok(context! { kind => "figure", folder, id => f.id, number, caption => text(&f.caption)?, drawings })
+    Ok(
+        context! { kind => "figure", folder, id => f.id, number, caption => text(&f.caption)?, drawings },
+    )
 }
 
 /// Rows of evidence under their headings; an empty heading is left out.
 pub(super) fn evidence(groups: &[(&str, &[Evidence])]) -> String {
     let row = |e: &Evidence| {
         let (class, word) = if e.holds() { ("holds", "holds") } else { ("fails", "is off") };
-        let cases = if e.cases > 1 { format!("worst of {} random cases; ", e.cases) } else { String::new() };
-        let why =
-            if e.why.is_empty() { cases.trim_end_matches("; ").into() } else { format!("{cases}tolerance: {}", prose(&e.why)) };
+        let cases = if e.cases > 1 {
+            format!("worst of {} random cases; ", e.cases)
+        } else {
+            String::new()
+        };
+        let why = if e.why.is_empty() {
+            cases.trim_end_matches("; ").into()
+        } else {
+            format!("{cases}tolerance: {}", prose(&e.why))
+        };
         let note = if why.is_empty() { String::new() } else { format!("<small>{why}</small>") };
         format!(
             "<tr class=\"{class}\"><td>{}{note}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{word}</td></tr>\n",
@@ -315,8 +377,11 @@ pub(super) fn evidence(groups: &[(&str, &[Evidence])]) -> String {
         )
     };
     let group = |(heading, rows): &(&str, &[Evidence])| {
-        let heading =
-            if heading.is_empty() { String::new() } else { format!("<tr class=\"group\"><th colspan=\"6\">{heading}</th></tr>\n") };
+        let heading = if heading.is_empty() {
+            String::new()
+        } else {
+            format!("<tr class=\"group\"><th colspan=\"6\">{heading}</th></tr>\n")
+        };
         format!("<tbody>{heading}{}</tbody>", rows.iter().map(row).collect::<String>())
     };
     format!(
@@ -336,7 +401,11 @@ pub(super) fn number(v: f64) -> String {
     } else if (1e-3..1e5).contains(&magnitude) {
         let digits = (4 - magnitude.log10().floor() as i32).clamp(0, 8) as usize;
         let text = format!("{v:.digits$}");
-        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_string() } else { text }
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        } else {
+            text
+        }
     } else {
         let text = format!("{v:.1e}");
         let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
@@ -348,28 +417,37 @@ pub(super) fn number(v: f64) -> String {
 /// The program's own text with its `$...$` typeset.
 fn text(source: &str) -> Result<Value> {
     let parts = source.split('$').enumerate();
-    let set = parts.map(|(k, part)| if k % 2 == 0 { Ok(part.to_string()) } else { formula(part, DisplayMode::Inline) });
+    let set = parts.map(|(k, part)| {
+        if k % 2 == 0 { Ok(part.to_string()) } else { formula(part, DisplayMode::Inline) }
+    });
     Ok(markup(set.collect::<Result<String>>()?))
 }
 
-/// A displayed formula. On a narrow page it breaks before its relations, between the terms of a long sum, and where `\quad` or `\qquad`
-/// separates parts.
+/// A displayed formula. On a narrow page it breaks before its relations, between the terms of a
+/// long sum, and where `\quad` or `\qquad` separates parts.
 pub(super) fn displayed(latex: &str) -> Result<String> {
     let mut out = String::new();
     for (gap, part) in breakable(latex) {
         out += if gap { " <span class=\"gap\"></span>" } else { "<wbr>" };
         // An empty group before it makes the sign one between terms.
         let sum = !gap && !out.is_empty() && part.starts_with(['+', '-']);
-        out += &formula(&if sum { format!("{{}}{part}") } else { part.to_owned() }, DisplayMode::Block)?;
+        out += &formula(
+            &if sum { format!("{{}}{part}") } else { part.to_owned() },
+            DisplayMode::Block,
+        )?;
     }
     // Inline, in display style: parts on one line then share the mathematical baseline.
-    let inline = out.trim_start_matches("<wbr>").replace("display=\"block\"", "display=\"inline\" displaystyle=\"true\"");
+    let inline = out
+        .trim_start_matches("<wbr>")
+        .replace("display=\"block\"", "display=\"inline\" displaystyle=\"true\"");
     Ok(inline)
 }
 
-/// The parts of a formula between which a line may break, outside of all braces and brackets; each with whether a gap precedes it.
+/// The parts of a formula between which a line may break, outside of all braces and brackets; each
+/// with whether a gap precedes it.
 fn breakable(latex: &str) -> Vec<(bool, &str)> {
-    // Characters of LaTeX before a sign at which a sum may break; a sign that is no sum's follows a relation, so closer.
+    // Characters of LaTeX before a sign at which a sum may break; a sign that is no sum's follows a
+    // relation, so closer.
     const LONG: usize = 32;
     let (mut depth, mut at, mut start, mut gap) = (0, 0, 0, false);
     let mut parts = Vec::new();
@@ -381,10 +459,14 @@ fn breakable(latex: &str) -> Vec<(bool, &str)> {
         match token {
             "{" | "(" | "[" | "\\begin" => depth += 1,
             "}" | ")" | "]" | "\\end" => depth -= 1,
-            // Their brackets are part of them: one of a pair may be round and the other square, or a point.
+            // Their brackets are part of them: one of a pair may be round and the other square, or
+            // a point.
             "\\left" => (depth, at) = (depth + 1, at + 1),
             "\\right" => (depth, at) = (depth - 1, at + 1),
-            "\\quad" | "\\qquad" | "=" | "\\approx" | "\\le" | "\\ge" | "\\Rightarrow" | "\\iff" if depth == 0 => {
+            "\\quad" | "\\qquad" | "=" | "\\approx" | "\\le" | "\\ge" | "\\Rightarrow"
+            | "\\iff"
+                if depth == 0 =>
+            {
                 let separates = token.ends_with("quad");
                 parts.push((gap, &latex[start..at - token.len()]));
                 (start, gap) = (if separates { at } else { at - token.len() }, separates);
@@ -404,17 +486,28 @@ fn breakable(latex: &str) -> Vec<(bool, &str)> {
 /// A formula as MathML.
 fn formula(latex: &str, display_mode: DisplayMode) -> Result<String> {
     let storage = Storage::new();
-    let events: Vec<_> = Parser::new(latex, &storage)
-        .collect::<std::result::Result<_, _>>()
-        .map_err(|e| Error::domain("formula of the report", format!("{latex}: {e}"), "LaTeX mathematics", "correct the formula"))?;
+    let events: Vec<_> =
+        Parser::new(latex, &storage).collect::<std::result::Result<_, _>>().map_err(|e| {
+            Error::domain(
+                "formula of the report",
+                format!("{latex}: {e}"),
+                "LaTeX mathematics",
+                "correct the formula",
+            )
+        })?;
     let mut out = String::new();
     let config = RenderConfig { display_mode, ..RenderConfig::default() };
-    push_mathml(&mut out, events.into_iter().map(Ok::<_, std::convert::Infallible>), config).map_err(page_failed)?;
+    push_mathml(&mut out, events.into_iter().map(Ok::<_, std::convert::Infallible>), config)
+        .map_err(page_failed)?;
     // The micro sign has no italic in mathematical fonts, the letter mu has.
     out = out.replace('\u{B5}', "\u{1D707}").replace("<mover>", "<mover accent=\"true\">");
-    // Marks over a letter, which come as identifiers: those of ASCII are large, and few fonts have an overline.
+    // Marks over a letter, which come as identifiers: those of ASCII are large, and few fonts have
+    // an overline.
     for (mark, accent) in [('^', 'ˆ'), ('~', '˜'), ('\u{203E}', '¯'), ('˙', '˙')] {
-        out = out.replace(&format!("<mi>{mark}</mi></mover>"), &format!("<mo stretchy=\"false\">{accent}</mo></mover>"));
+        out = out.replace(
+            &format!("<mi>{mark}</mi></mover>"),
+            &format!("<mo stretchy=\"false\">{accent}</mo></mover>"),
+        );
     }
     Ok(out)
 }
@@ -424,7 +517,12 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 fn page_failed(problem: impl ToString) -> Error {
-    Error::domain("page of the report", problem.to_string(), "a template that renders", "report this as a bug of the report")
+    Error::domain(
+        "page of the report",
+        problem.to_string(),
+        "a template that renders",
+        "report this as a bug of the report",
+    )
 }
 
 #[cfg(test)]
@@ -434,21 +532,36 @@ mod tests {
     #[test]
     fn formulas_become_mathml_and_mistakes_become_errors() {
         let inline = text("mean $\\mu$ & all").unwrap().to_string();
-        assert!(inline.starts_with("mean <math") && inline.contains('\u{1D707}') && inline.ends_with("</math> & all"), "{inline}");
+        assert!(
+            inline.starts_with("mean <math")
+                && inline.contains('\u{1D707}')
+                && inline.ends_with("</math> & all"),
+            "{inline}"
+        );
         let message = text("$\\frac{1}$").unwrap_err().to_string();
         assert!(message.contains("formula of the report"), "{message}");
     }
 
     #[test]
     fn formulas_break_between_brackets_only() {
-        let parts = breakable(r"a = \left[f(x = 1)\right) + \frac{b = c}{2} \le d, \quad \text{if} \quad e = [0, 1]");
-        let want =
-            [(false, "a "), (false, r"= \left[f(x = 1)\right) + \frac{b = c}{2} "), (false, r"\le d, "), (true, r" \text{if} ")];
+        let parts = breakable(
+            r"a = \left[f(x = 1)\right) + \frac{b = c}{2} \le d, \quad \text{if} \quad e = [0, 1]",
+        );
+        let want = [
+            (false, "a "),
+            (false, r"= \left[f(x = 1)\right) + \frac{b = c}{2} "),
+            (false, r"\le d, "),
+            (true, r" \text{if} "),
+        ];
         assert_eq!(parts[..4], want);
         assert_eq!(parts[4..], [(true, " e "), (false, "= [0, 1]")]);
         assert_eq!(breakable(r"\left\{x\right\} = y").len(), 2);
         let sum = r"-a = -\operatorname{KL}\left(q \,\|\, p\right) - \text{const} + c";
-        let want = [(false, "-a "), (false, r"= -\operatorname{KL}\left(q \,\|\, p\right) "), (false, r"- \text{const} + c")];
+        let want = [
+            (false, "-a "),
+            (false, r"= -\operatorname{KL}\left(q \,\|\, p\right) "),
+            (false, r"- \text{const} + c"),
+        ];
         assert_eq!(breakable(sum), want);
     }
 
@@ -464,27 +577,57 @@ mod tests {
     #[test]
     fn templates_declare_nothing_safe_and_policies_name_everything_that_acts() {
         for (name, source) in TEMPLATES {
-            assert!(name.ends_with(".html") && !source.contains("safe") && !source.contains("autoescape"), "{name}");
+            assert!(
+                name.ends_with(".html")
+                    && !source.contains("safe")
+                    && !source.contains("autoescape"),
+                "{name}"
+            );
         }
         let own = Own { css: "b{}".into(), styles: ["i{}".to_string()].into(), script: "1 < 2" };
         let values = context! { groups => Vec::<Value>::new(), version => "<b>" };
         let page = render("ledger.html", &own, values).unwrap();
-        let policy = page.split("Security-Policy\" content=\"").nth(1).unwrap().split('"').next().unwrap();
+        let policy =
+            page.split("Security-Policy\" content=\"").nth(1).unwrap().split('"').next().unwrap();
         // printf '1 < 2' | openssl dgst -sha256 -binary | base64
-        assert!(policy.contains("script-src 'sha256-T8Xibs7zV8KTQdRXjpKJTlizX17SudRlddrZKaeFg9E=';"), "{policy}");
-        assert!(policy.contains(" 'sha256-e6jWDOyGxCCjebQhFRQYe5n6sSPlNhc3njC4Jta3SyM=';"), "{policy}");
-        assert!(page.contains("<script>1 < 2</script>") && !page.contains("<b>") && page.contains("b{}</style>"), "{page}");
+        assert!(
+            policy.contains("script-src 'sha256-T8Xibs7zV8KTQdRXjpKJTlizX17SudRlddrZKaeFg9E=';"),
+            "{policy}"
+        );
+        assert!(
+            policy.contains(" 'sha256-e6jWDOyGxCCjebQhFRQYe5n6sSPlNhc3njC4Jta3SyM=';"),
+            "{policy}"
+        );
+        assert!(
+            page.contains("<script>1 < 2</script>")
+                && !page.contains("<b>")
+                && page.contains("b{}</style>"),
+            "{page}"
+        );
     }
 
     #[test]
     fn figures_and_tables_show_foreign_text_as_text() {
         let hostile = "\"><script>alert(1)</script>";
         let foreign = Foreign::from(hostile);
-        let figure = Figure { id: hostile.into(), caption: format!("{foreign}"), alt: hostile.into(), drawings: vec![] };
-        let table =
-            Table { caption: format!("{foreign}"), head: vec![format!("{foreign}")], rows: vec![vec![format!("{foreign}")]] };
+        let figure = Figure {
+            id: hostile.into(),
+            caption: format!("{foreign}"),
+            alt: hostile.into(),
+            drawings: vec![],
+        };
+        let table = Table {
+            caption: format!("{foreign}"),
+            head: vec![format!("{foreign}")],
+            rows: vec![vec![format!("{foreign}")]],
+        };
         let file = File { name: hostile.into(), about: format!("{foreign}"), content: vec![] };
-        let blocks = vec![Block::Text(format!("{foreign}")), Block::Figure(figure), Block::Table(table), Block::Files(vec![file])];
+        let blocks = vec![
+            Block::Text(format!("{foreign}")),
+            Block::Figure(figure),
+            Block::Table(table),
+            Block::Files(vec![file]),
+        ];
         let section = Section { id: hostile.into(), title: hostile.into(), blocks };
         let chapter = Chapter {
             name: hostile.into(),

@@ -23,7 +23,12 @@ impl Progress {
 
     /// The k-th experiment has done some of its steps.
     pub fn tell(&self, k: usize, name: &str, step: usize, of: usize, what: &str) {
-        let left = time_left(&self.expected, k, step as f64 / of.max(1) as f64, self.begun.elapsed().as_secs_f64());
+        let left = time_left(
+            &self.expected,
+            k,
+            step as f64 / of.max(1) as f64,
+            self.begun.elapsed().as_secs_f64(),
+        );
         let left = HumanDuration(Duration::from_secs_f64(left.round()));
         self.bar.set_prefix(format!("{}/{} {name}", k + 1, self.expected.len()));
         self.bar.set_length(of as u64);
@@ -43,7 +48,8 @@ impl Progress {
     }
 }
 
-/// Seconds left when `share` of the k-th experiment is done: those expected, times how much slower this machine has been than expected.
+/// Seconds left when `share` of the k-th experiment is done: those expected, times how much slower
+/// this machine has been than expected.
 fn time_left(expected: &[f64], k: usize, share: f64, elapsed: f64) -> f64 {
     // So many seconds as expected stand behind the first guess.
     const PRIOR: f64 = 10.0;

@@ -1,13 +1,16 @@
-//! Typesetting of sentences: the ASCII mathematics of the catalogue's prose becomes letters, indices and exponents.
+//! Typesetting of sentences: the ASCII mathematics of the catalogue's prose becomes letters,
+//! indices and exponents.
 //!
-//! A terminal shows `sqrt(abar_{t-1})` as it is written; a page shows a root, a letter under its bar and a low index. Only what these sentences use is known:
-//! Greek names, `_` and `^`, `abar`, `~` and `_hat` as accents, `sqrt`, `grad`, norms, comparisons, minus signs and powers of ten.
+//! A terminal shows `sqrt(abar_{t-1})` as it is written; a page shows a root, a letter under its
+//! bar and a low index. Only what these sentences use is known: Greek names, `_` and `^`, `abar`,
+//! `~` and `_hat` as accents, `sqrt`, `grad`, norms, comparisons, minus signs and powers of ten.
 
 use super::page::escaped;
 
 /// A sentence as HTML.
 pub fn prose(text: &str) -> String {
-    let mut setter = Setter { text: text.chars().collect(), at: 0, out: String::new(), quoted: false };
+    let mut setter =
+        Setter { text: text.chars().collect(), at: 0, out: String::new(), quoted: false };
     while setter.at < setter.text.len() {
         setter.step();
     }
@@ -52,7 +55,9 @@ fn greek(name: &str) -> Option<&'static str> {
 /// A letter under a mark, as MathML: a combining character would run into a tall letter.
 fn accented(letter: &str, mark: char) -> String {
     let letter = letter.trim_start_matches("<i>").trim_end_matches("</i>");
-    format!("<math><mover accent=\"true\"><mi>{letter}</mi><mo stretchy=\"false\">{mark}</mo></mover></math>")
+    format!(
+        "<math><mover accent=\"true\"><mi>{letter}</mi><mo stretchy=\"false\">{mark}</mo></mover></math>"
+    )
 }
 
 impl Setter {
@@ -110,7 +115,9 @@ impl Setter {
                 self.out.push_str(&format!("<{tag}>{script}</{tag}>"));
             }
             '-' if self.is_minus() => self.put("−", 1),
-            '-' if self.before().is_ascii_digit() && self.peek(1).is_ascii_digit() => self.put("–", 1),
+            '-' if self.before().is_ascii_digit() && self.peek(1).is_ascii_digit() => {
+                self.put("–", 1)
+            }
             '\'' => self.put("’", 1),
             '"' => {
                 self.quoted = !self.quoted;
@@ -144,7 +151,8 @@ impl Setter {
         if self.peek(0) == 'e' && self.peek(1 + sign).is_ascii_digit() {
             self.at += 1;
             let exponent = self.script();
-            let mantissa = if digits == "1" { String::new() } else { format!("{digits}&#x202F;·&#x202F;") };
+            let mantissa =
+                if digits == "1" { String::new() } else { format!("{digits}&#x202F;·&#x202F;") };
             self.out.push_str(&format!("{mantissa}10<sup>{exponent}</sup>"));
         } else {
             self.out.push_str(&digits);
@@ -161,8 +169,11 @@ impl Setter {
         let sign = if self.peek(0) == '-' { "−" } else { "" };
         self.at += usize::from(!sign.is_empty());
         let digits = self.run(|c| c.is_ascii_digit() || c == '.');
-        let body =
-            if digits.is_empty() { self.run(|c| c.is_ascii_alphanumeric()) } else { digits.trim_end_matches('.').to_string() };
+        let body = if digits.is_empty() {
+            self.run(|c| c.is_ascii_alphanumeric())
+        } else {
+            digits.trim_end_matches('.').to_string()
+        };
         self.at += body.len();
         format!("{sign}{}", prose(&body))
     }
@@ -172,7 +183,9 @@ impl Setter {
         let next = self.peek(word.len());
         let symbol = match word.as_str() {
             "sqrt" => return self.root(),
-            "grad" if ["grad log", "grad ln", "grad of"].iter().any(|w| self.rest_starts(w)) => return self.put("∇", 4),
+            "grad" if ["grad log", "grad ln", "grad of"].iter().any(|w| self.rest_starts(w)) => {
+                return self.put("∇", 4);
+            }
             "x" if self.is_times() => return self.put("×", 1),
             "dx" | "dt" | "dp" | "dW" => format!("d<i>{}</i>", &word[1..]),
             "dsigma" => "d𝜎".into(),
@@ -193,10 +206,12 @@ impl Setter {
         self.decorated(symbol, single);
     }
 
-    /// A letter on its own is a variable, but for the article, the identity, and what an apostrophe leaves of a word.
+    /// A letter on its own is a variable, but for the article, the identity, and what an apostrophe
+    /// leaves of a word.
     fn is_variable(&self, word: &str, next: char) -> bool {
         let part_of_word = self.before() == '\'' || (self.before() == '.' && next == '.');
-        !part_of_word && (!["a", "A", "I"].contains(&word) || "_^~'".contains(next) || next.is_ascii_digit())
+        !part_of_word
+            && (!["a", "A", "I"].contains(&word) || "_^~'".contains(next) || next.is_ascii_digit())
     }
 
     fn is_times(&self) -> bool {
@@ -212,7 +227,9 @@ impl Setter {
         let (mut low, mut high) = (Vec::new(), String::new());
         loop {
             let c = self.peek(0);
-            let accent = [("_bar", '¯'), ("_hat", 'ˆ'), ("~", '˜')].into_iter().find(|(name, _)| self.rest_starts(name));
+            let accent = [("_bar", '¯'), ("_hat", 'ˆ'), ("~", '˜')]
+                .into_iter()
+                .find(|(name, _)| self.rest_starts(name));
             if let Some((name, mark)) = accent {
                 symbol = accented(&symbol, mark);
                 self.at += name.len();
@@ -292,7 +309,8 @@ mod tests {
 
     #[test]
     fn text_without_mathematics_stays() {
-        for text in ["Where Do We End Up?", "Gauß, 3.5 of them (as printed): so it is; \u{3c3}", ""] {
+        for text in ["Where Do We End Up?", "Gauß, 3.5 of them (as printed): so it is; \u{3c3}", ""]
+        {
             assert_eq!(prose(text), text);
         }
     }

@@ -1,7 +1,8 @@
 //! The colours of every figure, in light and in dark.
 //!
-//! Figures are drawn once, in the light colours. What shows them (the page, or the SVG file itself) carries a style sheet that
-//! restates each colour in its dark variant by attribute selectors, so that a picture needs neither a script nor a second copy.
+//! Figures are drawn once, in the light colours. What shows them (the page, or the SVG file itself)
+//! carries a style sheet that restates each colour in its dark variant by attribute selectors, so
+//! that a picture needs neither a script nor a second copy.
 
 use base64::Engine;
 use plotters::style::RGBColor;
@@ -23,8 +24,8 @@ pub const GRID: Colour = Colour { light: 0xDFE1E5, dark: 0x3A3D44 };
 /// What a figure is drawn on.
 pub const CARD: Colour = Colour { light: 0xFFFFFF, dark: 0x1B1D22 };
 
-/// Okabe and Ito's palette, which stays apart in every common colour blindness; yellow is left out (too pale on white),
-/// and the dark colours are lifted where the card is dark.
+/// Okabe and Ito's palette, which stays apart in every common colour blindness; yellow is left out
+/// (too pale on white), and the dark colours are lifted where the card is dark.
 ///
 /// # Source
 /// Okabe and Ito, *Color Universal Design* (2008).
@@ -71,7 +72,10 @@ pub fn page_css() -> String {
 
 /// The style element of an SVG file that stands alone.
 pub fn svg_style() -> String {
-    format!("<style>@media screen and (prefers-color-scheme:dark){{\n{}}}</style>\n", rules("", |_, dark| dark.to_string()))
+    format!(
+        "<style>@media screen and (prefers-color-scheme:dark){{\n{}}}</style>\n",
+        rules("", |_, dark| dark.to_string())
+    )
 }
 
 /// The page's fonts: see `fonts/README.md`.
@@ -84,7 +88,9 @@ pub fn font_css() -> String {
     ];
     let face = |(family, style, bytes): (&str, &str, &[u8])| {
         let data = base64::engine::general_purpose::STANDARD.encode(bytes);
-        format!("@font-face{{font-family:\"{family}\";{style}src:url(data:font/woff2;base64,{data}) format(\"woff2\")}}\n")
+        format!(
+            "@font-face{{font-family:\"{family}\";{style}src:url(data:font/woff2;base64,{data}) format(\"woff2\")}}\n"
+        )
     };
     faces.into_iter().map(face).collect()
 }

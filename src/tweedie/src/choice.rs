@@ -1,4 +1,5 @@
-//! Choices by name: what a command line, a page or another language's binding offers, and how it describes each.
+//! Choices by name: what a command line, a page or another language's binding offers, and how it
+//! describes each.
 
 use std::fmt::Debug;
 

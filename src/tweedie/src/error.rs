@@ -1,4 +1,5 @@
-//! One error type for the whole crate: every message says what was wrong, what was got, what is allowed, and how to mend it.
+//! One error type for the whole crate: every message says what was wrong, what was got, what is
+//! allowed, and how to mend it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -31,28 +32,66 @@ pub enum Error {
 
 impl Error {
     /// A [`Error::Domain`] from anything printable.
-    pub fn domain(what: impl ToString, got: impl ToString, allowed: impl ToString, mend: impl ToString) -> Self {
-        Self::Domain { what: what.to_string(), got: got.to_string(), allowed: allowed.to_string(), mend: mend.to_string() }
+    pub fn domain(
+        what: impl ToString,
+        got: impl ToString,
+        allowed: impl ToString,
+        mend: impl ToString,
+    ) -> Self {
+        Self::Domain {
+            what: what.to_string(),
+            got: got.to_string(),
+            allowed: allowed.to_string(),
+            mend: mend.to_string(),
+        }
     }
 
     /// A [`Error::Shape`].
-    pub fn shape(what: impl ToString, got: &[usize], want: impl ToString, mend: impl ToString) -> Self {
-        Self::Shape { what: what.to_string(), got: got.to_vec(), want: want.to_string(), mend: mend.to_string() }
+    pub fn shape(
+        what: impl ToString,
+        got: &[usize],
+        want: impl ToString,
+        mend: impl ToString,
+    ) -> Self {
+        Self::Shape {
+            what: what.to_string(),
+            got: got.to_vec(),
+            want: want.to_string(),
+            mend: mend.to_string(),
+        }
     }
 
     /// A [`Error::Singular`].
-    pub fn singular(what: impl ToString, at: impl ToString, why: impl ToString, mend: impl ToString) -> Self {
-        Self::Singular { what: what.to_string(), at: at.to_string(), why: why.to_string(), mend: mend.to_string() }
+    pub fn singular(
+        what: impl ToString,
+        at: impl ToString,
+        why: impl ToString,
+        mend: impl ToString,
+    ) -> Self {
+        Self::Singular {
+            what: what.to_string(),
+            at: at.to_string(),
+            why: why.to_string(),
+            mend: mend.to_string(),
+        }
     }
 
     /// An [`Error::Device`].
     pub fn device(device: impl ToString, problem: impl ToString, mend: impl ToString) -> Self {
-        Self::Device { device: device.to_string(), problem: problem.to_string(), mend: mend.to_string() }
+        Self::Device {
+            device: device.to_string(),
+            problem: problem.to_string(),
+            mend: mend.to_string(),
+        }
     }
 
     /// A [`Error::File`].
     pub fn file(path: impl AsRef<Path>, problem: impl ToString, mend: impl ToString) -> Self {
-        Self::File { path: path.as_ref().to_path_buf(), problem: problem.to_string(), mend: mend.to_string() }
+        Self::File {
+            path: path.as_ref().to_path_buf(),
+            problem: problem.to_string(),
+            mend: mend.to_string(),
+        }
     }
 }
 
@@ -63,12 +102,16 @@ impl Error {
 pub fn finite<'a>(what: &str, values: impl IntoIterator<Item = &'a f64>) -> Result<()> {
     match values.into_iter().enumerate().find(|(_, v)| !v.is_finite()) {
         None => Ok(()),
-        Some((i, v)) => Err(Error::domain(format!("{what}[{i}]"), v, "finite numbers", "remove or replace it")),
+        Some((i, v)) => {
+            Err(Error::domain(format!("{what}[{i}]"), v, "finite numbers", "remove or replace it"))
+        }
     }
 }
 
-/// Text as a terminal can be given it, whoever wrote it: control characters but for tabs and line breaks, which may move the cursor, colour, or rename the
-/// window, and marks that turn the direction of writing are spelt out. All that the command line prints for people goes through here.
+/// Text as a terminal can be given it, whoever wrote it: control characters but for tabs and line
+/// breaks, which may move the cursor, colour, or rename the window, and marks that turn the
+/// direction of writing are spelt out. All that the command line prints for people goes through
+/// here.
 ///
 /// # Example
 /// ```
@@ -88,7 +131,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Whether a character is no part of a text, but does something where it is shown: a control character but for tabs and line breaks, a mark of direction.
+/// Whether a character is no part of a text, but does something where it is shown: a control
+/// character but for tabs and line breaks, a mark of direction.
 pub fn acts(c: char) -> bool {
     c.is_control() && c != '\n' && c != '\t'
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -100,7 +144,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known.into_iter().max_by(|a, b| near(a).total_cmp(&near(b))).filter(|k| near(k) > 0.75)
 }
 
-/// What serde says of a settings file that it refuses, with a suggestion where a key or a choice is misspelt.
+/// What serde says of a settings file that it refuses, with a suggestion where a key or a choice is
+/// misspelt.
 ///
 /// # Example
 /// ```

@@ -1,4 +1,5 @@
-//! A number held to what it should be: what every check of the crate computes, and what reports render.
+//! A number held to what it should be: what every check of the crate computes, and what reports
+//! render.
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +67,8 @@ impl Evidence {
         Self { why: why.into(), ..self }
     }
 
-    /// How far the number is from what it should be; with a bound, how far beyond it, negative where it keeps it.
+    /// How far the number is from what it should be; with a bound, how far beyond it, negative
+    /// where it keeps it.
     pub fn off(&self) -> f64 {
         match self.side {
             // Equal infinities agree.
@@ -90,8 +92,16 @@ mod tests {
     #[test]
     fn evidence_holds_up_to_its_tolerance_and_never_for_nan() {
         let holds = |got, want, tol| Evidence::new("", got, want, tol).because("told").holds();
-        assert!(holds(1.0, 1.5, 0.5) && holds(2.0, 2.0, 0.0) && holds(f64::INFINITY, f64::INFINITY, 0.0));
-        assert!(!holds(1.0, 1.5, 0.49) && !holds(1.0, 1.0, f64::NAN) && !holds(f64::INFINITY, f64::NEG_INFINITY, 1.0));
+        assert!(
+            holds(1.0, 1.5, 0.5)
+                && holds(2.0, 2.0, 0.0)
+                && holds(f64::INFINITY, f64::INFINITY, 0.0)
+        );
+        assert!(
+            !holds(1.0, 1.5, 0.49)
+                && !holds(1.0, 1.0, f64::NAN)
+                && !holds(f64::INFINITY, f64::NEG_INFINITY, 1.0)
+        );
         assert!(!holds(f64::NAN, 1.0, f64::INFINITY) && !holds(1.0, f64::NAN, f64::INFINITY));
     }
 
@@ -99,8 +109,18 @@ mod tests {
     fn a_bound_has_one_side() {
         let most = |got, tol| Evidence::at_most("", got, 2.0, tol);
         let least = |got, tol| Evidence::at_least("", got, 2.0, tol);
-        assert!(most(-9.0, 0.0).holds() && most(2.0, 0.0).holds() && most(2.25, 0.25).holds() && !most(2.25, 0.125).holds());
-        assert!(least(9.0, 0.0).holds() && least(2.0, 0.0).holds() && least(1.75, 0.25).holds() && !least(1.75, 0.125).holds());
+        assert!(
+            most(-9.0, 0.0).holds()
+                && most(2.0, 0.0).holds()
+                && most(2.25, 0.25).holds()
+                && !most(2.25, 0.125).holds()
+        );
+        assert!(
+            least(9.0, 0.0).holds()
+                && least(2.0, 0.0).holds()
+                && least(1.75, 0.25).holds()
+                && !least(1.75, 0.125).holds()
+        );
         assert_eq!([most(1.5, 0.0).off(), least(1.5, 0.0).off()], [-0.5, 0.5]);
         assert!(!most(f64::NAN, f64::INFINITY).holds() && !least(f64::NAN, f64::INFINITY).holds());
         assert!(!Evidence::at_most("", 1.0, f64::NAN, 1.0).holds() && !most(1.0, f64::NAN).holds());

@@ -6,7 +6,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Longest text of settings (a recipe, a network's or a scheduler's config): the largest real ones, tables of betas, have some 100 kB.
+/// Longest text of settings (a recipe, a network's or a scheduler's config): the largest real ones,
+/// tables of betas, have some 100 kB.
 pub const SETTINGS: u64 = 16 << 20;
 
 /// A regular file and its length.
@@ -23,7 +24,11 @@ pub fn open(path: &Path, mend: &str) -> Result<(File, u64)> {
         return Err(Error::file(path, "cannot be read: it is a folder", mend));
     }
     if !kind.is_file() {
-        return Err(Error::file(path, "cannot be read: it is a pipe or a device, wanted a file", "save it as a file first"));
+        return Err(Error::file(
+            path,
+            "cannot be read: it is a pipe or a device, wanted a file",
+            "save it as a file first",
+        ));
     }
     let file = File::open(path).map_err(unreadable)?;
     Ok((file, kind.len()))
@@ -38,7 +43,9 @@ pub fn read(path: &Path, mend: &str) -> Result<Vec<u8>> {
     room::holds(path.display(), length as f64, "pass a smaller file")?;
     let mut bytes = Vec::new();
     let unreadable = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"), mend);
-    bytes.try_reserve_exact(length as usize).map_err(|e| Error::file(path, e, "pass a smaller file"))?;
+    bytes
+        .try_reserve_exact(length as usize)
+        .map_err(|e| Error::file(path, e, "pass a smaller file"))?;
     // What grows while it is read is read no further.
     file.take(length).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
@@ -62,7 +69,8 @@ pub fn settings(path: &Path, mend: &str) -> Result<String> {
 /// # Errors
 /// As [`read`]; bytes that are no UTF-8.
 pub fn text(path: &Path, mend: &str) -> Result<String> {
-    String::from_utf8(read(path, mend)?).map_err(|_| Error::file(path, "cannot be read: it is not text", mend))
+    String::from_utf8(read(path, mend)?)
+        .map_err(|_| Error::file(path, "cannot be read: it is not text", mend))
 }
 
 #[cfg(test)]
@@ -74,13 +82,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, "whole").unwrap();
-        assert_eq!((read(&path, "").unwrap(), settings(&path, "").unwrap()), (b"whole".to_vec(), "whole".to_owned()));
+        assert_eq!(
+            (read(&path, "").unwrap(), settings(&path, "").unwrap()),
+            (b"whole".to_vec(), "whole".to_owned())
+        );
         std::fs::write(&path, [0xff]).unwrap();
         assert!(text(&path, "mend").unwrap_err().to_string().ends_with("it is not text; mend"));
-        assert!(read(&dir.path().join("none"), "mend").unwrap_err().to_string().ends_with("; mend"));
+        assert!(
+            read(&dir.path().join("none"), "mend").unwrap_err().to_string().ends_with("; mend")
+        );
         assert!(read(dir.path(), "mend").unwrap_err().to_string().contains("it is a folder"));
         File::create(&path).unwrap().set_len(SETTINGS + 1).unwrap();
-        assert!(settings(&path, "mend").unwrap_err().to_string().contains("wanted settings of at most 16777216; mend"));
+        assert!(
+            settings(&path, "mend")
+                .unwrap_err()
+                .to_string()
+                .contains("wanted settings of at most 16777216; mend")
+        );
         // Longer than any memory, and not a byte of it on the disk.
         if File::create(&path).unwrap().set_len(1 << 43).is_ok() {
             assert!(read(&path, "mend").unwrap_err().to_string().starts_with("memory for "));

@@ -10,7 +10,8 @@ use ndarray::{Array2, Ix2};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// A law as a file gave it. A Gaussian is kept apart, because it alone has closed forms everywhere; a mixture, because it has classes.
+/// A law as a file gave it. A Gaussian is kept apart, because it alone has closed forms everywhere;
+/// a mixture, because it has classes.
 pub enum LawFile {
     Gaussian(Gaussian),
     Mixture(Mixture),
@@ -54,18 +55,31 @@ impl LawFile {
 #[derive(Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 enum Text {
-    Gaussian { mean: Vec<f64>, cov: Option<Vec<Vec<f64>>>, variances: Option<Vec<f64>> },
-    Mixture { weights: Vec<f64>, means: Vec<Vec<f64>>, covs: Option<Vec<Vec<Vec<f64>>>>, variances: Option<Vec<Vec<f64>>> },
-    Empirical { data: PathBuf },
+    Gaussian {
+        mean: Vec<f64>,
+        cov: Option<Vec<Vec<f64>>>,
+        variances: Option<Vec<f64>>,
+    },
+    Mixture {
+        weights: Vec<f64>,
+        means: Vec<Vec<f64>>,
+        covs: Option<Vec<Vec<Vec<f64>>>>,
+        variances: Option<Vec<Vec<f64>>>,
+    },
+    Empirical {
+        data: PathBuf,
+    },
 }
 
 /// Reads a law.
 ///
 /// # Errors
-/// A file that is missing, not JSON, has other fields than its kind allows, or does not describe a law.
+/// A file that is missing, not JSON, has other fields than its kind allows, or does not describe a
+/// law.
 pub fn read(path: &Path) -> Result<LawFile> {
     let text = input::text(path, "check the path and its permissions")?;
-    let text: Text = serde_json::from_str(&text).map_err(|e| Error::file(path, format!("is not a law: {e}"), SHAPES))?;
+    let text: Text = serde_json::from_str(&text)
+        .map_err(|e| Error::file(path, format!("is not a law: {e}"), SHAPES))?;
     // The laws' own messages name the field; the file they came from is added here.
     build(path, text).map_err(|e| match e {
         Error::File { .. } => e,
@@ -73,17 +87,22 @@ pub fn read(path: &Path) -> Result<LawFile> {
     })
 }
 
-const SHAPES: &str = "write for example {\"kind\": \"gaussian\", \"mean\": [0, 1], \"variances\": [4, 0.25]}";
+const SHAPES: &str =
+    "write for example {\"kind\": \"gaussian\", \"mean\": [0, 1], \"variances\": [4, 0.25]}";
 
 fn build(path: &Path, text: Text) -> Result<LawFile> {
     Ok(match text {
-        Text::Gaussian { mean, cov, variances } => LawFile::Gaussian(gaussian("gaussian", mean, cov, variances)?),
+        Text::Gaussian { mean, cov, variances } => {
+            LawFile::Gaussian(gaussian("gaussian", mean, cov, variances)?)
+        }
         Text::Mixture { weights, means, covs, variances } => {
             let k = means.len();
             let covs = spread("covs", covs, k)?;
             let variances = spread("variances", variances, k)?;
             let parts = means.into_iter().zip(covs).zip(variances).enumerate();
-            let components = parts.map(|(i, ((mean, cov), variances))| gaussian(&format!("component {i}"), mean, cov, variances));
+            let components = parts.map(|(i, ((mean, cov), variances))| {
+                gaussian(&format!("component {i}"), mean, cov, variances)
+            });
             LawFile::Mixture(Mixture::new(weights.into(), components.collect::<Result<_>>()?)?)
         }
         Text::Empirical { data } => {
@@ -91,9 +110,13 @@ fn build(path: &Path, text: Text) -> Result<LawFile> {
             let file = path.parent().unwrap_or(Path::new("")).join(data);
             let points = npy::read(&file)?;
             let shape = points.shape().to_vec();
-            let points = points
-                .into_dimensionality::<Ix2>()
-                .map_err(|_| Error::file(&file, format!("shape {shape:?}, wanted (n, d), one point a row"), "reshape the array"))?;
+            let points = points.into_dimensionality::<Ix2>().map_err(|_| {
+                Error::file(
+                    &file,
+                    format!("shape {shape:?}, wanted (n, d), one point a row"),
+                    "reshape the array",
+                )
+            })?;
             LawFile::Empirical(Empirical::new(points)?)
         }
     })
@@ -103,21 +126,43 @@ fn build(path: &Path, text: Text) -> Result<LawFile> {
 const LARGEST: f64 = 1e70;
 
 /// A Gaussian from exactly one of `cov` and `variances`.
-fn gaussian(what: &str, mean: Vec<f64>, cov: Option<Vec<Vec<f64>>>, variances: Option<Vec<f64>>) -> Result<Gaussian> {
+fn gaussian(
+    what: &str,
+    mean: Vec<f64>,
+    cov: Option<Vec<Vec<f64>>>,
+    variances: Option<Vec<f64>>,
+) -> Result<Gaussian> {
     // Deviations are squared, and squares squared again: these must be numbers too.
     let squares = variances.iter().flatten().chain(cov.iter().flatten().flatten());
-    let far = mean.iter().map(|v| ("mean", *v, LARGEST)).chain(squares.map(|v| ("covariance", *v, LARGEST * LARGEST)));
+    let far = mean
+        .iter()
+        .map(|v| ("mean", *v, LARGEST))
+        .chain(squares.map(|v| ("covariance", *v, LARGEST * LARGEST)));
     if let Some((name, v, most)) = far.into_iter().find(|(_, v, most)| v.abs() > *most) {
-        return Err(Error::domain(format!("{name} of {what}"), format!("{v:e}"), format!("at most {most:e}"), "rescale the data"));
+        return Err(Error::domain(
+            format!("{name} of {what}"),
+            format!("{v:e}"),
+            format!("at most {most:e}"),
+            "rescale the data",
+        ));
     }
     let d = mean.len() as f64;
-    room::holds(format!("the covariance of {what} and its modes"), 24.0 * d * d, "give fewer dimensions")?;
+    room::holds(
+        format!("the covariance of {what} and its modes"),
+        24.0 * d * d,
+        "give fewer dimensions",
+    )?;
     match (cov, variances) {
         (Some(cov), None) => Gaussian::new(mean.into(), matrix(cov)?.view()),
         (None, Some(variances)) => Gaussian::diagonal(mean.into(), variances.into()),
         (both, _) => {
             let got = if both.is_some() { "both" } else { "neither" };
-            Err(Error::domain(format!("covariance of {what}"), got, "either a full one or variances", "give one of the two"))
+            Err(Error::domain(
+                format!("covariance of {what}"),
+                got,
+                "either a full one or variances",
+                "give one of the two",
+            ))
         }
     }
 }
@@ -127,16 +172,24 @@ fn spread<T: Clone>(name: &str, values: Option<Vec<T>>, k: usize) -> Result<Vec<
     match values {
         None => Ok(vec![None; k]),
         Some(v) if v.len() == k => Ok(v.into_iter().map(Some).collect()),
-        Some(v) => Err(Error::shape(name, &[v.len()], format!("({k},), one a mean"), "give one for each component")),
+        Some(v) => Err(Error::shape(
+            name,
+            &[v.len()],
+            format!("({k},), one a mean"),
+            "give one for each component",
+        )),
     }
 }
 
 fn matrix(rows: Vec<Vec<f64>>) -> Result<Array2<f64>> {
     let (n, m) = (rows.len(), rows.first().map_or(0, Vec::len));
     match rows.iter().find(|r| r.len() != m) {
-        Some(row) => {
-            Err(Error::shape("row of a covariance", &[row.len()], format!("({m},), the first row's length"), "make it rectangular"))
-        }
+        Some(row) => Err(Error::shape(
+            "row of a covariance",
+            &[row.len()],
+            format!("({m},), the first row's length"),
+            "make it rectangular",
+        )),
         None => Ok(Array2::from_shape_vec((n, m), rows.concat()).expect("rectangular")),
     }
 }
@@ -151,7 +204,8 @@ mod tests {
         let path = dir.path().join("law.json");
         std::fs::write(&path, text).unwrap();
         let points = std::fs::File::create(dir.path().join("points.npy")).unwrap();
-        ndarray_npy::WriteNpyExt::write_npy(&array![[0.0, 1.0], [2.0, 3.0], [4.0, -4.0]], points).unwrap();
+        ndarray_npy::WriteNpyExt::write_npy(&array![[0.0, 1.0], [2.0, 3.0], [4.0, -4.0]], points)
+            .unwrap();
         read(&path)
     }
 
@@ -178,10 +232,15 @@ mod tests {
             );
         }
         // Read to the last bit: a parser without correct rounding makes 0.9999499987499374 of this.
-        let LawFile::Gaussian(exact) = law(r#"{"kind":"gaussian","mean":[9.9994999874993751e-1],"variances":[1]}"#).unwrap() else {
+        let LawFile::Gaussian(exact) =
+            law(r#"{"kind":"gaussian","mean":[9.9994999874993751e-1],"variances":[1]}"#).unwrap()
+        else {
             panic!()
         };
-        assert_eq!(exact.mean()[0].to_bits(), "9.9994999874993751e-1".parse::<f64>().unwrap().to_bits());
+        assert_eq!(
+            exact.mean()[0].to_bits(),
+            "9.9994999874993751e-1".parse::<f64>().unwrap().to_bits()
+        );
         let points = law(r#"{"kind":"empirical","data":"points.npy"}"#).unwrap();
         assert_eq!((points.dim(), moments(&points).0), (2, array![2.0, 0.0]));
     }
@@ -197,27 +256,51 @@ mod tests {
                 "unknown variant `gausian`, expected one of `gaussian`, `mixture`, `empirical`",
             ),
             (r#"{"kind":"gaussian","mean":[0],"variance":[1]}"#, "unknown field `variance`"),
-            (r#"{"kind":"gaussian","mean":["x"],"variances":[1]}"#, "invalid type: string \"x\", expected f64"),
+            (
+                r#"{"kind":"gaussian","mean":["x"],"variances":[1]}"#,
+                "invalid type: string \"x\", expected f64",
+            ),
             (r#"{"kind":"gaussian","mean":[0],"variances":[1e999]}"#, "number out of range"),
             (r#"{"kind":"gaussian","mean":[0],"variances":[-1]}"#, "got -1, allowed: >= 0"),
             (r#"{"kind":"gaussian","mean":[0, 0],"variances":[1]}"#, "variances: got shape [1]"),
-            (r#"{"kind":"gaussian","mean":[0]}"#, "covariance of gaussian: got neither, allowed: either a full one or variances"),
-            (r#"{"kind":"gaussian","mean":[0],"variances":[1],"cov":[[1]]}"#, "covariance of gaussian: got both"),
-            (r#"{"kind":"gaussian","mean":[0,0],"cov":[[1,0],[0]]}"#, "row of a covariance: got shape [1], wanted (2,)"),
+            (
+                r#"{"kind":"gaussian","mean":[0]}"#,
+                "covariance of gaussian: got neither, allowed: either a full one or variances",
+            ),
+            (
+                r#"{"kind":"gaussian","mean":[0],"variances":[1],"cov":[[1]]}"#,
+                "covariance of gaussian: got both",
+            ),
+            (
+                r#"{"kind":"gaussian","mean":[0,0],"cov":[[1,0],[0]]}"#,
+                "row of a covariance: got shape [1], wanted (2,)",
+            ),
             (r#"{"kind":"gaussian","mean":[0,0],"cov":[[1,2],[2,1]]}"#, "got -1"),
             (
                 r#"{"kind":"mixture","weights":[1],"means":[[0]],"variances":[[1],[1]]}"#,
                 "variances: got shape [2], wanted (1,), one a mean",
             ),
-            (r#"{"kind":"mixture","weights":[1],"means":[[0],[1]],"variances":[[1],[1]]}"#, "got shape [1]"),
-            (r#"{"kind":"mixture","weights":[-1,2],"means":[[0],[1]],"variances":[[1],[1]]}"#, "got -1, allowed: >= 0, not all 0"),
-            (r#"{"kind":"mixture","weights":[1],"means":[[0]]}"#, "covariance of component 0: got neither"),
+            (
+                r#"{"kind":"mixture","weights":[1],"means":[[0],[1]],"variances":[[1],[1]]}"#,
+                "got shape [1]",
+            ),
+            (
+                r#"{"kind":"mixture","weights":[-1,2],"means":[[0],[1]],"variances":[[1],[1]]}"#,
+                "got -1, allowed: >= 0, not all 0",
+            ),
+            (
+                r#"{"kind":"mixture","weights":[1],"means":[[0]]}"#,
+                "covariance of component 0: got neither",
+            ),
             (r#"{"kind":"empirical","data":"none.npy"}"#, "none.npy: cannot be read"),
         ] {
             let Err(e) = law(text) else { panic!("accepted {text}") };
             let got = e.to_string();
             assert!(got.contains(want), "{text}\n{got}");
-            assert!(got.contains("law.json: is not a law") || want.starts_with("none.npy"), "{got}");
+            assert!(
+                got.contains("law.json: is not a law") || want.starts_with("none.npy"),
+                "{got}"
+            );
         }
     }
 }

@@ -1,6 +1,7 @@
 //! NumPy's `.npy` and `.npz`: arrays of floats, integers or bytes.
 //!
-//! The header is checked against the bytes that follow it before anything is allocated or parsed further.
+//! The header is checked against the bytes that follow it before anything is allocated or parsed
+//! further.
 
 use crate::error::{Error, Result};
 use crate::input::open;
@@ -41,8 +42,8 @@ pub struct States {
     pub single: bool,
 }
 
-/// Bytes that an array may unpack to whatever it was packed in, and how many times the packed ones beyond that. Deflate reaches 1032 with
-/// one byte repeated; numbers that differ stay far below.
+/// Bytes that an array may unpack to whatever it was packed in, and how many times the packed ones
+/// beyond that. Deflate reaches 1032 with one byte repeated; numbers that differ stay far below.
 pub const UNPACKED: (u64, u64) = (64 << 20, 200);
 
 /// Whether so many bytes are more than `packed` ones can be believed to hold.
@@ -72,7 +73,8 @@ impl<'a> Archive<'a, Cursor<&'a [u8]>> {
 
 impl<'a, R: Read + Seek> Archive<'a, R> {
     fn new(path: &'a Path, reader: R) -> Result<Self> {
-        let zip = ZipArchive::new(reader).map_err(|e| broken_archive(path, format!("is no whole .npz archive: {e}")))?;
+        let zip = ZipArchive::new(reader)
+            .map_err(|e| broken_archive(path, format!("is no whole .npz archive: {e}")))?;
         Ok(Self { path, zip })
     }
 
@@ -81,7 +83,8 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         self.zip.file_names().map(|n| n.trim_end_matches(".npy").to_owned()).collect()
     }
 
-    /// An array in f64, NaN and infinities included, and whether it was stored in `f32` or less; `None` where there is none of this name.
+    /// An array in f64, NaN and infinities included, and whether it was stored in `f32` or less;
+    /// `None` where there is none of this name.
     ///
     /// # Errors
     /// A damaged entry, one that is no array of numbers, or more of them than there is memory for.
@@ -90,7 +93,8 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         Ok(array.map(|(array, kind)| (array, kind == Kind::Singles)))
     }
 
-    /// An array of finite numbers in f64, and what they were stored as; `None` where there is none of this name.
+    /// An array of finite numbers in f64, and what they were stored as; `None` where there is none
+    /// of this name.
     ///
     /// # Errors
     /// As [`Archive::array`]; NaN and infinities.
@@ -103,7 +107,11 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
     ///
     /// # Errors
     /// As [`Archive::array`]; what `fits` refuses; another number of axes.
-    pub fn states(&mut self, name: &str, fits: impl FnOnce(&[usize]) -> Result<()>) -> Result<Option<States>> {
+    pub fn states(
+        &mut self,
+        name: &str,
+        fits: impl FnOnce(&[usize]) -> Result<()>,
+    ) -> Result<Option<States>> {
         self.entry(name, |entry| {
             fits(&entry.shape)?;
             let single = entry.kind() == Kind::Singles;
@@ -136,18 +144,31 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         let path = self.path;
         let Some((source, _)) = self.source(name)? else { return Ok(None) };
         let mut content = Vec::new();
-        source.take(LONGEST).read_to_end(&mut content).map_err(|e| broken_archive(path, format!("array '{name}': {e}")))?;
+        source
+            .take(LONGEST)
+            .read_to_end(&mut content)
+            .map_err(|e| broken_archive(path, format!("array '{name}': {e}")))?;
         let mut data = content.as_slice();
         let Ok((header, _)) = header(&mut data) else { return Ok(None) };
         let Ok((descr, ..)) = parse_header(&header) else { return Ok(None) };
         // Four bytes a character, zeros after the last.
-        let word: fn([u8; 4]) -> u32 = if descr.starts_with('>') { u32::from_be_bytes } else { u32::from_le_bytes };
-        let letters = data.chunks_exact(4).filter_map(|c| char::from_u32(word(c.try_into().expect("four bytes"))));
-        Ok(descr.get(1..).is_some_and(|d| d.starts_with('U')).then(|| letters.filter(|c| *c != '\0').collect()))
+        let word: fn([u8; 4]) -> u32 =
+            if descr.starts_with('>') { u32::from_be_bytes } else { u32::from_le_bytes };
+        let letters = data
+            .chunks_exact(4)
+            .filter_map(|c| char::from_u32(word(c.try_into().expect("four bytes"))));
+        Ok(descr
+            .get(1..)
+            .is_some_and(|d| d.starts_with('U'))
+            .then(|| letters.filter(|c| *c != '\0').collect()))
     }
 
     /// What `read` makes of an array; `None` where there is none of this name.
-    fn entry<T>(&mut self, name: &str, read: impl FnOnce(&mut Entry) -> Result<T>) -> Result<Option<T>> {
+    fn entry<T>(
+        &mut self,
+        name: &str,
+        read: impl FnOnce(&mut Entry) -> Result<T>,
+    ) -> Result<Option<T>> {
         let path = self.path;
         let Some((mut source, unpacked)) = self.source(name)? else { return Ok(None) };
         let mut entry = Entry::begin(path, name, &mut source, unpacked)?;
@@ -156,14 +177,27 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
 
     /// The bytes of an entry, and how many the archive says there are.
     fn source(&mut self, name: &str) -> Result<Option<(ZipFile<'_, R>, u64)>> {
-        let Some(index) = self.zip.file_names().position(|n| n.trim_end_matches(".npy") == name) else { return Ok(None) };
+        let Some(index) = self.zip.file_names().position(|n| n.trim_end_matches(".npy") == name)
+        else {
+            return Ok(None);
+        };
         let path = self.path;
-        let file = self.zip.by_index(index).map_err(|e| broken_archive(path, format!("array '{name}' cannot be opened: {e}")))?;
+        let file = self
+            .zip
+            .by_index(index)
+            .map_err(|e| broken_archive(path, format!("array '{name}' cannot be opened: {e}")))?;
         let (unpacked, packed) = (file.size(), file.compressed_size());
         if is_bomb(unpacked, packed) {
             let [unpacked, packed] = [unpacked, packed].map(|n| room::words(n as f64));
-            let problem = format!("array '{name}' unpacks from {packed} to {unpacked}, allowed: {} times as much", UNPACKED.1);
-            return Err(Error::file(path, problem, "if it is meant, save it with numpy.savez, which does not pack"));
+            let problem = format!(
+                "array '{name}' unpacks from {packed} to {unpacked}, allowed: {} times as much",
+                UNPACKED.1
+            );
+            return Err(Error::file(
+                path,
+                problem,
+                "if it is meant, save it with numpy.savez, which does not pack",
+            ));
         }
         Ok(Some((file, unpacked)))
     }
@@ -179,7 +213,8 @@ fn broken_archive(path: &Path, problem: String) -> Error {
 /// Whatever the file says; C order on return.
 ///
 /// # Errors
-/// A file that is missing, truncated, too long, of another format or of another element type, NaN and infinities.
+/// A file that is missing, truncated, too long, of another format or of another element type, NaN
+/// and infinities.
 pub fn read(path: impl AsRef<Path>) -> Result<ArrayD<f64>> {
     let path = path.as_ref();
     let (file, length) = open(path, "check the path and its permissions")?;
@@ -207,9 +242,11 @@ pub fn opening(bytes: &[u8]) -> String {
 fn finite(path: &Path, (array, kind): (ArrayD<f64>, Kind)) -> Result<(ArrayD<f64>, Kind)> {
     match array.iter().enumerate().find(|(_, v)| !v.is_finite()) {
         None => Ok((array, kind)),
-        Some((i, v)) => {
-            Err(Error::file(path, format!("element {i} is {v}, wanted finite numbers"), "remove or replace it before saving"))
-        }
+        Some((i, v)) => Err(Error::file(
+            path,
+            format!("element {i} is {v}, wanted finite numbers"),
+            "remove or replace it before saving",
+        )),
     }
 }
 
@@ -234,11 +271,15 @@ impl<'a> Entry<'a> {
         let element = Element::of(&descr).ok_or_else(|| {
             broken(format!("element type '{descr}', allowed: float16, float32, float64 and integers of 1 to 8 bytes"))
         })?;
-        let entry = Self { path, name, source, shape, fortran, element, data: length.saturating_sub(read) };
+        let entry =
+            Self { path, name, source, shape, fortran, element, data: length.saturating_sub(read) };
         let numbers = room::product("array", &entry.shape).ok();
         // A shape such as (0, 2^63) holds nothing and still overflows.
-        let indices = room::product("array", &entry.shape.iter().map(|&n| n.max(1)).collect::<Vec<_>>()).ok();
-        if numbers.and(indices).and(numbers).map(|n| n as u64 * entry.element.size as u64) != Some(entry.data) {
+        let indices =
+            room::product("array", &entry.shape.iter().map(|&n| n.max(1)).collect::<Vec<_>>()).ok();
+        if numbers.and(indices).and(numbers).map(|n| n as u64 * entry.element.size as u64)
+            != Some(entry.data)
+        {
             return Err(entry.broken(format!(
                 "the header promises shape {:?} of '{descr}', and {} bytes of data follow it",
                 entry.shape, entry.data
@@ -258,7 +299,11 @@ impl<'a> Entry<'a> {
     /// That there is memory for all of it in f64.
     fn fits_memory(&self) -> Result<()> {
         let numbers = self.shape.iter().product::<usize>() as f64;
-        room::holds(format!("{}: shape {:?} in f64", self.path.display(), self.shape), 8.0 * numbers, "pass fewer of them")
+        room::holds(
+            format!("{}: shape {:?} in f64", self.path.display(), self.shape),
+            8.0 * numbers,
+            "pass fewer of them",
+        )
     }
 
     /// The next `n` numbers.
@@ -268,7 +313,9 @@ impl<'a> Entry<'a> {
         let (mut buffer, size) = ([0; 1 << 15], self.element.size);
         while values.len() < n {
             let piece = &mut buffer[..(n - values.len()).min((1 << 15) / size) * size];
-            self.source.read_exact(piece).map_err(|e| broken_array(self.path, self.name, format!("cannot be unpacked: {e}")))?;
+            self.source.read_exact(piece).map_err(|e| {
+                broken_array(self.path, self.name, format!("cannot be unpacked: {e}"))
+            })?;
             self.element.append(piece, &mut values);
         }
         Ok(values)
@@ -289,8 +336,8 @@ impl<'a> Entry<'a> {
         self.fits_memory()?;
         let values = self.values(self.shape.iter().product())?;
         self.end()?;
-        let array =
-            ArrayD::from_shape_vec(IxDyn(&self.shape).set_f(self.fortran), values).expect("as many numbers as the shape has");
+        let array = ArrayD::from_shape_vec(IxDyn(&self.shape).set_f(self.fortran), values)
+            .expect("as many numbers as the shape has");
         // Moved, where it is in C order already.
         let array = if self.fortran { array.as_standard_layout().into_owned() } else { array };
         Ok((array, self.kind()))
@@ -334,8 +381,16 @@ impl Element {
     fn append(self, bytes: &[u8], out: &mut Vec<f64>) {
         macro_rules! append {
             ($t:ty, $to_f64:expr) => {{
-                let chunks = bytes.chunks_exact(size_of::<$t>()).map(|c| c.try_into().expect("exact chunks"));
-                out.extend(chunks.map(|c| $to_f64(if self.big_endian { <$t>::from_be_bytes(c) } else { <$t>::from_le_bytes(c) })));
+                let chunks = bytes
+                    .chunks_exact(size_of::<$t>())
+                    .map(|c| c.try_into().expect("exact chunks"));
+                out.extend(chunks.map(|c| {
+                    $to_f64(if self.big_endian {
+                        <$t>::from_be_bytes(c)
+                    } else {
+                        <$t>::from_le_bytes(c)
+                    })
+                }));
             }};
         }
         match (self.class, self.size) {
@@ -360,12 +415,18 @@ fn header(source: &mut dyn Read) -> std::result::Result<(String, u64), String> {
     const LONGEST: u64 = 1 << 16;
     let mut next = |n: u64| -> std::result::Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
-        (&mut *source).take(n).read_to_end(&mut bytes).map_err(|e| format!("cannot be read: {e}"))?;
+        (&mut *source)
+            .take(n)
+            .read_to_end(&mut bytes)
+            .map_err(|e| format!("cannot be read: {e}"))?;
         Ok(bytes)
     };
     let magic = next(6)?;
     if magic != b"\x93NUMPY" {
-        return Err(format!("begins with {}, a .npy file begins with 93 4e 55 4d 50 59", opening(&magic)));
+        return Err(format!(
+            "begins with {}, a .npy file begins with 93 4e 55 4d 50 59",
+            opening(&magic)
+        ));
     }
     let ends = "ends inside the header";
     let version = next(2)?;
@@ -392,14 +453,20 @@ fn header(source: &mut dyn Read) -> std::result::Result<(String, u64), String> {
 }
 
 /// Element type, whether the layout is Fortran's, and shape, of a header such as
-/// `{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }`: the dictionary of three keys, in any order, that numpy writes.
+/// `{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }`: the dictionary of three keys, in
+/// any order, that numpy writes.
 fn parse_header(text: &str) -> std::result::Result<(String, bool, Vec<usize>), String> {
     let unreadable = || "the header is not numpy's".to_string();
     // A plain array's header has two brackets: more are a structured type.
     if text.matches(['(', '[', '{']).count() > 2 {
         return Err("structured element types are not supported".into());
     }
-    let mut rest = text.trim().strip_prefix('{').and_then(|t| t.strip_suffix('}')).ok_or_else(unreadable)?.trim();
+    let mut rest = text
+        .trim()
+        .strip_prefix('{')
+        .and_then(|t| t.strip_suffix('}'))
+        .ok_or_else(unreadable)?
+        .trim();
     let (mut descr, mut fortran, mut shape) = (None, None, None);
     while !rest.is_empty() {
         let (key, value) = quoted(rest).ok_or_else(unreadable)?;
@@ -410,16 +477,20 @@ fn parse_header(text: &str) -> std::result::Result<(String, bool, Vec<usize>), S
                 after
             }),
             "fortran_order" if fortran.is_none() => {
-                let word = [("True", true), ("False", false)].into_iter().find(|(word, _)| value.starts_with(word));
+                let word = [("True", true), ("False", false)]
+                    .into_iter()
+                    .find(|(word, _)| value.starts_with(word));
                 word.map(|(word, is)| {
                     fortran = Some(is);
                     &value[word.len()..]
                 })
             }
-            "shape" if shape.is_none() => value.strip_prefix('(').and_then(|v| v.split_once(')')).and_then(|(list, after)| {
-                shape = Some(sizes(list)?);
-                Some(after)
-            }),
+            "shape" if shape.is_none() => {
+                value.strip_prefix('(').and_then(|v| v.split_once(')')).and_then(|(list, after)| {
+                    shape = Some(sizes(list)?);
+                    Some(after)
+                })
+            }
             _ => None,
         };
         let after = known.ok_or_else(unreadable)?.trim_start();
@@ -476,17 +547,29 @@ mod tests {
 
     #[test]
     fn every_element_type_and_order_reads_back() {
-        let read = |descr: &str, data: &[u8]| decode(Path::new("x.npy"), &file(&header(descr, "False", "(2,)"), data)).unwrap();
+        let read = |descr: &str, data: &[u8]| {
+            decode(Path::new("x.npy"), &file(&header(descr, "False", "(2,)"), data)).unwrap()
+        };
         let values = |descr: &str, data: &[u8]| read(descr, data).0.into_raw_vec_and_offset().0;
         assert_eq!(values("<f8", &[0.1f64, -2.5].map(f64::to_le_bytes).concat()), [0.1, -2.5]);
         assert_eq!(values(">f8", &[0.1f64, -2.5].map(f64::to_be_bytes).concat()), [0.1, -2.5]);
-        assert_eq!(values("<f4", &[0.1f32, -2.5].map(f32::to_le_bytes).concat()), [f64::from(0.1f32), -2.5]);
+        assert_eq!(
+            values("<f4", &[0.1f32, -2.5].map(f32::to_le_bytes).concat()),
+            [f64::from(0.1f32), -2.5]
+        );
         assert_eq!(values("<f2", &[0x3c00u16, 0xc100].map(u16::to_le_bytes).concat()), [1.0, -2.5]);
         assert_eq!(values(">i2", &[300i16, -2].map(i16::to_be_bytes).concat()), [300.0, -2.0]);
-        assert_eq!(values("<i8", &[1i64 << 40, -2].map(i64::to_le_bytes).concat()), [(1i64 << 40) as f64, -2.0]);
+        assert_eq!(
+            values("<i8", &[1i64 << 40, -2].map(i64::to_le_bytes).concat()),
+            [(1i64 << 40) as f64, -2.0]
+        );
         assert_eq!(values("|u1", &[0, 255]), [0.0, 255.0]);
         assert_eq!(
-            ["|u1", "|i1", "<f2", "<f4", "<f8"].map(|descr| read(descr, &vec![0; 2 * usize::from(descr.as_bytes()[2] - b'0')]).1),
+            ["|u1", "|i1", "<f2", "<f4", "<f8"].map(|descr| read(
+                descr,
+                &vec![0; 2 * usize::from(descr.as_bytes()[2] - b'0')]
+            )
+            .1),
             [Kind::Bytes, Kind::Integers, Kind::Singles, Kind::Singles, Kind::Doubles]
         );
     }

@@ -5,7 +5,8 @@ use serde::{Serialize, Serializer};
 use std::cell::Cell;
 use std::io::{self, Write};
 
-/// A number as JSON and CSV carry it: 17 significant digits; `inf`, `-inf` and `nan`, which JSON's numbers lack, as strings.
+/// A number as JSON and CSV carry it: 17 significant digits; `inf`, `-inf` and `nan`, which JSON's
+/// numbers lack, as strings.
 #[derive(Clone, Copy, Debug)]
 pub struct Number(pub f64);
 
@@ -42,33 +43,48 @@ impl Serialize for Number {
         if self.0.is_nan() {
             NAN.set(true);
         }
-        if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.serialize_str(&self.to_string()) }
+        if self.0.is_finite() {
+            serializer.serialize_f64(self.0)
+        } else {
+            serializer.serialize_str(&self.to_string())
+        }
     }
 }
 
-/// A text as a cell of a CSV file. One that a spreadsheet would take for a formula, and compute, begins with an apostrophe there.
+/// A text as a cell of a CSV file. One that a spreadsheet would take for a formula, and compute,
+/// begins with an apostrophe there.
 ///
 /// # Source
 /// OWASP, *CSV Injection*.
 pub fn cell(text: &str) -> String {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    let formula =
+        text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
     if formula { format!("'{text}") } else { text.to_owned() }
 }
 
-/// JSON on one line, numbers with 17 significant digits. What would act on a terminal is spelt out, as JSON spells it.
+/// JSON on one line, numbers with 17 significant digits. What would act on a terminal is spelt out,
+/// as JSON spells it.
 pub fn json(value: &impl Serialize) -> Vec<u8> {
     struct Digits17;
     impl serde_json::ser::Formatter for Digits17 {
         fn write_f64<W: ?Sized + Write>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
             write!(writer, "{value:.16e}")
         }
-        fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        fn write_string_fragment<W: ?Sized + Write>(
+            &mut self,
+            writer: &mut W,
+            fragment: &str,
+        ) -> io::Result<()> {
             // All of them are of the first 65,536, which four digits hold.
-            fragment.chars().try_for_each(|c| if acts(c) { write!(writer, "\\u{:04x}", c as u32) } else { write!(writer, "{c}") })
+            fragment.chars().try_for_each(|c| {
+                if acts(c) { write!(writer, "\\u{:04x}", c as u32) } else { write!(writer, "{c}") }
+            })
         }
     }
     let mut bytes = Vec::new();
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Digits17)).expect("plain data is JSON");
+    value
+        .serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, Digits17))
+        .expect("plain data is JSON");
     bytes.push(b'\n');
     bytes
 }
@@ -80,7 +96,10 @@ mod tests {
 
     #[test]
     fn numbers_without_a_json_form_are_strings() {
-        let text = String::from_utf8(json(&[0.1, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0].map(Number))).unwrap();
+        let text = String::from_utf8(json(
+            &[0.1, f64::INFINITY, f64::NEG_INFINITY, f64::NAN, 0.0].map(Number),
+        ))
+        .unwrap();
         assert_eq!(text, "[1.0000000000000001e-1,\"inf\",\"-inf\",\"nan\",0.0000000000000000e0]\n");
     }
 
@@ -94,14 +113,24 @@ mod tests {
 
     #[test]
     fn a_cell_is_no_formula() {
-        let cells = ["=1+2", "@SUM(A1)", "-2+3", "+x", "\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""].map(cell);
-        assert_eq!(cells, ["'=1+2", "'@SUM(A1)", "'-2+3", "'+x", "'\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""]);
+        let cells = ["=1+2", "@SUM(A1)", "-2+3", "+x", "\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""]
+            .map(cell);
+        assert_eq!(
+            cells,
+            ["'=1+2", "'@SUM(A1)", "'-2+3", "'+x", "'\t=1", "a=b", "-2.5", "+1e-3", "-inf", ""]
+        );
     }
 
     #[test]
     fn a_nan_is_noticed_wherever_it_stands() {
-        assert_eq!(json_without_nan(&[Number(0.5), Number(f64::INFINITY)]), Some(json(&[Number(0.5), Number(f64::INFINITY)])));
-        assert_eq!(json_without_nan(&[("nan", vec![Number(1.0)])]).map(|b| !b.is_empty()), Some(true));
+        assert_eq!(
+            json_without_nan(&[Number(0.5), Number(f64::INFINITY)]),
+            Some(json(&[Number(0.5), Number(f64::INFINITY)]))
+        );
+        assert_eq!(
+            json_without_nan(&[("nan", vec![Number(1.0)])]).map(|b| !b.is_empty()),
+            Some(true)
+        );
         assert_eq!(json_without_nan(&[vec![Number(1.0)], vec![Number(f64::NAN)]]), None);
         assert!(json_without_nan(&Number(1.0)).is_some());
     }

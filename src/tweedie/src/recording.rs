@@ -1,14 +1,18 @@
-//! Recordings of foreign samplers as files, from their arrays to their verdicts: what every front end says of them is decided here.
+//! Recordings of foreign samplers as files, from their arrays to their verdicts: what every front
+//! end says of them is decided here.
 //!
-//! A recording is an `.npz`: a trajectory holds `x` (K + 1, n, d) in sampling order and `alpha`, `sigma` (K + 1), the coordinates
-//! `x_t = alpha x0 + sigma eps` of each state; samples hold `x` (n, d). `nfe` (a count) and `name` (a text) are told on.
+//! A recording is an `.npz`: a trajectory holds `x` (K + 1, n, d) in sampling order and `alpha`,
+//! `sigma` (K + 1), the coordinates `x_t = alpha x0 + sigma eps` of each state; samples hold `x`
+//! (n, d). `nfe` (a count) and `name` (a text) are told on.
 
 use crate::choice::Choice;
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use crate::law_file::LawFile;
 use crate::npy::{self, Archive};
-use crate::sample::check::{Recording, Report, Verdict, check_ode, check_samples, check_sde, order_of};
+use crate::sample::check::{
+    Recording, Report, Verdict, check_ode, check_samples, check_sde, order_of,
+};
 use crate::sample::order::Order;
 use crate::sample::shortcut::Known;
 use ndarray::{Array1, Array2, Ix1};
@@ -83,30 +87,49 @@ impl Outcome {
 /// An order below this, by two standard errors, is no convergence.
 const LEAST_ORDER: f64 = 0.5;
 
-/// Holds recordings of one sampler to a law; of `kind` none is the flow's, or samples where x is (n, d). An error that does not fall with the number of
-/// steps makes every recording that seemed to converge off.
+/// Holds recordings of one sampler to a law; of `kind` none is the flow's, or samples where x is
+/// (n, d). An error that does not fall with the number of steps makes every recording that seemed
+/// to converge off.
 ///
 /// # Errors
-/// A file that is missing, damaged, of another format or of another dimension than the law's; what cannot be checked.
+/// A file that is missing, damaged, of another format or of another dimension than the law's; what
+/// cannot be checked.
 pub fn check<P: AsRef<Path>>(files: &[P], law: &LawFile, kind: Option<Kind>) -> Result<Outcome> {
     let checked = |path: &P| {
         let path = path.as_ref();
         let mut stored = Stored::read(path, law.dim())?;
-        let kind = kind.unwrap_or(if matches!(stored.states, States::Samples(_)) { Kind::Samples } else { Kind::Ode });
+        let kind = kind.unwrap_or(if matches!(stored.states, States::Samples(_)) {
+            Kind::Samples
+        } else {
+            Kind::Ode
+        });
         let report = stored.held_to(law.known(), kind).map_err(|e| match e {
             Error::File { .. } => e,
-            other => Error::file(path, format!("cannot be checked: {other}"), "see 'tweedie check --help' for the format"),
+            other => Error::file(
+                path,
+                format!("cannot be checked: {other}"),
+                "see 'tweedie check --help' for the format",
+            ),
         })?;
-        let name = stored.name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+        let name = stored
+            .name
+            .unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
         Ok(Checked { file: path.to_owned(), name, kind, nfe: stored.nfe, report })
     };
     let mut recordings = files.iter().map(checked).collect::<Result<Vec<_>>>()?;
-    let flows: Vec<Report> = recordings.iter().filter(|r| r.kind == Kind::Ode).map(|r| r.report.clone()).collect();
+    let flows: Vec<Report> =
+        recordings.iter().filter(|r| r.kind == Kind::Ode).map(|r| r.report.clone()).collect();
     let order = order_of(&flows);
     if let Some(o) = order.filter(|o| o.slope + 2.0 * o.stderr < LEAST_ORDER) {
-        for r in recordings.iter_mut().filter(|r| r.kind == Kind::Ode && r.report.verdict == Verdict::Converging) {
+        for r in recordings
+            .iter_mut()
+            .filter(|r| r.kind == Kind::Ode && r.report.verdict == Verdict::Converging)
+        {
             r.report.verdict = Verdict::Off;
-            r.report.findings.push(format!("the error does not fall with the number of steps: order {:.2}", o.slope));
+            r.report.findings.push(format!(
+                "the error does not fall with the number of steps: order {:.2}",
+                o.slope
+            ));
         }
     }
     Ok(Outcome { recordings, order, flows: flows.len() })
@@ -126,7 +149,8 @@ enum States {
     Samples(Array2<f64>),
 }
 
-const FORMAT: &str = "save x (K+1, n, d), alpha and sigma (K+1) as float32 or float64 with numpy.savez";
+const FORMAT: &str =
+    "save x (K+1, n, d), alpha and sigma (K+1) as float32 or float64 with numpy.savez";
 
 impl Stored {
     /// States of dimension `d`.
@@ -134,15 +158,22 @@ impl Stored {
         let refused = |problem: String| Error::file(path, problem, FORMAT);
         let mut archive = Archive::open(path)?;
         let fits = |shape: &[usize]| match shape {
-            [.., dim] if matches!(shape.len(), 2 | 3) && *dim != d => {
-                Err(refused(format!("cannot be checked: x has shape {shape:?}, wanted {d} for its last axis, the law's dimension")))
+            [.., dim] if matches!(shape.len(), 2 | 3) && *dim != d => Err(refused(format!(
+                "cannot be checked: x has shape {shape:?}, wanted {d} for its last axis, the law's dimension"
+            ))),
+            [0, _] | [_, 0, _] | [0, _, _] => {
+                Err(refused(format!("x has shape {shape:?}, wanted at least one state")))
             }
-            [0, _] | [_, 0, _] | [0, _, _] => Err(refused(format!("x has shape {shape:?}, wanted at least one state"))),
             [_, _] | [_, _, _] => Ok(()),
-            _ => Err(refused(format!("x has shape {shape:?}, wanted (K+1, n, d), or (n, d) for samples"))),
+            _ => Err(refused(format!(
+                "x has shape {shape:?}, wanted (K+1, n, d), or (n, d) for samples"
+            ))),
         };
         let Some(npy::States { mut states, several, single }) = archive.states("x", fits)? else {
-            return Err(refused(format!("holds no array 'x', only: {}", archive.names().join(", "))));
+            return Err(refused(format!(
+                "holds no array 'x', only: {}",
+                archive.names().join(", ")
+            )));
         };
         let states = match several {
             true => States::Trajectory { x: states, single },
@@ -151,23 +182,37 @@ impl Stored {
         let mut column = |name: &str| -> Result<Option<Array1<f64>>> {
             let Some((array, _)) = archive.array(name)? else { return Ok(None) };
             let shape = array.shape().to_vec();
-            let wrong = |_| refused(format!("{name} has shape {shape:?}, wanted (K+1,), one entry a state"));
+            let wrong = |_| {
+                refused(format!("{name} has shape {shape:?}, wanted (K+1,), one entry a state"))
+            };
             array.into_dimensionality::<Ix1>().map(Some).map_err(wrong)
         };
         let levels = match (column("alpha")?, column("sigma")?) {
             (Some(alpha), Some(sigma)) => Some((alpha, sigma)),
             (None, None) => None,
             (alpha, _) => {
-                let (has, lacks) = if alpha.is_some() { ("alpha", "sigma") } else { ("sigma", "alpha") };
+                let (has, lacks) =
+                    if alpha.is_some() { ("alpha", "sigma") } else { ("sigma", "alpha") };
                 return Err(refused(format!("holds {has} and no {lacks}")));
             }
         };
         let nfe = match archive.array("nfe")? {
             None => None,
             Some((a, _)) => {
-                let count = a.first().copied().filter(|n| a.len() == 1 && *n >= 0.0 && *n < 9e15 && n.fract() == 0.0);
-                let got = || format!("nfe of shape {:?} holds {}, wanted one whole number >= 0", a.shape(), shown(a.iter()));
-                Some(count.ok_or_else(|| Error::file(path, got(), "save the number of evaluations, or leave nfe out"))? as u64)
+                let count = a
+                    .first()
+                    .copied()
+                    .filter(|n| a.len() == 1 && *n >= 0.0 && *n < 9e15 && n.fract() == 0.0);
+                let got = || {
+                    format!(
+                        "nfe of shape {:?} holds {}, wanted one whole number >= 0",
+                        a.shape(),
+                        shown(a.iter())
+                    )
+                };
+                Some(count.ok_or_else(|| {
+                    Error::file(path, got(), "save the number of evaluations, or leave nfe out")
+                })? as u64)
             }
         };
         Ok(Self { path: path.to_owned(), states, levels, nfe, name: archive.text("name")? })
@@ -179,21 +224,38 @@ impl Stored {
         match (&mut self.states, kind, &self.levels) {
             (States::Samples(x), Kind::Samples, _) => check_samples(x, law),
             // The last states of a trajectory are samples too.
-            (States::Trajectory { x, .. }, Kind::Samples, _) if !x.is_empty() => check_samples(&x[x.len() - 1], law),
+            (States::Trajectory { x, .. }, Kind::Samples, _) if !x.is_empty() => {
+                check_samples(&x[x.len() - 1], law)
+            }
             (States::Trajectory { x, single }, Kind::Ode | Kind::Sde, Some((alpha, sigma))) => {
                 if alpha.len() != x.len() || sigma.len() != alpha.len() {
-                    let got = format!("x has {} states, alpha {} and sigma {} entries", x.len(), alpha.len(), sigma.len());
+                    let got = format!(
+                        "x has {} states, alpha {} and sigma {} entries",
+                        x.len(),
+                        alpha.len(),
+                        sigma.len()
+                    );
                     return refused(&got);
                 }
                 levels_fit(&self.path, alpha, sigma)?;
                 let recording = Recording {
                     x: std::mem::take(x),
-                    points: alpha.iter().zip(sigma).map(|(&a, &s)| PathPoint::still(a, s)).collect(),
+                    points: alpha
+                        .iter()
+                        .zip(sigma)
+                        .map(|(&a, &s)| PathPoint::still(a, s))
+                        .collect(),
                     single: *single,
                 };
-                if kind == Kind::Ode { check_ode(&recording, law) } else { check_sde(&recording, law) }
+                if kind == Kind::Ode {
+                    check_ode(&recording, law)
+                } else {
+                    check_sde(&recording, law)
+                }
             }
-            (States::Samples(_), ..) => refused("x has shape (n, d), which is no trajectory: pass --kind samples"),
+            (States::Samples(_), ..) => {
+                refused("x has shape (n, d), which is no trajectory: pass --kind samples")
+            }
             _ => refused(
                 "holds no alpha and sigma, without which a state has no level; pass --kind samples for its last states alone",
             ),
@@ -205,15 +267,30 @@ impl Stored {
 fn levels_fit(path: &Path, alpha: &Array1<f64>, sigma: &Array1<f64>) -> Result<()> {
     let level = |(a, s): (&f64, &f64)| *a >= 0.0 && *s >= 0.0 && (a + s).is_finite() && a + s > 0.0;
     if let Some(k) = alpha.iter().zip(sigma).position(|p| !level(p)) {
-        let problem = format!("state {k} has alpha = {} and sigma = {}, allowed: finite, >= 0, not both 0", alpha[k], sigma[k]);
-        return Err(Error::file(path, problem, "record the coordinates of x_t = alpha x0 + sigma eps"));
+        let problem = format!(
+            "state {k} has alpha = {} and sigma = {}, allowed: finite, >= 0, not both 0",
+            alpha[k], sigma[k]
+        );
+        return Err(Error::file(
+            path,
+            problem,
+            "record the coordinates of x_t = alpha x0 + sigma eps",
+        ));
     }
     let last = alpha.len() - 1;
     if last == 0 {
-        return Err(Error::file(path, "holds one state, wanted the start and every step's end", FORMAT));
+        return Err(Error::file(
+            path,
+            "holds one state, wanted the start and every step's end",
+            FORMAT,
+        ));
     }
     if alpha[0] * sigma[last] > alpha[last] * sigma[0] {
-        return Err(Error::file(path, "runs from data to noise", "save the states in sampling order, from noise to data"));
+        return Err(Error::file(
+            path,
+            "runs from data to noise",
+            "save the states in sampling order, from noise to data",
+        ));
     }
     Ok(())
 }

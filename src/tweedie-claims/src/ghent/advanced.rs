@@ -33,7 +33,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\tilde{x} = \frac{\sigma_t\, x_{t''} - \sigma_{t''}\, x_t}{\alpha_{t''}\, \sigma_t - \sigma_{t''}\, \alpha_t}, \qquad \alpha_{t''} \tilde{x} + \sigma_{t''} \frac{x_t - \alpha_t \tilde{x}}{\sigma_t} = x_{t''}",
         finding: "One DDIM step with this target as its x0 lands where two teacher steps end, for mixtures as for Gaussians, so halving can be repeated down to a single step. \
                   The student has the teacher's law to rounding, and so the teacher's error against the data too; its target is not the denoiser E[x0|x_t], but goes to the exact flow's as the teacher's steps grow.",
-        mutants: &["target of one teacher step", "denoiser for the target", "noise levels swapped in the target"],
+        mutants: &[
+            "target of one teacher step",
+            "denoiser for the target",
+            "noise levels swapped in the target",
+        ],
         check: distillation,
     },
     Claim {
@@ -46,7 +50,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"f(x_t, t) = f(x_s, s)\ \text{along a trajectory}, \qquad f(x, 0) = x, \qquad x_T \sim p_T \Rightarrow f(x_T, T) \sim p_{\text{data}}",
         finding: "The exact map gives the same point from everywhere on a trajectory, is the identity at clean data, and turns pure noise into the data law in one evaluation. \
                   One step of a denoiser does not: for Gaussian data its variance falls short by the factor alpha^2 lambda / (alpha^2 lambda + sigma^2), to 0 at pure noise.",
-        mutants: &["denoiser for the map", "one DDIM step to a small noise level", "boundary condition at noise 0.05"],
+        mutants: &[
+            "denoiser for the map",
+            "one DDIM step to a small noise level",
+            "boundary condition at noise 0.05",
+        ],
         check: consistency,
     },
     Claim {
@@ -143,7 +151,8 @@ fn distillation(p: &mut Probe) {
             let points: Vec<PathPoint> = times(t, 8, 0.05).iter().map(|&t| path.still_at(t).expect("on the path")).collect();
             let levels: Vec<Level> = points.iter().map(Level::from).collect();
             let lambda = t.log_uniform(1e-2, 10.0);
-            // Gains of the teacher's steps; each halving turns two of them into one step of a student's denoiser.
+            // Gains of the teacher's steps; each halving turns two of them into one step of a
+            // student's denoiser.
             let step = |denoiser: f64, a: Level, b: Level| b.alpha * denoiser + b.sigma * (1.0 - a.alpha * denoiser) / a.sigma;
             let mut gains: Vec<f64> = levels.windows(2).map(|w| ddim_gain(lambda, w[0], w[1])).collect();
             let mut stride = 1;
@@ -172,7 +181,8 @@ fn distillation(p: &mut Probe) {
             t.compare((gains[0] * gains[0]).ln(), teacher.variances()[0].ln(), 1e-11 / (1.0 - levels[8].sigma * levels[0].alpha / (levels[0].sigma * levels[8].alpha)).max(1e-3));
         },
     );
-    // From pure noise one gain is the product of all: as the teacher's steps grow it goes to the exact flow's.
+    // From pure noise one gain is the product of all: as the teacher's steps grow it goes to the
+    // exact flow's.
     let error = |steps: usize| {
         let level = |k: usize| {
             let angle = FRAC_PI_2 * (1.0 - k as f64 / steps as f64);
@@ -197,12 +207,15 @@ fn consistency(p: &mut Probe) {
         p.mutant("one DDIM step to a small noise level"),
         p.mutant("boundary condition at noise 0.05"),
     );
-    let map = move |law: &Gaussian, x: &Array2<f64>, at: &PathPoint| match (denoiser, short, boundary) {
-        (true, ..) => law.denoised(x.view(), at),
-        (_, true, _) if at.sigma > 0.0 => ddim(law, x, &[*at, PathPoint::still(1.0, 1e-3)]),
-        (.., true) => pf_ode_map(law, x.view(), at, &PathPoint::still(1.0, 0.05)).expect("a level"),
-        _ => consistency_map(law, x.view(), at).expect("a level"),
-    };
+    let map =
+        move |law: &Gaussian, x: &Array2<f64>, at: &PathPoint| match (denoiser, short, boundary) {
+            (true, ..) => law.denoised(x.view(), at),
+            (_, true, _) if at.sigma > 0.0 => ddim(law, x, &[*at, PathPoint::still(1.0, 1e-3)]),
+            (.., true) => {
+                pf_ode_map(law, x.view(), at, &PathPoint::still(1.0, 0.05)).expect("a level")
+            }
+            _ => consistency_map(law, x.view(), at).expect("a level"),
+        };
     p.property(
         Role::Printed,
         "Gaussian: the map at two points of one trajectory",
@@ -218,11 +231,17 @@ fn consistency(p: &mut Probe) {
             t.compare_all(&map(&law, &x, &late), &map(&law, &moved, &early), 1e-12 * size);
         },
     );
-    p.property(Role::Printed, "Gaussian: the identity at clean data", 32, "1e-14 of the states", |t| {
-        let law = t.gaussian(3);
-        let x = t.normal_rows(2, 3) * 3.0;
-        t.compare_all(&map(&law, &x, &PathPoint::still(1.0, 0.0)), &x, 1e-13);
-    });
+    p.property(
+        Role::Printed,
+        "Gaussian: the identity at clean data",
+        32,
+        "1e-14 of the states",
+        |t| {
+            let law = t.gaussian(3);
+            let x = t.normal_rows(2, 3) * 3.0;
+            t.compare_all(&map(&law, &x, &PathPoint::still(1.0, 0.0)), &x, 1e-13);
+        },
+    );
     p.property(
         Role::Printed,
         "Gaussian: covariance of what one evaluation makes of the marginal at a random level, against the data's",
@@ -232,7 +251,8 @@ fn consistency(p: &mut Probe) {
             let law = t.gaussian(3);
             let at = t.point();
             let zero = map(&law, &(&law.mean() * at.alpha).insert_axis(ndarray::Axis(0)), &at);
-            // The images of the marginal's principal deviations are columns whose outer products add up to the covariance.
+            // The images of the marginal's principal deviations are columns whose outer products
+            // add up to the covariance.
             let mut cov = Array2::<f64>::zeros((3, 3));
             for (u, lambda) in law.modes().columns().into_iter().zip(law.variances()) {
                 let std = (at.alpha * at.alpha * lambda + at.sigma * at.sigma).sqrt();
@@ -254,15 +274,20 @@ fn consistency(p: &mut Probe) {
             let x = t.normal_rows(2, 1);
             let moved = pf_ode_solve(&law, x.view(), &points).expect("a trajectory").swap_remove(1);
             let end = |x: &Array2<f64>, at: &PathPoint| {
-                if denoiser { law.denoised(x.view(), at) } else { consistency_solve(&law, x.view(), at).expect("a trajectory") }
+                if denoiser {
+                    law.denoised(x.view(), at)
+                } else {
+                    consistency_solve(&law, x.view(), at).expect("a trajectory")
+                }
             };
             t.compare_all(&end(&x, &points[0]), &end(&moved, &points[1]), 1e-9);
         },
     );
 }
 
-/// Energy of flow matching's marginal flow for Gaussian data, the integral of E|v|^2 over time, by the velocities of the denoiser: v is linear in
-/// the state, so that its values at the mean and one deviation from it along each mode are enough.
+/// Energy of flow matching's marginal flow for Gaussian data, the integral of E|v|^2 over time, by
+/// the velocities of the denoiser: v is linear in the state, so that its values at the mean and one
+/// deviation from it along each mode are enough.
 fn energy(law: &Gaussian) -> f64 {
     let square = |v: &Array2<f64>| v.iter().map(|v| v * v).sum::<f64>();
     IntervalRule::new(16).expect("nodes").composite(0.0, 1.0, 40, |t| {
@@ -280,13 +305,17 @@ fn energy(law: &Gaussian) -> f64 {
 }
 
 fn optimal_transport(p: &mut Probe) {
-    let (preserving, variance, squared) =
-        (p.mutant("variance-preserving path"), p.mutant("variance interpolated"), p.mutant("time squared"));
+    let (preserving, variance, squared) = (
+        p.mutant("variance-preserving path"),
+        p.mutant("variance interpolated"),
+        p.mutant("time squared"),
+    );
     let path = move |t: f64| {
         if preserving {
             return Path::Cosine.still_at(t).expect("on the path");
         }
-        let point = Path::FlowMatching.still_at(if squared { t * t } else { t }).expect("on the path");
+        let point =
+            Path::FlowMatching.still_at(if squared { t * t } else { t }).expect("on the path");
         if variance { PathPoint::still(point.alpha, point.sigma.sqrt()) } else { point }
     };
     p.property(
@@ -309,7 +338,8 @@ fn optimal_transport(p: &mut Probe) {
             t.compare(w2(&at(s), &at(u)) / (u - s), whole, 1e-13 * whole / (u - s));
         },
     );
-    // The marginal flow's energy by quadrature: E|v|^2 of a mode is (d std / dt)^2, and straightness is its excess over the squared chord.
+    // The marginal flow's energy by quadrature: E|v|^2 of a mode is (d std / dt)^2, and
+    // straightness is its excess over the squared chord.
     p.property(
         Role::WithoutCondition,
         "Gaussian data: energy of the marginal flow, against the squared W2 of noise and data",
@@ -317,7 +347,8 @@ fn optimal_transport(p: &mut Probe) {
         "1e-9 of it: quadrature",
         |t| {
             let law = t.gaussian(2);
-            let w2 = w2_squared(&law, &Gaussian::isotropic(Array1::zeros(2), 1.0).expect("noise")).expect("one space");
+            let w2 = w2_squared(&law, &Gaussian::isotropic(Array1::zeros(2), 1.0).expect("noise"))
+                .expect("one space");
             t.compare(energy(&law), w2, 1e-9 * (1.0 + w2));
         },
     );
@@ -328,7 +359,8 @@ fn optimal_transport(p: &mut Probe) {
         "1e-9 of it: quadrature",
         |t| {
             let law = t.gaussian(2);
-            let w2 = w2_squared(&law, &Gaussian::isotropic(Array1::zeros(2), 1.0).expect("noise")).expect("one space");
+            let w2 = w2_squared(&law, &Gaussian::isotropic(Array1::zeros(2), 1.0).expect("noise"))
+                .expect("one space");
             let bent: f64 = law.variances().iter().map(|l| (2.0 - FRAC_PI_2) * l.sqrt()).sum();
             t.compare(energy(&law), w2 + bent, 1e-9 * (1.0 + w2));
         },
@@ -358,14 +390,22 @@ fn optimal_transport(p: &mut Probe) {
     // A map that is optimal is a gradient: its Jacobian is symmetric.
     let tilted = |angle: f64, mean: [f64; 2]| {
         let (sin, cos) = angle.sin_cos();
-        Gaussian::from_modes(array![mean[0], mean[1]], array![1.0, 0.05], array![[cos, -sin], [sin, cos]]).expect("a rotation")
+        Gaussian::from_modes(
+            array![mean[0], mean[1]],
+            array![1.0, 0.05],
+            array![[cos, -sin], [sin, cos]],
+        )
+        .expect("a rotation")
     };
-    let law = Mixture::new(array![0.5, 0.5], vec![tilted(0.3, [1.5, 0.0]), tilted(1.4, [-1.0, 1.0])]).expect("a mixture");
+    let law =
+        Mixture::new(array![0.5, 0.5], vec![tilted(0.3, [1.5, 0.0]), tilted(1.4, [-1.0, 1.0])])
+            .expect("a mixture");
     let h = 1e-3;
     let x = array![[0.3 + h, -0.2], [0.3 - h, -0.2], [0.3, -0.2 + h], [0.3, -0.2 - h]];
-    let ends = pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])
-        .expect("trajectories")
-        .swap_remove(1);
+    let ends =
+        pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])
+            .expect("trajectories")
+            .swap_remove(1);
     let slope = |i: usize, c: usize| (ends[[2 * i, c]] - ends[[2 * i + 1, c]]) / (2.0 * h);
     p.number(
         Role::WithoutCondition,
@@ -378,18 +418,30 @@ fn optimal_transport(p: &mut Probe) {
 }
 
 fn straight(p: &mut Probe) {
-    let (fresh, reversed, variance) =
-        (p.mutant("fresh noise in the reflow"), p.mutant("time reversed"), p.mutant("spread divided by the variance"));
+    let (fresh, reversed, variance) = (
+        p.mutant("fresh noise in the reflow"),
+        p.mutant("time reversed"),
+        p.mutant("spread divided by the variance"),
+    );
     let law_of = |t: &Trial| t.gaussian(3);
     let velocity = move |law: &Gaussian, x: &Array2<f64>, t: f64| {
         let time = if reversed { 1.0 - t } else { t };
         if fresh {
             // Pairs drawn anew are independent: the first flow again.
-            return gaussian_velocity(law, x.view(), &Path::FlowMatching.at(time).expect("on the path")).expect("sigma > 0");
+            return gaussian_velocity(
+                law,
+                x.view(),
+                &Path::FlowMatching.at(time).expect("on the path"),
+            )
+            .expect("sigma > 0");
         }
         if variance {
-            let squared = Gaussian::from_modes(law.mean().to_owned(), law.variances().mapv(|v| v * v), law.modes().to_owned())
-                .expect("a law");
+            let squared = Gaussian::from_modes(
+                law.mean().to_owned(),
+                law.variances().mapv(|v| v * v),
+                law.modes().to_owned(),
+            )
+            .expect("a law");
             return reflowed_velocity(&squared, x.view(), time).expect("inside (0, 1]");
         }
         reflowed_velocity(law, x.view(), time).expect("inside (0, 1]")
@@ -417,7 +469,8 @@ fn straight(p: &mut Probe) {
             let law = law_of(t);
             let axes = Array2::<f64>::eye(3);
             let zero = Array2::zeros((1, 3)) - velocity(&law, &Array2::zeros((1, 3)), 1.0);
-            // Images of the axes under x - v(x, 1), less that of the origin, are the rows of the linear map.
+            // Images of the axes under x - v(x, 1), less that of the origin, are the rows of the
+            // linear map.
             let rows = &axes - &velocity(&law, &axes, 1.0) - &zero;
             t.compare_all(&rows.t().dot(&rows), &law.cov(), 1e-11);
             t.compare_all(zero.row(0), law.mean(), 1e-11);
@@ -444,7 +497,9 @@ fn straight(p: &mut Probe) {
         "quadrature",
     );
     let x = array![[1.0]];
-    let first = gaussian_velocity(&unit, x.view(), &Path::FlowMatching.at(1.0).expect("on the path")).expect("pure noise");
+    let first =
+        gaussian_velocity(&unit, x.view(), &Path::FlowMatching.at(1.0).expect("on the path"))
+            .expect("pure noise");
     p.number(
         Role::WithoutCondition,
         "before, data N(0, 1): one Euler step from eps = 1, whose data point is 1",

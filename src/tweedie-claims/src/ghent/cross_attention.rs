@@ -26,8 +26,11 @@ fn shuffled(x: &Array2<f64>) -> Array2<f64> {
 }
 
 fn text_query(p: &mut Probe) {
-    let (keys, own, values) =
-        (p.mutant("keys shuffled alone"), p.mutant("self-attention of the text"), p.mutant("values from the image"));
+    let (keys, own, values) = (
+        p.mutant("keys shuffled alone"),
+        p.mutant("self-attention of the text"),
+        p.mutant("values from the image"),
+    );
     let drawn = |t: &Trial| {
         let (n, d) = (t.int(3, 40), t.int(2, 8));
         [t.normal_rows(n, d), t.normal_rows(n, d)]
@@ -46,12 +49,20 @@ fn text_query(p: &mut Probe) {
         move |t| {
             let [image, text] = drawn(t);
             let moved = shuffled(&image);
-            t.compare_all(&by_network(&text, &moved, &moved), &shuffled(&by_network(&text, &image, &image)), 1e-12);
+            t.compare_all(
+                &by_network(&text, &moved, &moved),
+                &shuffled(&by_network(&text, &image, &image)),
+                1e-12,
+            );
         },
     );
     p.property(Role::Corrected, "the image asks: the same", 32, why, move |t| {
         let [image, text] = drawn(t);
-        t.compare_all(&image_asks(&shuffled(&image), &text, &text), &shuffled(&image_asks(&image, &text, &text)), 1e-12);
+        t.compare_all(
+            &image_asks(&shuffled(&image), &text, &text),
+            &shuffled(&image_asks(&image, &text, &text)),
+            1e-12,
+        );
     });
     p.property(
         Role::Corrected,
@@ -61,7 +72,11 @@ fn text_query(p: &mut Probe) {
         move |t| {
             let [image, text] = drawn(t);
             let moved = shuffled(&text);
-            t.compare_all(&image_asks(&image, &moved, if keys { &text } else { &moved }), &image_asks(&image, &text, &text), 1e-12);
+            t.compare_all(
+                &image_asks(&image, &moved, if keys { &text } else { &moved }),
+                &image_asks(&image, &text, &text),
+                1e-12,
+            );
         },
     );
 }

@@ -1,7 +1,7 @@
 //! The worked example in four dimensions, number by number.
 //!
-//! Each printed number is held to the printed chain at half a unit of its last decimal, computed without rounding in between and once
-//! more from the numbers printed before it.
+//! Each printed number is held to the printed chain at half a unit of its last decimal, computed
+//! without rounding in between and once more from the numbers printed before it.
 
 use super::forward::level;
 use crate::{Claim, Probe, Role};
@@ -21,11 +21,22 @@ pub(super) const CLAIMS: &[Claim] = &[
         mutants: &["last coordinate left out", "sum of absolute values"],
         check: |p| {
             let x: &[f64] = if p.mutant("last coordinate left out") { &X0[..3] } else { &X0 };
-            let length = if p.mutant("sum of absolute values") { x.iter().map(|x| x.abs()).sum() } else { norm(x) };
+            let length = if p.mutant("sum of absolute values") {
+                x.iter().map(|x| x.abs()).sum()
+            } else {
+                norm(x)
+            };
             p.number(Role::Printed, "||x0||", length, 2.45, HALF, DECIMALS);
             p.number(Role::Corrected, "||x0||", length, 2.5, 0.0, "1 + 4 + 1 + 1/4 is a square");
             p.number(Role::Corrected, "||x0||^2", length * length, 6.25, 0.0, "1 + 4 + 1 + 1/4");
-            p.number(Role::Corrected, "the norm of the first three coordinates", norm(&X0[..3]), 2.45, HALF, DECIMALS);
+            p.number(
+                Role::Corrected,
+                "the norm of the first three coordinates",
+                norm(&X0[..3]),
+                2.45,
+                HALF,
+                DECIMALS,
+            );
         },
     },
     Claim {
@@ -39,7 +50,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "All four numbers are right, with the roots as printed to three decimals or unrounded.",
         mutants: &["beta for its root", "alpha for its root", "noise subtracted"],
         check: |p| {
-            let got = Chain::of(p, ["beta for its root", "alpha for its root", "noise subtracted"]).to(1);
+            let got =
+                Chain::of(p, ["beta for its root", "alpha for its root", "noise subtracted"]).to(1);
             vector(p, Role::Printed, "x1", got, X1, HALF);
             let rounded = step(X0, 0.949, 0.316, EPS[0]);
             vector(p, Role::Printed, "x1 with the printed roots", rounded, X1, HALF);
@@ -57,11 +69,20 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It is 2.26, from unrounded numbers (2.2643) and from x1 as printed (2.2650).",
         mutants: &["beta for its root", "alpha for its root", "noise left out"],
         check: |p| {
-            let got = norm(&Chain::of(p, ["beta for its root", "alpha for its root", "noise left out"]).to(1));
+            let got = norm(
+                &Chain::of(p, ["beta for its root", "alpha for its root", "noise left out"]).to(1),
+            );
             p.number(Role::Printed, "||x1||", got, 2.41, HALF, DECIMALS);
             p.number(Role::Printed, "||x1|| of x1 as printed", norm(&X1), 2.41, HALF, DECIMALS);
             p.number(Role::Corrected, "||x1||", got, 2.2643, HALF / 100.0, DECIMALS);
-            p.number(Role::Corrected, "||x1|| of x1 as printed", norm(&X1), 2.2650, HALF / 100.0, DECIMALS);
+            p.number(
+                Role::Corrected,
+                "||x1|| of x1 as printed",
+                norm(&X1),
+                2.2650,
+                HALF / 100.0,
+                DECIMALS,
+            );
         },
     },
     Claim {
@@ -75,16 +96,26 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It is (0.81, 1.52, -0.80, 0.81), with or without rounding on the way. Three of the printed numbers are a few hundredths off, as if the noise had been rounded for the slide after the calculation; the second, 1.43, belongs to a noise of -0.4 where -0.2 is printed.",
         mutants: &["abar_2 for alpha_2", "beta for its root", "alpha for its root"],
         check: |p| {
-            let got = Chain::of(p, ["beta for its root", "alpha for its root", "abar_2 for alpha_2"]).to(2);
+            let got =
+                Chain::of(p, ["beta for its root", "alpha for its root", "abar_2 for alpha_2"])
+                    .to(2);
             vector(p, Role::Printed, "x2", got, X2, HALF);
             let rounded = step(X1, 0.894, 0.447, EPS[1]);
             vector(p, Role::Printed, "x2 from x1 and the roots as printed", rounded, X2, HALF);
             vector(p, Role::Corrected, "x2", got, [0.81, 1.52, -0.80, 0.81], HALF);
-            vector(p, Role::Corrected, "x2 from x1 and the roots as printed", rounded, [0.81, 1.52, -0.80, 0.81], HALF);
+            vector(
+                p,
+                Role::Corrected,
+                "x2 from x1 and the roots as printed",
+                rounded,
+                [0.81, 1.52, -0.80, 0.81],
+                HALF,
+            );
             vector(p, Role::Corrected, "x2 without intermediate states", unrolled(2), got, 1e-14);
             roots(p, Role::Corrected, 2, 0.894, 0.447);
             let off = noise_behind(X2, got, 2);
-            let explained = [0, 2, 3].iter().all(|&i| off[i].abs() <= 0.05) && (off[1] + 0.2).abs() <= 0.05;
+            let explained =
+                [0, 2, 3].iter().all(|&i| off[i].abs() <= 0.05) && (off[1] + 0.2).abs() <= 0.05;
             p.fact(
                 Role::Corrected,
                 "noise within 0.05 of the printed one gives the printed x2, but for -0.4 in the second place",
@@ -103,11 +134,20 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It is 2.07. The x2 that is printed has norm 2.00; 2.19 is neither.",
         mutants: &["abar_2 for alpha_2", "beta for its root", "noise left out"],
         check: |p| {
-            let got = norm(&Chain::of(p, ["beta for its root", "noise left out", "abar_2 for alpha_2"]).to(2));
+            let got = norm(
+                &Chain::of(p, ["beta for its root", "noise left out", "abar_2 for alpha_2"]).to(2),
+            );
             p.number(Role::Printed, "||x2||", got, 2.19, HALF, DECIMALS);
             p.number(Role::Printed, "||x2|| of x2 as printed", norm(&X2), 2.19, HALF, DECIMALS);
             p.number(Role::Corrected, "||x2||", got, 2.0694, HALF / 100.0, DECIMALS);
-            p.number(Role::Corrected, "||x2|| of x2 as printed", norm(&X2), 1.9994, HALF / 100.0, DECIMALS);
+            p.number(
+                Role::Corrected,
+                "||x2|| of x2 as printed",
+                norm(&X2),
+                1.9994,
+                HALF / 100.0,
+                DECIMALS,
+            );
         },
     },
     Claim {
@@ -121,16 +161,29 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It is (0.40, 1.44, -0.40, 0.57). All four printed numbers are one or two hundredths off, which noise within 0.05 of the printed one would explain. From x2 as printed it would be (0.39, 1.36, -0.40, 0.58).",
         mutants: &["abar_3 for alpha_3", "beta for its root", "alpha for its root"],
         check: |p| {
-            let got = Chain::of(p, ["beta for its root", "alpha for its root", "abar_3 for alpha_3"]).to(3);
+            let got =
+                Chain::of(p, ["beta for its root", "alpha for its root", "abar_3 for alpha_3"])
+                    .to(3);
             vector(p, Role::Printed, "x3", got, X3, HALF);
             let rounded = step(X2, 0.837, 0.548, EPS[2]);
             vector(p, Role::Printed, "x3 from x2 and the roots as printed", rounded, X3, HALF);
             vector(p, Role::Corrected, "x3", got, [0.40, 1.44, -0.40, 0.57], HALF);
-            vector(p, Role::Corrected, "x3 from x2 and the roots as printed", rounded, [0.39, 1.36, -0.40, 0.58], HALF);
+            vector(
+                p,
+                Role::Corrected,
+                "x3 from x2 and the roots as printed",
+                rounded,
+                [0.39, 1.36, -0.40, 0.58],
+                HALF,
+            );
             vector(p, Role::Corrected, "x3 without intermediate states", unrolled(3), got, 1e-14);
             roots(p, Role::Corrected, 3, 0.837, 0.548);
             let explained = noise_behind(X3, got, 3).iter().all(|off| off.abs() <= 0.05);
-            p.fact(Role::Corrected, "noise within 0.05 of the printed one gives the printed x3", explained);
+            p.fact(
+                Role::Corrected,
+                "noise within 0.05 of the printed one gives the printed x3",
+                explained,
+            );
         },
     },
     Claim {
@@ -144,11 +197,20 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It is 1.65. The x3 that is printed has norm 1.66. None of the example's four norms is right: the first is too small, the others are too large.",
         mutants: &["abar_3 for alpha_3", "beta for its root", "noise left out"],
         check: |p| {
-            let got = norm(&Chain::of(p, ["beta for its root", "noise left out", "abar_3 for alpha_3"]).to(3));
+            let got = norm(
+                &Chain::of(p, ["beta for its root", "noise left out", "abar_3 for alpha_3"]).to(3),
+            );
             p.number(Role::Printed, "||x3||", got, 1.87, HALF, DECIMALS);
             p.number(Role::Printed, "||x3|| of x3 as printed", norm(&X3), 1.87, HALF, DECIMALS);
             p.number(Role::Corrected, "||x3||", got, 1.6484, HALF / 100.0, DECIMALS);
-            p.number(Role::Corrected, "||x3|| of x3 as printed", norm(&X3), 1.6582, HALF / 100.0, DECIMALS);
+            p.number(
+                Role::Corrected,
+                "||x3|| of x3 as printed",
+                norm(&X3),
+                1.6582,
+                HALF / 100.0,
+                DECIMALS,
+            );
         },
     },
 ];
@@ -156,7 +218,8 @@ pub(super) const CLAIMS: &[Claim] = &[
 const SLIDE: &str = "Concrete Example: 4D Vector Forward Process";
 
 const BETAS: [f64; 3] = [0.10, 0.20, 0.30];
-const EPS: [[f64; 4]; 3] = [[0.5, -0.3, 0.8, -0.2], [-0.4, -0.2, -0.4, 1.0], [-0.5, 0.3, 0.5, -0.2]];
+const EPS: [[f64; 4]; 3] =
+    [[0.5, -0.3, 0.8, -0.2], [-0.4, -0.2, -0.4, 1.0], [-0.5, 0.3, 0.5, -0.2]];
 const X0: [f64; 4] = [1.0, 2.0, -1.0, 0.5];
 // As printed.
 const X1: [f64; 4] = [1.11, 1.80, -0.70, 0.41];
@@ -224,10 +287,18 @@ fn unrolled(t: usize) -> [f64; 4] {
 /// The roots that the slide prints for step t.
 fn roots(p: &mut Probe, role: Role, t: usize, scale: f64, std: f64) {
     p.number(role, format!("sqrt(alpha_{t})"), kernel(t).scale, scale, HALF / 10.0, DECIMALS);
-    p.number(role, format!("sqrt(1 - alpha_{t})"), kernel(t).var.sqrt(), std, HALF / 10.0, DECIMALS);
+    p.number(
+        role,
+        format!("sqrt(1 - alpha_{t})"),
+        kernel(t).var.sqrt(),
+        std,
+        HALF / 10.0,
+        DECIMALS,
+    );
 }
 
-/// By how much the noise of step t would have to differ from the printed one, for `printed` in place of `exact`.
+/// By how much the noise of step t would have to differ from the printed one, for `printed` in
+/// place of `exact`.
 fn noise_behind(printed: [f64; 4], exact: [f64; 4], t: usize) -> [f64; 4] {
     std::array::from_fn(|i| (printed[i] - exact[i]) / BETAS[t - 1].sqrt())
 }

@@ -25,7 +25,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\nabla \log p(x_t) + w\, \nabla_{x_t} \log p(c|x_t) = \nabla_{x_t} \log \left[ p(x_t)\, p(c|x_t)^w \right]",
         finding: "At every level it is the score of the density p(x_t) p(c|x_t)^w up to its normalisation, and for w = 1 that of the class. The example gives (0.7, 0.5, -0.2). \
                   In a denoiser the gradient comes in with the factor w sigma^2/alpha.",
-        mutants: &["gradient subtracted", "gradient of the probability, not of its logarithm", "sigma for sigma^2 in the denoiser"],
+        mutants: &[
+            "gradient subtracted",
+            "gradient of the probability, not of its logarithm",
+            "sigma for sigma^2 in the denoiser",
+        ],
         check: classifier_guidance,
     },
     Claim {
@@ -38,7 +42,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\tilde\varepsilon = \varepsilon(x_t,\varnothing) + w\left(\varepsilon(x_t,c) - \varepsilon(x_t,\varnothing)\right) = \varepsilon(x_t,\varnothing) - w\,\sigma_t \nabla_{x_t} \log p(c|x_t)",
         finding: "By Bayes' rule eps(c) - eps(null) = -sigma_t grad log p(c|x_t), whatever the weight of the class. Here w = 1 is the conditional model itself; \
                   Ho and Salimans' own w is this one less 1.",
-        mutants: &["w counted from the conditional prediction", "condition and null swapped", "gradient without sigma"],
+        mutants: &[
+            "w counted from the conditional prediction",
+            "condition and null swapped",
+            "gradient without sigma",
+        ],
         check: cfg_formula,
     },
     Claim {
@@ -54,7 +62,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                   Where the class is as wide as the data guidance moves the mean and takes no diversity away, and where it is wider guidance adds some (the deviation grows by 183% from w = 1 to 4 for c = 2u). \
                   Alignment does not rise for ever either: the sampled mean overshoots the point of best alignment, and 0.12 nats are lost from w = 2 to 4 for c = 0.3u and a class mean of two deviations. \
                   Under the density p(x) p(c|x)^w itself, which guided sampling does not produce, it rises with w.",
-        mutants: &["w counted from the null prediction", "variance of the tilted density", "step taken from the class alone"],
+        mutants: &[
+            "w counted from the null prediction",
+            "variance of the tilted density",
+            "step taken from the class alone",
+        ],
         check: cfg_diversity,
     },
 ];
@@ -69,9 +81,15 @@ fn classifier(law: &Mixture, c: usize, x: &Array1<f64>, at: &PathPoint) -> (f64,
     let (alpha, sigma) = (Dual64::from_re(at.alpha), Dual64::from_re(at.sigma));
     let prior = law.weights()[c].ln();
     let along = |i: usize| {
-        let x: Vec<Dual64> =
-            x.iter().enumerate().map(|(j, &x)| if i == j { Dual64::from_re(x).derivative() } else { Dual64::from_re(x) }).collect();
-        law.components()[c].log_density_of(&x, alpha, sigma) - law.log_density_of(&x, alpha, sigma) + prior
+        let x: Vec<Dual64> = x
+            .iter()
+            .enumerate()
+            .map(
+                |(j, &x)| if i == j { Dual64::from_re(x).derivative() } else { Dual64::from_re(x) },
+            )
+            .collect();
+        law.components()[c].log_density_of(&x, alpha, sigma) - law.log_density_of(&x, alpha, sigma)
+            + prior
     };
     (along(0).re, Array1::from_shape_fn(x.len(), |i| along(i).eps))
 }
@@ -79,8 +97,13 @@ fn classifier(law: &Mixture, c: usize, x: &Array1<f64>, at: &PathPoint) -> (f64,
 fn score_by_duals(law: &Mixture, x: &Array1<f64>, at: &PathPoint) -> Array1<f64> {
     let (alpha, sigma) = (Dual64::from_re(at.alpha), Dual64::from_re(at.sigma));
     Array1::from_shape_fn(x.len(), |i| {
-        let x: Vec<Dual64> =
-            x.iter().enumerate().map(|(j, &x)| if i == j { Dual64::from_re(x).derivative() } else { Dual64::from_re(x) }).collect();
+        let x: Vec<Dual64> = x
+            .iter()
+            .enumerate()
+            .map(
+                |(j, &x)| if i == j { Dual64::from_re(x).derivative() } else { Dual64::from_re(x) },
+            )
+            .collect();
         law.log_density_of(&x, alpha, sigma).eps
     })
 }
@@ -103,8 +126,9 @@ fn classifier_guidance(p: &mut Probe) {
     let law = Gaussian::isotropic(Array1::zeros(3), 1.0).expect("a law");
     let at = PathPoint::still(1.0, 1.0);
     let sign = if minus { -1.0 } else { 1.0 };
-    let given =
-        |_: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>| out.assign(&(Array1::from(gradient.to_vec()) * sign));
+    let given = |_: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>| {
+        out.assign(&(Array1::from(gradient.to_vec()) * sign))
+    };
     let guided = ClassifierGuided::new(&law, given, 2.0).expect("a finite weight");
     let x = Array1::from_iter(base.map(|s| -2.0 * s));
     let x0_hat = denoised(&guided, &x, &at);
@@ -139,11 +163,19 @@ fn classifier_guidance(p: &mut Probe) {
                 law.classifier_score(c, x, at, out.view_mut()).expect("a class");
                 out *= factor;
             };
-            let x0_hat = denoised(&ClassifierGuided::new(&law, gradient, w).expect("a finite weight"), &x, &at);
+            let x0_hat = denoised(
+                &ClassifierGuided::new(&law, gradient, w).expect("a finite weight"),
+                &x,
+                &at,
+            );
             let want = score_by_duals(&law, &x, &at) + &own * w;
             for i in 0..2 {
                 let size = (x[i].abs() + x0_hat[i].abs()) / at.sigma.powi(2) + 1.0;
-                t.compare(tweedie_score(x[i], x0_hat[i], Level::from(&at)), want[i], 1e-11 * size * (1.0 + w));
+                t.compare(
+                    tweedie_score(x[i], x0_hat[i], Level::from(&at)),
+                    want[i],
+                    1e-11 * size * (1.0 + w),
+                );
             }
         },
     );
@@ -156,11 +188,16 @@ fn cfg_formula(p: &mut Probe) {
         p.mutant("gradient without sigma"),
     );
     let eps_of = |law: &dyn Denoiser, x: &Array1<f64>, at: &PathPoint| {
-        let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(at)).expect("sigma > 0");
-        Array1::from_iter(denoised(law, x, at).iter().zip(x).map(|(&x0_hat, &x)| to_eps.apply(x0_hat, x)))
+        let to_eps =
+            Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(at)).expect("sigma > 0");
+        Array1::from_iter(
+            denoised(law, x, at).iter().zip(x).map(|(&x0_hat, &x)| to_eps.apply(x0_hat, x)),
+        )
     };
     let why = "1e-11 of the numbers that are added: eps = (x_t - alpha x0)/sigma cancels";
-    let draw = |t: &Trial| (t.mixture(2, 3), level(t), t.int(0, 2), t.uniform(0.0, 6.0), t.normals(2) * 2.0);
+    let draw = |t: &Trial| {
+        (t.mixture(2, 3), level(t), t.int(0, 2), t.uniform(0.0, 6.0), t.normals(2) * 2.0)
+    };
     p.property(
         Role::Printed,
         "guided eps by the formula, against eps(null) - w sigma grad ln p(c|x_t) by dual numbers",
@@ -168,30 +205,49 @@ fn cfg_formula(p: &mut Probe) {
         why,
         |t| {
             let (law, at, c, w, x) = draw(t);
-            let (mut cond, mut null) = (eps_of(&law.components()[c], &x, &at), eps_of(&law, &x, &at));
+            let (mut cond, mut null) =
+                (eps_of(&law.components()[c], &x, &at), eps_of(&law, &x, &at));
             if swapped {
                 std::mem::swap(&mut cond, &mut null);
             }
             let guided = (if extra { &cond } else { &null }) + &((&cond - &null) * w);
             let gradient = classifier(&law, c, &x, &at).1;
-            let want = -(score_by_duals(&law, &x, &at) + &gradient * w) * if unit { 1.0 } else { at.sigma };
+            let want = -(score_by_duals(&law, &x, &at) + &gradient * w)
+                * if unit { 1.0 } else { at.sigma };
             let size = 1.0 + w * cond.iter().chain(&null).map(|e| e.abs()).fold(0.0, larger);
             t.compare_all(&guided, &want, 1e-11 * size);
         },
     );
-    p.property(Role::Printed, "the library's guided denoiser in eps, against the formula in eps", 64, why, |t| {
-        let (law, at, c, w, x) = draw(t);
-        let guided = eps_of(&Guided::new(&law.components()[c], &law, w).expect("one space"), &x, &at);
-        let (cond, null) = (eps_of(&law.components()[c], &x, &at), eps_of(&law, &x, &at));
-        let size = 1.0 + w * cond.iter().chain(&null).map(|e| e.abs()).fold(0.0, larger);
-        t.compare_all(&guided, &(&null + &((&cond - &null) * w)), 1e-11 * size);
-    });
-    p.property(Role::Printed, "w = 1: the library's guided denoiser in eps, against the conditional prediction", 16, why, |t| {
-        let (law, at, c, _, x) = draw(t);
-        let class = &law.components()[c];
-        let size = 1.0 + eps_of(class, &x, &at).iter().map(|e| e.abs()).fold(0.0, larger);
-        t.compare_all(&eps_of(&Guided::new(class, &law, 1.0).expect("one space"), &x, &at), &eps_of(class, &x, &at), 1e-11 * size);
-    });
+    p.property(
+        Role::Printed,
+        "the library's guided denoiser in eps, against the formula in eps",
+        64,
+        why,
+        |t| {
+            let (law, at, c, w, x) = draw(t);
+            let guided =
+                eps_of(&Guided::new(&law.components()[c], &law, w).expect("one space"), &x, &at);
+            let (cond, null) = (eps_of(&law.components()[c], &x, &at), eps_of(&law, &x, &at));
+            let size = 1.0 + w * cond.iter().chain(&null).map(|e| e.abs()).fold(0.0, larger);
+            t.compare_all(&guided, &(&null + &((&cond - &null) * w)), 1e-11 * size);
+        },
+    );
+    p.property(
+        Role::Printed,
+        "w = 1: the library's guided denoiser in eps, against the conditional prediction",
+        16,
+        why,
+        |t| {
+            let (law, at, c, _, x) = draw(t);
+            let class = &law.components()[c];
+            let size = 1.0 + eps_of(class, &x, &at).iter().map(|e| e.abs()).fold(0.0, larger);
+            t.compare_all(
+                &eps_of(&Guided::new(class, &law, 1.0).expect("one space"), &x, &at),
+                &eps_of(class, &x, &at),
+                1e-11 * size,
+            );
+        },
+    );
 }
 
 fn cfg_diversity(p: &mut Probe) {
@@ -201,7 +257,8 @@ fn cfg_diversity(p: &mut Probe) {
         p.mutant("step taken from the class alone"),
     );
     let one = |mean: f64, var: f64| Gaussian::diagonal(array![mean], array![var]).expect("a law");
-    // (mean, variance) of the guided law at the data, started from N(0, 1) where next to nothing of the data is left.
+    // (mean, variance) of the guided law at the data, started from N(0, 1) where next to nothing of
+    // the data is left.
     let noise = PathPoint::still(1e-9, 1.0);
     let produced = move |u: f64, m: f64, c: f64, w: f64| {
         let w = if from_null {
@@ -211,8 +268,15 @@ fn cfg_diversity(p: &mut Probe) {
         } else {
             w
         };
-        let law =
-            guided_law(&one(0.0, u), &one(m, c), w, &one(0.0, 1.0), &noise, &PathPoint::still(1.0, 0.0)).expect("variances > 0");
+        let law = guided_law(
+            &one(0.0, u),
+            &one(m, c),
+            w,
+            &one(0.0, 1.0),
+            &noise,
+            &PathPoint::still(1.0, 0.0),
+        )
+        .expect("variances > 0");
         let var = if tilted { 1.0 / ((1.0 - w) / u + w / c) } else { law.variances()[0] };
         (law.mean()[0], var)
     };
@@ -228,7 +292,8 @@ fn cfg_diversity(p: &mut Probe) {
         |t| {
             let (u, m, w) = (t.log_uniform(0.5, 5.0), t.uniform(-2.0, 2.0), t.uniform(1.0, 5.0));
             let c = u * t.uniform(0.1, 0.8);
-            // In tau = edm_sigma^2: d ln var / d tau = (1 - w)/(u + tau) + w/(c + tau), from var = tau at the start.
+            // In tau = edm_sigma^2: d ln var / d tau = (1 - w)/(u + tau) + w/(c + tau), from var =
+            // tau at the start.
             let rule = IntervalRule::new(16).expect("nodes");
             let integral = rule.composite(1e-18f64.ln(), 1e18f64.ln(), 80, |l| {
                 let tau = l.exp();
@@ -263,13 +328,19 @@ fn cfg_diversity(p: &mut Probe) {
             let (u, m, w) = (t.log_uniform(0.5, 5.0), t.uniform(-2.0, 2.0), t.uniform(0.0, 5.0));
             let c = u * t.uniform(0.1, 0.8);
             let under = |w: f64| {
-                let law = tilted_law(&one(0.0, u), &one(m, c), if from_null { 1.0 - w } else { w }, &PathPoint::still(1.0, 0.0));
+                let law = tilted_law(
+                    &one(0.0, u),
+                    &one(m, c),
+                    if from_null { 1.0 - w } else { w },
+                    &PathPoint::still(1.0, 0.0),
+                );
                 law.map_or(f64::NAN, |law| alignment(u, m, c, (law.mean()[0], law.variances()[0])))
             };
             t.compare(f64::from(under(w + t.uniform(0.1, 2.0)) > under(w)), 1.0, 0.0);
         },
     );
-    let growth = |c: f64| (produced(1.0, 1.0, c, 4.0).1 / produced(1.0, 1.0, c, 1.0).1).sqrt() - 1.0;
+    let growth =
+        |c: f64| (produced(1.0, 1.0, c, 4.0).1 / produced(1.0, 1.0, c, 1.0).1).sqrt() - 1.0;
     p.number(
         Role::WithoutCondition,
         "c = u: deviation lost from w = 1 to 4, against what a class of half the variance loses",

@@ -34,7 +34,8 @@ pub(super) const CLAIMS: &[Claim] = &[
 
 fn sizes(p: &mut Probe) {
     let side = p.pick(64.0, "one side compressed", 512.0);
-    let (pixels, latent) = (512.0 * 512.0 * 3.0, 64.0 * side * p.pick(4.0, "latent of 3 channels", 3.0));
+    let (pixels, latent) =
+        (512.0 * 512.0 * 3.0, 64.0 * side * p.pick(4.0, "latent of 3 channels", 3.0));
     let bytes = p.pick(4.0, "half precision", 2.0);
     p.number(Role::Printed, "numbers in the image", pixels, 786_432.0, 0.0, "whole numbers");
     p.number(Role::Printed, "numbers in the latent", latent, 16_384.0, 0.0, "whole numbers");
@@ -45,7 +46,14 @@ fn sizes(p: &mut Probe) {
         ("bytes of 50 images", 50.0 * pixels * bytes, 150e6),
         ("bytes of 50 latents", 50.0 * latent * bytes, 3.2e6),
     ] {
-        p.number(Role::Printed, what, got, want, 0.05 * want, "5%: printed to one or two digits, and a MB is 10^6 or 2^20 bytes");
+        p.number(
+            Role::Printed,
+            what,
+            got,
+            want,
+            0.05 * want,
+            "5%: printed to one or two digits, and a MB is 10^6 or 2^20 bytes",
+        );
     }
     for (what, unit) in [("10^6", 1e6), ("2^20", 1_048_576.0)] {
         let total = 50.0 * latent * bytes / unit;

@@ -38,11 +38,13 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn curriculum(p: &mut Probe) {
-    let (sorted, grows, shrinks) = (p.mutant("times sorted"), p.mutant("range that grows"), p.mutant("range that shrinks"));
+    let (sorted, grows, shrinks) =
+        (p.mutant("times sorted"), p.mutant("range that grows"), p.mutant("range that shrinks"));
     const STEPS: usize = 20_000;
     const TENTH: usize = STEPS / 10;
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("Ho's schedule");
-    let times = Times::new(&Path::Discrete(table), &TimeSettings::default()).expect("a table's rows");
+    let times =
+        Times::new(&Path::Discrete(table), &TimeSettings::default()).expect("a table's rows");
     // Mean times, of T, of the first and of the last tenth of a training.
     let means = |t: &Trial| {
         let source = t.noise();
@@ -78,17 +80,28 @@ fn curriculum(p: &mut Probe) {
         let (first, last) = means(t);
         t.compare(last - first, 0.0, 6.0 * stderr * 2f64.sqrt());
     });
-    p.property(Role::Corrected, "mean time of the first tenth, of T, against a half", 4, "6 standard errors", |t| {
-        t.compare(means(t).0, 0.5 + 0.5e-3, 6.0 * stderr);
-    });
+    p.property(
+        Role::Corrected,
+        "mean time of the first tenth, of T, against a half",
+        4,
+        "6 standard errors",
+        |t| {
+            t.compare(means(t).0, 0.5 + 0.5e-3, 6.0 * stderr);
+        },
+    );
 }
 
 fn exponential(p: &mut Probe) {
-    let (one, even, squared, flat) =
-        (p.mutant("rho = 1"), p.mutant("levels in ln sigma"), p.mutant("deviation squared"), p.mutant("uniform in ln sigma"));
+    let (one, even, squared, flat) = (
+        p.mutant("rho = 1"),
+        p.mutant("levels in ln sigma"),
+        p.mutant("deviation squared"),
+        p.mutant("uniform in ln sigma"),
+    );
     let spacing = if even { Spacing::LogSnr } else { Spacing::Karras };
     let grid = Grid { rho: if one { 1.0 } else { 7.0 }, clean: false, ..Grid::new(spacing, 17) };
-    let sigmas: Vec<f64> = grid.points(&Path::EDM).expect("EDM's range").iter().map(|p| p.sigma).collect();
+    let sigmas: Vec<f64> =
+        grid.points(&Path::EDM).expect("EDM's range").iter().map(|p| p.sigma).collect();
     let ratios: Vec<f64> = sigmas.windows(2).map(|w| w[0] / w[1]).collect();
     let even = (80.0f64 / 0.002).powf(1.0 / 17.0);
     for (k, what) in [(0, "first"), (16, "last")] {
@@ -102,16 +115,23 @@ fn exponential(p: &mut Probe) {
     };
     for (k, what) in [(0, "first"), (16, "last")] {
         let want = (root(k) / root(k + 1)).powi(7);
-        let what = format!("sigma over the next one, {what} step: against even steps of the seventh root");
+        let what =
+            format!("sigma over the next one, {what} step: against even steps of the seventh root");
         p.number(Role::Corrected, what, ratios[k], want, 1e-12 * want, "powers");
     }
 
-    let law = if flat { TimeLaw::LogSnr } else { TimeLaw::LogNormal { mean: -1.2, std: if squared { 1.44 } else { 1.2 } } };
+    let law = if flat {
+        TimeLaw::LogSnr
+    } else {
+        TimeLaw::LogNormal { mean: -1.2, std: if squared { 1.44 } else { 1.2 } }
+    };
     let settings = TimeSettings { law, range: Some((1e-5, 80.0)), ..TimeSettings::default() };
     let times = Times::new(&Path::EDM, &settings).expect("EDM's range");
-    let level = |u: f64| Path::EDM.still_at(times.quantile(u).expect("in range")).expect("a level").sigma;
+    let level =
+        |u: f64| Path::EDM.still_at(times.quantile(u).expect("in range")).expect("a level").sigma;
     const LEVELS: usize = 100_000;
-    let mean = (0..LEVELS).map(|k| level((k as f64 + 0.5) / LEVELS as f64)).sum::<f64>() / LEVELS as f64;
+    let mean =
+        (0..LEVELS).map(|k| level((k as f64 + 0.5) / LEVELS as f64)).sum::<f64>() / LEVELS as f64;
     let over = mean / level(0.5);
     p.number(
         Role::Printed,

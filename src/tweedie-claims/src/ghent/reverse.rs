@@ -25,7 +25,8 @@ fn mean_prediction(p: &mut Probe) {
             let row = table.rows()[t.int(1, table.steps()) - 1];
             for (x0, eps) in t.normals(3).into_iter().zip(t.normals(3)) {
                 let xt = row.alpha * x0 + row.sigma * eps;
-                let factor = (1.0 - row.alpha_step) / (1.0 - if no_bar { row.alpha_step } else { row.alpha_bar }).sqrt();
+                let factor = (1.0 - row.alpha_step)
+                    / (1.0 - if no_bar { row.alpha_step } else { row.alpha_bar }).sqrt();
                 let factor = if plus { -factor } else { factor };
                 let bracket = if printed || slip { (xt - factor) * eps } else { xt - factor * eps };
                 let mean = bracket / if no_root { row.alpha_step } else { row.alpha_step.sqrt() };
@@ -36,5 +37,9 @@ fn mean_prediction(p: &mut Probe) {
         });
     };
     compare(Role::Printed, "as printed, against the posterior's mean at the same x0 and x_t", true);
-    compare(Role::Corrected, "bracket after eps, against the posterior's mean at the same x0 and x_t", false);
+    compare(
+        Role::Corrected,
+        "bracket after eps, against the posterior's mean at the same x0 and x_t",
+        false,
+    );
 }

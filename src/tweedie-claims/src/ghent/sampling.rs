@@ -74,7 +74,12 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"q_\eta(x_s|x_t,x_0) = N\left(\alpha_s x_0 + \sqrt{\sigma_s^2 - \eta^2 \tilde\beta}\;\frac{x_t - \alpha_t x_0}{\sigma_t},\; \eta^2 \tilde\beta\, I\right), \qquad \tilde\beta = \sigma_s^2 \left(1 - \frac{\operatorname{SNR}_t}{\operatorname{SNR}_s}\right)",
         finding: "For every eta the step carries q(x_t|x0) to q(x_s|x0): the fresh noise is taken out of the old. At eta = 1 it is DDPM's posterior, mean and variance, at eta = 0 it draws nothing, \
                   and the sampler at eta = 1 reproduces the ancestral trajectory from the same noise. On a subset the variance is that of the stride.",
-        mutants: &["eta for eta^2", "noise added on top", "variance of one step on a subset", "deviation for the variance"],
+        mutants: &[
+            "eta for eta^2",
+            "noise added on top",
+            "variance of one step on a subset",
+            "deviation for the variance",
+        ],
         check: interpolation,
     },
 ];
@@ -117,21 +122,34 @@ fn passes(sampler: &dyn Sampler, grid: &[PathPoint], t: &Trial, twice: bool) -> 
 }
 
 fn linear_cost(p: &mut Probe) {
-    let (guided, heun, skipping) =
-        (p.mutant("guided, two predictions a step"), p.mutant("second-order step"), p.mutant("every second step"));
+    let (guided, heun, skipping) = (
+        p.mutant("guided, two predictions a step"),
+        p.mutant("second-order step"),
+        p.mutant("every second step"),
+    );
     let ancestral = Ddpm { variance: Variance::Posterior };
     let sampler: &dyn Sampler = if heun { &DpmSolver2 } else { &ancestral };
     let count = |table: &Table, t: &Trial| {
         let steps = (1..=table.steps()).rev().step_by(if skipping { 2 } else { 1 });
         passes(sampler, &points(table, steps), t, guided)
     };
-    p.property(Role::Printed, "passes counted over all T steps of a random schedule, against T", 24, "whole numbers", |t| {
-        let steps = t.int(5, 120);
-        t.compare(count(&t.table(steps), t), steps as f64, 0.0);
-    });
-    p.property(Role::Printed, "passes over the 1000 steps of the linear schedule", 1, "whole numbers", |t| {
-        t.compare(count(&linear(), t), 1000.0, 0.0)
-    });
+    p.property(
+        Role::Printed,
+        "passes counted over all T steps of a random schedule, against T",
+        24,
+        "whole numbers",
+        |t| {
+            let steps = t.int(5, 120);
+            t.compare(count(&t.table(steps), t), steps as f64, 0.0);
+        },
+    );
+    p.property(
+        Role::Printed,
+        "passes over the 1000 steps of the linear schedule",
+        1,
+        "whole numbers",
+        |t| t.compare(count(&linear(), t), 1000.0, 0.0),
+    );
     p.property(Role::Printed, "passes at 2T over passes at T", 12, "whole numbers", |t| {
         let steps = t.int(5, 60);
         t.compare(count(&t.table(2 * steps), t) / count(&t.table(steps), t), 2.0, 0.0);
@@ -148,8 +166,11 @@ fn subset(t: &Trial, steps: usize) -> Vec<usize> {
 }
 
 fn ddim_update(p: &mut Probe) {
-    let (below, kept, x0_for_eps) =
-        (p.mutant("step t - 1 on a subset"), p.mutant("x0_hat clipped, eps_hat kept"), p.mutant("x0_hat for eps_hat"));
+    let (below, kept, x0_for_eps) = (
+        p.mutant("step t - 1 on a subset"),
+        p.mutant("x0_hat clipped, eps_hat kept"),
+        p.mutant("x0_hat for eps_hat"),
+    );
     let (roots, not_lowered) = (p.mutant("roots left out"), p.mutant("noise level not lowered"));
     let level = |table: &Table, t: usize| match t {
         0 => Level::clean(),
@@ -176,7 +197,11 @@ fn ddim_update(p: &mut Probe) {
             let x0_hat = raw.clamp(-1.0, 1.0);
             let eps_hat = (x - from.alpha * if kept { raw } else { x0_hat }) / from.sigma;
             let want = Posterior::ddim(to, from, 0.0).expect("to is cleaner").mean(x0_hat, x);
-            t.compare(update(x0_hat, eps_hat, from, to), want, 64.0 * f64::EPSILON * (1.0 + x.abs() + to.sigma * eps_hat.abs()));
+            t.compare(
+                update(x0_hat, eps_hat, from, to),
+                want,
+                64.0 * f64::EPSILON * (1.0 + x.abs() + to.sigma * eps_hat.abs()),
+            );
         },
     );
     p.property(
@@ -196,7 +221,11 @@ fn ddim_update(p: &mut Probe) {
                 let aim = if below { level(&table, pair[0] - 1) } else { to };
                 let eps_hat = (&x - &(&law.mean() * from.alpha)) / from.sigma;
                 x = Array1::from_shape_fn(2, |i| update(law.mean()[i], eps_hat[i], from, aim));
-                t.compare_all(&x, &at(to), 1e-13 * (1.0 + eps.dot(&eps).sqrt() + law.mean().dot(&law.mean()).sqrt()));
+                t.compare_all(
+                    &x,
+                    &at(to),
+                    1e-13 * (1.0 + eps.dot(&eps).sqrt() + law.mean().dot(&law.mean()).sqrt()),
+                );
             }
         },
     );
@@ -230,15 +259,26 @@ fn ddim_update(p: &mut Probe) {
             let law = t.gaussian(2);
             let steps = subset(t, table.steps());
             let start = t.normal_rows(2, 2);
-            let got = sample(&Ddim { eta: 0.0 }, &law, &points(&table, steps.iter().copied()), start.clone(), &mut t.noise())
-                .expect("a falling grid")
-                .x;
+            let got = sample(
+                &Ddim { eta: 0.0 },
+                &law,
+                &points(&table, steps.iter().copied()),
+                start.clone(),
+                &mut t.noise(),
+            )
+            .expect("a falling grid")
+            .x;
             let mut x = start;
             for pair in [steps, vec![0]].concat().windows(2) {
-                let (from, to) = (level(&table, pair[0]), level(&table, if below { pair[0] - 1 } else { pair[1] }));
+                let (from, to) = (
+                    level(&table, pair[0]),
+                    level(&table, if below { pair[0] - 1 } else { pair[1] }),
+                );
                 let mut x0_hat = Array2::zeros(x.dim());
                 law.denoise(x.view(), &PathPoint::still(from.alpha, from.sigma), x0_hat.view_mut());
-                x.zip_mut_with(&x0_hat, |x, &x0_hat| *x = update(x0_hat, (*x - from.alpha * x0_hat) / from.sigma, from, to));
+                x.zip_mut_with(&x0_hat, |x, &x0_hat| {
+                    *x = update(x0_hat, (*x - from.alpha * x0_hat) / from.sigma, from, to)
+                });
             }
             t.compare_all(&x, &got, 1e-12 * got.iter().map(|v| v.abs()).fold(10.0, larger));
         },
@@ -246,8 +286,11 @@ fn ddim_update(p: &mut Probe) {
 }
 
 fn ddim_20x(p: &mut Probe) {
-    let (one_too, below, ancestral) =
-        (p.mutant("step 1 listed too"), p.mutant("previous step one below"), p.mutant("ancestral on the subset"));
+    let (one_too, below, ancestral) = (
+        p.mutant("step 1 listed too"),
+        p.mutant("previous step one below"),
+        p.mutant("ancestral on the subset"),
+    );
     let table = linear();
     let listed: Vec<usize> = (1..=50).rev().map(|k| 20 * k).chain([1]).collect();
     let without: Vec<usize> = if one_too { listed.clone() } else { listed[..50].to_vec() };
@@ -262,21 +305,40 @@ fn ddim_20x(p: &mut Probe) {
             t.compare(passes(&ddim, &whole[..listed.len()], t, false), 50.0, 0.0);
         },
     );
-    p.property(Role::WithoutCondition, "passes with the step from t = 1 to data, against 50", 1, "whole numbers", |t| {
-        t.compare(passes(&ddim, &whole, t, false), 50.0, 0.0);
-    });
-    p.property(Role::WithCondition, "1000 passes over those of the subset as listed", 1, "rounds to 20", |t| {
-        t.compare(1000.0 / passes(&ddim, &whole, t, false), 20.0, 0.5);
-    });
-    p.property(Role::WithCondition, "passes over (20, 40, ..., 1000), against 50", 1, "whole numbers", |t| {
-        t.compare(passes(&ddim, &points(&table, without.iter().copied()), t, false), 50.0, 0.0);
-    });
+    p.property(
+        Role::WithoutCondition,
+        "passes with the step from t = 1 to data, against 50",
+        1,
+        "whole numbers",
+        |t| {
+            t.compare(passes(&ddim, &whole, t, false), 50.0, 0.0);
+        },
+    );
+    p.property(
+        Role::WithCondition,
+        "1000 passes over those of the subset as listed",
+        1,
+        "rounds to 20",
+        |t| {
+            t.compare(1000.0 / passes(&ddim, &whole, t, false), 20.0, 0.5);
+        },
+    );
+    p.property(
+        Role::WithCondition,
+        "passes over (20, 40, ..., 1000), against 50",
+        1,
+        "whole numbers",
+        |t| {
+            t.compare(passes(&ddim, &points(&table, without.iter().copied()), t, false), 50.0, 0.0);
+        },
+    );
     // Share of a mode's deviation that comes out, started from N(0, 1).
     let grid = points(&table, without.iter().copied());
     let one = |var: f64| Gaussian::diagonal(array![0.0], array![var]).expect("a law");
     let ancestral_share = |lambda: f64, grid: &[PathPoint]| {
         let var = grid.windows(2).fold(1.0, |var, pair| {
-            let q = Posterior::between(Level::from(&pair[1]), Level::from(&pair[0])).expect("a falling grid");
+            let q = Posterior::between(Level::from(&pair[1]), Level::from(&pair[0]))
+                .expect("a falling grid");
             let gain = q.coef_x0 * wiener_gain(lambda, pair[0].alpha, pair[0].sigma) + q.coef_xt;
             gain * gain * var + q.var
         });
@@ -287,7 +349,8 @@ fn ddim_20x(p: &mut Probe) {
             return ancestral_share(lambda, &grid);
         }
         let law = if below {
-            // Each step aims at the level one step below, and the next believes to start from the next of the subset.
+            // Each step aims at the level one step below, and the next believes to start from the
+            // next of the subset.
             let gain: f64 = without
                 .iter()
                 .map(|&t| {
@@ -312,10 +375,16 @@ fn ddim_20x(p: &mut Probe) {
     p.number(Role::WithCondition, what, ddim_share(1.0), best, COMPARABLE, why);
     let what = "variance 1: share of the deviation, ancestral in 50 steps, against 1000";
     p.number(Role::WithCondition, what, ancestral_share(1.0, &grid), best, COMPARABLE, why);
-    p.property(Role::WithCondition, "variances from 0.1 to 10: DDIM in 50 steps, against ancestral in 1000", 64, why, |t| {
-        let lambda = t.log_uniform(0.1, 10.0);
-        t.compare(ddim_share(lambda), ancestral_share(lambda, &all), COMPARABLE);
-    });
+    p.property(
+        Role::WithCondition,
+        "variances from 0.1 to 10: DDIM in 50 steps, against ancestral in 1000",
+        64,
+        why,
+        |t| {
+            let lambda = t.log_uniform(0.1, 10.0);
+            t.compare(ddim_share(lambda), ancestral_share(lambda, &all), COMPARABLE);
+        },
+    );
     p.property(
         Role::WithCondition,
         "the library's DDIM in 50 steps, run from a unit start, against these shares",
@@ -323,7 +392,9 @@ fn ddim_20x(p: &mut Probe) {
         "50 roundings",
         |t| {
             let lambda = t.log_uniform(0.1, 10.0);
-            let end = sample(&ddim, &one(lambda), &grid, array![[1.0]], &mut Silence).expect("a falling grid").x;
+            let end = sample(&ddim, &one(lambda), &grid, array![[1.0]], &mut Silence)
+                .expect("a falling grid")
+                .x;
             t.compare(end[[0, 0]] / lambda.sqrt(), ddim_share(lambda), 1e-11);
         },
     );
@@ -336,7 +407,8 @@ fn interpolation(p: &mut Probe) {
         p.mutant("variance of one step on a subset"),
         p.mutant("deviation for the variance"),
     );
-    let level = |table: &Table, t: usize| Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma);
+    let level =
+        |table: &Table, t: usize| Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma);
     let kernel = move |table: &Table, s: usize, t: usize, eta: f64| {
         let (early, late) = (level(table, s), level(table, t));
         let mut q = Posterior::ddim(early, late, eta).expect("s is cleaner");
@@ -386,10 +458,16 @@ fn interpolation(p: &mut Probe) {
             t.compare(q.var, row.posterior_var, 1e-11);
         },
     );
-    p.property(Role::Printed, "eta = 0: variance of the step", 32, "no noise is drawn at all", |t| {
-        let (s, late, table) = draw(t);
-        t.compare(kernel(&table, s, late, 0.0).var, 0.0, 0.0);
-    });
+    p.property(
+        Role::Printed,
+        "eta = 0: variance of the step",
+        32,
+        "no noise is drawn at all",
+        |t| {
+            let (s, late, table) = draw(t);
+            t.compare(kernel(&table, s, late, 0.0).var, 0.0, 0.0);
+        },
+    );
     p.property(
         Role::Printed,
         "eta = 1: the DDIM sampler on a subset, against ancestral sampling with the same noise",
@@ -399,10 +477,17 @@ fn interpolation(p: &mut Probe) {
             let table = t.table(t.int(40, 200));
             let (law, start, noise) = (t.gaussian(2), t.normal_rows(3, 2), t.noise());
             let grid = points(&table, subset(t, table.steps()));
-            let end =
-                |sampler: &dyn Sampler| sample(sampler, &law, &grid, start.clone(), &mut noise.clone()).expect("a falling grid");
-            let (ddim, ddpm) = (end(&Ddim { eta: 1.0 }), end(&Ddpm { variance: Variance::Posterior }));
-            t.compare_all(&ddim.x, &ddpm.x, 1e-12 * ddpm.x.iter().map(|v| v.abs()).fold(10.0, larger));
+            let end = |sampler: &dyn Sampler| {
+                sample(sampler, &law, &grid, start.clone(), &mut noise.clone())
+                    .expect("a falling grid")
+            };
+            let (ddim, ddpm) =
+                (end(&Ddim { eta: 1.0 }), end(&Ddpm { variance: Variance::Posterior }));
+            t.compare_all(
+                &ddim.x,
+                &ddpm.x,
+                1e-12 * ddpm.x.iter().map(|v| v.abs()).fold(10.0, larger),
+            );
             t.compare(ddim.draws as f64, ddpm.draws as f64, 0.0);
             t.compare(end(&Ddim { eta: 0.0 }).draws as f64, 0.0, 0.0);
         },

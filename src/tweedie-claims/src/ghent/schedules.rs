@@ -4,7 +4,9 @@ use crate::{Claim, Probe, Role, Trial};
 use num_dual::{Dual64, DualNum};
 use std::f64::consts::{FRAC_PI_2, PI};
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::elbo::{GaussianData, Part, Reverse, ReverseVar, continuous_transitions, gaussian_bound, mmse};
+use tweedie::diffusion::elbo::{
+    GaussianData, Part, Reverse, ReverseVar, continuous_transitions, gaussian_bound, mmse,
+};
 use tweedie::diffusion::kernel::Transition;
 use tweedie::diffusion::loss::loss_ratio;
 use tweedie::diffusion::path::Path;
@@ -85,7 +87,8 @@ fn snr(p: &mut Probe) {
     let formula = move |rows: &[Row], t: usize| {
         let row = if before { &rows[t.max(2) - 2] } else { &rows[t - 1] };
         // 1 - alpha_bar as the table holds it, without cancellation.
-        let (kept, lost) = if step { (row.alpha_step, row.beta) } else { (row.alpha_bar, row.sigma * row.sigma) };
+        let (kept, lost) =
+            if step { (row.alpha_step, row.beta) } else { (row.alpha_bar, row.sigma * row.sigma) };
         match (roots, single) {
             (true, _) => (kept / lost).sqrt(),
             (_, true) => f64::from(kept as f32) / f64::from(1.0 - kept as f32),
@@ -111,11 +114,19 @@ fn snr(p: &mut Probe) {
     );
     p.property(Role::Printed, "it falls at every step (1 if so)", 64, "true or false", |t| {
         let table = t.table(t.int(5, 300));
-        let falls = (2..=table.steps()).all(|s| before && s == 2 || formula(table.rows(), s) < formula(table.rows(), s - 1));
+        let falls = (2..=table.steps())
+            .all(|s| before && s == 2 || formula(table.rows(), s) < formula(table.rows(), s - 1));
         t.compare(f64::from(falls), 1.0, 0.0);
     });
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
-    p.number(Role::Printed, "linear schedule, t = 1: 1/beta_1 - 1", formula(table.rows(), 1), 9999.0, 1e-11, "8 ulp of 9999");
+    p.number(
+        Role::Printed,
+        "linear schedule, t = 1: 1/beta_1 - 1",
+        formula(table.rows(), 1),
+        9999.0,
+        1e-11,
+        "8 ulp of 9999",
+    );
     let single = 1.0f32 - 1e-4f32;
     p.number(
         Role::Printed,
@@ -133,12 +144,16 @@ fn largest(table: &Table, from: usize, to: usize, f: impl Fn(&Row, &Row) -> f64)
 }
 
 fn cosine(p: &mut Probe) {
-    let (bare, late, integers) =
-        (p.mutant("cosine not squared"), p.mutant("cosine table off by one"), p.mutant("steps divided as integers"));
+    let (bare, late, integers) = (
+        p.mutant("cosine not squared"),
+        p.mutant("cosine table off by one"),
+        p.mutant("steps divided as integers"),
+    );
     let linear = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
     let f = |u: f64| ((u + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2);
     let betas = |g: &dyn Fn(f64) -> f64, at: &dyn Fn(usize) -> f64| {
-        let betas: Vec<f64> = (1..=1000).map(|t| (1.0 - g(at(t)) / g(at(t - 1))).clamp(1e-300, 0.999)).collect();
+        let betas: Vec<f64> =
+            (1..=1000).map(|t| (1.0 - g(at(t)) / g(at(t - 1))).clamp(1e-300, 0.999)).collect();
         Table::from_betas(&betas).expect("betas in (0, 1)")
     };
     let cosine = if bare {
@@ -151,7 +166,10 @@ fn cosine(p: &mut Probe) {
         Table::new(Schedule::COSINE, 1000, false).expect("the paper's schedule")
     };
     // The paper's formula, wherever no beta is capped.
-    let worst = cosine.rows()[..999].iter().map(|r| (r.alpha_bar - f(r.t as f64 / 1000.0) / f(0.0)).abs()).fold(0.0, larger);
+    let worst = cosine.rows()[..999]
+        .iter()
+        .map(|r| (r.alpha_bar - f(r.t as f64 / 1000.0) / f(0.0)).abs())
+        .fold(0.0, larger);
     p.number(
         Role::WithCondition,
         "cosine table against cos^2((t/T + 0.008)/1.008 pi/2), normalised: worst difference up to t = 999",
@@ -161,7 +179,8 @@ fn cosine(p: &mut Probe) {
         "rounding of the cosines",
     );
     let fall = |table: &Table| largest(table, 2, 1000, |s, t| s.alpha_bar - t.alpha_bar);
-    // The continuous slopes: alpha_bar = exp(-B), B = 0.1 t + 9.95 t^2 for linear, steepest where beta^2 = beta'.
+    // The continuous slopes: alpha_bar = exp(-B), B = 0.1 t + 9.95 t^2 for linear, steepest where
+    // beta^2 = beta'.
     let t = ((19.9f64).sqrt() - 0.1) / 19.9;
     let steepest = (19.9f64).sqrt() * (-(0.1 * t + 9.95 * t * t)).exp() / 1000.0;
     p.number(
@@ -183,14 +202,36 @@ fn cosine(p: &mut Probe) {
     );
     let rate = |table: &Table| largest(table, 251, 750, |s, t| s.log_snr - t.log_snr);
     for (what, ratio) in [
-        ("largest fall of alpha_bar in one step, cosine over linear", fall(&cosine) / fall(&linear)),
-        ("largest fall of log-SNR in one step of the middle half, cosine over linear", rate(&cosine) / rate(&linear)),
+        (
+            "largest fall of alpha_bar in one step, cosine over linear",
+            fall(&cosine) / fall(&linear),
+        ),
+        (
+            "largest fall of log-SNR in one step of the middle half, cosine over linear",
+            rate(&cosine) / rate(&linear),
+        ),
     ] {
         p.number(Role::WithCondition, what, ratio, 0.0, 1.0, "below 1 cosine's is the smaller");
     }
-    let between = |table: &Table| table.rows().iter().filter(|r| r.log_snr.abs() <= 100f64.ln()).count() as f64;
-    p.number(Role::WithCondition, "steps between SNR 100 and 1/100, cosine", between(&cosine), 880.0, 0.0, "a count");
-    p.number(Role::WithCondition, "steps between SNR 100 and 1/100, linear", between(&linear), 647.0, 0.0, "a count");
+    let between = |table: &Table| {
+        table.rows().iter().filter(|r| r.log_snr.abs() <= 100f64.ln()).count() as f64
+    };
+    p.number(
+        Role::WithCondition,
+        "steps between SNR 100 and 1/100, cosine",
+        between(&cosine),
+        880.0,
+        0.0,
+        "a count",
+    );
+    p.number(
+        Role::WithCondition,
+        "steps between SNR 100 and 1/100, linear",
+        between(&linear),
+        647.0,
+        0.0,
+        "a count",
+    );
     let last = |table: &Table| table.rows()[998].log_snr - table.rows()[999].log_snr;
     p.number(
         Role::WithoutCondition,
@@ -203,8 +244,11 @@ fn cosine(p: &mut Probe) {
 }
 
 fn learned(p: &mut Probe) {
-    let (rate_out, clean_end, no_search) =
-        (p.mutant("rate of log-SNR left out"), p.mutant("error at the cleaner end of a step"), p.mutant("no search"));
+    let (rate_out, clean_end, no_search) = (
+        p.mutant("rate of log-SNR left out"),
+        p.mutant("error at the cleaner end of a step"),
+        p.mutant("no search"),
+    );
     let at = |point: &PathPoint| (point.alpha, point.sigma);
     let preserving = |log_snr: f64| {
         let frame = Frame::<f64>::variance_preserving(log_snr);
@@ -213,13 +257,16 @@ fn learned(p: &mut Probe) {
     // Transitions of a chain over these log-SNRs, posterior variances, exact denoiser.
     let transitions = move |variances: &[f64], log_snrs: &[f64]| {
         let points: Vec<PathPoint> = log_snrs.iter().map(|&l| preserving(l)).collect();
-        let error = |q: &PathPoint, lambda: f64| match points.iter().position(|r| r.alpha == q.alpha) {
-            Some(k) if clean_end && k > 0 => mmse(lambda, at(&points[k - 1])),
-            _ => mmse(lambda, at(q)),
-        };
+        let error =
+            |q: &PathPoint, lambda: f64| match points.iter().position(|r| r.alpha == q.alpha) {
+                Some(k) if clean_end && k > 0 => mmse(lambda, at(&points[k - 1])),
+                _ => mmse(lambda, at(q)),
+            };
         let data = GaussianData { variances, mean_square: 0.0 };
         let reverse = Reverse { var: ReverseVar::Posterior, ..Reverse::optimal() };
-        gaussian_bound(&points, data, error, &reverse).expect("a falling SNR").part(Part::Transition)
+        gaussian_bound(&points, data, error, &reverse)
+            .expect("a falling SNR")
+            .part(Part::Transition)
     };
     // Coordinate descent over the inner log-SNRs by golden sections.
     let search = move |variances: &[f64], start: &[f64]| {
@@ -243,7 +290,10 @@ fn learned(p: &mut Probe) {
     };
     let (first, last) = (4.0, -2.0);
     let limit = move |variances: &[f64]| {
-        variances.iter().map(|&l| continuous_transitions(l, at(&preserving(first)), at(&preserving(last)))).sum::<f64>()
+        variances
+            .iter()
+            .map(|&l| continuous_transitions(l, at(&preserving(first)), at(&preserving(last))))
+            .sum::<f64>()
     };
     let modes = |t: &Trial| (0..3).map(|_| t.log_uniform(0.05, 5.0)).collect::<Vec<_>>();
     p.property(
@@ -260,13 +310,18 @@ fn learned(p: &mut Probe) {
             t.compare(f64::from(after < 0.999 * before && after > limit(&variances)), 1.0, 0.0);
         },
     );
-    // The same in continuous time along a path, by quadrature of weight times error over its own time.
+    // The same in continuous time along a path, by quadrature of weight times error over its own
+    // time.
     let rule = IntervalRule::new(20).expect("nodes");
     let along = move |path: &Path, variances: &[f64]| {
         let t = |l: f64| path.t_from_log_snr(l).expect("on the path");
         rule.composite(t(first), t(last), 8, |t| {
             let point = path.at(t).expect("inside the path");
-            let weight = if rate_out { 1.0 } else { vlb_continuous(&Frame::from(&point)).expect("rates").eps };
+            let weight = if rate_out {
+                1.0
+            } else {
+                vlb_continuous(&Frame::from(&point)).expect("rates").eps
+            };
             weight * variances.iter().map(|&l| point.snr() * mmse(l, at(&point))).sum::<f64>()
         })
     };
@@ -283,7 +338,8 @@ fn learned(p: &mut Probe) {
     );
     let variances = [3.0, 0.5, 0.1];
     let uniform: Vec<f64> = (0..8).map(|k| first + (last - first) * k as f64 / 7.0).collect();
-    let gained = transitions(&variances, &uniform) - transitions(&variances, &search(&variances, &uniform));
+    let gained =
+        transitions(&variances, &uniform) - transitions(&variances, &search(&variances, &uniform));
     let change = along(&Path::VP, &variances) - along(&Path::FlowMatching, &variances);
     p.number(
         Role::WithoutCondition,
@@ -296,7 +352,8 @@ fn learned(p: &mut Probe) {
 }
 
 fn velocity(p: &mut Probe) {
-    let (sign, swapped, plain) = (p.mutant("sign"), p.mutant("alpha and sigma swapped"), p.mutant("eps - x0"));
+    let (sign, swapped, plain) =
+        (p.mutant("sign"), p.mutant("alpha and sigma swapped"), p.mutant("eps - x0"));
     let target = move |x0: f64, eps: f64, frame: &Frame<f64>| match (sign, swapped, plain) {
         (true, ..) => -Prediction::V.target(x0, eps, frame),
         (_, true, _) => frame.sigma * eps - frame.alpha * x0,
@@ -315,12 +372,18 @@ fn velocity(p: &mut Probe) {
             t.compare(target(x0, eps, &frame), (cos * x0 + sin * eps).eps, 8.0 * f64::EPSILON * (x0.abs() + eps.abs()));
         },
     );
-    p.property(Role::Printed, "on the cosine path the state's rate in t, over pi/2", 64, "16 ulp of the terms", |t| {
-        let (x0, eps) = (t.normal(), t.normal());
-        let frame = Frame::from(&Path::Cosine.at(t.uniform(0.0, 1.0)).expect("on the path"));
-        let rate = Prediction::Velocity.target(x0, eps, &frame) * 2.0 / PI;
-        t.compare(target(x0, eps, &frame), rate, 16.0 * f64::EPSILON * (x0.abs() + eps.abs()));
-    });
+    p.property(
+        Role::Printed,
+        "on the cosine path the state's rate in t, over pi/2",
+        64,
+        "16 ulp of the terms",
+        |t| {
+            let (x0, eps) = (t.normal(), t.normal());
+            let frame = Frame::from(&Path::Cosine.at(t.uniform(0.0, 1.0)).expect("on the path"));
+            let rate = Prediction::Velocity.target(x0, eps, &frame) * 2.0 / PI;
+            t.compare(target(x0, eps, &frame), rate, 16.0 * f64::EPSILON * (x0.abs() + eps.abs()));
+        },
+    );
     p.property(
         Role::Printed,
         "x0 and eps from v by rotation, both by hand and by the library, pure noise included",
@@ -332,7 +395,9 @@ fn velocity(p: &mut Probe) {
             let frame = Frame::from(&PathPoint::still(alpha, sigma));
             let (x, v) = (alpha * x0 + sigma * eps, target(x0, eps, &frame));
             let tol = 32.0 * f64::EPSILON * (x0.abs() + eps.abs());
-            let by = |to| Conversion::new(Prediction::V, to, frame).expect("v is never singular").apply(v, x);
+            let by = |to| {
+                Conversion::new(Prediction::V, to, frame).expect("v is never singular").apply(v, x)
+            };
             t.compare(alpha * x - sigma * v, x0, tol);
             t.compare(sigma * x + alpha * v, eps, tol);
             t.compare(by(Prediction::X0), x0, tol);
@@ -342,7 +407,8 @@ fn velocity(p: &mut Probe) {
     p.fact(
         Role::Printed,
         "at pure noise x0 does not follow from eps",
-        Conversion::new(Prediction::Eps, Prediction::X0, Frame::from(&PathPoint::still(0.0, 1.0))).is_err(),
+        Conversion::new(Prediction::Eps, Prediction::X0, Frame::from(&PathPoint::still(0.0, 1.0)))
+            .is_err(),
     );
     let at = Frame::variance_preserving(3f64.ln());
     let ratio = loss_ratio(Prediction::V, Prediction::Eps, &at).expect("finite");

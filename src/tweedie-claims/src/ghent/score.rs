@@ -77,27 +77,36 @@ fn eps_score(p: &mut Probe) {
     let (no_bar, no_root) = (p.mutant("bar left out"), p.mutant("root left out"));
     let (sign, clean) = (p.mutant("sign"), p.mutant("score of the data"));
     let why = "x_t - alpha x0_hat is divided by sigma; responsibilities and the score carry eps times exponents of up to 100";
-    p.property(Role::Printed, "E[eps|x_t] of a mixture against the derivative of its log density", 256, why, |t| {
-        let (law, table) = (t.mixture(2, 3), t.table(t.int(2, 100)));
-        let row = table.rows()[t.int(1, table.steps()) - 1];
-        let xt = law.sample(1, &t.noise()) * row.alpha + t.normal_rows(1, 2) * row.sigma;
-        let mut x0_hat = Array2::zeros((1, 2));
-        law.denoise(xt.view(), &PathPoint::still(row.alpha, row.sigma), x0_hat.view_mut());
-        let (alpha, sigma) = if clean { (1.0, 0.0) } else { (row.alpha, row.sigma) };
-        let log_density = |x: SVector<DualSVec64<2>, 2>| law.log_density_of(&[x[0], x[1]], alpha.into(), sigma.into());
-        let (_, score) = gradient(log_density, &SVector::<f64, 2>::new(xt[[0, 0]], xt[[0, 1]]));
-        let var = 1.0 - if no_bar { row.alpha_step } else { row.alpha_bar };
-        let factor = if no_root { var } else { var.sqrt() } * if sign { 1.0 } else { -1.0 };
-        let size = 1.0 + xt.iter().map(|x| x.abs()).sum::<f64>();
-        for i in 0..2 {
-            let eps = (xt[[0, i]] - row.alpha * x0_hat[[0, i]]) / row.sigma;
-            t.compare(factor * score[i], eps, 512.0 * EPS * size / row.sigma);
-        }
-    });
+    p.property(
+        Role::Printed,
+        "E[eps|x_t] of a mixture against the derivative of its log density",
+        256,
+        why,
+        |t| {
+            let (law, table) = (t.mixture(2, 3), t.table(t.int(2, 100)));
+            let row = table.rows()[t.int(1, table.steps()) - 1];
+            let xt = law.sample(1, &t.noise()) * row.alpha + t.normal_rows(1, 2) * row.sigma;
+            let mut x0_hat = Array2::zeros((1, 2));
+            law.denoise(xt.view(), &PathPoint::still(row.alpha, row.sigma), x0_hat.view_mut());
+            let (alpha, sigma) = if clean { (1.0, 0.0) } else { (row.alpha, row.sigma) };
+            let log_density = |x: SVector<DualSVec64<2>, 2>| {
+                law.log_density_of(&[x[0], x[1]], alpha.into(), sigma.into())
+            };
+            let (_, score) = gradient(log_density, &SVector::<f64, 2>::new(xt[[0, 0]], xt[[0, 1]]));
+            let var = 1.0 - if no_bar { row.alpha_step } else { row.alpha_bar };
+            let factor = if no_root { var } else { var.sqrt() } * if sign { 1.0 } else { -1.0 };
+            let size = 1.0 + xt.iter().map(|x| x.abs()).sum::<f64>();
+            for i in 0..2 {
+                let eps = (xt[[0, i]] - row.alpha * x0_hat[[0, i]]) / row.sigma;
+                t.compare(factor * score[i], eps, 512.0 * EPS * size / row.sigma);
+            }
+        },
+    );
 }
 
 fn tweedie(p: &mut Probe) {
-    let (linear, unscaled, sign) = (p.mutant("sigma for its square"), p.mutant("alpha left out"), p.mutant("sign"));
+    let (linear, unscaled, sign) =
+        (p.mutant("sigma for its square"), p.mutant("alpha left out"), p.mutant("sign"));
     let why = "quadrature to 1e-12 of the width, score and curvature times sigma^2 / alpha";
     p.property(
         Role::Printed,
@@ -129,7 +138,11 @@ fn tweedie(p: &mut Probe) {
 }
 
 fn langevin(p: &mut Probe) {
-    let (little, half, whole) = (p.mutant("noise sqrt(h)"), p.mutant("half the drift"), p.mutant("whole score in the PF-ODE"));
+    let (little, half, whole) = (
+        p.mutant("noise sqrt(h)"),
+        p.mutant("half the drift"),
+        p.mutant("whole score in the PF-ODE"),
+    );
     p.property(
         Role::WithCondition,
         "reverse drift less PF-ODE drift, with the noise g dW: change of the variance of a level, of g^2",
@@ -140,7 +153,8 @@ fn langevin(p: &mut Probe) {
             let sde = Sde::at(&Frame::from(&point)).expect("inside the path");
             let lambda = t.log_uniform(0.1, 10.0);
             let var = point.alpha * point.alpha * lambda + point.sigma * point.sigma;
-            // Backward in time the drift changes sign; at x = 1 the score of a centred Gaussian is -1/var.
+            // Backward in time the drift changes sign; at x = 1 the score of a centred Gaussian is
+            // -1/var.
             let drift = |eta: f64| -sde.reverse_drift(1.0, -1.0 / var, eta);
             let ode = if whole { drift(1.0) } else { drift(0.0) };
             let langevin = (drift(1.0) - ode) * if half { 0.5 } else { 1.0 };
@@ -150,15 +164,25 @@ fn langevin(p: &mut Probe) {
         },
     );
     let why = "n steps, each a few roundings";
-    p.property(Role::WithCondition, "variance after n steps of the chain, against the joint law of its states", 128, why, |t| {
-        let (var, start, steps) = (t.log_uniform(0.1, 10.0), t.uniform(0.0, 5.0), t.int(1, 20));
-        let h = t.uniform(0.01, 1.9) * var;
-        // The chain as its formula has it: x + h score + sqrt(2h) z.
-        let drift = if half { 0.5 * h } else { h };
-        let chain = vec![Step::new(1.0 - drift / var, if little { h } else { 2.0 * h }); steps];
-        let want = joint(0.0, start, &chain).cov_matrix()[(steps, steps)];
-        t.compare(var_after(var, start, h, steps as u32), want, 32.0 * EPS * steps as f64 * (start + var + h));
-    });
+    p.property(
+        Role::WithCondition,
+        "variance after n steps of the chain, against the joint law of its states",
+        128,
+        why,
+        |t| {
+            let (var, start, steps) = (t.log_uniform(0.1, 10.0), t.uniform(0.0, 5.0), t.int(1, 20));
+            let h = t.uniform(0.01, 1.9) * var;
+            // The chain as its formula has it: x + h score + sqrt(2h) z.
+            let drift = if half { 0.5 * h } else { h };
+            let chain = vec![Step::new(1.0 - drift / var, if little { h } else { 2.0 * h }); steps];
+            let want = joint(0.0, start, &chain).cov_matrix()[(steps, steps)];
+            t.compare(
+                var_after(var, start, h, steps as u32),
+                want,
+                32.0 * EPS * steps as f64 * (start + var + h),
+            );
+        },
+    );
     p.property(
         Role::WithCondition,
         "stationary variance: closed form against 4000 steps of the chain",
@@ -181,7 +205,8 @@ fn langevin(p: &mut Probe) {
         why,
     );
 
-    // DDPM's linear schedule on data of variance 0.04, from the standard normal: each step from t to t - 1 is a PF-ODE step, then Langevin.
+    // DDPM's linear schedule on data of variance 0.04, from the standard normal: each step from t
+    // to t - 1 is a PF-ODE step, then Langevin.
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
     let lambda = 0.04;
     let end = |with_ode: bool| {
@@ -225,10 +250,16 @@ fn langevin(p: &mut Probe) {
 }
 
 fn continuous_limit(p: &mut Probe) {
-    let (kept, root, half) = (p.mutant("betas not scaled"), p.mutant("root of abar_T"), p.mutant("half the score"));
+    let (kept, root, half) =
+        (p.mutant("betas not scaled"), p.mutant("root of abar_T"), p.mutant("half the score"));
     let linear = |steps: usize, scaled: bool| {
         let share = if scaled { 1000.0 / steps as f64 } else { 1.0 };
-        Table::new(Schedule::Linear { beta_start: 1e-4 * share, beta_end: 0.02 * share }, steps, false).expect("a valid schedule")
+        Table::new(
+            Schedule::Linear { beta_start: 1e-4 * share, beta_end: 0.02 * share },
+            steps,
+            false,
+        )
+        .expect("a valid schedule")
     };
     let tables = [500, 1000, 2000].map(|steps| linear(steps, !kept));
     let log_bar = |table: &Table| {
@@ -274,7 +305,8 @@ fn continuous_limit(p: &mut Probe) {
         |t| {
             let table = &tables[2];
             let (steps, time) = (table.steps() as f64, t.int(2, 2000));
-            let q = Transition::between(level(table, time - 1), level(table, time)).expect("noise grows");
+            let q = Transition::between(level(table, time - 1), level(table, time))
+                .expect("noise grows");
             // The table's betas are beta(t)/T at T even times from 0 to 1.
             let at = Path::VP.at((time - 1) as f64 / (steps - 1.0)).expect("inside the path");
             let sde = Sde::at(&Frame::from(&at)).expect("inside the path");
@@ -283,7 +315,8 @@ fn continuous_limit(p: &mut Probe) {
             t.compare(q.var * steps, sde.g2, tol);
         },
     );
-    // The reverse chain with the exact score of N(0, lambda), from N(0, 1): variance of its samples.
+    // The reverse chain with the exact score of N(0, lambda), from N(0, 1): variance of its
+    // samples.
     let samples = |table: &Table, lambda: f64| {
         (1..=table.steps()).rev().fold(1.0, |v, t| {
             let (s, u) = (level(table, t - 1), level(table, t));
@@ -310,7 +343,14 @@ fn continuous_limit(p: &mut Probe) {
     );
     let why = "first order: 9/T";
     let ended = samples(&tables[1], 1.0);
-    p.number(Role::WithCondition, "variance of the reverse chain's samples at T = 1000, data of variance 1", ended, 1.0, 0.01, why);
+    p.number(
+        Role::WithCondition,
+        "variance of the reverse chain's samples at T = 1000, data of variance 1",
+        ended,
+        1.0,
+        0.01,
+        why,
+    );
     let more = linear(10_000, false);
     p.number(
         Role::WithoutCondition,

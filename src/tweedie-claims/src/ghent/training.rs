@@ -5,7 +5,9 @@ use nalgebra::{DMatrix, DVector};
 use ndarray::{Array2, array};
 use num_dual::Dual64;
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::elbo::{self, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
+use tweedie::diffusion::elbo::{
+    self, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error,
+};
 use tweedie::diffusion::kernel::{Posterior, Transition};
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::loss::squared_errors;
@@ -27,7 +29,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "Every term of the bound, the reconstruction with its t = 1 included, is a positive weight times the squared error of the noise, plus a constant. \
                   On the linear schedule the weights fall from 0.50 at t = 1 to 0.0050 at t = 349 and rise to 0.010 at t = T = 1000; setting them to 1 keeps the best prediction at every t, \
                   but the value is then no bound any more.",
-        mutants: &["alpha_bar for alpha_step in the weight", "weight of the next step", "deviation for the variance"],
+        mutants: &[
+            "alpha_bar for alpha_step in the weight",
+            "weight of the next step",
+            "deviation for the variance",
+        ],
         check: lsimple,
     },
     Claim {
@@ -58,7 +64,12 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"x_t = \sqrt{\bar\alpha_t}\, x_0 + \sqrt{1-\bar\alpha_t}\, \varepsilon",
         finding: "Both bars are missing: as printed the sample has the noise of one step, the same few per cent at every t. At the last step of the linear schedule the signal would be multiplied by \
                   0.990 where the chain multiplies it by 0.0064, and no network would ever see pure noise.",
-        mutants: &["bars left out", "product up to t - 1", "root left out", "signal and noise swapped"],
+        mutants: &[
+            "bars left out",
+            "product up to t - 1",
+            "root left out",
+            "signal and noise swapped",
+        ],
         check: training_step,
     },
     Claim {
@@ -169,8 +180,12 @@ fn lsimple(p: &mut Probe) {
     // The betas anew, with the product as a sum of logarithms.
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
     let beta = |t: usize| 1e-4 + (0.02 - 1e-4) * (t - 1) as f64 / 999.0;
-    let least = (1..=1000).min_by(|a, b| weight(&table, a - 1).total_cmp(&weight(&table, b - 1))).expect("steps");
-    let exact = (1..=1000).min_by(|a, b| table.rows()[a - 1].vlb_weight_beta.total_cmp(&table.rows()[b - 1].vlb_weight_beta));
+    let least = (1..=1000)
+        .min_by(|a, b| weight(&table, a - 1).total_cmp(&weight(&table, b - 1)))
+        .expect("steps");
+    let exact = (1..=1000).min_by(|a, b| {
+        table.rows()[a - 1].vlb_weight_beta.total_cmp(&table.rows()[b - 1].vlb_weight_beta)
+    });
     let what = "linear schedule: step of the least weight, against the table's";
     p.number(Role::Printed, what, least as f64, exact.expect("steps") as f64, 0.0, "a count");
     for t in [1, 349, 1000] {
@@ -188,10 +203,14 @@ fn lsimple(p: &mut Probe) {
 }
 
 fn lvlb_sum(p: &mut Probe) {
-    let (no_prior, no_reconstruction) = (p.mutant("without the prior term"), p.mutant("without the reconstruction term"));
-    let (prior_std, reverse_std) =
-        (p.mutant("deviation for the variance in the prior term"), p.mutant("reverse variance given as a deviation"));
-    let tolerance = "1e-10 of the bound: determinants of up to 7 x 7 covariances of condition below 1e4";
+    let (no_prior, no_reconstruction) =
+        (p.mutant("without the prior term"), p.mutant("without the reconstruction term"));
+    let (prior_std, reverse_std) = (
+        p.mutant("deviation for the variance in the prior term"),
+        p.mutant("reverse variance given as a deviation"),
+    );
+    let tolerance =
+        "1e-10 of the bound: determinants of up to 7 x 7 covariances of condition below 1e4";
     let both = move |t: &crate::Trial| {
         let betas: Vec<f64> = (0..t.int(2, 6)).map(|_| t.uniform(0.05, 0.6)).collect();
         let table = Table::from_betas(&betas).expect("betas in (0, 1)");
@@ -199,18 +218,30 @@ fn lvlb_sum(p: &mut Probe) {
         let (lambda, slip) = (t.log_uniform(0.1, 5.0), t.uniform(0.6, 1.3));
         // The denoiser x0_hat = gain x_t is a wrong Wiener filter.
         let gain = |at: &PathPoint| slip * wiener_gain(lambda, at.alpha, at.sigma);
-        let vars: Vec<f64> = table.rows()[1..].iter().map(|r| r.posterior_var * t.uniform(0.7, 1.6)).collect();
+        let vars: Vec<f64> =
+            table.rows()[1..].iter().map(|r| r.posterior_var * t.uniform(0.7, 1.6)).collect();
         let first_var = t.uniform(0.05, 0.3);
-        let given = if reverse_std { vars.iter().map(|v| v.sqrt()).collect() } else { vars.clone() };
-        let reverse =
-            Reverse { var: ReverseVar::Given(given), reconstruction: Reconstruction::Gaussian(first_var), prior_var: 1.0 };
+        let given =
+            if reverse_std { vars.iter().map(|v| v.sqrt()).collect() } else { vars.clone() };
+        let reverse = Reverse {
+            var: ReverseVar::Given(given),
+            reconstruction: Reconstruction::Gaussian(first_var),
+            prior_var: 1.0,
+        };
         let data = GaussianData { variances: &[lambda], mean_square: 0.0 };
-        let bound =
-            gaussian_bound(&levels, data, |at, l| linear_error(l, gain(at), (at.alpha, at.sigma)), &reverse).expect("a chain");
+        let bound = gaussian_bound(
+            &levels,
+            data,
+            |at, l| linear_error(l, gain(at), (at.alpha, at.sigma)),
+            &reverse,
+        )
+        .expect("a chain");
 
-        // The same as entropies of joint Gaussians of (x0, ..., x_T): E_q ln q(x_1..T|x0) - E_q ln p(x_0..T).
+        // The same as entropies of joint Gaussians of (x0, ..., x_T): E_q ln q(x_1..T|x0) - E_q ln
+        // p(x_0..T).
         let n = levels.len() + 1;
-        let level = |k: usize| if k == 0 { (1.0, 0.0) } else { (levels[k - 1].alpha, levels[k - 1].sigma) };
+        let level =
+            |k: usize| if k == 0 { (1.0, 0.0) } else { (levels[k - 1].alpha, levels[k - 1].sigma) };
         let q = DMatrix::from_fn(n, n, |i, j| {
             let (s, t) = (level(i.min(j)), level(i.max(j)));
             t.0 / s.0 * (s.0 * s.0 * lambda + s.1 * s.1)
@@ -227,11 +258,16 @@ fn lvlb_sum(p: &mut Probe) {
             let (a, v) = step(k);
             var[k] = a * a * var[k + 1] + v;
         }
-        let joint = DMatrix::from_fn(n, n, |i, j| (i.min(j)..i.max(j)).map(|k| step(k).0).product::<f64>() * var[i.max(j)]);
-        let normal =
-            |cov: DMatrix<f64>| Normal::new(DVector::zeros(cov.nrows()), Covariance::Full(cov)).expect("a positive covariance");
+        let joint = DMatrix::from_fn(n, n, |i, j| {
+            (i.min(j)..i.max(j)).map(|k| step(k).0).product::<f64>() * var[i.max(j)]
+        });
+        let normal = |cov: DMatrix<f64>| {
+            Normal::new(DVector::zeros(cov.nrows()), Covariance::Full(cov))
+                .expect("a positive covariance")
+        };
         let (q, x0) = (normal(q), normal(DMatrix::from_element(1, 1, lambda)));
-        let want = q.cross_entropy(&normal(joint)).expect("one dimension") - (q.entropy() - x0.entropy());
+        let want =
+            q.cross_entropy(&normal(joint)).expect("one dimension") - (q.entropy() - x0.entropy());
         (bound, want, levels[n - 2])
     };
     p.property(
@@ -244,7 +280,8 @@ fn lvlb_sum(p: &mut Probe) {
             t.compare(bound.part(Part::Transition), want, 1e-10 * (1.0 + want.abs()));
         },
     );
-    let first: Posterior<f64> = Posterior::between(Level::clean(), Level::new(0.9, 0.19f64.sqrt())).expect("a level");
+    let first: Posterior<f64> =
+        Posterior::between(Level::clean(), Level::new(0.9, 0.19f64.sqrt())).expect("a level");
     p.number(
         Role::Printed,
         "the summand t = 1 as printed, KL(q(x0|x1,x0) || N(0, 0.1)) at x0 = 0, against the reconstruction term that stands there",
@@ -260,7 +297,8 @@ fn lvlb_sum(p: &mut Probe) {
         tolerance,
         |t| {
             let (bound, want, last) = both(t);
-            let prior = bound.part(Part::Prior) + if prior_std { last.sigma.ln() - 0.5 * last.sigma.ln() } else { 0.0 };
+            let prior = bound.part(Part::Prior)
+                + if prior_std { last.sigma.ln() - 0.5 * last.sigma.ln() } else { 0.0 };
             let got = bound.part(Part::Transition)
                 + if no_prior { 0.0 } else { prior }
                 + if no_reconstruction { 0.0 } else { bound.part(Part::Reconstruction) };
@@ -297,12 +335,18 @@ fn training_step(p: &mut Probe) {
         (table, step, chain)
     };
     let why = "1e-12: up to 200 products of rounded kernels";
-    p.property(Role::Printed, "signal and noise as printed, against the chain of t kernels", 96, why, |t| {
-        let (table, step, chain) = draw(t);
-        let (signal, noise) = printed_coefficients(&table, step);
-        t.compare(signal, chain.scale, 1e-12);
-        t.compare(noise, chain.var.sqrt(), 1e-12);
-    });
+    p.property(
+        Role::Printed,
+        "signal and noise as printed, against the chain of t kernels",
+        96,
+        why,
+        |t| {
+            let (table, step, chain) = draw(t);
+            let (signal, noise) = printed_coefficients(&table, step);
+            t.compare(signal, chain.scale, 1e-12);
+            t.compare(noise, chain.var.sqrt(), 1e-12);
+        },
+    );
     let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's schedule");
     let log_alpha_bar: f64 = table.rows().iter().map(|r| (-r.beta).ln_1p()).sum();
     let want = (0.5 * log_alpha_bar).exp();
@@ -322,12 +366,18 @@ fn training_step(p: &mut Probe) {
         1e-12,
         "a sum of 1000 rounded logarithms",
     );
-    p.property(Role::Corrected, "signal and noise with the bars, against the chain of t kernels", 96, why, |t| {
-        let (table, step, chain) = draw(t);
-        let (signal, noise) = corrected(&table, step);
-        t.compare(signal, chain.scale, 1e-12);
-        t.compare(noise, chain.var.sqrt(), 1e-12);
-    });
+    p.property(
+        Role::Corrected,
+        "signal and noise with the bars, against the chain of t kernels",
+        96,
+        why,
+        |t| {
+            let (table, step, chain) = draw(t);
+            let (signal, noise) = corrected(&table, step);
+            t.compare(signal, chain.scale, 1e-12);
+            t.compare(noise, chain.var.sqrt(), 1e-12);
+        },
+    );
 }
 
 fn printed_coefficients(table: &Table, t: usize) -> (f64, f64) {
@@ -352,7 +402,14 @@ fn example_noisy_sample(p: &mut Probe) {
     }
     for (i, printed) in [0.76, -0.82, 0.90, 0.72].into_iter().enumerate() {
         let xt = signal * X0[i] + noise * EPS[i];
-        p.number(Role::Printed, format!("x_t, coordinate {}", i + 1), xt, printed, 0.005, "half a unit of the last digit printed");
+        p.number(
+            Role::Printed,
+            format!("x_t, coordinate {}", i + 1),
+            xt,
+            printed,
+            0.005,
+            "half a unit of the last digit printed",
+        );
         p.number(
             Role::Printed,
             format!("eps got back from x_t and x0, coordinate {}", i + 1),
@@ -369,13 +426,28 @@ fn example_loss(p: &mut Probe) {
     let row = |v: [f64; 4]| Array2::from_shape_vec((1, 4), v.to_vec()).expect("four numbers");
     let kind = p.pick(Prediction::Eps, "target x0 for eps", Prediction::X0);
     let frame = Frame::from(&PathPoint::still(0.8, 0.6));
-    let mut sum = squared_errors(kind, prediction.view(), row(X0).view(), row(EPS).view(), &frame).expect("one shape")[0];
+    let mut sum = squared_errors(kind, prediction.view(), row(X0).view(), row(EPS).view(), &frame)
+        .expect("one shape")[0];
     if p.mutant("square left out") {
         sum = (&prediction - &row(EPS)).mapv(f64::abs).sum();
     }
     if p.mutant("root of the sum") {
         sum = sum.sqrt();
     }
-    p.number(Role::WithCondition, "sum of the squared errors", sum, 0.10, 0.005, "half a unit of the last digit printed");
-    p.number(Role::WithoutCondition, "mean of the squared errors", sum / 4.0, 0.10, 0.005, "half a unit of the last digit printed");
+    p.number(
+        Role::WithCondition,
+        "sum of the squared errors",
+        sum,
+        0.10,
+        0.005,
+        "half a unit of the last digit printed",
+    );
+    p.number(
+        Role::WithoutCondition,
+        "mean of the squared errors",
+        sum / 4.0,
+        0.10,
+        0.005,
+        "half a unit of the last digit printed",
+    );
 }

@@ -19,8 +19,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     check: identity,
 }];
 
-/// One block of the network's own operations on one token: normalisation over its channels with scale and shift, a two-layer MLP with SiLU, and
-/// the gated sum.
+/// One block of the network's own operations on one token: normalisation over its channels with
+/// scale and shift, a two-layer MLP with SiLU, and the gated sum.
 struct Block {
     first: Array2<f64>,
     second: Array2<f64>,
@@ -72,14 +72,25 @@ impl Block {
     }
 
     /// Gradients of `dout . out` by shift, scale and gate.
-    fn gradients(&self, x: &[f64], modulation: [f64; 3], form: Form, dout: &Array1<f64>) -> [f64; 3] {
+    fn gradients(
+        &self,
+        x: &[f64],
+        modulation: [f64; 3],
+        form: Form,
+        dout: &Array1<f64>,
+    ) -> [f64; 3] {
         let [shift, scale, gate] = modulation;
         let pass = self.forward(x, modulation, form);
         let skipped = if form.gate_on_skip { dout.dot(&Array1::from(x.to_vec())) } else { 0.0 };
         let (by_gate, by_mlp) = (dout.dot(&pass.mlp) + skipped, dout * (gate + form.gate_offset));
         let back = self.second.t().dot(&by_mlp);
         let mut by_hidden = vec![0.0; back.len()];
-        pointwise::silu_backward(pass.hidden.as_slice().expect("contiguous"), &back.to_vec(), &mut by_hidden, false);
+        pointwise::silu_backward(
+            pass.hidden.as_slice().expect("contiguous"),
+            &back.to_vec(),
+            &mut by_hidden,
+            false,
+        );
         let mut by_normed = self.first.t().dot(&Array1::from(by_hidden)).to_vec();
         let mut by_modulation = vec![0.0; 2 * WIDTH];
         norm::backward(
@@ -112,7 +123,8 @@ fn identity(p: &mut Probe) {
         "the same bits",
         |t| {
             let x = t.normals(WIDTH).to_vec();
-            let out = (0..4).fold(x.clone(), |x, _| Block::random(t).forward(&x, [0.0; 3], form).out);
+            let out =
+                (0..4).fold(x.clone(), |x, _| Block::random(t).forward(&x, [0.0; 3], form).out);
             t.compare_all(&out, &x, 0.0);
         },
     );

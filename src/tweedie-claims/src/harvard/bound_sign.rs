@@ -2,7 +2,9 @@
 
 use crate::{Claim, Probe, Role, Trial};
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::elbo::{Bound, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
+use tweedie::diffusion::elbo::{
+    Bound, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error,
+};
 use tweedie::diffusion::kernel::Posterior;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::schedule::Table;
@@ -25,7 +27,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     check: sign,
 }];
 
-/// A random chain with a linear reverse model, and what its bound is by the joint laws of all states.
+/// A random chain with a linear reverse model, and what its bound is by the joint laws of all
+/// states.
 struct Case {
     bound: Bound,
     /// `E_q [log p(x_0..x_T) - log q(x_1..x_T|x_0)]`.
@@ -44,17 +47,29 @@ fn case(t: &Trial, other_way: bool) -> Case {
         let level = |p: &PathPoint| Level::of(p).expect("a level");
         Posterior::between(level(&points[k]), level(&points[k + 1])).expect("ordered").var
     };
-    let vars: Vec<f64> = (0..points.len() - 1).map(|k| posterior(k) * t.uniform(0.5, 3.0)).collect();
+    let vars: Vec<f64> =
+        (0..points.len() - 1).map(|k| posterior(k) * t.uniform(0.5, 3.0)).collect();
     let last = t.uniform(0.1, 1.0);
-    let reverse = Reverse { var: ReverseVar::Given(vars.clone()), reconstruction: Reconstruction::Gaussian(last), prior_var: 1.0 };
+    let reverse = Reverse {
+        var: ReverseVar::Given(vars.clone()),
+        reconstruction: Reconstruction::Gaussian(last),
+        prior_var: 1.0,
+    };
     let data = GaussianData { variances: &[lambda], mean_square: 0.0 };
-    let bound = gaussian_bound(&points, data, |at, l| linear_error(l, gain(at), (at.alpha, at.sigma)), &reverse).expect("a bound");
+    let bound = gaussian_bound(
+        &points,
+        data,
+        |at, l| linear_error(l, gain(at), (at.alpha, at.sigma)),
+        &reverse,
+    )
+    .expect("a bound");
 
     let out: Vec<_> = table.rows().iter().map(|r| Step::new(r.alpha_step.sqrt(), r.beta)).collect();
     let q = joint(0.0, lambda, &out).expect("variances");
     let gains: Vec<_> = points.iter().map(gain).collect();
     let vars: Vec<_> = [last].into_iter().chain(vars).collect();
-    let back = joint(0.0, 1.0, &ancestral(&points, &gains, &vars).expect("ordered")).expect("variances");
+    let back =
+        joint(0.0, 1.0, &ancestral(&points, &gains, &vars).expect("ordered")).expect("variances");
     // The model's states run from x_T to x_0.
     let p = back.marginal(&(0..=points.len()).rev().collect::<Vec<_>>()).expect("all states");
     let apart = if other_way { p.kl(&q) } else { q.kl(&p) }.expect("one dimension");
@@ -63,8 +78,11 @@ fn case(t: &Trial, other_way: bool) -> Case {
 }
 
 fn sign(p: &mut Probe) {
-    let (other_way, added, left_out) =
-        (p.mutant("KL the other way round"), p.mutant("prior term added"), p.mutant("reconstruction left out"));
+    let (other_way, added, left_out) = (
+        p.mutant("KL the other way round"),
+        p.mutant("prior term added"),
+        p.mutant("reconstruction left out"),
+    );
     let value = move |c: &Case, sign: f64| {
         let prior = if added { 1.0 } else { -1.0 } * c.bound.part(Part::Prior);
         let reconstruction = if left_out { 0.0 } else { -c.bound.part(Part::Reconstruction) };
@@ -72,7 +90,11 @@ fn sign(p: &mut Probe) {
     };
     let why = "1e-11 of the terms, by inverses of covariances";
     for (role, sign, what) in [
-        (Role::Printed, 1.0, "the sum of the divergences added: the bound, against E_q log p - log q of the joint laws"),
+        (
+            Role::Printed,
+            1.0,
+            "the sum of the divergences added: the bound, against E_q log p - log q of the joint laws",
+        ),
         (Role::Corrected, -1.0, "the sum of the divergences taken off: the same"),
     ] {
         p.property(role, what, 64, why, move |t| {

@@ -45,7 +45,8 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn all_optima_affine(p: &mut Probe) {
-    let (without, bare, wrong) = (p.mutant("x_t left out"), p.mutant("alpha left out"), p.mutant("x0 taken for eps"));
+    let (without, bare, wrong) =
+        (p.mutant("x_t left out"), p.mutant("alpha left out"), p.mutant("x0 taken for eps"));
     p.property(
         Role::Printed,
         "each optimum from the denoiser and from the score, against the posterior average of its target over random points",
@@ -108,7 +109,11 @@ fn all_optima_affine(p: &mut Probe) {
                 let conversion = Conversion::new(Prediction::X0, kind, frame).expect("sigma > 0");
                 let (a, b) = kind.coefficients(&frame);
                 let size = a.abs() + b.abs() * (1.0 + frame.alpha) / frame.sigma;
-                t.compare(conversion.apply(0.0, 1.0), if without { 0.0 } else { b / frame.sigma }, 1e-13 * size);
+                t.compare(
+                    conversion.apply(0.0, 1.0),
+                    if without { 0.0 } else { b / frame.sigma },
+                    1e-13 * size,
+                );
                 let alpha = if bare { 1.0 } else { frame.alpha };
                 t.compare(conversion.apply(1.0, 0.0), a - b * alpha / frame.sigma, 1e-13 * size);
             }
@@ -149,7 +154,9 @@ impl Denoiser for Network<'_> {
         let back = Conversion::new(reads, Prediction::X0, frame).expect("alpha > 0");
         let slip = matches!(self.slip, Some(Slip::ScoreBySquare)) && self.kind == Prediction::Score;
         let factor = if slip { at.sigma } else { 1.0 };
-        Zip::from(&mut out).and(&x).for_each(|o, x| *o = back.apply(network.apply(*o, *x) * factor, *x));
+        Zip::from(&mut out)
+            .and(&x)
+            .for_each(|o, x| *o = back.apply(network.apply(*o, *x) * factor, *x));
     }
 }
 
@@ -186,7 +193,8 @@ fn disentangled(p: &mut Probe) {
             }
         },
     );
-    let pure = Frame::from(&PathPoint { t: 1.0, alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0 });
+    let pure =
+        Frame::from(&PathPoint { t: 1.0, alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0 });
     let reads = |kind| Conversion::new(kind, Prediction::X0, pure).is_ok();
     p.fact(
         Role::WithCondition,

@@ -27,7 +27,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "True to first order in beta: the means differ by beta^2 (3x/8 + score/2), the variances by beta^2 bar alpha_{t-1}/(1 - bar alpha_t), and the laws after a whole run by O(1/T). \
                   At beta = 0.02 the coefficients of x are 1.01015 and 1.01; at beta = 0.999, the cosine schedule's last, 31.6 and 1.5. \
                   DDPM's mean is exactly Euler's in other coordinates: for x/alpha in the time sigma^2/alpha^2.",
-        mutants: &["half of the score", "sigma for sigma^2 in the score", "beta for its root in the scale"],
+        mutants: &[
+            "half of the score",
+            "sigma for sigma^2 in the score",
+            "beta for its root in the scale",
+        ],
         check: ddpm,
     },
     Claim {
@@ -48,17 +52,25 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// A step of one beta from an earlier level.
 fn step(t: &Trial, beta: f64) -> (Level<f64>, Level<f64>) {
     let kept = t.uniform(0.1, 0.9);
-    (Level::new(kept.sqrt(), (1.0 - kept).sqrt()), Level::new((kept * (1.0 - beta)).sqrt(), (1.0 - kept * (1.0 - beta)).sqrt()))
+    (
+        Level::new(kept.sqrt(), (1.0 - kept).sqrt()),
+        Level::new((kept * (1.0 - beta)).sqrt(), (1.0 - kept * (1.0 - beta)).sqrt()),
+    )
 }
 
 fn ddpm(p: &mut Probe) {
-    let (half, linear, scale) =
-        (p.mutant("half of the score"), p.mutant("sigma for sigma^2 in the score"), p.mutant("beta for its root in the scale"));
+    let (half, linear, scale) = (
+        p.mutant("half of the score"),
+        p.mutant("sigma for sigma^2 in the score"),
+        p.mutant("beta for its root in the scale"),
+    );
     // Mean of DDPM's step, in its own terms, from the score.
     let mean = move |s: Level<f64>, at: Level<f64>, x: f64, score: f64| {
         let eps = -at.sigma * score * if linear { at.sigma } else { 1.0 };
         let frame = Frame::from(&PathPoint::still(at.alpha, at.sigma));
-        let x0_hat = Conversion::new(Prediction::Eps, Prediction::X0, frame).expect("alpha > 0").apply(eps, x);
+        let x0_hat = Conversion::new(Prediction::Eps, Prediction::X0, frame)
+            .expect("alpha > 0")
+            .apply(eps, x);
         let mean = Posterior::between(s, at).expect("ordered").mean(x0_hat, x);
         if scale { mean * at.alpha / s.alpha } else { mean }
     };
@@ -86,7 +98,11 @@ fn ddpm(p: &mut Probe) {
         |t| {
             let beta = t.log_uniform(1e-4, 0.5);
             let (s, at) = step(t, beta);
-            t.compare(Posterior::between(s, at).expect("ordered").var, beta - (beta * s.alpha / at.sigma).powi(2), 1e-14);
+            t.compare(
+                Posterior::between(s, at).expect("ordered").var,
+                beta - (beta * s.alpha / at.sigma).powi(2),
+                1e-14,
+            );
         },
     );
     p.property(
@@ -105,8 +121,9 @@ fn ddpm(p: &mut Probe) {
     );
     // Variance at the end of both chains over one Gaussian mode, by their own recurrences.
     let chains = |steps: usize| {
-        let points: Vec<_> =
-            (0..=steps).map(|k| Path::VP.still_at(0.98 - 0.9 * k as f64 / steps as f64).expect("inside")).collect();
+        let points: Vec<_> = (0..=steps)
+            .map(|k| Path::VP.still_at(0.98 - 0.9 * k as f64 / steps as f64).expect("inside"))
+            .collect();
         let lambda = 0.3;
         points.windows(2).fold((1.0, 1.0), |(ancestral, em), w| {
             let (at, s) = (Level::from(&w[0]), Level::from(&w[1]));
@@ -128,17 +145,32 @@ fn ddpm(p: &mut Probe) {
         0.05,
         "a difference of order 1/T halves but for its next order, 1% at 400 steps",
     );
-    for (beta, name) in [(0.02_f64, "Ho's last step, beta = 0.02"), (0.999, "the cosine schedule's last step, beta = 0.999")] {
-        let (s, at) =
-            (Level::new(0.5f64.sqrt(), 0.5f64.sqrt()), Level::new((0.5 * (1.0 - beta)).sqrt(), (1.0 - 0.5 * (1.0 - beta)).sqrt()));
+    for (beta, name) in [
+        (0.02_f64, "Ho's last step, beta = 0.02"),
+        (0.999, "the cosine schedule's last step, beta = 0.999"),
+    ] {
+        let (s, at) = (
+            Level::new(0.5f64.sqrt(), 0.5f64.sqrt()),
+            Level::new((0.5 * (1.0 - beta)).sqrt(), (1.0 - 0.5 * (1.0 - beta)).sqrt()),
+        );
         let what = format!("{name}: coefficient of x in DDPM's step, against Euler's");
-        p.number(Role::WithoutCondition, what, mean(s, at, 1.0, 0.0), euler(beta, 1.0, 0.0), 1e-12, "rounding");
+        p.number(
+            Role::WithoutCondition,
+            what,
+            mean(s, at, 1.0, 0.0),
+            euler(beta, 1.0, 0.0),
+            1e-12,
+            "rounding",
+        );
     }
 }
 
 fn ddim(p: &mut Probe) {
-    let (undivided, sigma, implicit) =
-        (p.mutant("x not divided by alpha"), p.mutant("sigma for sigma/alpha"), p.mutant("slope at the step's end"));
+    let (undivided, sigma, implicit) = (
+        p.mutant("x not divided by alpha"),
+        p.mutant("sigma for sigma/alpha"),
+        p.mutant("slope at the step's end"),
+    );
     let random = |t: &Trial| {
         let path = t.path();
         let (a, b) = (t.uniform(0.02, 0.98), t.uniform(0.02, 0.98));
@@ -198,7 +230,8 @@ fn ddim(p: &mut Probe) {
     );
     let (at, s) = (Path::VP.at(0.2).expect("inside"), Path::VP.at(0.1).expect("inside"));
     let lambda = 0.01;
-    let velocity = (at.alpha * at.d_alpha * lambda + at.sigma * at.d_sigma) / (at.alpha * at.alpha * lambda + at.sigma * at.sigma);
+    let velocity = (at.alpha * at.d_alpha * lambda + at.sigma * at.d_sigma)
+        / (at.alpha * at.alpha * lambda + at.sigma * at.sigma);
     let gain = ddim_gain(lambda, Level::from(&at), Level::from(&s));
     p.number(
         Role::WithoutCondition,

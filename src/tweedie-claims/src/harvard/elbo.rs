@@ -4,7 +4,9 @@ use crate::{Claim, Probe, Role, Trial};
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, array};
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::elbo::{GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
+use tweedie::diffusion::elbo::{
+    GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error,
+};
 use tweedie::diffusion::kernel::{Posterior, Transition};
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
@@ -12,7 +14,10 @@ use tweedie::diffusion::schedule::Table;
 use tweedie::diffusion::weighting::vlb_discrete;
 use tweedie::exact::vae::{Encoder, LinearVae};
 use tweedie::law::gaussian::wiener_gain;
-use tweedie::math::gaussian::{Covariance, Normal, entropy_normal, kl_normal, kl_normal_mean, kl_normal_var, log_density_normal};
+use tweedie::math::gaussian::{
+    Covariance, Normal, entropy_normal, kl_normal, kl_normal_mean, kl_normal_var,
+    log_density_normal,
+};
 use tweedie::math::quadrature::NormalRule;
 use tweedie::math::smaller;
 
@@ -26,7 +31,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"\log p(x) = \underbrace{\mathbb{E}_q \log p(x|z) - D_{KL}(q(z)\|p(z))}_{ELBO} + D_{KL}(q(z)\|p(z|x))",
         finding: "Both sides agree for random decoders and random q. The gap is a divergence, and vanishes for q = p(z|x).",
-        mutants: &["KL the other way round", "posterior without the prior", "spread of q left out of the reconstruction"],
+        mutants: &[
+            "KL the other way round",
+            "posterior without the prior",
+            "spread of q left out of the reconstruction",
+        ],
         check: vae_gap,
     },
     Claim {
@@ -40,7 +49,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\mathbb{E}_q \log \frac{\prod_{t=1}^T p_\theta(x_{t-1}|x_t)\, p(x_T)}{\prod_{t=2}^T q(x_{t-1}|x_0,x_t)\, q(x_T|x_0)} = \log p_\theta(x_0) - D_{KL}\left(q(x_{1:T}|x_0) \,\|\, p_\theta(x_{1:T}|x_0)\right)",
         finding: "The lines agree but for the fourth, which lacks q(x_T|x_0) and is off by its entropy, d/2 ln(2 pi e sigma_T^2), or 1.42 nats a dimension at sigma_T = 1; the fifth line has it. \
                   What the third line drops is exactly KL(q(x_{1:T}|x_0) || p(x_{1:T}|x_0)), the VAE's gap.",
-        mutants: &["KL the other way round", "prior term left out", "forward variance for the posterior's"],
+        mutants: &[
+            "KL the other way round",
+            "prior term left out",
+            "forward variance for the posterior's",
+        ],
         check: ddpm_elbo,
     },
     Claim {
@@ -65,26 +78,46 @@ fn vae_gap(p: &mut Probe) {
         p.mutant("spread of q left out of the reconstruction"),
     );
     // The encoder's and the posterior's (mean, variance) at x, the latter by Bayes' rule on a line.
-    let laws = move |mean: &Array1<f64>, w: &Array2<f64>, noise_var: f64, q: &Encoder, x: &Array2<f64>| {
-        let centred = &x.row(0) - mean;
-        let own = (q.gain.row(0).dot(&centred) + q.shift[0], q.cov[[0, 0]]);
-        let precision = w.iter().map(|w| w * w).sum::<f64>() / noise_var + if prior { 0.0 } else { 1.0 };
-        (own, (w.column(0).dot(&centred) / noise_var / precision, 1.0 / precision))
-    };
-    p.property(Role::Printed, "ELBO + KL(q || p(z|x)), against log N(x; mean, W W^T + s^2 I)", 128, "1e-12 of the terms", |t| {
-        let (mean, weights, noise_var) = (t.normals(3), t.normal_rows(3, 1), t.uniform(0.2, 2.0));
-        let q = Encoder { gain: t.normal_rows(1, 3) * 0.5, shift: t.normals(1), cov: array![[t.uniform(0.05, 2.0)]] };
-        let x = t.normal_rows(1, 3) * 2.0;
-        let vae = LinearVae::new(mean.clone(), weights.clone(), noise_var).expect("a decoder");
-        let (own, posterior) = laws(&mean, &weights, noise_var, &q, &x);
-        let (a, b) = if other_way { (posterior, own) } else { (own, posterior) };
-        let gap = kl_normal(a.0, a.1, b.0, b.1);
-        let missing = if spread { 0.5 * own.1 * weights.iter().map(|w| w * w).sum::<f64>() / noise_var } else { 0.0 };
-        let (elbo, evidence) = (vae.elbo(x.view(), &q).expect("fits")[0] + missing, vae.log_evidence(x.view()).expect("fits")[0]);
-        let tol = 1e-12 * (1.0 + elbo.abs() + gap.abs());
-        t.compare(elbo + gap, evidence, tol);
-        t.compare(vae.gap(x.view(), &q).expect("fits")[0], gap, tol);
-    });
+    let laws =
+        move |mean: &Array1<f64>, w: &Array2<f64>, noise_var: f64, q: &Encoder, x: &Array2<f64>| {
+            let centred = &x.row(0) - mean;
+            let own = (q.gain.row(0).dot(&centred) + q.shift[0], q.cov[[0, 0]]);
+            let precision =
+                w.iter().map(|w| w * w).sum::<f64>() / noise_var + if prior { 0.0 } else { 1.0 };
+            (own, (w.column(0).dot(&centred) / noise_var / precision, 1.0 / precision))
+        };
+    p.property(
+        Role::Printed,
+        "ELBO + KL(q || p(z|x)), against log N(x; mean, W W^T + s^2 I)",
+        128,
+        "1e-12 of the terms",
+        |t| {
+            let (mean, weights, noise_var) =
+                (t.normals(3), t.normal_rows(3, 1), t.uniform(0.2, 2.0));
+            let q = Encoder {
+                gain: t.normal_rows(1, 3) * 0.5,
+                shift: t.normals(1),
+                cov: array![[t.uniform(0.05, 2.0)]],
+            };
+            let x = t.normal_rows(1, 3) * 2.0;
+            let vae = LinearVae::new(mean.clone(), weights.clone(), noise_var).expect("a decoder");
+            let (own, posterior) = laws(&mean, &weights, noise_var, &q, &x);
+            let (a, b) = if other_way { (posterior, own) } else { (own, posterior) };
+            let gap = kl_normal(a.0, a.1, b.0, b.1);
+            let missing = if spread {
+                0.5 * own.1 * weights.iter().map(|w| w * w).sum::<f64>() / noise_var
+            } else {
+                0.0
+            };
+            let (elbo, evidence) = (
+                vae.elbo(x.view(), &q).expect("fits")[0] + missing,
+                vae.log_evidence(x.view()).expect("fits")[0],
+            );
+            let tol = 1e-12 * (1.0 + elbo.abs() + gap.abs());
+            t.compare(elbo + gap, evidence, tol);
+            t.compare(vae.gap(x.view(), &q).expect("fits")[0], gap, tol);
+        },
+    );
     let rule = NormalRule::new(12).expect("nodes");
     p.property(
         Role::Printed,
@@ -92,28 +125,40 @@ fn vae_gap(p: &mut Probe) {
         64,
         "1e-12 of the terms: the rule is exact for the quadratic inside",
         |t| {
-            let (weight, noise_var, mean) = (t.normal_rows(2, 1), t.uniform(0.2, 2.0), t.normals(2));
+            let (weight, noise_var, mean) =
+                (t.normal_rows(2, 1), t.uniform(0.2, 2.0), t.normals(2));
             let vae = LinearVae::new(mean.clone(), weight.clone(), noise_var).expect("a decoder");
             let (x, shift, var) = (t.normals(2), t.normal(), t.uniform(0.05, 2.0));
-            let q = Encoder { gain: Array2::zeros((1, 2)), shift: array![shift], cov: array![[var]] };
+            let q =
+                Encoder { gain: Array2::zeros((1, 2)), shift: array![shift], cov: array![[var]] };
             let inside = |z: f64| {
-                let decoder: f64 = (0..2).map(|i| log_density_normal(x[i], mean[i] + weight[[i, 0]] * z, noise_var)).sum();
+                let decoder: f64 = (0..2)
+                    .map(|i| log_density_normal(x[i], mean[i] + weight[[i, 0]] * z, noise_var))
+                    .sum();
                 decoder + log_density_normal(z, 0.0, 1.0) - log_density_normal(z, shift, var)
             };
             let row = x.clone().insert_axis(ndarray::Axis(0));
-            let missing = if spread { 0.5 * var * weight.iter().map(|w| w * w).sum::<f64>() / noise_var } else { 0.0 };
+            let missing = if spread {
+                0.5 * var * weight.iter().map(|w| w * w).sum::<f64>() / noise_var
+            } else {
+                0.0
+            };
             let got = vae.elbo(row.view(), &q).expect("fits")[0] + missing;
             t.compare(got, rule.expectation(shift, var, inside), 1e-12 * (10.0 + got.abs()));
         },
     );
     p.property(Role::Printed, "the gap of q = p(z|x)", 32, "1e-12 nats", |t| {
-        let (vae, x) =
-            (LinearVae::new(t.normals(3), t.normal_rows(3, 1), t.uniform(0.2, 2.0)).expect("a decoder"), t.normal_rows(1, 3));
+        let (vae, x) = (
+            LinearVae::new(t.normals(3), t.normal_rows(3, 1), t.uniform(0.2, 2.0))
+                .expect("a decoder"),
+            t.normal_rows(1, 3),
+        );
         t.compare(vae.gap(x.view(), &vae.optimal_encoder()).expect("fits")[0], 0.0, 1e-12);
     });
 }
 
-/// A random chain over Gaussian data with a linear reverse model `p(x_{t-1}|x_t) = N(gain x_t + offset, var)`.
+/// A random chain over Gaussian data with a linear reverse model
+/// `p(x_{t-1}|x_t) = N(gain x_t + offset, var)`.
 struct Chain {
     mean: f64,
     lambda: f64,
@@ -128,8 +173,9 @@ impl Chain {
     fn random(t: &Trial) -> Self {
         let betas: Vec<f64> = (0..t.int(2, 4)).map(|_| t.uniform(0.05, 0.6)).collect();
         let table = Table::from_betas(&betas).expect("betas in range");
-        let levels: Vec<_> =
-            std::iter::once(Level::clean()).chain(table.rows().iter().map(|r| Level::new(r.alpha, r.sigma))).collect();
+        let levels: Vec<_> = std::iter::once(Level::clean())
+            .chain(table.rows().iter().map(|r| Level::new(r.alpha, r.sigma)))
+            .collect();
         let (mean, lambda, share) = (t.normal(), t.log_uniform(0.1, 3.0), t.uniform(0.5, 1.2));
         let mut steps = vec![(0.0, 0.0, 1.0)];
         for k in 1..levels.len() {
@@ -181,13 +227,19 @@ impl Chain {
     /// `E_q log` of the numerator: all reverse steps and the prior.
     fn numerator(&self, x0: f64) -> f64 {
         let moments = |t: usize| (self.levels[t].alpha * x0, self.levels[t].sigma.powi(2));
-        let quadratic =
-            |miss: f64, spread: f64, var: f64| -0.5 * ((std::f64::consts::TAU * var).ln() + (miss * miss + spread) / var);
+        let quadratic = |miss: f64, spread: f64, var: f64| {
+            -0.5 * ((std::f64::consts::TAU * var).ln() + (miss * miss + spread) / var)
+        };
         let steps: f64 = (1..=self.last())
             .map(|t| {
-                let ((m_s, v_s), (m_t, v_t), (gain, offset, var)) = (moments(t - 1), moments(t), self.steps[t]);
+                let ((m_s, v_s), (m_t, v_t), (gain, offset, var)) =
+                    (moments(t - 1), moments(t), self.steps[t]);
                 let cov = self.levels[t].alpha / self.levels[t - 1].alpha * v_s;
-                quadratic(m_s - gain * m_t - offset, v_s - 2.0 * gain * cov + gain * gain * v_t, var)
+                quadratic(
+                    m_s - gain * m_t - offset,
+                    v_s - 2.0 * gain * cov + gain * gain * v_t,
+                    var,
+                )
             })
             .sum();
         let (m, v) = moments(self.last());
@@ -212,7 +264,8 @@ impl Chain {
         log_density_normal(x, 0.0, 1.0) - log_density_normal(x, last.alpha * x0, last.sigma.powi(2))
     }
 
-    /// The seventh and the eighth line: each term averaged by itself, the pair (x_{t-1}, x_t) drawn forward from x_{t-1} or backward from x_t.
+    /// The seventh and the eighth line: each term averaged by itself, the pair (x_{t-1}, x_t) drawn
+    /// forward from x_{t-1} or backward from x_t.
     fn term_by_term(&self, x0: f64, rule: &NormalRule, backward: bool) -> f64 {
         let over = |t: usize, f: &dyn Fn(f64) -> f64| {
             let at = self.levels[t];
@@ -222,13 +275,19 @@ impl Chain {
             let (s, u) = (self.levels[t - 1], self.levels[t]);
             if backward {
                 let q = Posterior::between(s, u).expect("ordered");
-                over(t, &|xt| rule.expectation(q.mean(x0, xt), q.var, |xs| self.log_ratio(t, x0, xs, xt)))
+                over(t, &|xt| {
+                    rule.expectation(q.mean(x0, xt), q.var, |xs| self.log_ratio(t, x0, xs, xt))
+                })
             } else {
                 let q = Transition::between(s, u).expect("ordered");
-                over(t - 1, &|xs| rule.expectation(q.mean(xs), q.var, |xt| self.log_ratio(t, x0, xs, xt)))
+                over(t - 1, &|xs| {
+                    rule.expectation(q.mean(xs), q.var, |xt| self.log_ratio(t, x0, xs, xt))
+                })
             }
         });
-        over(1, &|x1| self.log_step(1, x0, x1)) + transitions.sum::<f64>() + over(self.last(), &|x| self.log_prior_ratio(x0, x))
+        over(1, &|x1| self.log_step(1, x0, x1))
+            + transitions.sum::<f64>()
+            + over(self.last(), &|x| self.log_prior_ratio(x0, x))
     }
 
     /// Entropies of the posteriors `q(x_{t-1}|x_0,x_t)`, t = 2..T.
@@ -237,7 +296,11 @@ impl Chain {
         pairs
             .map(|w| {
                 let var = Posterior::between(w[0], w[1]).expect("ordered").var;
-                entropy_normal(if forward { w[1].sigma.powi(2) - (w[1].alpha / w[0].alpha * w[0].sigma).powi(2) } else { var })
+                entropy_normal(if forward {
+                    w[1].sigma.powi(2) - (w[1].alpha / w[0].alpha * w[0].sigma).powi(2)
+                } else {
+                    var
+                })
             })
             .sum()
     }
@@ -247,10 +310,13 @@ impl Chain {
         let l = &self.levels;
         let (gain, offset, var) = self.steps[1];
         let miss = x0 - gain * l[1].alpha * x0 - offset;
-        let reconstruction = -0.5 * ((std::f64::consts::TAU * var).ln() + (miss * miss + (gain * l[1].sigma).powi(2)) / var);
+        let reconstruction = -0.5
+            * ((std::f64::consts::TAU * var).ln()
+                + (miss * miss + (gain * l[1].sigma).powi(2)) / var);
         let transitions: f64 = (2..=self.last())
             .map(|t| {
-                let (q, (gain, offset, var)) = (Posterior::between(l[t - 1], l[t]).expect("ordered"), self.steps[t]);
+                let (q, (gain, offset, var)) =
+                    (Posterior::between(l[t - 1], l[t]).expect("ordered"), self.steps[t]);
                 let miss = q.coef_x0 * x0 - offset + (q.coef_xt - gain) * l[t].alpha * x0;
                 let square = miss * miss + ((q.coef_xt - gain) * l[t].sigma).powi(2);
                 if other_way {
@@ -261,14 +327,21 @@ impl Chain {
             })
             .sum();
         let last = l[self.last()];
-        let prior = if prior { kl_normal_var(last.sigma.powi(2), 1.0) + kl_normal_mean(last.alpha * x0, 0.0, 1.0) } else { 0.0 };
+        let prior = if prior {
+            kl_normal_var(last.sigma.powi(2), 1.0) + kl_normal_mean(last.alpha * x0, 0.0, 1.0)
+        } else {
+            0.0
+        };
         reconstruction - transitions - prior
     }
 }
 
 fn ddpm_elbo(p: &mut Probe) {
-    let (other_way, no_prior, forward) =
-        (p.mutant("KL the other way round"), p.mutant("prior term left out"), p.mutant("forward variance for the posterior's"));
+    let (other_way, no_prior, forward) = (
+        p.mutant("KL the other way round"),
+        p.mutant("prior term left out"),
+        p.mutant("forward variance for the posterior's"),
+    );
     let why = "1e-11 of the terms: the densities of a chain of at most four steps";
     let draw = |t: &Trial| {
         let chain = Chain::random(t);
@@ -284,13 +357,23 @@ fn ddpm_elbo(p: &mut Probe) {
             1e-11 * (10.0 + numerator.abs()),
         );
     });
-    p.property(Role::Corrected, "fourth line with q(x_T|x_0), which is the fifth, against the third", 96, why, |t| {
-        let (chain, x0) = draw(t);
-        let numerator = chain.numerator(x0);
-        let ends = entropy_normal(chain.levels[chain.last()].sigma.powi(2));
-        let got = numerator + chain.posterior_entropy(forward) + ends;
-        t.compare(got, numerator + chain.forward(x0).entropy(), 1e-11 * (10.0 + numerator.abs()));
-    });
+    p.property(
+        Role::Corrected,
+        "fourth line with q(x_T|x_0), which is the fifth, against the third",
+        96,
+        why,
+        |t| {
+            let (chain, x0) = draw(t);
+            let numerator = chain.numerator(x0);
+            let ends = entropy_normal(chain.levels[chain.last()].sigma.powi(2));
+            let got = numerator + chain.posterior_entropy(forward) + ends;
+            t.compare(
+                got,
+                numerator + chain.forward(x0).entropy(),
+                1e-11 * (10.0 + numerator.abs()),
+            );
+        },
+    );
     p.property(
         Role::Corrected,
         "sixth line's bracket at one trajectory, against the third's",
@@ -303,23 +386,43 @@ fn ddpm_elbo(p: &mut Probe) {
                 let q = Transition::between(chain.levels[k - 1], chain.levels[k]).expect("ordered");
                 x.push(q.mean(x[k - 1]) + q.var.sqrt() * t.normal());
             }
-            let log_model: f64 =
-                (1..=n).map(|k| chain.log_step(k, x[k - 1], x[k])).sum::<f64>() + log_density_normal(x[n], 0.0, 1.0);
-            let log_latents = chain.forward(x0).log_density(&DVector::from_column_slice(&x[1..])).expect("a density");
+            let log_model: f64 = (1..=n).map(|k| chain.log_step(k, x[k - 1], x[k])).sum::<f64>()
+                + log_density_normal(x[n], 0.0, 1.0);
+            let log_latents = chain
+                .forward(x0)
+                .log_density(&DVector::from_column_slice(&x[1..]))
+                .expect("a density");
             let ratios: f64 = (2..=n).map(|k| chain.log_ratio(k, x0, x[k - 1], x[k])).sum();
             let got = chain.log_step(1, x0, x[1]) + ratios + chain.log_prior_ratio(x0, x[n]);
-            t.compare(got, log_model - log_latents, 1e-9 * (10.0 + log_model.abs() + log_latents.abs()));
+            t.compare(
+                got,
+                log_model - log_latents,
+                1e-9 * (10.0 + log_model.abs() + log_latents.abs()),
+            );
         },
     );
     let four = NormalRule::new(4).expect("nodes");
-    for (line, backward) in [("seventh line, pairs drawn from x_{t-1}", false), ("eighth line, pairs drawn from x_t", true)] {
+    for (line, backward) in [
+        ("seventh line, pairs drawn from x_{t-1}", false),
+        ("eighth line, pairs drawn from x_t", true),
+    ] {
         let what = format!("{line}, by quadrature, against the third");
-        p.property(Role::Corrected, what, 48, "1e-10 of the terms: 4 nodes are exact for quadratics", |t| {
-            let (chain, x0) = draw(t);
-            let numerator = chain.numerator(x0);
-            let got = chain.term_by_term(x0, &four, backward);
-            t.compare(got, numerator + chain.forward(x0).entropy(), 1e-10 * (10.0 + numerator.abs()));
-        });
+        p.property(
+            Role::Corrected,
+            what,
+            48,
+            "1e-10 of the terms: 4 nodes are exact for quadratics",
+            |t| {
+                let (chain, x0) = draw(t);
+                let numerator = chain.numerator(x0);
+                let got = chain.term_by_term(x0, &four, backward);
+                t.compare(
+                    got,
+                    numerator + chain.forward(x0).entropy(),
+                    1e-10 * (10.0 + numerator.abs()),
+                );
+            },
+        );
     }
     p.number(
         Role::Corrected,
@@ -332,7 +435,11 @@ fn ddpm_elbo(p: &mut Probe) {
     p.property(Role::Corrected, "last line, against the third", 96, why, |t| {
         let (chain, x0) = draw(t);
         let numerator = chain.numerator(x0);
-        t.compare(chain.bound(x0, other_way, !no_prior), numerator + chain.forward(x0).entropy(), 1e-11 * (10.0 + numerator.abs()));
+        t.compare(
+            chain.bound(x0, other_way, !no_prior),
+            numerator + chain.forward(x0).entropy(),
+            1e-11 * (10.0 + numerator.abs()),
+        );
     });
     p.property(
         Role::Corrected,
@@ -356,9 +463,14 @@ fn ddpm_elbo(p: &mut Probe) {
         "1e-11 of the terms; the average is of a quadratic",
         |t| {
             let (chain, _) = draw(t);
-            let points: Vec<_> = chain.levels[1..].iter().map(|l| PathPoint::still(l.alpha, l.sigma)).collect();
+            let points: Vec<_> =
+                chain.levels[1..].iter().map(|l| PathPoint::still(l.alpha, l.sigma)).collect();
             let error = |at: &PathPoint, lambda: f64| {
-                linear_error(lambda, chain.share * wiener_gain(lambda, at.alpha, at.sigma), (at.alpha, at.sigma))
+                linear_error(
+                    lambda,
+                    chain.share * wiener_gain(lambda, at.alpha, at.sigma),
+                    (at.alpha, at.sigma),
+                )
             };
             let reverse = Reverse {
                 var: ReverseVar::Given(chain.steps[2..].iter().map(|s| s.2).collect()),
@@ -367,14 +479,16 @@ fn ddpm_elbo(p: &mut Probe) {
             };
             let data = GaussianData { variances: &[chain.lambda], mean_square: chain.mean.powi(2) };
             let want = gaussian_bound(&points, data, error, &reverse).expect("a chain").nats();
-            let got = -rule.expectation(chain.mean, chain.lambda, |x0| chain.bound(x0, other_way, !no_prior));
+            let got = -rule
+                .expectation(chain.mean, chain.lambda, |x0| chain.bound(x0, other_way, !no_prior));
             t.compare(got, want, 1e-11 * (10.0 + want.abs()));
         },
     );
 }
 
 fn weighted_eps(p: &mut Probe) {
-    let (bar, square, index) = (p.mutant("bar left out"), p.mutant("square of beta dropped"), p.mutant("index t-1 for t"));
+    let (bar, square, index) =
+        (p.mutant("bar left out"), p.mutant("square of beta dropped"), p.mutant("index t-1 for t"));
     p.property(
         Role::Printed,
         "KL of one transition less what its variances cost, against the weight times |eps - eps_hat|^2",
@@ -401,7 +515,8 @@ fn weighted_eps(p: &mut Probe) {
             t.compare(vlb_discrete(s, at, var).expect("ordered").eps * error * error, kl, 1e-9 * kl);
         },
     );
-    let table = Table::new(tweedie::diffusion::schedule::Schedule::LINEAR, 1000, false).expect("Ho's schedule");
+    let table = Table::new(tweedie::diffusion::schedule::Schedule::LINEAR, 1000, false)
+        .expect("Ho's schedule");
     let of = |k: usize| {
         let row = table.rows()[k - 1];
         let noise = if bar { row.beta } else { 1.0 - row.alpha_bar };

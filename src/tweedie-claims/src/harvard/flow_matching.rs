@@ -40,7 +40,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"F_{\text{data}}(x_{t=0}) = \Phi(x_{t=1}) \text{ in one dimension}, \qquad \frac{dx}{dt} = u^*(x;t)",
         finding: "In one dimension the flow keeps the order of the states, so each must end at the quantile at which it started: it does, for random mixtures. \
                   In d dimensions the exact Gaussian trajectory has the velocity u* at every t.",
-        mutants: &["run on the variance-preserving circle's velocity", "noise and data swapped", "start of deviation 2"],
+        mutants: &[
+            "run on the variance-preserving circle's velocity",
+            "noise and data swapped",
+            "start of deviation 2",
+        ],
         check: sampling,
     },
     Claim {
@@ -59,23 +63,37 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn optimum(p: &mut Probe) {
-    let (sign, other, shrunk) = (p.mutant("sign"), p.mutant("1 - t for t"), p.mutant("x0 with the factor 1 - t"));
-    p.property(Role::Printed, "E[((x_t - E[x0|x_t])/t - (z - x0)) h(x_t)] for random data, times and waves h", 96, WHY, |t| {
-        let (data, at, h) = (Points::random(t, 3), Path::FlowMatching.at(t.uniform(0.35, 0.95)).expect("inside the path"), wave(t));
-        let f = |x: &Array1<f64>| {
-            let kept = denoised(&data.law, x, &at) * if shrunk { 1.0 - at.t } else { 1.0 };
-            (x - &kept) / if other { 1.0 - at.t } else { at.t } * if sign { -1.0 } else { 1.0 }
-        };
-        t.compare(data.residual(&at, |x0, z| z - x0, f, h), 0.0, 1e-12 * 30.0);
-    });
+    let (sign, other, shrunk) =
+        (p.mutant("sign"), p.mutant("1 - t for t"), p.mutant("x0 with the factor 1 - t"));
+    p.property(
+        Role::Printed,
+        "E[((x_t - E[x0|x_t])/t - (z - x0)) h(x_t)] for random data, times and waves h",
+        96,
+        WHY,
+        |t| {
+            let (data, at, h) = (
+                Points::random(t, 3),
+                Path::FlowMatching.at(t.uniform(0.35, 0.95)).expect("inside the path"),
+                wave(t),
+            );
+            let f = |x: &Array1<f64>| {
+                let kept = denoised(&data.law, x, &at) * if shrunk { 1.0 - at.t } else { 1.0 };
+                (x - &kept) / if other { 1.0 - at.t } else { at.t } * if sign { -1.0 } else { 1.0 }
+            };
+            t.compare(data.residual(&at, |x0, z| z - x0, f, h), 0.0, 1e-12 * 30.0);
+        },
+    );
     p.property(
         Role::Printed,
         "the formula, against the library's marginal velocity of random mixtures",
         96,
         "1e-12 of (|x| + |x0|)/t",
         |t| {
-            let (law, at, x) =
-                (t.mixture(2, 3), Path::FlowMatching.at(t.uniform(0.05, 1.0)).expect("inside the path"), t.normal_rows(4, 2));
+            let (law, at, x) = (
+                t.mixture(2, 3),
+                Path::FlowMatching.at(t.uniform(0.05, 1.0)).expect("inside the path"),
+                t.normal_rows(4, 2),
+            );
             let mut x0_hat = x.clone();
             tweedie::diffusion::Denoiser::denoise(&law, x.view(), &at, x0_hat.view_mut());
             let want = marginal_velocity(&law, x.view(), &at).expect("t > 0");
@@ -91,7 +109,11 @@ fn sampling(p: &mut Probe) {
     let (swapped, wide) = (p.mutant("noise and data swapped"), p.mutant("start of deviation 2"));
     let normal = Normal::standard();
     let cdf = |law: &Mixture, x: f64| -> f64 {
-        law.weights().iter().zip(law.components()).map(|(w, c)| w * normal.cdf((x - c.mean()[0]) / c.variances()[0].sqrt())).sum()
+        law.weights()
+            .iter()
+            .zip(law.components())
+            .map(|(w, c)| w * normal.cdf((x - c.mean()[0]) / c.variances()[0].sqrt()))
+            .sum()
     };
     p.property(
         Role::Printed,
@@ -131,8 +153,11 @@ fn sampling(p: &mut Probe) {
 }
 
 fn is_velocity(p: &mut Probe) {
-    let (v, time, linear) =
-        (p.mutant("v of the slide before"), p.mutant("direction of time"), p.mutant("weight without its square"));
+    let (v, time, linear) = (
+        p.mutant("v of the slide before"),
+        p.mutant("direction of time"),
+        p.mutant("weight without its square"),
+    );
     let kind = if v { Prediction::V } else { Prediction::Velocity };
     p.property(
         Role::Printed,
@@ -170,6 +195,13 @@ fn is_velocity(p: &mut Probe) {
     for (t, want) in [(0.5, 4.0), (1.0, 1.0)] {
         let frame = Frame::from(&Path::FlowMatching.at(t).expect("on the path"));
         let got = loss_ratio(Prediction::Velocity, Prediction::V, &frame).expect("never singular");
-        p.number(Role::Printed, format!("the same factor by the library at t = {t}"), got, want, 1e-13, "rounding");
+        p.number(
+            Role::Printed,
+            format!("the same factor by the library at t = {t}"),
+            got,
+            want,
+            1e-13,
+            "rounding",
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The Gaussian case: linear scores, the Wiener filter, and why any data look Gaussian to a linear denoiser.
+//! The Gaussian case: linear scores, the Wiener filter, and why any data look Gaussian to a linear
+//! denoiser.
 
 use super::tools::{EPS, dense, level, matrix, noised, scores, singular_gaussian, vector};
 use crate::Claim;
@@ -23,7 +24,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         mutants: &["sign", "Sigma for its inverse", "inverse deviations"],
         check: |p| {
             let sign = p.pick(1.0, "sign", -1.0);
-            let (forward, rooted) = (p.mutant("Sigma for its inverse"), p.mutant("inverse deviations"));
+            let (forward, rooted) =
+                (p.mutant("Sigma for its inverse"), p.mutant("inverse deviations"));
             p.property(
                 Printed,
                 "Score by the modes against a Cholesky solve and against dual numbers",
@@ -46,13 +48,18 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let least = law.variances()[d - 1];
                     for i in 0..d {
                         let along = |xi| {
-                            let mut point: Vec<num_dual::Dual64> = x.iter().map(|v| (*v).into()).collect();
+                            let mut point: Vec<num_dual::Dual64> =
+                                x.iter().map(|v| (*v).into()).collect();
                             point[i] = xi;
                             law.log_density_of(&point, 1.0.into(), 0.0.into())
                         };
                         let tol = 1e4 * EPS * (1.0 + gap.norm()) / least;
                         t.compare(got[[0, i]], sign * want[i], tol);
-                        t.compare(num_dual::first_derivative(along, x[[0, i]]).1, sign * want[i], tol);
+                        t.compare(
+                            num_dual::first_derivative(along, x[[0, i]]).1,
+                            sign * want[i],
+                            tol,
+                        );
                     }
                 },
             );
@@ -102,12 +109,18 @@ pub(super) const CLAIMS: &[Claim] = &[
                     } else {
                         sigma * sigma
                     });
-                    let joint = dense(&law).joint(&DMatrix::identity(d, d), &DVector::zeros(d), noise).expect("shapes fit");
-                    let mut marginal = joint.marginal(&(d..2 * d).collect::<Vec<_>>()).expect("coordinates");
+                    let joint = dense(&law)
+                        .joint(&DMatrix::identity(d, d), &DVector::zeros(d), noise)
+                        .expect("shapes fit");
+                    let mut marginal =
+                        joint.marginal(&(d..2 * d).collect::<Vec<_>>()).expect("coordinates");
                     if deviations {
                         let wide = matrix(&law.matrix(|l| (l.sqrt() + sigma).powi(2)));
-                        marginal = Normal::new(marginal.mean().clone(), Covariance::Full((&wide + wide.transpose()) * 0.5))
-                            .expect("a covariance");
+                        marginal = Normal::new(
+                            marginal.mean().clone(),
+                            Covariance::Full((&wide + wide.transpose()) * 0.5),
+                        )
+                        .expect("a covariance");
                     }
                     let tol = 1e-11 * (1.0 + 1.0 / sigma) / sigma;
                     t.compare(
@@ -115,8 +128,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                         marginal.log_density(&vector(x.iter())).expect("regular"),
                         10.0 * tol,
                     );
-                    let want =
-                        marginal.cov_matrix().cholesky().expect("positive definite").solve(&(marginal.mean() - vector(x.iter())));
+                    let want = marginal
+                        .cov_matrix()
+                        .cholesky()
+                        .expect("positive definite")
+                        .solve(&(marginal.mean() - vector(x.iter())));
                     t.compare_all(scores(&law, x.view(), &level(sigma)).row(0), want.iter(), tol);
                 },
             );
@@ -133,7 +149,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds: the matrix form, the sum over components, the library's filter and conditioning of the joint law are the same.",
         mutants: &["sigma for sigma^2", "sigma^2 in the numerator", "mean not added back"],
         check: |p| {
-            let (rooted, kept) = (p.mutant("sigma for sigma^2"), p.pick(1.0, "mean not added back", 0.0));
+            let (rooted, kept) =
+                (p.mutant("sigma for sigma^2"), p.pick(1.0, "mean not added back", 0.0));
             let noise_share = p.mutant("sigma^2 in the numerator");
             p.property(
                 Printed,
@@ -145,9 +162,15 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let law = singular_gaussian(t, d, t.int(1, d));
                     let x = noised(t, &law, &level(sigma));
                     let joint = dense(&law)
-                        .joint(&DMatrix::identity(d, d), &DVector::zeros(d), Covariance::Isotropic(sigma * sigma))
+                        .joint(
+                            &DMatrix::identity(d, d),
+                            &DVector::zeros(d),
+                            Covariance::Isotropic(sigma * sigma),
+                        )
                         .expect("shapes fit");
-                    let want = joint.condition(&(d..2 * d).collect::<Vec<_>>(), x.as_slice().expect("one row")).expect("regular");
+                    let want = joint
+                        .condition(&(d..2 * d).collect::<Vec<_>>(), x.as_slice().expect("one row"))
+                        .expect("regular");
                     let var = if rooted { sigma } else { sigma * sigma };
                     let z = &x.row(0) - &law.mean();
                     let mut sum = &law.mean() * kept;
@@ -158,11 +181,16 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let cov = dense(&law).cov_matrix();
                     let noisy = &cov + DMatrix::identity(d, d) * var;
                     let filtered = vector(law.mean().iter()) * kept
-                        + &cov * noisy.cholesky().expect("positive definite").solve(&vector(z.iter()));
+                        + &cov
+                            * noisy.cholesky().expect("positive definite").solve(&vector(z.iter()));
                     let tol = 1e-11 * (1.0 + 1.0 / sigma);
                     t.compare_all(&sum, want.mean().iter(), tol);
                     t.compare_all(filtered.iter(), want.mean().iter(), tol);
-                    t.compare_all(law.denoised(x.view(), &level(sigma)).row(0), want.mean().iter(), tol);
+                    t.compare_all(
+                        law.denoised(x.view(), &level(sigma)).row(0),
+                        want.mean().iter(),
+                        tol,
+                    );
                 },
             );
         },
@@ -177,9 +205,14 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\operatorname{argmin}_{W, b} \mathbb{E} \|W (x_0 + \sigma z) + b - x_0\|^2: \quad W = \Sigma (\Sigma + \sigma^2 I)^{-1}, \quad b = (I - W) \mu",
         finding: "It holds: least squares on noised points with the exact moments of noise finds the filter, for clustered and skewed sets and for pixels of \
                   handwritten digits. The covariance is that of the points (divided by n): the unbiased one is not optimal.",
-        mutants: &["covariance divided by n - 1", "second moment for covariance", "sigma for sigma^2"],
+        mutants: &[
+            "covariance divided by n - 1",
+            "second moment for covariance",
+            "sigma for sigma^2",
+        ],
         check: |p| {
-            let (unbiased, uncentred) = (p.mutant("covariance divided by n - 1"), p.mutant("second moment for covariance"));
+            let (unbiased, uncentred) =
+                (p.mutant("covariance divided by n - 1"), p.mutant("second moment for covariance"));
             let rooted = p.mutant("sigma for sigma^2");
             let filter = move |data: &Array2<f64>, sigma: f64| {
                 let rule = if unbiased { Normalisation::Unbiased } else { Normalisation::Points };
@@ -200,14 +233,20 @@ pub(super) const CLAIMS: &[Claim] = &[
                 t.compare_all(&offset, &b, 1e-10);
             };
             let why = "least squares by orthogonal factors, condition up to 1e3";
-            p.property(Printed, "Random clustered and skewed sets: filter against least squares on noised points", 64, why, |t| {
-                let (n, d) = (t.int(6, 20), t.int(1, 3));
-                // Two clusters and a squared coordinate: far from Gaussian.
-                let mut data = t.normal_rows(n, d);
-                data.slice_mut(s![..n / 3, ..]).mapv_inplace(|x| 0.2 * x + 3.0);
-                data.column_mut(0).mapv_inplace(|x| x * x.abs());
-                compare(t, &data, t.uniform(0.2, 3.0));
-            });
+            p.property(
+                Printed,
+                "Random clustered and skewed sets: filter against least squares on noised points",
+                64,
+                why,
+                |t| {
+                    let (n, d) = (t.int(6, 20), t.int(1, 3));
+                    // Two clusters and a squared coordinate: far from Gaussian.
+                    let mut data = t.normal_rows(n, d);
+                    data.slice_mut(s![..n / 3, ..]).mapv_inplace(|x| 0.2 * x + 3.0);
+                    data.column_mut(0).mapv_inplace(|x| x * x.abs());
+                    compare(t, &data, t.uniform(0.2, 3.0));
+                },
+            );
             let digits = tweedie_nn::data::digits::load().images;
             p.property(
                 Printed,
@@ -227,19 +266,30 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
 ];
 
-/// The best affine denoiser by least squares on `x0 + sigma z` for every data point and z at `+-sqrt(d) e_i`, which have mean 0 and
-/// covariance I exactly, as the loss asks of noise: it is quadratic in z.
+/// The best affine denoiser by least squares on `x0 + sigma z` for every data point and z at
+/// `+-sqrt(d) e_i`, which have mean 0 and covariance I exactly, as the loss asks of noise: it is
+/// quadratic in z.
 fn least_squares(data: &Array2<f64>, sigma: f64) -> (Array2<f64>, Array1<f64>) {
     let (n, d) = data.dim();
     let rows = 2 * d * n;
     let reach = sigma * (d as f64).sqrt();
     let design = DMatrix::from_fn(rows, d + 1, |r, j| {
         let (point, direction) = (r / (2 * d), r % (2 * d));
-        let kick = if direction / 2 == j { reach * if direction % 2 == 0 { 1.0 } else { -1.0 } } else { 0.0 };
+        let kick = if direction / 2 == j {
+            reach * if direction % 2 == 0 { 1.0 } else { -1.0 }
+        } else {
+            0.0
+        };
         if j == d { 1.0 } else { data[[point, j]] + kick }
     });
     let target = DMatrix::from_fn(rows, d, |r, j| data[[r / (2 * d), j]]);
     let qr = design.qr();
-    let solution = qr.r().solve_upper_triangular(&(qr.q().transpose() * target)).expect("noise makes the design regular");
-    (Array2::from_shape_fn((d, d), |(i, j)| solution[(j, i)]), Array1::from_shape_fn(d, |i| solution[(d, i)]))
+    let solution = qr
+        .r()
+        .solve_upper_triangular(&(qr.q().transpose() * target))
+        .expect("noise makes the design regular");
+    (
+        Array2::from_shape_fn((d, d), |(i, j)| solution[(j, i)]),
+        Array1::from_shape_fn(d, |i| solution[(d, i)]),
+    )
 }

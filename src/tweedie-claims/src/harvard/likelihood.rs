@@ -4,7 +4,9 @@ use crate::{Claim, Probe, Role, Trial};
 use nalgebra::DMatrix;
 use ndarray::Array2;
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::elbo::{Bound, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
+use tweedie::diffusion::elbo::{
+    Bound, GaussianData, Part, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse,
+};
 use tweedie::diffusion::kernel::{Posterior, Transition};
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::path::Path;
@@ -25,7 +27,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\log p_0(x_0) = \log p_T(x_T) + \log \left|\det \frac{\partial x_T}{\partial x_0}\right|",
         finding: "It returns the law's own density for random Gaussians, where the Jacobian is a product of gains, and for mixtures, where it is integrated along the trajectory. \
                   The density at the noisy end has to be the true one: N(0, sigma^2 I) in its place is the likelihood of another model.",
-        mutants: &["log-determinant subtracted", "Jacobian left out", "N(0, sigma^2 I) at the noisy end"],
+        mutants: &[
+            "log-determinant subtracted",
+            "Jacobian left out",
+            "N(0, sigma^2 I) at the noisy end",
+        ],
         check: change_of_variables,
     },
     Claim {
@@ -38,14 +44,21 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"-\mathbb{E}\log p_\theta(x_0) \le \text{NELBO}_T, \qquad \text{NELBO}_T + \mathbb{E}\log p_\theta(x_0) = O(1/T)",
         finding: "The bound holds. Its distance from the exact value falls like 1/T for the forward and for the posterior variance; with the best reverse variance it is 0 for Gaussian data, \
                   with any number of steps.",
-        mutants: &["transitions counted half", "prior term left out", "error of the cleaner level in each transition"],
+        mutants: &[
+            "transitions counted half",
+            "prior term left out",
+            "error of the cleaner level in each transition",
+        ],
         check: bound_and_exact,
     },
 ];
 
 fn change_of_variables(p: &mut Probe) {
-    let (minus, none, prior) =
-        (p.mutant("log-determinant subtracted"), p.mutant("Jacobian left out"), p.mutant("N(0, sigma^2 I) at the noisy end"));
+    let (minus, none, prior) = (
+        p.mutant("log-determinant subtracted"),
+        p.mutant("Jacobian left out"),
+        p.mutant("N(0, sigma^2 I) at the noisy end"),
+    );
     let sign = if minus {
         -1.0
     } else if none {
@@ -53,8 +66,12 @@ fn change_of_variables(p: &mut Probe) {
     } else {
         1.0
     };
-    let ends =
-        |t: &Trial| (PathPoint::still(1.0, t.uniform(0.0, 0.3)), PathPoint::still(t.uniform(0.05, 0.9), t.uniform(0.5, 2.0)));
+    let ends = |t: &Trial| {
+        (
+            PathPoint::still(1.0, t.uniform(0.0, 0.3)),
+            PathPoint::still(t.uniform(0.05, 0.9), t.uniform(0.5, 2.0)),
+        )
+    };
     p.property(
         Role::Printed,
         "log density at the noisy end and log-determinant together, against the density of random Gaussians in 3 dimensions",
@@ -88,7 +105,11 @@ fn change_of_variables(p: &mut Probe) {
             (0..3).for_each(|i| basis[[i + 1, i]] = 1.0);
             let image = pf_ode_map(&law, basis.view(), &from, &to).expect("regular");
             let matrix = DMatrix::from_fn(3, 3, |i, j| image[[j + 1, i]] - image[[0, i]]);
-            t.compare(sign * log_det(&law, &from, &to).expect("regular"), matrix.determinant().abs().ln(), 1e-11 * 10.0);
+            t.compare(
+                sign * log_det(&law, &from, &to).expect("regular"),
+                matrix.determinant().abs().ln(),
+                1e-11 * 10.0,
+            );
         },
     );
     let normal_end = PathPoint::still(0.2, 1.0);
@@ -100,7 +121,8 @@ fn change_of_variables(p: &mut Probe) {
         |t| {
             let (law, from, x) = (t.mixture(2, 2), PathPoint::still(1.0, 0.3), t.normal_rows(2, 2));
             let want = law.log_density(x.view(), &from);
-            let by_flow = log_likelihood_solve(&law, x.view(), &from, &normal_end).expect("regular");
+            let by_flow =
+                log_likelihood_solve(&law, x.view(), &from, &normal_end).expect("regular");
             t.compare_all(&by_flow, &want, 1e-9);
         },
     );
@@ -119,7 +141,9 @@ impl Chain {
     fn new(steps: usize, end: f64, [lambda, mean]: [f64; 2], var: ReverseVar) -> Self {
         let points = (0..=steps)
             .map(|k| {
-                let t = Path::Cosine.t_from_log_snr(6.0 + (end - 6.0) * k as f64 / steps as f64).expect("on the path");
+                let t = Path::Cosine
+                    .t_from_log_snr(6.0 + (end - 6.0) * k as f64 / steps as f64)
+                    .expect("on the path");
                 let at = Path::Cosine.still_at(t).expect("inside");
                 PathPoint::still(at.alpha, at.sigma)
             })
@@ -130,9 +154,14 @@ impl Chain {
     /// The library's bound; with `cleaner` each level is given the error of the level before it.
     fn bound(&self, cleaner: bool) -> Bound {
         let data = GaussianData { variances: &[self.lambda], mean_square: self.mean * self.mean };
-        let reverse = Reverse { var: self.var.clone(), reconstruction: Reconstruction::Optimal, prior_var: 1.0 };
+        let reverse = Reverse {
+            var: self.var.clone(),
+            reconstruction: Reconstruction::Optimal,
+            prior_var: 1.0,
+        };
         let error = |at: &PathPoint, lambda: f64| {
-            let k = self.points.iter().position(|p| p.sigma == at.sigma).expect("a point of the chain");
+            let k =
+                self.points.iter().position(|p| p.sigma == at.sigma).expect("a point of the chain");
             let at = self.points[if cleaner { k.saturating_sub(1) } else { k }];
             mmse(lambda, (at.alpha, at.sigma))
         };
@@ -171,8 +200,11 @@ fn bound_and_exact(p: &mut Probe) {
     );
     let bound = move |chain: &Chain| {
         let counted = chain.bound(cleaner);
-        let share = |part: Part, cut: bool, kept: f64| counted.part(part) * if cut { kept } else { 1.0 };
-        share(Part::Reconstruction, false, 1.0) + share(Part::Transition, half, 0.5) + share(Part::Prior, no_prior, 0.0)
+        let share =
+            |part: Part, cut: bool, kept: f64| counted.part(part) * if cut { kept } else { 1.0 };
+        share(Part::Reconstruction, false, 1.0)
+            + share(Part::Transition, half, 0.5)
+            + share(Part::Prior, no_prior, 0.0)
     };
     p.property(
         Role::Printed,

@@ -1,4 +1,5 @@
-//! The probability-flow ODE as a sampler: what it carries, where it may start, and what the denoiser says of its end.
+//! The probability-flow ODE as a sampler: what it carries, where it may start, and what the
+//! denoiser says of its end.
 
 use super::tools::{EPS, Slopes, by_sigma, level, noised};
 use crate::Claim;
@@ -28,7 +29,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds: Gaussians arrive with the data's mean and covariance, and on a line every quantile of a mixture arrives at the data's quantile.",
         mutants: &["sigma dropped before the score", "sign", "half the score"],
         check: |p| {
-            let (bare, sign) = (p.mutant("sigma dropped before the score"), p.pick(-1.0, "sign", 1.0));
+            let (bare, sign) =
+                (p.mutant("sigma dropped before the score"), p.pick(-1.0, "sign", 1.0));
             let factor = p.pick(1.0, "half the score", 0.5);
             p.property(
                 Printed,
@@ -36,15 +38,28 @@ pub(super) const CLAIMS: &[Claim] = &[
                 128,
                 "1e4 roundings of the largest term",
                 |t| {
-                    let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
+                    let (law, at) =
+                        (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
                     let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
                     let d = law.denoised(x.view(), &at);
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     for (((x, d), v), score) in x.iter().zip(&d).zip(&velocity).zip(&slopes.score) {
-                        let tol = 1e4 * EPS * ((1.0 + x.abs()) / at.sigma + at.sigma * slopes.scale * (1.0 + at.sigma));
-                        t.compare(sign * factor * if bare { 1.0 } else { at.sigma } * score, *v, tol);
-                        t.compare(sign * factor * (d - x) / if bare { at.sigma * at.sigma } else { at.sigma }, *v, tol);
+                        let tol = 1e4
+                            * EPS
+                            * ((1.0 + x.abs()) / at.sigma
+                                + at.sigma * slopes.scale * (1.0 + at.sigma));
+                        t.compare(
+                            sign * factor * if bare { 1.0 } else { at.sigma } * score,
+                            *v,
+                            tol,
+                        );
+                        t.compare(
+                            sign * factor * (d - x)
+                                / if bare { at.sigma * at.sigma } else { at.sigma },
+                            *v,
+                            tol,
+                        );
                     }
                 },
             );
@@ -70,14 +85,27 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, start) = (t.gaussian(4), t.log_uniform(1.0, 100.0));
                     let from = data.variances().mapv(|l| l + start * start);
                     let noisy =
-                        Gaussian::from_modes(data.mean().to_owned(), from, data.modes().to_owned()).expect("orthonormal modes");
+                        Gaussian::from_modes(data.mean().to_owned(), from, data.modes().to_owned())
+                            .expect("orthonormal modes");
                     // The images of the mean and of one deviation along each mode.
-                    let images = &noisy.mean() + &(&noisy.modes() * &noisy.variances().mapv(f64::sqrt)).t();
-                    let mean =
-                        pf_ode_map(&data, noisy.mean().insert_axis(ndarray::Axis(0)), &level(start), &level(0.0)).expect("levels");
-                    let columns = pf_ode_map(&data, images.view(), &level(start), &level(0.0)).expect("levels") - &mean;
+                    let images =
+                        &noisy.mean() + &(&noisy.modes() * &noisy.variances().mapv(f64::sqrt)).t();
+                    let mean = pf_ode_map(
+                        &data,
+                        noisy.mean().insert_axis(ndarray::Axis(0)),
+                        &level(start),
+                        &level(0.0),
+                    )
+                    .expect("levels");
+                    let columns = pf_ode_map(&data, images.view(), &level(start), &level(0.0))
+                        .expect("levels")
+                        - &mean;
                     t.compare_all(mean.row(0), data.mean(), 1e-13 * (1.0 + start));
-                    t.compare_all(&columns.t().dot(&columns), &Law::cov(&data), 1e-12 * (1.0 + start));
+                    t.compare_all(
+                        &columns.t().dot(&columns),
+                        &Law::cov(&data),
+                        1e-12 * (1.0 + start),
+                    );
                 },
             );
         },
@@ -93,19 +121,28 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It is true where sigma_T is large against the data's largest deviation and against its mean, not against 1: the neglected mean costs \
                   |mu| sqrt(lambda)/sigma_T, first order in 1/sigma_T, the neglected covariance sqrt(lambda) lambda/(2 sigma_T^2). With sigma_T of 100 deviations, and \
                   the mean no longer than the deviation, the error is at most 1 %; with sigma_T = 100 and data of deviation above 100 it is far above.",
-        mutants: &["variance sigma_T for sigma_T^2", "sigma_T of one deviation", "start twice as wide"],
+        mutants: &[
+            "variance sigma_T for sigma_T^2",
+            "sigma_T of one deviation",
+            "start twice as wide",
+        ],
         check: |p| {
             let rooted = p.mutant("variance sigma_T for sigma_T^2");
             let reach = p.pick(100.0, "sigma_T of one deviation", 1.0);
             let width = p.pick(1.0, "start twice as wide", 2.0);
-            // Law reached from N(0, sigma_T^2 I), and its distance from the data relative to the data's deviation.
+            // Law reached from N(0, sigma_T^2 I), and its distance from the data relative to the
+            // data's deviation.
             let error = move |data: &Gaussian, sigma: f64| {
                 let var = width * width * if rooted { sigma } else { sigma * sigma };
-                let start =
-                    Gaussian::from_modes(Array1::zeros(data.dim()), Array1::from_elem(data.dim(), var), data.modes().to_owned())
-                        .expect("orthonormal");
+                let start = Gaussian::from_modes(
+                    Array1::zeros(data.dim()),
+                    Array1::from_elem(data.dim(), var),
+                    data.modes().to_owned(),
+                )
+                .expect("orthonormal");
                 let reached =
-                    reverse_law(data, &start, &level(sigma), &level(0.0), Churn::Constant(0.0)).expect("from noise to data");
+                    reverse_law(data, &start, &level(sigma), &level(0.0), Churn::Constant(0.0))
+                        .expect("from noise to data");
                 (w2_squared(&reached, data).expect("one dimension"), data.variances().sum())
             };
             p.property(
@@ -119,19 +156,28 @@ pub(super) const CLAIMS: &[Claim] = &[
                     t.compare((w2 / total).sqrt(), 0.0, 0.0101);
                 },
             );
-            p.property(WithCondition, "Squared error against the closed form", 64, "difference of roots that agree to 1e-4", |t| {
-                let data = scaled(t, t.log_uniform(0.1, 1000.0), t.uniform(0.0, 3.0));
-                let sigma = t.uniform(1.0, 100.0) * data.variances()[0].sqrt();
-                let along = data.modes().t().dot(&data.mean());
-                let want: f64 = data
-                    .variances()
-                    .iter()
-                    .zip(&along)
-                    .map(|(l, m)| l * m * m / (l + sigma * sigma) + l * (1.0 - sigma / (l + sigma * sigma).sqrt()).powi(2))
-                    .sum();
-                let (w2, total) = error(&data, sigma);
-                t.compare(w2, want, 1e-12 * (total + along.dot(&along)));
-            });
+            p.property(
+                WithCondition,
+                "Squared error against the closed form",
+                64,
+                "difference of roots that agree to 1e-4",
+                |t| {
+                    let data = scaled(t, t.log_uniform(0.1, 1000.0), t.uniform(0.0, 3.0));
+                    let sigma = t.uniform(1.0, 100.0) * data.variances()[0].sqrt();
+                    let along = data.modes().t().dot(&data.mean());
+                    let want: f64 = data
+                        .variances()
+                        .iter()
+                        .zip(&along)
+                        .map(|(l, m)| {
+                            l * m * m / (l + sigma * sigma)
+                                + l * (1.0 - sigma / (l + sigma * sigma).sqrt()).powi(2)
+                        })
+                        .sum();
+                    let (w2, total) = error(&data, sigma);
+                    t.compare(w2, want, 1e-12 * (total + along.dot(&along)));
+                },
+            );
             p.property(
                 WithoutCondition,
                 "sigma_T = 100 for data of deviation 100 to 1000: error over deviation",
@@ -168,7 +214,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                   lambda it has gone the fraction 1/sqrt(1 + sigma^2/lambda) of the way from the mean to it.",
         mutants: &["step of sigma^2", "step in the wrong direction", "the final sample itself"],
         check: |p| {
-            let (squared, sign) = (p.mutant("step of sigma^2"), p.pick(1.0, "step in the wrong direction", -1.0));
+            let (squared, sign) =
+                (p.mutant("step of sigma^2"), p.pick(1.0, "step in the wrong direction", -1.0));
             let whole = p.mutant("the final sample itself");
             p.property(
                 Printed,
@@ -176,11 +223,13 @@ pub(super) const CLAIMS: &[Claim] = &[
                 128,
                 "cancellation of the state, up to 50 times larger",
                 |t| {
-                    let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
+                    let (law, at) =
+                        (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
                     let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
                     let length = if squared { at.sigma * at.sigma } else { at.sigma };
-                    let step = Posterior::ddim(Level::clean(), Level::new(1.0, at.sigma), 0.0).expect("noise falls");
+                    let step = Posterior::ddim(Level::clean(), Level::new(1.0, at.sigma), 0.0)
+                        .expect("noise falls");
                     for ((x, v), d) in x.iter().zip(&velocity).zip(&law.denoised(x.view(), &at)) {
                         t.compare(x - sign * length * v, *d, 64.0 * EPS * (1.0 + x.abs()));
                         t.compare(step.mean(*d, *x), *d, 64.0 * EPS * (1.0 + x.abs()));
@@ -210,16 +259,23 @@ pub(super) const CLAIMS: &[Claim] = &[
 
 /// `P(x_sigma <= x)` of a mixture on a line.
 fn cdf(law: &Mixture, x: f64, sigma: f64) -> f64 {
-    let part = |(c, w): (&Gaussian, &f64)| w * log_cdf((x - c.mean()[0]) / (c.variances()[0] + sigma * sigma).sqrt()).exp();
+    let part = |(c, w): (&Gaussian, &f64)| {
+        w * log_cdf((x - c.mean()[0]) / (c.variances()[0] + sigma * sigma).sqrt()).exp()
+    };
     law.components().iter().zip(&law.weights()).map(part).sum()
 }
 
-/// A random Gaussian whose root total variance is `deviation` and whose mean is `mean` times that long.
+/// A random Gaussian whose root total variance is `deviation` and whose mean is `mean` times that
+/// long.
 fn scaled(t: &crate::Trial, deviation: f64, mean: f64) -> Gaussian {
     let law = t.gaussian(4);
     let scale = deviation * deviation / law.variances().sum();
     let direction = t.normals(4);
     let length = direction.dot(&direction).sqrt();
-    Gaussian::from_modes(direction * (mean * deviation / length), &law.variances() * scale, law.modes().to_owned())
-        .expect("orthonormal modes")
+    Gaussian::from_modes(
+        direction * (mean * deviation / length),
+        &law.variances() * scale,
+        law.modes().to_owned(),
+    )
+    .expect("orthonormal modes")
 }

@@ -32,13 +32,22 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"c_{skip} = \frac{\sigma_d^2}{\sigma^2+\sigma_d^2},\quad c_{out} = \frac{\sigma\sigma_d}{\sqrt{\sigma^2+\sigma_d^2}},\quad c_{in} = \frac{1}{\sqrt{\sigma^2+\sigma_d^2}},\quad c_{noise} = \tfrac14 \ln \sigma",
         finding: "Unit variances fix c_in, and c_out as a function of c_skip; the slide's c_skip is where c_out is least. c_out stays below both sigma and sigma_data, so that an error of the network is never magnified beyond either.",
-        mutants: &["root left out of c_out", "sigma and sigma_data swapped in c_skip", "c_in of the data alone", "log of sigma^2"],
+        mutants: &[
+            "root left out of c_out",
+            "sigma and sigma_data swapped in c_skip",
+            "c_in of the data alone",
+            "log of sigma^2",
+        ],
         check: scalings,
     },
 ];
 
 fn identity(p: &mut Probe) {
-    let (linear, sign, doubled) = (p.mutant("sigma for sigma^2"), p.mutant("sign of the score"), p.mutant("noise level doubled"));
+    let (linear, sign, doubled) = (
+        p.mutant("sigma for sigma^2"),
+        p.mutant("sign of the score"),
+        p.mutant("noise level doubled"),
+    );
     p.property(
         Role::WithCondition,
         "smooth density: (D(x; sigma) - x)/sigma^2, against the gradient of log p(x) of the clean data by dual numbers",
@@ -83,7 +92,8 @@ fn identity(p: &mut Probe) {
 }
 
 fn scalings(p: &mut Probe) {
-    let (square, swapped) = (p.mutant("root left out of c_out"), p.mutant("sigma and sigma_data swapped in c_skip"));
+    let (square, swapped) =
+        (p.mutant("root left out of c_out"), p.mutant("sigma and sigma_data swapped in c_skip"));
     let (alone, log_square) = (p.mutant("c_in of the data alone"), p.mutant("log of sigma^2"));
     let scalings = move |sigma: f64, sd: f64| {
         let mut c = Preconditioning::edm(sigma, sd).expect("in range");
@@ -112,7 +122,11 @@ fn scalings(p: &mut Probe) {
             t.compare(c.c_in.powi(2) * (sd * sd + sigma * sigma), 1.0, 1e-14);
             // 1 - c_skip cancels at small sigma.
             let tol = 1e-14 + 8.0 * f64::EPSILON * sd / sigma;
-            t.compare((((1.0 - c.c_skip) * sd).powi(2) + (c.c_skip * sigma).powi(2)) / c.c_out.powi(2), 1.0, tol);
+            t.compare(
+                (((1.0 - c.c_skip) * sd).powi(2) + (c.c_skip * sigma).powi(2)) / c.c_out.powi(2),
+                1.0,
+                tol,
+            );
             t.compare(input_var(sigma, sd, sd * sd), 1.0, 1e-14);
             t.compare(target_var(sigma, sd, sd * sd), 1.0, 1e-14);
         },
@@ -126,7 +140,8 @@ fn scalings(p: &mut Probe) {
             let (sigma, sd) = (t.log_uniform(1e-2, 1e2), t.log_uniform(0.1, 2.0));
             let c = scalings(sigma, sd);
             let skip = Dual64::from(c.c_skip).derivative();
-            let out2 = (Dual64::from(1.0) - skip) * (Dual64::from(1.0) - skip) * (sd * sd) + skip * skip * (sigma * sigma);
+            let out2 = (Dual64::from(1.0) - skip) * (Dual64::from(1.0) - skip) * (sd * sd)
+                + skip * skip * (sigma * sigma);
             t.compare(out2.eps, 0.0, 1e-13 * (sd * sd).max(c.c_skip * sigma * sigma));
             t.compare(c.c_out.powi(2), out2.re, 1e-13 * (sd * sd).max(out2.re));
             t.compare(c.c_noise, sigma.ln() / 4.0, 1e-15 * (1.0 + sigma.ln().abs()));
@@ -138,11 +153,20 @@ fn scalings(p: &mut Probe) {
         128,
         "1e-13 of the terms",
         |t| {
-            let (sigma, sd, x0, z) = (t.log_uniform(1e-2, 1e2), t.log_uniform(0.1, 2.0), t.normal(), t.normal());
+            let (sigma, sd, x0, z) =
+                (t.log_uniform(1e-2, 1e2), t.log_uniform(0.1, 2.0), t.normal(), t.normal());
             let c = scalings(sigma, sd);
-            let f = Prediction::F.target(x0, z, &Frame::from(&PathPoint::still(1.0, sigma)).with_sigma_data(sd));
+            let f = Prediction::F.target(
+                x0,
+                z,
+                &Frame::from(&PathPoint::still(1.0, sigma)).with_sigma_data(sd),
+            );
             let y = x0 + sigma * z;
-            t.compare(c.x0_hat(f, y), x0, 1e-13 * (x0.abs() + (c.c_skip * y).abs() + (c.c_out * f).abs()));
+            t.compare(
+                c.x0_hat(f, y),
+                x0,
+                1e-13 * (x0.abs() + (c.c_skip * y).abs() + (c.c_out * f).abs()),
+            );
         },
     );
 }

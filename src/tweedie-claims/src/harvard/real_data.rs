@@ -1,4 +1,5 @@
-//! The Gaussian solution on real data: where it stands in for a trained network, and where it foretells it better than the training set's own score.
+//! The Gaussian solution on real data: where it stands in for a trained network, and where it
+//! foretells it better than the training set's own score.
 
 use super::tools::{ddim, level};
 use crate::Claim;
@@ -33,7 +34,10 @@ pub(super) const CLAIMS: &[Claim] = &[
             let gaussian = digits.gaussian();
             let (mean, rooted) = (gaussian.mean().to_owned(), p.mutant("sigma for sigma^2"));
             let model = mutated(p, gaussian);
-            for (role, sigmas) in [(WithCondition, &[4.0, 6.0, 10.0, 20.0][..]), (WithoutCondition, &[1.0, 0.5, 0.2][..])] {
+            for (role, sigmas) in [
+                (WithCondition, &[4.0, 6.0, 10.0, 20.0][..]),
+                (WithoutCondition, &[1.0, 0.5, 0.2][..]),
+            ] {
                 for &sigma in sigmas {
                     let what = format!(
                         "sigma = {sigma}: distance of the Gaussian's score from the network's, relative to it, on 64 noised digits"
@@ -41,7 +45,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     p.property(role, what, 2, "3 % is taken as agreement", |t| {
                         let x = digits.noised(t, sigma);
                         let d = digits.network.denoised(x.view(), &level(sigma));
-                        let own = model.denoised(x.view(), &level(if rooted { sigma.sqrt() } else { sigma }));
+                        let own = model
+                            .denoised(x.view(), &level(if rooted { sigma.sqrt() } else { sigma }));
                         t.compare((energy(&(own - &d)) / energy(&(d - &x))).sqrt(), 0.0, 0.03);
                     });
                 }
@@ -61,23 +66,43 @@ pub(super) const CLAIMS: &[Claim] = &[
             // The same DDIM steps under all: what differs is the denoiser.
             let picture = Gaussian::isotropic(mean, 0.0).expect("a variance");
             let ends = |t: &Trial, end| digits.ends(t, end, [&digits.network, &model, &picture]);
-            for (end, what) in [(2.0, "States at sigma = 2 of trajectories from sigma = 20"), (0.0, "Final samples of these")] {
-                let what = format!("{what}: share not explained of what the mean picture alone does not explain");
+            for (end, what) in [
+                (2.0, "States at sigma = 2 of trajectories from sigma = 20"),
+                (0.0, "Final samples of these"),
+            ] {
+                let what = format!(
+                    "{what}: share not explained of what the mean picture alone does not explain"
+                );
                 p.property(WithCondition, what, 1, "a half is taken as predicting them", |t| {
                     let [network, model, picture] = ends(t, end);
-                    t.compare(energy(&(model - &network)) / energy(&(picture - &network)), 0.0, 0.5);
+                    t.compare(
+                        energy(&(model - &network)) / energy(&(picture - &network)),
+                        0.0,
+                        0.5,
+                    );
                 });
             }
             let data = digits.gaussian();
             let largest = data.variances().iter().copied().fold(0.0, larger).sqrt();
-            p.number(WithCondition, "Largest deviation of the digits, at most half of sigma = 4", largest, 0.0, 2.0, "half of 4");
-            let even = Gaussian::isotropic(data.mean().to_owned(), data.variances().sum() / 64.0).expect("a variance");
-            for (role, predictor, name) in
-                [(WithCondition, &model, "the Gaussian"), (WithoutCondition, &even, "one variance for all pixels")]
-            {
-                let what = format!("Final samples: share of their variance that {name} does not explain");
+            p.number(
+                WithCondition,
+                "Largest deviation of the digits, at most half of sigma = 4",
+                largest,
+                0.0,
+                2.0,
+                "half of 4",
+            );
+            let even = Gaussian::isotropic(data.mean().to_owned(), data.variances().sum() / 64.0)
+                .expect("a variance");
+            for (role, predictor, name) in [
+                (WithCondition, &model, "the Gaussian"),
+                (WithoutCondition, &even, "one variance for all pixels"),
+            ] {
+                let what =
+                    format!("Final samples: share of their variance that {name} does not explain");
                 p.property(role, what, 1, "a half is taken as predicting them", |t| {
-                    let [network, predicted, _] = digits.ends(t, 0.0, [&digits.network, predictor, &picture]);
+                    let [network, predicted, _] =
+                        digits.ends(t, 0.0, [&digits.network, predictor, &picture]);
                     let spread = &network - &network.mean_axis(Axis(0)).expect("starts");
                     t.compare(energy(&(predicted - &network)) / energy(&spread), 0.0, 0.5);
                 });
@@ -100,30 +125,46 @@ pub(super) const CLAIMS: &[Claim] = &[
         mutants: &["scored on the training digits", "isotropic covariance", "mean picture alone"],
         check: |p| {
             let digits = Digits::load();
-            let clean = p.pick(digits.held_out.clone(), "scored on the training digits", digits.train.clone());
+            let clean = p.pick(
+                digits.held_out.clone(),
+                "scored on the training digits",
+                digits.train.clone(),
+            );
             // As many of either, spread over the set.
-            let clean = clean.select(Axis(0), &(0..176).map(|i| i * clean.nrows() / 176).collect::<Vec<_>>());
+            let clean = clean
+                .select(Axis(0), &(0..176).map(|i| i * clean.nrows() / 176).collect::<Vec<_>>());
             let delta = Empirical::new(digits.train.clone()).expect("digits");
             let model = mutated(p, digits.gaussian());
             let why = "below 1 the Gaussian is better; a tenth less is asked";
-            for (role, sigmas) in [(WithCondition, &[0.05, 0.1, 0.2, 0.3][..]), (WithoutCondition, &[1.0, 2.0, 4.0][..])] {
+            for (role, sigmas) in [
+                (WithCondition, &[0.05, 0.1, 0.2, 0.3][..]),
+                (WithoutCondition, &[1.0, 2.0, 4.0][..]),
+            ] {
                 for &sigma in sigmas {
-                    let what = format!("sigma = {sigma}: the Gaussian's loss on unseen digits over the training set's");
+                    let what = format!(
+                        "sigma = {sigma}: the Gaussian's loss on unseen digits over the training set's"
+                    );
                     p.property(role, what, 2, why, |t| {
                         let x = &clean + &(t.normal_rows(clean.nrows(), 64) * sigma);
-                        let loss = |law: &dyn Denoiser| energy(&(law.denoised(x.view(), &level(sigma)) - &clean));
+                        let loss = |law: &dyn Denoiser| {
+                            energy(&(law.denoised(x.view(), &level(sigma)) - &clean))
+                        };
                         t.compare(loss(&model) / loss(&delta), 0.0, 0.9);
                     });
                 }
             }
-            for (role, sigma) in [(WithCondition, 0.2), (WithCondition, 0.5), (WithoutCondition, 4.0)] {
+            for (role, sigma) in
+                [(WithCondition, 0.2), (WithCondition, 0.5), (WithoutCondition, 4.0)]
+            {
                 let what = format!(
                     "sigma = {sigma}: mean square distance of the Gaussian from the network on unseen digits over the training set's"
                 );
                 p.property(role, what, 1, why, |t| {
                     let x = &clean + &(t.normal_rows(clean.nrows(), 64) * sigma);
                     let network = digits.network.denoised(x.view(), &level(sigma));
-                    let off = |law: &dyn Denoiser| energy(&(law.denoised(x.view(), &level(sigma)) - &network));
+                    let off = |law: &dyn Denoiser| {
+                        energy(&(law.denoised(x.view(), &level(sigma)) - &network))
+                    };
                     t.compare(off(&model) / off(&delta), 0.0, 0.9);
                 });
             }
@@ -131,9 +172,12 @@ pub(super) const CLAIMS: &[Claim] = &[
                 (WithCondition, 0.0, "Final samples of trajectories from sigma = 20"),
                 (WithoutCondition, 4.0, "States at sigma = 4 of trajectories from sigma = 20"),
             ] {
-                let what = format!("{what}: mean square distance of the Gaussian's from the network's over the training set's");
+                let what = format!(
+                    "{what}: mean square distance of the Gaussian's from the network's over the training set's"
+                );
                 p.property(role, what, 1, why, |t| {
-                    let [network, model, delta] = digits.ends(t, end, [&digits.network, &model, &delta]);
+                    let [network, model, delta] =
+                        digits.ends(t, end, [&digits.network, &model, &delta]);
                     t.compare(energy(&(model - &network)) / energy(&(delta - &network)), 0.0, 0.9);
                 });
             }
@@ -144,7 +188,8 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// Trajectories followed at once.
 const STARTS: usize = 16;
 
-/// The bundled network, for all classes together, and the digits that it was and was not trained on.
+/// The bundled network, for all classes together, and the digits that it was and was not trained
+/// on.
 pub(super) struct Digits {
     pub network: Network<f32>,
     pub train: Array2<f64>,
@@ -179,7 +224,8 @@ impl Digits {
         // To data the last step is one from sigma = 0.05.
         let lowest = end.max(0.05);
         let steps = (4.0 * (20.0 / lowest).ln()).ceil();
-        let grid: Vec<f64> = (0..steps as usize).map(|k| 20.0 * (lowest / 20.0).powf(k as f64 / steps)).collect();
+        let grid: Vec<f64> =
+            (0..steps as usize).map(|k| 20.0 * (lowest / 20.0).powf(k as f64 / steps)).collect();
         let last = if end > 0.0 { &[][..] } else { &[lowest] };
         denoisers.map(|denoiser| ddim(denoiser, x.clone(), &[&grid, last].concat(), end))
     }

@@ -24,7 +24,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                   rows are its columns.",
         mutants: &["sigma for sigma^2", "inverse of the sum alone", "one minus it"],
         check: |p| {
-            let (rooted, inverse) = (p.mutant("sigma for sigma^2"), p.mutant("inverse of the sum alone"));
+            let (rooted, inverse) =
+                (p.mutant("sigma for sigma^2"), p.mutant("inverse of the sum alone"));
             let complement = p.mutant("one minus it");
             p.property(
                 Printed,
@@ -70,13 +71,25 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\lim_{\sigma \to 0} \Sigma (\sigma^2 I + \Sigma)^{-1} = P_{\operatorname{range} \Sigma}, \text{ which is } I \text{ if } \Sigma \text{ is invertible}",
         finding: "It is true if Sigma is invertible and sigma^2 is small against its least eigenvalue. For singular Sigma, as of any data in a subspace, the limit is \
                   the projector on that subspace: still non-local. On the digits the corner pixel never varies, and its own limit is 0, not 1.",
-        mutants: &["field of the high-noise limit", "sigma at the least deviation", "half the identity"],
+        mutants: &[
+            "field of the high-noise limit",
+            "sigma at the least deviation",
+            "half the identity",
+        ],
         check: |p| {
             let high = p.mutant("field of the high-noise limit");
-            let (reach, factor) = (p.pick(1e-4, "sigma at the least deviation", 1.0), p.pick(1.0, "half the identity", 0.5));
+            let (reach, factor) = (
+                p.pick(1e-4, "sigma at the least deviation", 1.0),
+                p.pick(1.0, "half the identity", 0.5),
+            );
             let field = move |law: &Gaussian, sigma: f64| {
                 let pixels: Vec<usize> = (0..law.dim()).collect();
-                if high { high_noise_field(law, &pixels) } else { receptive_field(law, &pixels, &level(sigma)) }.expect("pixels")
+                if high {
+                    high_noise_field(law, &pixels)
+                } else {
+                    receptive_field(law, &pixels, &level(sigma))
+                }
+                .expect("pixels")
                     * factor
             };
             p.property(
@@ -114,7 +127,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     t.compare_all(&field(&law, reach * law.variances()[law.rank() - 1].sqrt()), &Array2::eye(d), 1.01e-8);
                 },
             );
-            let digits = Gaussian::from_data(tweedie_nn::data::digits::load().images.view()).expect("digits");
+            let digits = Gaussian::from_data(tweedie_nn::data::digits::load().images.view())
+                .expect("digits");
             let own = low_noise_field(&digits, &[0]).expect("a pixel")[[0, 0]];
             p.number(
                 WithoutCondition,
@@ -152,10 +166,12 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds to first order in 1/sigma^2: the relative error is lambda_max / (lambda_max + sigma^2) at most, and the next term is -Sigma^2 / sigma^4.",
         mutants: &["Sigma / sigma", "correlations for covariances", "variances alone"],
         check: |p| {
-            let (rooted, correlations) = (p.mutant("Sigma / sigma"), p.mutant("correlations for covariances"));
+            let (rooted, correlations) =
+                (p.mutant("Sigma / sigma"), p.mutant("correlations for covariances"));
             let variances = p.mutant("variances alone");
             let limit = move |law: &Gaussian, sigma: f64| {
-                let cov = high_noise_field(law, &(0..law.dim()).collect::<Vec<_>>()).expect("pixels");
+                let cov =
+                    high_noise_field(law, &(0..law.dim()).collect::<Vec<_>>()).expect("pixels");
                 let scaled = Array2::from_shape_fn(cov.raw_dim(), |(i, j)| {
                     if correlations {
                         cov[[i, j]] / (cov[[i, i]] * cov[[j, j]]).sqrt()
@@ -168,7 +184,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                 scaled / if rooted { sigma } else { sigma * sigma }
             };
             let fields = |law: &Gaussian, sigma: f64| {
-                receptive_field(law, &(0..law.dim()).collect::<Vec<_>>(), &level(sigma)).expect("pixels")
+                receptive_field(law, &(0..law.dim()).collect::<Vec<_>>(), &level(sigma))
+                    .expect("pixels")
             };
             p.property(
                 Printed,
@@ -212,21 +229,30 @@ pub(super) const CLAIMS: &[Claim] = &[
                   small beside the network's error, and at sigma = 40 its shape is lost; the exact denoiser still follows there within a few percent.",
         mutants: &["sigma for sigma^2", "field of the low-noise limit", "another pixel's field"],
         check: |p| {
-            let (rooted, local) = (p.mutant("sigma for sigma^2"), p.mutant("field of the low-noise limit"));
+            let (rooted, local) =
+                (p.mutant("sigma for sigma^2"), p.mutant("field of the low-noise limit"));
             let shifted = p.mutant("another pixel's field");
             let digits = Digits::load();
-            let (law, exact) = (digits.gaussian(), Empirical::new(digits.train.clone()).expect("digits"));
+            let (law, exact) =
+                (digits.gaussian(), Empirical::new(digits.train.clone()).expect("digits"));
             let cov = Law::cov(&law);
             let varying: Vec<usize> = (0..64).filter(|i| cov[[*i, *i]] >= 0.2).collect();
             const STATES: usize = 12;
-            let noised = |t: &Trial, sigma: f64| &digits.train.row(t.int(0, digits.train.nrows() - 1)) + &(t.normals(64) * sigma);
+            let noised = |t: &Trial, sigma: f64| {
+                &digits.train.row(t.int(0, digits.train.nrows() - 1)) + &(t.normals(64) * sigma)
+            };
             // Eight pixels, no two alike, with their mean fields and the linear prediction.
             let fields = |t: &Trial, sigma: f64, of: &Rows| {
                 let first = t.int(0, varying.len() - 1);
-                let pixels: Vec<usize> = (0..8).map(|k| varying[(first + k * (varying.len() / 8)) % varying.len()]).collect();
+                let pixels: Vec<usize> = (0..8)
+                    .map(|k| varying[(first + k * (varying.len() / 8)) % varying.len()])
+                    .collect();
                 let mut mean = Array2::<f64>::zeros((8, 64));
-                (0..STATES).for_each(|_| mean += &(of(&noised(t, sigma), &level(sigma), &pixels) / STATES as f64));
-                let told: Vec<usize> = pixels.iter().map(|i| if shifted { (i + 1) % 64 } else { *i }).collect();
+                (0..STATES).for_each(|_| {
+                    mean += &(of(&noised(t, sigma), &level(sigma), &pixels) / STATES as f64)
+                });
+                let told: Vec<usize> =
+                    pixels.iter().map(|i| if shifted { (i + 1) % 64 } else { *i }).collect();
                 let predicted = if local {
                     low_noise_field(&law, &told)
                 } else {
@@ -237,18 +263,31 @@ pub(super) const CLAIMS: &[Claim] = &[
             let by_network = |x: &Array1<f64>, at: &PathPoint, pixels: &[usize]| {
                 digits.network.jacobian_rows(x.view(), at, pixels).expect("pixels")
             };
-            let by_exact = |x: &Array1<f64>, at: &PathPoint, pixels: &[usize]| exact.jacobian(x.view(), at).select(Axis(0), pixels);
-            for (role, sigma) in [(WithCondition, 0.2), (WithCondition, 1.0), (WithCondition, 4.0), (WithoutCondition, 40.0)] {
-                let what =
-                    format!("sigma = {sigma}: cosine of the network's mean fields with the prediction, 8 pixels, 12 noised digits");
+            let by_exact = |x: &Array1<f64>, at: &PathPoint, pixels: &[usize]| {
+                exact.jacobian(x.view(), at).select(Axis(0), pixels)
+            };
+            for (role, sigma) in [
+                (WithCondition, 0.2),
+                (WithCondition, 1.0),
+                (WithCondition, 4.0),
+                (WithoutCondition, 40.0),
+            ] {
+                let what = format!(
+                    "sigma = {sigma}: cosine of the network's mean fields with the prediction, 8 pixels, 12 noised digits"
+                );
                 p.property(role, what, 1, "0.85 is taken as following in space", |t| {
                     let (_, seen, told) = fields(t, sigma, &by_network);
-                    t.compare(dot(&seen, &told) / (dot(&seen, &seen) * dot(&told, &told)).sqrt(), 1.0, 0.15);
+                    t.compare(
+                        dot(&seen, &told) / (dot(&seen, &seen) * dot(&told, &told)).sqrt(),
+                        1.0,
+                        0.15,
+                    );
                 });
             }
             for (role, sigma) in [(WithCondition, 4.0), (WithoutCondition, 0.2)] {
-                let what =
-                    format!("sigma = {sigma}: size of the network's mean fields, their projection on the prediction over it");
+                let what = format!(
+                    "sigma = {sigma}: size of the network's mean fields, their projection on the prediction over it"
+                );
                 p.property(role, what, 1, "three tenths is taken as following in size", |t| {
                     let (_, seen, told) = fields(t, sigma, &by_network);
                     t.compare(dot(&seen, &told) / dot(&told, &told), 1.0, 0.3);

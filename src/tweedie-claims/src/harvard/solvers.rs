@@ -31,7 +31,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\text{order} = \log_2 \frac{\text{error with } N \text{ steps}}{\text{error with } 2N \text{ steps}}",
         finding: "It holds if DDIM is left out, which is Euler's step and of order 1. Measured on the others: 2 for Heun, PLMS, DPM-Solver-2, DPM-Solver++ 2S and 2M; 3 for DPM-Solver-3 and for the \
                   three-step multistep DPM-Solver++ with a second-order start. The three-step update as public code has it lacks a factor of 2 in its second difference and converges at order 2.",
-        mutants: &["DDIM in Heun's place", "third-order update as printed", "start states off the trajectory"],
+        mutants: &[
+            "DDIM in Heun's place",
+            "third-order update as printed",
+            "start states off the trajectory",
+        ],
         check: orders,
     },
     Claim {
@@ -50,22 +54,33 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 fn orders(p: &mut Probe) {
-    let (euler, published, off) =
-        (p.mutant("DDIM in Heun's place"), p.mutant("third-order update as printed"), p.mutant("start states off the trajectory"));
+    let (euler, published, off) = (
+        p.mutant("DDIM in Heun's place"),
+        p.mutant("third-order update as printed"),
+        p.mutant("start states off the trajectory"),
+    );
     let heun: &dyn Sampler = if euler { &Ddim { eta: 0.0 } } else { &Heun::DETERMINISTIC };
-    let third: &dyn Sampler = if published { &Dpmpp3mPublished { lower_final: false } } else { &Dpmpp3m };
+    let third: &dyn Sampler =
+        if published { &Dpmpp3mPublished { lower_final: false } } else { &Dpmpp3m };
     let law = Gaussian::diagonal(array![0.5, -1.0, 0.2], array![2.0, 0.3, 0.01]).expect("a law");
     let start = array![[0.7, -1.1, 0.4], [-1.3, 0.2, 0.9]];
     let error = |sampler: &dyn Sampler, steps: usize| {
-        let grid = Grid { s_min: 0.05, s_max: 20.0, clean: false, ..Grid::new(Spacing::LogSnr, steps) };
+        let grid =
+            Grid { s_min: 0.05, s_max: 20.0, clean: false, ..Grid::new(Spacing::LogSnr, steps) };
         let grid = grid.points(&Path::Cosine).expect("on the path");
-        let exact = pf_ode_map(&law, start.view(), &grid[0], &grid[grid.len() - 1]).expect("regular");
+        let exact =
+            pf_ode_map(&law, start.view(), &grid[0], &grid[grid.len() - 1]).expect("regular");
         let from = if off { &start + 1e-3 } else { start.clone() };
         let end = sample(sampler, &law, &grid, from, &mut Silence).expect("a grid with signal").x;
         (end - exact).iter().map(|e| e.abs()).fold(0.0, larger)
     };
     let methods: [(Role, &str, &dyn Sampler, f64); 9] = [
-        (Role::WithoutCondition, "DDIM, which should be above one, at least 2", &Ddim { eta: 0.0 }, 2.0),
+        (
+            Role::WithoutCondition,
+            "DDIM, which should be above one, at least 2",
+            &Ddim { eta: 0.0 },
+            2.0,
+        ),
         (Role::WithCondition, "Heun", heun, 2.0),
         (Role::WithCondition, "PLMS", &Plms, 2.0),
         (Role::WithCondition, "DPM-Solver-2", &DpmSolver2, 2.0),
@@ -73,7 +88,12 @@ fn orders(p: &mut Probe) {
         (Role::WithCondition, "DPM-Solver++ 2S", &Dpmpp2s, 2.0),
         (Role::WithCondition, "DPM-Solver++ 2M", &Dpmpp2m { lower_final: false }, 2.0),
         (Role::WithCondition, "DPM-Solver++ 3M with a second-order start", third, 3.0),
-        (Role::WithCondition, "DPM-Solver++ 3M as in public code", &Dpmpp3mPublished { lower_final: false }, 2.0),
+        (
+            Role::WithCondition,
+            "DPM-Solver++ 3M as in public code",
+            &Dpmpp3mPublished { lower_final: false },
+            2.0,
+        ),
     ];
     for (role, name, sampler, want) in methods {
         let got = (error(sampler, 80) / error(sampler, 160)).log2();
@@ -89,8 +109,11 @@ fn orders(p: &mut Probe) {
 }
 
 fn consistency(p: &mut Probe) {
-    let (denoiser, unscaled, sde) =
-        (p.mutant("denoiser for the map"), p.mutant("state without its scaling"), p.mutant("reverse SDE for the ODE"));
+    let (denoiser, unscaled, sde) = (
+        p.mutant("denoiser for the map"),
+        p.mutant("state without its scaling"),
+        p.mutant("reverse SDE for the ODE"),
+    );
     let map = move |law: &Gaussian, x: ndarray::ArrayView2<f64>, at: &PathPoint| {
         if denoiser {
             let mut out = x.to_owned();
@@ -118,10 +141,16 @@ fn consistency(p: &mut Probe) {
             t.compare_all(&map(&law, later.view(), &to), &end, 1e-11 * size);
         },
     );
-    p.property(Role::Printed, "the map at sigma = 0, against the identity", 32, "1e-12: the gains round", |t| {
-        let (law, x) = (t.gaussian(2), t.normal_rows(3, 2));
-        t.compare_all(&map(&law, x.view(), &PathPoint::still(1.0, 0.0)), &x, 1e-13 * 10.0);
-    });
+    p.property(
+        Role::Printed,
+        "the map at sigma = 0, against the identity",
+        32,
+        "1e-12: the gains round",
+        |t| {
+            let (law, x) = (t.gaussian(2), t.normal_rows(3, 2));
+            t.compare_all(&map(&law, x.view(), &PathPoint::still(1.0, 0.0)), &x, 1e-13 * 10.0);
+        },
+    );
     p.property(
         Role::Printed,
         "mixtures: the integrated map from two levels of one trajectory",
@@ -129,7 +158,10 @@ fn consistency(p: &mut Probe) {
         "1e-9: the integrator allows 1e-13 a step",
         |t| {
             let (law, x) = (t.mixture(1, 2), t.normal_rows(3, 1));
-            let (from, to) = (Path::Cosine.at(0.9).expect("inside"), Path::Cosine.at(t.uniform(0.2, 0.7)).expect("inside"));
+            let (from, to) = (
+                Path::Cosine.at(0.9).expect("inside"),
+                Path::Cosine.at(t.uniform(0.2, 0.7)).expect("inside"),
+            );
             let later = pf_ode_solve(&law, x.view(), &[from, to]).expect("regular").swap_remove(1);
             let (a, b) = (
                 consistency_solve(&law, x.view(), &from).expect("regular"),

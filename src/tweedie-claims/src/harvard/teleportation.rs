@@ -28,13 +28,18 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
               loses nothing. Down to a fifth of the deviation, inside the mixture's structure, it lands on the wrong trajectory and the error is several times larger.",
     mutants: &["jump by the ratio of noise levels", "no mean", "jump into the structure"],
     check: |p| {
-        let (ratio, meanless) = (p.mutant("jump by the ratio of noise levels"), p.mutant("no mean"));
-        // What a jump leaves out, the third cumulant, weighs as the squared ratio of deviation and sigma: a hundredth.
+        let (ratio, meanless) =
+            (p.mutant("jump by the ratio of noise levels"), p.mutant("no mean"));
+        // What a jump leaves out, the third cumulant, weighs as the squared ratio of deviation and
+        // sigma: a hundredth.
         let high = p.pick(10.0, "jump into the structure", 0.2);
         let jump = move |law: &dyn Law, x: &Array2<f64>, from: &PathPoint, to: &PathPoint| {
             let fitted = gaussian_with_moments_of(law).expect("moments");
-            let fitted =
-                if meanless { Gaussian::new(Array1::zeros(law.dim()), law.cov().view()).expect("a covariance") } else { fitted };
+            let fitted = if meanless {
+                Gaussian::new(Array1::zeros(law.dim()), law.cov().view()).expect("a covariance")
+            } else {
+                fitted
+            };
             if ratio {
                 &law.mean() + &((x - &law.mean()) * (to.sigma / from.sigma))
             } else {
@@ -42,8 +47,16 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             }
         };
         for (role, stop, what) in [
-            (WithCondition, high, "Jump to 10 deviations: error of the shorter run over that of the whole run"),
-            (WithoutCondition, 0.2, "Jump to a fifth of the deviation: error of the shorter run over that of the whole run"),
+            (
+                WithCondition,
+                high,
+                "Jump to 10 deviations: error of the shorter run over that of the whole run",
+            ),
+            (
+                WithoutCondition,
+                0.2,
+                "Jump to a fifth of the deviation: error of the shorter run over that of the whole run",
+            ),
         ] {
             p.property(role, what, 3, "the same accuracy within 5 %", |t| {
                 let law = t.mixture(2, 3);
@@ -51,8 +64,11 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                 let sigmas = grid(std);
                 let start = level(sigmas[0]);
                 let x = law.sample(6, &t.noise()) + t.normal_rows(6, 2) * start.sigma;
-                let exact = pf_ode_solve(&law, x.view(), &[start, level(0.0)]).expect("a noisy start").swap_remove(1);
-                let error = |end: Array2<f64>| (end - &exact).iter().map(|e| e * e).sum::<f64>().sqrt();
+                let exact = pf_ode_solve(&law, x.view(), &[start, level(0.0)])
+                    .expect("a noisy start")
+                    .swap_remove(1);
+                let error =
+                    |end: Array2<f64>| (end - &exact).iter().map(|e| e * e).sum::<f64>().sqrt();
                 let whole = error(ddim(&law, x.clone(), &sigmas, 0.0));
                 let kept: Vec<f64> = sigmas.iter().copied().filter(|s| *s <= stop * std).collect();
                 let short = error(ddim(&law, jump(&law, &x, &start, &level(kept[0])), &kept, 0.0));
@@ -61,7 +77,14 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
         }
         let sigmas = grid(1.0);
         let saved = sigmas.iter().filter(|s| **s > high).count();
-        p.number(WithCondition, "Evaluations saved of 24 by the jump to 10 deviations", saved as f64, 5.0, 0.0, "a count");
+        p.number(
+            WithCondition,
+            "Evaluations saved of 24 by the jump to 10 deviations",
+            saved as f64,
+            5.0,
+            0.0,
+            "a count",
+        );
         p.property(
             WithCondition,
             "Gaussian data: error of the jump itself, to any level",
@@ -69,11 +92,18 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             "reference integrator of 1e-13 a step",
             |t| {
                 let law = t.gaussian(3);
-                let (from, to) = (level(t.log_uniform(10.0, 60.0)), level(t.log_uniform(0.05, 5.0)));
+                let (from, to) =
+                    (level(t.log_uniform(10.0, 60.0)), level(t.log_uniform(0.05, 5.0)));
                 let x = noised(t, &law, &from);
-                let solved = pf_ode_solve(&law, x.view(), &[from, to]).expect("a noisy start").swap_remove(1);
+                let solved = pf_ode_solve(&law, x.view(), &[from, to])
+                    .expect("a noisy start")
+                    .swap_remove(1);
                 t.compare_all(&jump(&law, &x, &from, &to), &solved, 1e-9);
-                t.compare(teleport_error(&law, x.view(), &from, &to).expect("levels")[0], 0.0, 1e-9);
+                t.compare(
+                    teleport_error(&law, x.view(), &from, &to).expect("levels")[0],
+                    0.0,
+                    1e-9,
+                );
             },
         );
     },

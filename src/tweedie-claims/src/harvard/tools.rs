@@ -31,18 +31,21 @@ pub(super) fn noised(t: &Trial, law: &dyn Law, at: &PathPoint) -> Array2<f64> {
     law.sample(1, &t.noise()) * at.alpha + t.normal_rows(1, law.dim()) * at.sigma
 }
 
-/// Log density of the noised law at one point with its gradient and its second derivatives along the axes, by dual numbers.
+/// Log density of the noised law at one point with its gradient and its second derivatives along
+/// the axes, by dual numbers.
 pub(super) struct Slopes {
     pub log_density: f64,
     pub score: Vec<f64>,
     pub curvature: Vec<f64>,
-    /// Size of the terms that cancel in the second derivatives: inverse variances and squared scores of the components.
+    /// Size of the terms that cancel in the second derivatives: inverse variances and squared
+    /// scores of the components.
     pub scale: f64,
 }
 
 impl Slopes {
     pub fn new(law: &Mixture, x: &[f64], at: &PathPoint) -> Self {
-        let mut out = Slopes { log_density: 0.0, score: Vec::new(), curvature: Vec::new(), scale: 0.0 };
+        let mut out =
+            Slopes { log_density: 0.0, score: Vec::new(), curvature: Vec::new(), scale: 0.0 };
         for i in 0..x.len() {
             let along = |xi| {
                 let mut point: Vec<num_dual::Dual2_64> = x.iter().map(|v| (*v).into()).collect();
@@ -60,7 +63,10 @@ impl Slopes {
             .iter()
             .map(|c| {
                 scores(c, rows, at).iter().map(|s| s * s).sum::<f64>()
-                    + c.variances().iter().map(|l| 1.0 / (at.alpha * at.alpha * l + at.sigma * at.sigma)).sum::<f64>()
+                    + c.variances()
+                        .iter()
+                        .map(|l| 1.0 / (at.alpha * at.alpha * l + at.sigma * at.sigma))
+                        .sum::<f64>()
             })
             .fold(0.0, larger);
         out
@@ -94,7 +100,9 @@ pub(super) fn by_sigma(sigma: f64) -> PathPoint {
 /// A mixture on a line whose components are at least `least` wide, smooth enough for quadrature.
 pub(super) fn wide_mixture(t: &Trial, least: f64) -> Mixture {
     let weights = Array1::from_shape_fn(3, |_| t.uniform(0.2, 1.0));
-    let parts = (0..3).map(|_| Gaussian::isotropic(t.normals(1) * 2.0, t.uniform(least, 2.0)).expect("positive")).collect();
+    let parts = (0..3)
+        .map(|_| Gaussian::isotropic(t.normals(1) * 2.0, t.uniform(least, 2.0)).expect("positive"))
+        .collect();
     Mixture::new(weights, parts).expect("positive weights")
 }
 
@@ -111,13 +119,16 @@ pub(super) fn vector<'a>(a: impl IntoIterator<Item = &'a f64>) -> DVector<f64> {
     DVector::from_vec(a.into_iter().copied().collect())
 }
 
-/// The law as a dense normal of the mathematics layer, which shares no code with the law's eigenbasis.
+/// The law as a dense normal of the mathematics layer, which shares no code with the law's
+/// eigenbasis.
 pub(super) fn dense(law: &Gaussian) -> Normal {
     let cov = matrix(&Law::cov(law));
-    Normal::new(vector(law.mean().iter()), Covariance::Full((&cov + cov.transpose()) * 0.5)).expect("a covariance")
+    Normal::new(vector(law.mean().iter()), Covariance::Full((&cov + cov.transpose()) * 0.5))
+        .expect("a covariance")
 }
 
-/// DDIM through these noise levels and from the last of them to `end`: one evaluation of the denoiser each.
+/// DDIM through these noise levels and from the last of them to `end`: one evaluation of the
+/// denoiser each.
 pub(super) fn ddim(law: &dyn Denoiser, x: Array2<f64>, sigmas: &[f64], end: f64) -> Array2<f64> {
     let grid: Vec<PathPoint> = sigmas.iter().chain([&end]).map(|sigma| level(*sigma)).collect();
     sample(&Ddim { eta: 0.0 }, law, &grid, x, &mut Silence).expect("noise falls").x

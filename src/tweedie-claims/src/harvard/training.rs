@@ -36,14 +36,22 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\frac{\operatorname{Var} m}{\operatorname{Var} w} = \frac{1-g}{1+g} \cdot \frac{1+a g}{1-a g}, \qquad \text{window} = \frac{1+g}{1-g}, \qquad \text{lag} = \frac{g}{1-g}",
         finding: "For g in (0, 1) the variance falls for every stable step, by the window of independent weights times how strongly successive ones are correlated: g = 0.9999 averages over 19999 independent weights, \
                   but of the variance of weights that themselves move slowly, with a = 0.999, it leaves 9%. The price is a lag of g/(1-g) steps behind a weight that drifts.",
-        mutants: &["correlation of the weights left out", "deviation for variance", "lag of 1/(1-g)", "average by 1-g"],
+        mutants: &[
+            "correlation of the weights left out",
+            "deviation for variance",
+            "lag of 1/(1-g)",
+            "average by 1-g",
+        ],
         check: ema,
     },
 ];
 
 fn implicit_weighting(p: &mut Probe) {
-    let (linear, upside, circle) =
-        (p.mutant("factor without its square"), p.mutant("SNR upside down"), p.mutant("factor of v off the circle"));
+    let (linear, upside, circle) = (
+        p.mutant("factor without its square"),
+        p.mutant("SNR upside down"),
+        p.mutant("factor of v off the circle"),
+    );
     let divided = p.mutant("min-SNR weight divided by an SNR of 0");
     let factor = move |kind: Prediction, at: &Frame<f64>| {
         let factor = match kind {
@@ -56,7 +64,8 @@ fn implicit_weighting(p: &mut Probe) {
         };
         if linear { factor } else { factor * factor }
     };
-    const KINDS: [Prediction; 4] = [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
+    const KINDS: [Prediction; 4] =
+        [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
     p.property(
         Role::Printed,
         "squared error under each loss over that of x0, for one random network, against the slide's kind of factor",
@@ -107,7 +116,11 @@ fn implicit_weighting(p: &mut Probe) {
             let l = t.uniform(-8.0, 8.0);
             let (w, frame) = (Weighting::Simple.weights(l), Frame::variance_preserving(l));
             t.compare(w.x0, factor(Prediction::Eps, &frame), 1e-12 * w.x0);
-            t.compare(w.v, factor(Prediction::Eps, &frame) / factor(Prediction::V, &frame), 1e-12 * w.v);
+            t.compare(
+                w.v,
+                factor(Prediction::Eps, &frame) / factor(Prediction::V, &frame),
+                1e-12 * w.v,
+            );
         },
     );
     p.property(
@@ -128,7 +141,8 @@ fn implicit_weighting(p: &mut Probe) {
 }
 
 fn ema(p: &mut Probe) {
-    let (alone, deviation) = (p.mutant("correlation of the weights left out"), p.mutant("deviation for variance"));
+    let (alone, deviation) =
+        (p.mutant("correlation of the weights left out"), p.mutant("deviation for variance"));
     let (ahead, reversed) = (p.mutant("lag of 1/(1-g)"), p.mutant("average by 1-g"));
     let ratio = move |a: f64, g: f64| {
         let g = if reversed { 1.0 - g } else { g };
@@ -182,12 +196,36 @@ fn ema(p: &mut Probe) {
         (1.0 - g).powi(2) * (1.0 + 2.0 * lags) / (1.0 - g * g)
     };
     let what = "g = 0.9999: number of independent weights averaged, against the sum over lags";
-    p.number(Role::Printed, what, 1.0 / ratio(0.0, 0.9999), 1.0 / summed(0.0, 0.9999), 1e-6, "1 - g is known to 1e-12 of itself");
+    p.number(
+        Role::Printed,
+        what,
+        1.0 / ratio(0.0, 0.9999),
+        1.0 / summed(0.0, 0.9999),
+        1e-6,
+        "1 - g is known to 1e-12 of itself",
+    );
     let what = "g = 0.9999, a = 0.999: share of the variance left, against the sum over lags";
-    p.number(Role::Printed, what, ratio(0.999, 0.9999), summed(0.999, 0.9999), 1e-9, "1 - g is known to 1e-12 of itself");
-    p.property(Role::Printed, "the variance never grows: ratio less 1, above 0", 128, "0 or below", |t| {
-        t.compare((ratio(t.uniform(-0.99, 0.9999), t.uniform(0.01, 0.9999)) - 1.0).max(0.0), 0.0, 0.0);
-    });
+    p.number(
+        Role::Printed,
+        what,
+        ratio(0.999, 0.9999),
+        summed(0.999, 0.9999),
+        1e-9,
+        "1 - g is known to 1e-12 of itself",
+    );
+    p.property(
+        Role::Printed,
+        "the variance never grows: ratio less 1, above 0",
+        128,
+        "0 or below",
+        |t| {
+            t.compare(
+                (ratio(t.uniform(-0.99, 0.9999), t.uniform(0.01, 0.9999)) - 1.0).max(0.0),
+                0.0,
+                0.0,
+            );
+        },
+    );
     p.property(
         Role::Printed,
         "lag behind a weight that drifts by 1 a step, in steps, against the average run for long",

@@ -15,8 +15,7 @@ use tweedie::exact::pf_ode::{denoiser_along, off_manifold, pf_ode_map, pf_ode_so
 use tweedie::law::Gaussian;
 use tweedie::math::larger;
 
-const ALL: &str =
-    "The sum over k without limits runs over a complete basis: components of variance 0 take part, with gain as lambda = 0 gives.";
+const ALL: &str = "The sum over k without limits runs over a complete basis: components of variance 0 take part, with gain as lambda = 0 gives.";
 
 pub(super) const CLAIMS: &[Claim] = &[
     Claim {
@@ -31,7 +30,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                   the data's own components would leave that noise in the picture.",
         mutants: &["sum over components with variance only", "lambda in the numerator", "sign"],
         check: |p| {
-            let (own, signal) = (p.mutant("sum over components with variance only"), p.mutant("lambda in the numerator"));
+            let (own, signal) = (
+                p.mutant("sum over components with variance only"),
+                p.mutant("lambda in the numerator"),
+            );
             let sign = p.pick(1.0, "sign", -1.0);
             p.property(
                 Printed,
@@ -68,28 +70,39 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"x(\sigma_t) = \mu + \sum_k \sqrt{\frac{\sigma_t^2 + \lambda_k}{\sigma_T^2 + \lambda_k}} u_k u_k^T (x_T - \mu)",
         finding: "It holds: it satisfies the ODE at every level, it is the library's map, and an adaptive integrator of the denoiser ends in it.",
-        mutants: &["ratio without the root", "sum over components with variance only", "deviations for variances"],
+        mutants: &[
+            "ratio without the root",
+            "sum over components with variance only",
+            "deviations for variances",
+        ],
         check: |p| {
-            let (unrooted, own) = (p.mutant("ratio without the root"), p.mutant("sum over components with variance only"));
+            let (unrooted, own) = (
+                p.mutant("ratio without the root"),
+                p.mutant("sum over components with variance only"),
+            );
             let deviations = p.mutant("deviations for variances");
-            let solution =
-                move |data: &Gaussian, basis: &Array2<f64>, lambdas: &[f64], x: &Array2<f64>, start: f64, end: Dual64| {
-                    let z = &x.row(0) - &data.mean();
-                    let mut out: Vec<Dual64> = data.mean().iter().map(|m| (*m).into()).collect();
-                    for (k, (u, lambda)) in basis.columns().into_iter().zip(lambdas).enumerate() {
-                        if own && k >= data.rank() {
-                            continue;
-                        }
-                        let gain = if deviations {
-                            (end + lambda.sqrt()) / (start + lambda.sqrt())
-                        } else {
-                            let ratio = (end * end + *lambda) / (start * start + lambda);
-                            if unrooted { ratio } else { ratio.sqrt() }
-                        };
-                        out.iter_mut().zip(u).for_each(|(o, ui)| *o += gain * (u.dot(&z) * ui));
+            let solution = move |data: &Gaussian,
+                                 basis: &Array2<f64>,
+                                 lambdas: &[f64],
+                                 x: &Array2<f64>,
+                                 start: f64,
+                                 end: Dual64| {
+                let z = &x.row(0) - &data.mean();
+                let mut out: Vec<Dual64> = data.mean().iter().map(|m| (*m).into()).collect();
+                for (k, (u, lambda)) in basis.columns().into_iter().zip(lambdas).enumerate() {
+                    if own && k >= data.rank() {
+                        continue;
                     }
-                    out
-                };
+                    let gain = if deviations {
+                        (end + lambda.sqrt()) / (start + lambda.sqrt())
+                    } else {
+                        let ratio = (end * end + *lambda) / (start * start + lambda);
+                        if unrooted { ratio } else { ratio.sqrt() }
+                    };
+                    out.iter_mut().zip(u).for_each(|(o, ui)| *o += gain * (u.dot(&z) * ui));
+                }
+                out
+            };
             p.property(
                 Printed,
                 "Its derivative in sigma_t against the ODE's right side, and its value against the library's map",
@@ -119,8 +132,12 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, basis, lambdas) = with_complete_basis(t);
                     let (start, end) = (t.log_uniform(1.0, 20.0), t.log_uniform(0.05, 1.0));
                     let x = noised(t, &data, &level(start));
-                    let got: Vec<f64> = solution(&data, &basis, &lambdas, &x, start, end.into()).iter().map(|v| v.re).collect();
-                    let want = pf_ode_solve(&data, x.view(), &[level(start), level(end)]).expect("a noisy start");
+                    let got: Vec<f64> = solution(&data, &basis, &lambdas, &x, start, end.into())
+                        .iter()
+                        .map(|v| v.re)
+                        .collect();
+                    let want = pf_ode_solve(&data, x.view(), &[level(start), level(end)])
+                        .expect("a noisy start");
                     t.compare_all(&got, &want[1], 1e-10 * (1.0 + start));
                 },
             );
@@ -163,10 +180,17 @@ pub(super) const CLAIMS: &[Claim] = &[
                         };
                         sum.scaled_add(gain * u.dot(&z), &u);
                     }
-                    let reached = pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
+                    let reached =
+                        pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
                     let tol = 512.0 * EPS * (1.0 + start);
                     t.compare_all(&sum, data.denoised(reached.view(), &level(end)).row(0), tol);
-                    t.compare_all(&sum, denoiser_along(&data, x.view(), &level(start), &level(end)).expect("levels").row(0), tol);
+                    t.compare_all(
+                        &sum,
+                        denoiser_along(&data, x.view(), &level(start), &level(end))
+                            .expect("levels")
+                            .row(0),
+                        tol,
+                    );
                 },
             );
         },
@@ -181,9 +205,16 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\frac{\xi(t, \lambda)}{\xi(0, \lambda)} = \frac{1}{\sqrt{1 + \sigma_t^2 / \lambda}} \Rightarrow \sigma^*(\lambda) \propto \sqrt{\lambda}",
         finding: "It holds: a component emerges at a noise level proportional to its deviation, sigma* = sqrt(3 lambda) for one half, whatever sigma_T. In the noisy \
                   state itself there is no such order: its coefficient starts out large and shrinks.",
-        mutants: &["level proportional to the variance", "order of the inverse variances", "fraction squared"],
+        mutants: &[
+            "level proportional to the variance",
+            "order of the inverse variances",
+            "fraction squared",
+        ],
         check: |p| {
-            let (variance, inverse) = (p.mutant("level proportional to the variance"), p.mutant("order of the inverse variances"));
+            let (variance, inverse) = (
+                p.mutant("level proportional to the variance"),
+                p.mutant("order of the inverse variances"),
+            );
             let squared = p.mutant("fraction squared");
             p.property(
                 Printed,
@@ -211,24 +242,31 @@ pub(super) const CLAIMS: &[Claim] = &[
                     }
                 },
             );
-            p.property(Printed, "Number of pairs of components that emerge in the wrong order", 128, "a count", |t| {
-                let (data, sigma) = (t.gaussian(8), t.log_uniform(0.01, 100.0));
-                let lambdas = data.variances().mapv(|l| if inverse { 1.0 / l } else { l });
-                let levels = emergence_sigmas(
-                    &Gaussian::diagonal(Array1::zeros(8), lambdas.clone()).expect("variances"),
-                    t.uniform(0.1, 0.9),
-                )
-                .expect("inside (0, 1)");
-                // `diagonal` sorts: put the levels back to the components of the data.
-                let level_of = |k: usize| if inverse { levels[7 - k] } else { levels[k] };
-                let wrong = (0..7)
-                    .filter(|k| {
-                        level_of(*k) < level_of(k + 1)
-                            || emerged_fraction(lambdas[*k], sigma) < emerged_fraction(lambdas[k + 1], sigma)
-                    })
-                    .count();
-                t.compare(wrong as f64, 0.0, 0.0);
-            });
+            p.property(
+                Printed,
+                "Number of pairs of components that emerge in the wrong order",
+                128,
+                "a count",
+                |t| {
+                    let (data, sigma) = (t.gaussian(8), t.log_uniform(0.01, 100.0));
+                    let lambdas = data.variances().mapv(|l| if inverse { 1.0 / l } else { l });
+                    let levels = emergence_sigmas(
+                        &Gaussian::diagonal(Array1::zeros(8), lambdas.clone()).expect("variances"),
+                        t.uniform(0.1, 0.9),
+                    )
+                    .expect("inside (0, 1)");
+                    // `diagonal` sorts: put the levels back to the components of the data.
+                    let level_of = |k: usize| if inverse { levels[7 - k] } else { levels[k] };
+                    let wrong = (0..7)
+                        .filter(|k| {
+                            level_of(*k) < level_of(k + 1)
+                                || emerged_fraction(lambdas[*k], sigma)
+                                    < emerged_fraction(lambdas[k + 1], sigma)
+                        })
+                        .count();
+                    t.compare(wrong as f64, 0.0, 0.0);
+                },
+            );
         },
     },
     Claim {
@@ -242,20 +280,28 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds on every path, not on variance-preserving ones alone: only the two levels count. Off the manifold psi is s_t / s_T.",
         mutants: &["off-manifold part kept as it is", "a for a^2 in psi", "mean not scaled in c_k"],
         check: |p| {
-            let (kept, linear) = (p.mutant("off-manifold part kept as it is"), p.mutant("a for a^2 in psi"));
+            let (kept, linear) =
+                (p.mutant("off-manifold part kept as it is"), p.mutant("a for a^2 in psi"));
             let unscaled = p.mutant("mean not scaled in c_k");
-            let solution = move |data: &Gaussian, x: &Array2<f64>, from: &PathPoint, to: &PathPoint| {
+            let solution = move |data: &Gaussian,
+                                 x: &Array2<f64>,
+                                 from: &PathPoint,
+                                 to: &PathPoint| {
                 let gain = |lambda: f64| {
                     if linear {
-                        ((to.sigma * to.sigma + lambda * to.alpha) / (from.sigma * from.sigma + lambda * from.alpha)).sqrt()
+                        ((to.sigma * to.sigma + lambda * to.alpha)
+                            / (from.sigma * from.sigma + lambda * from.alpha))
+                            .sqrt()
                     } else {
                         psi(lambda, Level::from(from), Level::from(to))
                     }
                 };
-                let c = (&x.row(0) - &(&data.mean() * if unscaled { 1.0 } else { from.alpha })).dot(&data.modes());
+                let c = (&x.row(0) - &(&data.mean() * if unscaled { 1.0 } else { from.alpha }))
+                    .dot(&data.modes());
                 let off = off_manifold(data, x.view(), from).expect("a level").row(0).to_owned();
                 let mut out = &data.mean() * to.alpha + off * if kept { 1.0 } else { gain(0.0) };
-                for ((u, l), c) in data.modes().columns().into_iter().zip(data.variances()).zip(&c) {
+                for ((u, l), c) in data.modes().columns().into_iter().zip(data.variances()).zip(&c)
+                {
                     out.scaled_add(gain(*l) * c, &u);
                 }
                 out
@@ -270,7 +316,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (from, to) = two_levels(t);
                     let x = noised(t, &data, &from);
                     let want = pf_ode_map(&data, x.view(), &from, &to).expect("levels");
-                    t.compare_all(&solution(&data, &x, &from, &to), want.row(0), 512.0 * EPS * (1.0 + from.sigma + to.sigma) * 4.0);
+                    t.compare_all(
+                        &solution(&data, &x, &from, &to),
+                        want.row(0),
+                        512.0 * EPS * (1.0 + from.sigma + to.sigma) * 4.0,
+                    );
                 },
             );
             p.property(
@@ -283,14 +333,29 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (from, to) = two_levels(t);
                     let x = noised(t, &data, &from);
                     let want = pf_ode_solve(&data, x.view(), &[from, to]).expect("a noisy start");
-                    t.compare_all(&solution(&data, &x, &from, &to), &want[1], 1e-10 * (1.0 + from.sigma));
+                    t.compare_all(
+                        &solution(&data, &x, &from, &to),
+                        &want[1],
+                        1e-10 * (1.0 + from.sigma),
+                    );
                 },
             );
-            p.property(Printed, "xi of the library against alpha lambda / var times psi", 64, "a few roundings", |t| {
-                let (from, to) = two_levels(t);
-                let (lambda, a, b) = (t.log_uniform(0.01, 10.0), Level::from(&from), Level::from(&to));
-                t.compare_rel(xi(lambda, a, b), to.alpha * lambda / b.var(lambda) * psi(lambda, a, b), 16.0);
-            });
+            p.property(
+                Printed,
+                "xi of the library against alpha lambda / var times psi",
+                64,
+                "a few roundings",
+                |t| {
+                    let (from, to) = two_levels(t);
+                    let (lambda, a, b) =
+                        (t.log_uniform(0.01, 10.0), Level::from(&from), Level::from(&to));
+                    t.compare_rel(
+                        xi(lambda, a, b),
+                        to.alpha * lambda / b.var(lambda) * psi(lambda, a, b),
+                        16.0,
+                    );
+                },
+            );
         },
     },
     Claim {
@@ -320,7 +385,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, x, at) = case(t);
                     let z = &x.row(0) - &(&data.mean() * if unscaled { 1.0 } else { at.alpha });
                     let want = off_manifold(&data, x.view(), &at).expect("a level");
-                    t.compare_all(&split(&data.modes().t().to_owned(), &z), want.row(0), 256.0 * EPS * (1.0 + z.dot(&z).sqrt()));
+                    t.compare_all(
+                        &split(&data.modes().t().to_owned(), &z),
+                        want.row(0),
+                        256.0 * EPS * (1.0 + z.dot(&z).sqrt()),
+                    );
                 },
             );
             p.property(
@@ -332,7 +401,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, x, at) = case(t);
                     let z = &x.row(0) - &(&data.mean() * at.alpha);
                     let left = split(&data.modes().t().to_owned(), &z).dot(&data.modes());
-                    t.compare_all(&left, &Array1::zeros(data.rank()), 256.0 * EPS * (1.0 + z.dot(&z).sqrt()));
+                    t.compare_all(
+                        &left,
+                        &Array1::zeros(data.rank()),
+                        256.0 * EPS * (1.0 + z.dot(&z).sqrt()),
+                    );
                 },
             );
             p.property(
@@ -368,7 +441,8 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
 ];
 
-/// A Gaussian of any rank, with a complete orthonormal basis that begins with its modes and the variances along all of it.
+/// A Gaussian of any rank, with a complete orthonormal basis that begins with its modes and the
+/// variances along all of it.
 fn with_complete_basis(t: &Trial) -> (Gaussian, Array2<f64>, Vec<f64>) {
     let d = t.int(2, 6);
     let data = singular_gaussian(t, d, t.int(1, d - 1));
@@ -377,7 +451,8 @@ fn with_complete_basis(t: &Trial) -> (Gaussian, Array2<f64>, Vec<f64>) {
     lambdas.resize(d, 0.0);
     // Gram and Schmidt on the modes and random vectors, twice for orthogonality to rounding.
     for k in 0..d {
-        let mut u = if k < data.rank() { vector(data.modes().column(k)) } else { vector(&t.normals(d)) };
+        let mut u =
+            if k < data.rank() { vector(data.modes().column(k)) } else { vector(&t.normals(d)) };
         for _ in 0..2 {
             let before = matrix(&basis);
             u = &u - &before * before.transpose() * &u;

@@ -30,24 +30,32 @@ pub(super) const CLAIMS: &[Claim] = &[
             let (rooted, sign) = (p.mutant("sigma for sigma^2"), p.pick(1.0, "minus sign", -1.0));
             let clean = p.mutant("score of the clean density");
             let x0_hat = move |x: f64, score: f64, sigma: f64| {
-                let level = if rooted { Level::new(1.0, sigma.sqrt()) } else { Level::new(1.0, sigma) };
+                let level =
+                    if rooted { Level::new(1.0, sigma.sqrt()) } else { Level::new(1.0, sigma) };
                 tweedie_x0_hat(x, sign * score, level)
             };
             let why = "1e4 roundings of the largest cancelling term";
-            p.property(Printed, "Mixtures: the formula against the posterior mean", 128, why, |t| {
-                let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
-                let x = noised(t, &law, &at);
-                let want = law.denoised(x.view(), &at);
-                let x = x.row(0).to_vec();
-                let slopes = Slopes::new(&law, &x, if clean { &CLEAN } else { &at });
-                for ((x, score), want) in x.iter().zip(&slopes.score).zip(&want) {
-                    t.compare(
-                        x0_hat(*x, *score, at.sigma),
-                        *want,
-                        1e4 * EPS * (1.0 + x.abs() + at.sigma * at.sigma * slopes.scale),
-                    );
-                }
-            });
+            p.property(
+                Printed,
+                "Mixtures: the formula against the posterior mean",
+                128,
+                why,
+                |t| {
+                    let (law, at) =
+                        (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
+                    let x = noised(t, &law, &at);
+                    let want = law.denoised(x.view(), &at);
+                    let x = x.row(0).to_vec();
+                    let slopes = Slopes::new(&law, &x, if clean { &CLEAN } else { &at });
+                    for ((x, score), want) in x.iter().zip(&slopes.score).zip(&want) {
+                        t.compare(
+                            x0_hat(*x, *score, at.sigma),
+                            *want,
+                            1e4 * EPS * (1.0 + x.abs() + at.sigma * at.sigma * slopes.scale),
+                        );
+                    }
+                },
+            );
             p.property(
                 Printed,
                 "Gaussians: the formula against conditioning of the joint law",
@@ -57,13 +65,18 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) = (t.gaussian(3), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at).row(0).to_vec();
                     let joint = dense(&law)
-                        .joint(&DMatrix::identity(3, 3), &DVector::zeros(3), Covariance::Isotropic(at.sigma * at.sigma))
+                        .joint(
+                            &DMatrix::identity(3, 3),
+                            &DVector::zeros(3),
+                            Covariance::Isotropic(at.sigma * at.sigma),
+                        )
                         .expect("shapes fit");
                     let want = joint.condition(&[3, 4, 5], &x).expect("noise makes it regular");
                     for i in 0..3 {
                         let sigma = if clean { CLEAN.sigma } else { at.sigma };
                         let along = |xi| {
-                            let mut point: Vec<num_dual::Dual64> = x.iter().map(|v| (*v).into()).collect();
+                            let mut point: Vec<num_dual::Dual64> =
+                                x.iter().map(|v| (*v).into()).collect();
                             point[i] = xi;
                             law.log_density_of(&point, 1.0.into(), sigma.into())
                         };
@@ -99,15 +112,32 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (d, sigma) = (t.int(1, 5), t.log_uniform(0.05, 10.0));
                     let (x0, z) = (t.normals(d), t.normals(d));
                     let x = &x0 + &(&z * sigma);
-                    let kernel = Transition::between(Level::clean(), Level::new(1.0, sigma)).expect("noise grows");
-                    let lifted = Transition { scale: num_dual::Dual64::from(kernel.scale), var: kernel.var.into() };
-                    let density = (0..d).map(|i| kernel.log_density(x[i], x0[i])).sum::<f64>().exp();
+                    let kernel = Transition::between(Level::clean(), Level::new(1.0, sigma))
+                        .expect("noise grows");
+                    let lifted = Transition {
+                        scale: num_dual::Dual64::from(kernel.scale),
+                        var: kernel.var.into(),
+                    };
+                    let density =
+                        (0..d).map(|i| kernel.log_density(x[i], x0[i])).sum::<f64>().exp();
                     for i in 0..d {
-                        let others: f64 = (0..d).filter(|j| *j != i).map(|j| kernel.log_density(x[j], x0[j])).sum();
-                        let gradient = first_derivative(|y| (lifted.log_density(y, x0[i].into()) + others).exp(), x[i]).1;
-                        let slope = sign * (x[i] - x0[i]) / if rooted { sigma } else { sigma * sigma };
+                        let others: f64 = (0..d)
+                            .filter(|j| *j != i)
+                            .map(|j| kernel.log_density(x[j], x0[j]))
+                            .sum();
+                        let gradient = first_derivative(
+                            |y| (lifted.log_density(y, x0[i].into()) + others).exp(),
+                            x[i],
+                        )
+                        .1;
+                        let slope =
+                            sign * (x[i] - x0[i]) / if rooted { sigma } else { sigma * sigma };
                         let want = if logarithm { slope } else { slope * density };
-                        t.compare(gradient, want, 512.0 * EPS * density * (1.0 + z[i].abs() + 1.0 / sigma) / sigma);
+                        t.compare(
+                            gradient,
+                            want,
+                            512.0 * EPS * density * (1.0 + z[i].abs() + 1.0 / sigma) / sigma,
+                        );
                     }
                 },
             );
@@ -125,25 +155,41 @@ pub(super) const CLAIMS: &[Claim] = &[
                   D* = E[x0 | x_sigma], with the noised sample as input.",
         mutants: &["the printed slip", "posterior median", "mean of Y without X"],
         check: |p| {
-            let (slip, unconditional) = (p.mutant("the printed slip"), p.mutant("mean of Y without X"));
+            let (slip, unconditional) =
+                (p.mutant("the printed slip"), p.mutant("mean of Y without X"));
             let median = p.mutant("posterior median");
             for (role, what) in [
-                (Printed, "Joint Gaussians: the risk of x to E[X | Y = x] against the least risk of an affine map"),
-                (Corrected, "Joint Gaussians: the risk of x to E[Y | X = x] against the least risk of an affine map"),
+                (
+                    Printed,
+                    "Joint Gaussians: the risk of x to E[X | Y = x] against the least risk of an affine map",
+                ),
+                (
+                    Corrected,
+                    "Joint Gaussians: the risk of x to E[Y | X = x] against the least risk of an affine map",
+                ),
             ] {
                 let given_y = role == Printed || slip;
                 p.property(role, what, 64, "rounding with a condition of up to 1e3", |t| {
                     let law = dense(&t.gaussian(2));
                     let (mean, cov) = (law.mean().clone(), law.cov_matrix());
                     let at = |x: f64| {
-                        if given_y { law.condition(&[1], &[x]) } else { law.condition(&[0], &[x]) }.expect("regular").mean()[0]
+                        if given_y { law.condition(&[1], &[x]) } else { law.condition(&[0], &[x]) }
+                            .expect("regular")
+                            .mean()[0]
                     };
-                    let (offset, slope) = if unconditional { (mean[1], 0.0) } else { (at(0.0), at(1.0) - at(0.0)) };
+                    let (offset, slope) =
+                        if unconditional { (mean[1], 0.0) } else { (at(0.0), at(1.0) - at(0.0)) };
                     // E (offset + slope X - Y)^2, and its minimum over both numbers.
                     let bias = offset + slope * mean[0] - mean[1];
-                    let risk = bias * bias + slope * slope * cov[(0, 0)] - 2.0 * slope * cov[(0, 1)] + cov[(1, 1)];
+                    let risk = bias * bias + slope * slope * cov[(0, 0)]
+                        - 2.0 * slope * cov[(0, 1)]
+                        + cov[(1, 1)];
                     let least = cov[(1, 1)] - cov[(0, 1)] * cov[(0, 1)] / cov[(0, 0)];
-                    t.compare(risk, least, 1e-12 * (1.0 + cov[(1, 1)] + slope * slope * cov[(0, 0)]));
+                    t.compare(
+                        risk,
+                        least,
+                        1e-12 * (1.0 + cov[(1, 1)] + slope * slope * cov[(0, 0)]),
+                    );
                 });
             }
             p.property(
@@ -156,17 +202,26 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let joint = Array2::from_shape_fn((rows, columns), |_| t.uniform(0.0, 1.0));
                     let joint = &joint / joint.sum();
                     let y = t.normals(columns);
-                    let mean_y: f64 = joint.columns().into_iter().zip(&y).map(|(c, y)| c.sum() * y).sum();
+                    let mean_y: f64 =
+                        joint.columns().into_iter().zip(&y).map(|(c, y)| c.sum() * y).sum();
                     for row in joint.rows() {
                         let conditional = if unconditional {
                             mean_y
                         } else if median {
-                            weighted_median(row.as_slice().expect("a row"), y.as_slice().expect("a vector"))
+                            weighted_median(
+                                row.as_slice().expect("a row"),
+                                y.as_slice().expect("a vector"),
+                            )
                         } else {
                             row.dot(&y) / row.sum()
                         };
-                        let slope: f64 = row.iter().zip(&y).map(|(p, y)| 2.0 * p * (conditional - y)).sum();
-                        t.compare(slope, 0.0, 32.0 * EPS * row.iter().zip(&y).map(|(p, y)| p * y.abs()).sum::<f64>());
+                        let slope: f64 =
+                            row.iter().zip(&y).map(|(p, y)| 2.0 * p * (conditional - y)).sum();
+                        t.compare(
+                            slope,
+                            0.0,
+                            32.0 * EPS * row.iter().zip(&y).map(|(p, y)| p * y.abs()).sum::<f64>(),
+                        );
                     }
                 },
             );
@@ -181,9 +236,14 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"\operatorname{argmin}_D \mathbb{E} \|D(x_0 + \sigma z; \sigma) - x_0\|^2 = \mathbb{E}[x_0 | x_\sigma]",
         finding: "It holds: the error of D* is orthogonal to every test function of x_sigma, so any other denoiser D* + h costs E h^2 more, no less.",
-        mutants: &["nearest data point", "score step of sigma for sigma^2", "the noised sample itself"],
+        mutants: &[
+            "nearest data point",
+            "score step of sigma for sigma^2",
+            "the noised sample itself",
+        ],
         check: |p| {
-            let (nearest, short) = (p.mutant("nearest data point"), p.mutant("score step of sigma for sigma^2"));
+            let (nearest, short) =
+                (p.mutant("nearest data point"), p.mutant("score step of sigma for sigma^2"));
             let identity = p.mutant("the noised sample itself");
             let rule = IntervalRule::new(16).expect("16 nodes");
             let why = "composite quadrature of 800 nodes over 10 deviations of noise";
@@ -198,7 +258,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let law = Empirical::new(points.clone()).expect("points");
                     let (a, b, c) = (t.normal(), t.normal(), t.normal());
                     let h = |x: f64| a + (b * x + c).sin();
-                    // One batch: the nodes of the rule, once; each point's noised law then weighs them.
+                    // One batch: the nodes of the rule, once; each point's noised law then weighs
+                    // them.
                     let (low, high) = (
                         points.iter().copied().fold(0.0, smaller) - 10.0 * sigma,
                         points.iter().copied().fold(0.0, larger) + 10.0 * sigma,
@@ -241,9 +302,13 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, sigma) = (wide_mixture(t, 0.2), t.uniform(0.3, 3.0));
                     let at = level(sigma);
                     let x = noised(t, &law, &at)[[0, 0]];
-                    let weight = |y: f64| law.log_density_of(&[y], 1.0, 0.0).exp() * (-0.5 * ((x - y) / sigma).powi(2)).exp();
+                    let weight = |y: f64| {
+                        law.log_density_of(&[y], 1.0, 0.0).exp()
+                            * (-0.5 * ((x - y) / sigma).powi(2)).exp()
+                    };
                     let (low, high) = (x - 12.0 * sigma, x + 12.0 * sigma);
-                    let want = rule.composite(low, high, 60, |y| y * weight(y)) / rule.composite(low, high, 60, weight);
+                    let want = rule.composite(low, high, 60, |y| y * weight(y))
+                        / rule.composite(low, high, 60, weight);
                     let rows = Array2::from_elem((1, 1), x);
                     let exact = law.denoised(rows.view(), &at)[[0, 0]];
                     let got = if nearest {
@@ -283,13 +348,17 @@ pub(super) const CLAIMS: &[Claim] = &[
                 256,
                 "1e4 roundings of the largest term over sigma^2",
                 |t| {
-                    let (law, at) = (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
+                    let (law, at) =
+                        (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at);
                     let d = law.denoised(x.view(), &at);
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     let sigma = other * if rooted { at.sigma.sqrt() } else { at.sigma };
                     for ((x, d), want) in x.iter().zip(&d).zip(&slopes.score) {
-                        let tol = 1e4 * EPS * (slopes.scale * (1.0 + at.sigma) + (1.0 + x.abs()) / (at.sigma * at.sigma));
+                        let tol = 1e4
+                            * EPS
+                            * (slopes.scale * (1.0 + at.sigma)
+                                + (1.0 + x.abs()) / (at.sigma * at.sigma));
                         t.compare(sign * tweedie_score(*x, *d, Level::new(1.0, sigma)), *want, tol);
                     }
                 },
@@ -303,9 +372,15 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) = (t.gaussian(4), level(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
                     let d = law.denoised(x.view(), &at);
-                    let cov = dense(&law).cov_matrix() + DMatrix::identity(4, 4) * (at.sigma * at.sigma);
-                    let noised = Normal::new(vector(law.mean().iter()), Covariance::Full(cov.clone())).expect("a covariance");
-                    let want = cov.cholesky().expect("positive definite").solve(&(noised.mean() - vector(x.iter())));
+                    let cov =
+                        dense(&law).cov_matrix() + DMatrix::identity(4, 4) * (at.sigma * at.sigma);
+                    let noised =
+                        Normal::new(vector(law.mean().iter()), Covariance::Full(cov.clone()))
+                            .expect("a covariance");
+                    let want = cov
+                        .cholesky()
+                        .expect("positive definite")
+                        .solve(&(noised.mean() - vector(x.iter())));
                     let sigma = other * if rooted { at.sigma.sqrt() } else { at.sigma };
                     for (i, (x, d)) in x.iter().zip(&d).enumerate() {
                         t.compare(

@@ -50,7 +50,13 @@ impl Place {
     fn random(t: &Trial) -> Self {
         let (alpha, d_alpha) = (t.uniform(0.2, 1.5), t.uniform(-2.0, 2.0));
         let (edm_sigma, d_edm_sigma) = (t.log_uniform(0.2, 3.0), t.uniform(-2.0, 2.0));
-        let at = PathPoint { t: 0.5, alpha, sigma: alpha * edm_sigma, d_alpha, d_sigma: d_alpha * edm_sigma + alpha * d_edm_sigma };
+        let at = PathPoint {
+            t: 0.5,
+            alpha,
+            sigma: alpha * edm_sigma,
+            d_alpha,
+            d_sigma: d_alpha * edm_sigma + alpha * d_edm_sigma,
+        };
         Self { law: t.mixture(2, 3), at, x: t.normals(2) * 2.0 }
     }
 
@@ -61,14 +67,18 @@ impl Place {
     /// Gradient in the scaled state of `ln p(x~/alpha; edm_sigma)`, by dual numbers.
     fn score(&self) -> Array1<f64> {
         Array1::from_shape_fn(2, |i| {
-            let x: Vec<Dual64> = (0..2).map(|j| Dual64::new(self.x[j], f64::from(u8::from(i == j))) / self.at.alpha).collect();
+            let x: Vec<Dual64> = (0..2)
+                .map(|j| Dual64::new(self.x[j], f64::from(u8::from(i == j))) / self.at.alpha)
+                .collect();
             self.law.log_density_of(&x, Dual64::from(1.0), Dual64::from(self.at.edm_sigma())).eps
         })
     }
 
     /// `E[alpha' x0 + sigma' z | x~]`.
     fn velocity(&self) -> Array1<f64> {
-        marginal_velocity(&self.law, self.x.view().insert_axis(Axis(0)), &self.at).expect("sigma > 0").remove_axis(Axis(0))
+        marginal_velocity(&self.law, self.x.view().insert_axis(Axis(0)), &self.at)
+            .expect("sigma > 0")
+            .remove_axis(Axis(0))
     }
 
     fn compare(&self, t: &Trial, got: impl Fn(f64, f64) -> f64) {
@@ -85,7 +95,8 @@ impl Place {
 const WHY: &str = "1e-11 of the terms, whose exponents reach some hundreds";
 
 fn vp_ode(p: &mut Probe) {
-    let (once, inner, sign) = (p.mutant("alpha for alpha^2"), p.mutant("gradient in x"), p.mutant("sign of the score"));
+    let (once, inner, sign) =
+        (p.mutant("alpha for alpha^2"), p.mutant("gradient in x"), p.mutant("sign of the score"));
     let changed = move |score: f64, alpha: f64| match (once, inner, sign) {
         (true, ..) => score / alpha,
         (_, true, _) => score * alpha,
@@ -99,9 +110,17 @@ fn vp_ode(p: &mut Probe) {
         WHY,
         |t| {
             let place = Place::random(t);
-            let (at, edm_sigma, d_edm_sigma) = (place.at, place.at.edm_sigma(), place.d_edm_sigma());
+            let (at, edm_sigma, d_edm_sigma) =
+                (place.at, place.at.edm_sigma(), place.d_edm_sigma());
             place.compare(t, |x, score| {
-                scaled_ode_velocity(x, changed(score, at.alpha), at.alpha, at.d_alpha, edm_sigma, d_edm_sigma)
+                scaled_ode_velocity(
+                    x,
+                    changed(score, at.alpha),
+                    at.alpha,
+                    at.d_alpha,
+                    edm_sigma,
+                    d_edm_sigma,
+                )
             });
         },
     );
@@ -130,33 +149,51 @@ fn vp_ode(p: &mut Probe) {
 fn vp_ode_tilde(p: &mut Probe) {
     let still = p.mutant("rate of alpha left out of the factor");
     let (linear, unscaled) = (p.mutant("s for s^2"), p.mutant("sigma for s"));
-    p.property(Role::Printed, "the slide's velocity, against E[alpha' x0 + s' z | x~] of random mixtures", 128, WHY, |t| {
-        let place = Place::random(t);
-        let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = place.at;
-        place.compare(t, |x, score| {
-            let f = d_alpha / alpha;
-            if still {
-                f * x - d_sigma * sigma * score
-            } else if linear {
-                f * x - (d_sigma * sigma - sigma * f) * score
-            } else if unscaled {
-                vp_ode_velocity(x, score, alpha, d_alpha, sigma / alpha, place.d_edm_sigma())
-            } else {
-                vp_ode_velocity(x, score, alpha, d_alpha, sigma, d_sigma)
-            }
-        });
-    });
+    p.property(
+        Role::Printed,
+        "the slide's velocity, against E[alpha' x0 + s' z | x~] of random mixtures",
+        128,
+        WHY,
+        |t| {
+            let place = Place::random(t);
+            let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = place.at;
+            place.compare(t, |x, score| {
+                let f = d_alpha / alpha;
+                if still {
+                    f * x - d_sigma * sigma * score
+                } else if linear {
+                    f * x - (d_sigma * sigma - sigma * f) * score
+                } else if unscaled {
+                    vp_ode_velocity(x, score, alpha, d_alpha, sigma / alpha, place.d_edm_sigma())
+                } else {
+                    vp_ode_velocity(x, score, alpha, d_alpha, sigma, d_sigma)
+                }
+            });
+        },
+    );
     p.property(
         Role::Printed,
         "on variance-preserving paths, alpha^2 + s^2 = 1, against (alpha'/alpha)(x~ + score)",
         64,
         "rounding of a handful of operations",
         |t| {
-            let (angle, rate, x, score) = (t.uniform(0.05, 1.5), t.uniform(-2.0, 2.0), t.normal(), t.normal());
+            let (angle, rate, x, score) =
+                (t.uniform(0.05, 1.5), t.uniform(-2.0, 2.0), t.normal(), t.normal());
             let (s, alpha) = angle.sin_cos();
-            let got = vp_ode_velocity(x, score, alpha, -s * rate, s, if still { 0.0 } else { alpha * rate });
+            let got = vp_ode_velocity(
+                x,
+                score,
+                alpha,
+                -s * rate,
+                s,
+                if still { 0.0 } else { alpha * rate },
+            );
             let f = -s * rate / alpha;
-            t.compare(got, f * (x + score), 1e-14 * (1.0 + f.abs()) * (1.0 + x.abs() + score.abs()));
+            t.compare(
+                got,
+                f * (x + score),
+                1e-14 * (1.0 + f.abs()) * (1.0 + x.abs() + score.abs()),
+            );
         },
     );
 }

@@ -10,5 +10,11 @@ mod whole_chain;
 use crate::Claim;
 
 /// Every claim file of the deck.
-pub(super) const FILES: &[&[Claim]] =
-    &[random_walk::CLAIMS, reverse::CLAIMS, training::CLAIMS, sampling::CLAIMS, unit_noise::CLAIMS, whole_chain::CLAIMS];
+pub(super) const FILES: &[&[Claim]] = &[
+    random_walk::CLAIMS,
+    reverse::CLAIMS,
+    training::CLAIMS,
+    sampling::CLAIMS,
+    unit_noise::CLAIMS,
+    whole_chain::CLAIMS,
+];

@@ -39,7 +39,8 @@ pub(super) const CLAIMS: &[Claim] = &[
     },
 ];
 
-/// `KL(p || g)` of two densities given as one `x -> (ln p, ln g)`, as an integral of what is never negative.
+/// `KL(p || g)` of two densities given as one `x -> (ln p, ln g)`, as an integral of what is never
+/// negative.
 fn kl(from: f64, to: f64, panels: usize, logs: impl Fn(f64) -> (f64, f64)) -> f64 {
     IntervalRule::new(16).expect("nodes").composite(from, to, panels, |x| {
         let (p, g) = logs(x);
@@ -55,11 +56,17 @@ fn log_density(law: &Mixture, x: f64, var: f64) -> f64 {
 }
 
 fn prior_moments(p: &mut Probe) {
-    let (no_cov, deviation, no_mean) =
-        (p.mutant("data covariance left out"), p.mutant("T as a deviation"), p.mutant("mean left out"));
+    let (no_cov, deviation, no_mean) = (
+        p.mutant("data covariance left out"),
+        p.mutant("T as a deviation"),
+        p.mutant("mean left out"),
+    );
     // The printed prior for data of this mean and variance.
     let printed = |mean: f64, var: f64, time: f64| {
-        (if no_mean { 0.0 } else { mean }, (if no_cov { 0.0 } else { var }) + if deviation { time * time } else { time })
+        (
+            if no_mean { 0.0 } else { mean },
+            (if no_cov { 0.0 } else { var }) + if deviation { time * time } else { time },
+        )
     };
     p.property(
         Role::Printed,
@@ -72,8 +79,11 @@ fn prior_moments(p: &mut Probe) {
             let (mean, var) = printed(Law::mean(&data)[0], Law::cov(&data)[[0, 0]], time);
             let reach = 12.0 * (1.0 + time).sqrt() + 12.0;
             let rule = IntervalRule::new(16).expect("nodes");
-            let moment =
-                |k: i32, about: f64| rule.composite(-reach, reach, 40, |x| (x - about).powi(k) * log_density(&data, x, time).exp());
+            let moment = |k: i32, about: f64| {
+                rule.composite(-reach, reach, 40, |x| {
+                    (x - about).powi(k) * log_density(&data, x, time).exp()
+                })
+            };
             let centre = moment(1, 0.0);
             t.compare(mean, centre, 1e-12 * reach);
             t.compare(var, moment(2, centre), 1e-12 * reach * reach);
@@ -93,27 +103,35 @@ fn prior_moments(p: &mut Probe) {
             t.compare_all(&cov, &Law::cov(&noised), 64.0 * EPS * (10.0 + time));
         },
     );
-    let why =
-        "the next term of Edgeworth's series, r^5 with r = var/(var + T), times cumulants of order 1; and 1e-6 for the quadrature";
-    p.property(Role::Printed, "KL(q(x_T) || the printed law) at T = 200 var, against its leading terms", 64, why, |t| {
-        let data = t.mixture(1, 2);
-        let [mean, v, k3, k4] = cumulants(&data);
-        let time = 200.0 * v;
-        let (m, w) = printed(mean, v, time);
-        let got = kl(mean - 11.0 * (time + v).sqrt(), mean + 11.0 * (time + v).sqrt(), 24, |x| {
-            (log_density(&data, x, time), log_density_normal(x, m, w))
-        });
-        let total = v + time;
-        let want = k3 * k3 / (12.0 * total.powi(3)) + k4 * k4 / (48.0 * total.powi(4));
-        t.compare(got, want, 3.0 * (v / total).powi(5) + 1e-6 * want);
-    });
+    let why = "the next term of Edgeworth's series, r^5 with r = var/(var + T), times cumulants of order 1; and 1e-6 for the quadrature";
+    p.property(
+        Role::Printed,
+        "KL(q(x_T) || the printed law) at T = 200 var, against its leading terms",
+        64,
+        why,
+        |t| {
+            let data = t.mixture(1, 2);
+            let [mean, v, k3, k4] = cumulants(&data);
+            let time = 200.0 * v;
+            let (m, w) = printed(mean, v, time);
+            let got =
+                kl(mean - 11.0 * (time + v).sqrt(), mean + 11.0 * (time + v).sqrt(), 24, |x| {
+                    (log_density(&data, x, time), log_density_normal(x, m, w))
+                });
+            let total = v + time;
+            let want = k3 * k3 / (12.0 * total.powi(3)) + k4 * k4 / (48.0 * total.powi(4));
+            t.compare(got, want, 3.0 * (v / total).powi(5) + 1e-6 * want);
+        },
+    );
     let why = "rounding of two log densities";
     p.property(Role::Printed, "KL for Gaussian data, at T = 1 already", 64, why, |t| {
         let data = Mixture::new(array![1.0], vec![t.gaussian(1)]).expect("one component");
         let (m, w) = printed(Law::mean(&data)[0], Law::cov(&data)[[0, 0]], 1.0);
         let reach = 11.0 * (1.0 + Law::cov(&data)[[0, 0]]).sqrt();
         let centre = Law::mean(&data)[0];
-        let got = kl(centre - reach, centre + reach, 24, |x| (log_density(&data, x, 1.0), log_density_normal(x, m, w)));
+        let got = kl(centre - reach, centre + reach, 24, |x| {
+            (log_density(&data, x, 1.0), log_density_normal(x, m, w))
+        });
         t.compare(got, 0.0, 1e-24);
     });
 }
@@ -121,7 +139,8 @@ fn prior_moments(p: &mut Probe) {
 /// The mixture with `var` added to every covariance, as a mixture of its own.
 fn noised(law: &Mixture, var: f64) -> Mixture {
     let add = |g: &Gaussian| {
-        Gaussian::from_modes(g.mean().to_owned(), &g.variances() + var, g.modes().to_owned()).expect("modes stay orthonormal")
+        Gaussian::from_modes(g.mean().to_owned(), &g.variances() + var, g.modes().to_owned())
+            .expect("modes stay orthonormal")
     };
     Mixture::new(law.weights(), law.components().iter().map(add).collect()).expect("weights stay")
 }
@@ -130,7 +149,11 @@ fn noised(law: &Mixture, var: f64) -> Mixture {
 fn cumulants(law: &Mixture) -> [f64; 4] {
     let mean = Law::mean(law)[0];
     let moment = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
-        law.weights().iter().zip(law.components()).map(|(w, c)| w * f(c.mean()[0] - mean, c.variances()[0])).sum()
+        law.weights()
+            .iter()
+            .zip(law.components())
+            .map(|(w, c)| w * f(c.mean()[0] - mean, c.variances()[0]))
+            .sum()
     };
     let (m2, m3) = (moment(&|d, v| d * d + v), moment(&|d, v| d * (d * d + 3.0 * v)));
     let m4 = moment(&|d, v| d.powi(4) + 6.0 * d * d * v + 3.0 * v * v);
@@ -138,24 +161,35 @@ fn cumulants(law: &Mixture) -> [f64; 4] {
 }
 
 /// Divergence of `q(x_s | x_t = x)` from `N(mean, var)`, for the random walk at times `s < t`.
-fn reverse_gap(law: &Mixture, [s, t]: [f64; 2], x: f64, [mean, var]: [f64; 2], panels: usize) -> f64 {
+fn reverse_gap(
+    law: &Mixture,
+    [s, t]: [f64; 2],
+    x: f64,
+    [mean, var]: [f64; 2],
+    panels: usize,
+) -> f64 {
     let evidence = log_density(law, x, t);
     // At s = 0 the mixture must have a density of its own, which it has.
     kl(mean - 11.0 * var.sqrt(), mean + 11.0 * var.sqrt(), panels, |xs| {
-        (log_density(law, xs, s) + log_density_normal(x, xs, t - s) - evidence, log_density_normal(xs, mean, var))
+        (
+            log_density(law, xs, s) + log_density_normal(x, xs, t - s) - evidence,
+            log_density_normal(xs, mean, var),
+        )
     })
 }
 
 /// Score and its two derivatives of the random walk's marginal at time t.
 fn score_jet(law: &Mixture, x: f64, t: f64) -> [f64; 3] {
     let sigma = Dual3_64::from(t.sqrt());
-    let (_, first, second, third) = third_derivative(|x| law.log_density_of(&[x], Dual3_64::from(1.0), sigma), x);
+    let (_, first, second, third) =
+        third_derivative(|x| law.log_density_of(&[x], Dual3_64::from(1.0), sigma), x);
     [first, second, third]
 }
 
 fn reverse_gaussian(p: &mut Probe) {
     let (forward_var, reversed) = (p.mutant("forward variance"), p.mutant("score reversed"));
-    // Mean and variance of q(x_s|x_t) by Tweedie's formulas, x_t being x_s plus noise of variance delta.
+    // Mean and variance of q(x_s|x_t) by Tweedie's formulas, x_t being x_s plus noise of variance
+    // delta.
     let matched = |x: f64, delta: f64, [score, curvature, _]: [f64; 3]| {
         let step = Level::new(1.0, delta.sqrt());
         let mean = tweedie_x0_hat(x, if reversed { -score } else { score }, step);
@@ -174,7 +208,8 @@ fn reverse_gaussian(p: &mut Probe) {
             let jet = score_jet(&data, x, time);
             let rate = |delta: f64| reverse_gap(&data, [time - delta, time], x, matched(x, delta, jet), 8) / delta.powi(3);
             let want = jet[2] * jet[2] / 12.0;
-            // Where the third derivative passes through 0 the fourth, which comes next, is what there is: the two steps take it out.
+            // Where the third derivative passes through 0 the fourth, which comes next, is what
+            // there is: the two steps take it out.
             t.compare(2.0 * rate(0.001) - rate(0.002), want, 0.01 * want + 100.0 * 0.002 * 0.002);
         },
     );
@@ -185,7 +220,13 @@ fn reverse_gaussian(p: &mut Probe) {
         (1..=steps)
             .map(|k| {
                 let time = 1.0 + k as f64 * delta;
-                reverse_gap(&data, [time - delta, time], 1.0, matched(1.0, delta, score_jet(&data, 1.0, time)), 6)
+                reverse_gap(
+                    &data,
+                    [time - delta, time],
+                    1.0,
+                    matched(1.0, delta, score_jet(&data, 1.0, time)),
+                    6,
+                )
             })
             .sum()
     };
@@ -199,7 +240,11 @@ fn reverse_gaussian(p: &mut Probe) {
         0.1,
         why,
     );
-    p.fact(Role::WithCondition, "at T = 80 steps, not Gaussian data: the KL is more than 1e-9, so not Gaussian", fine > 1e-9);
+    p.fact(
+        Role::WithCondition,
+        "at T = 80 steps, not Gaussian data: the KL is more than 1e-9, so not Gaussian",
+        fine > 1e-9,
+    );
 
     let jet_of = |law: &Mixture, x: f64| {
         let at = PathPoint::still(1.0, 1.0);
@@ -217,9 +262,15 @@ fn reverse_gaussian(p: &mut Probe) {
         1e-3,
         why,
     );
-    let gaussian = Mixture::new(array![1.0], vec![Gaussian::isotropic(array![0.5], 2.0).expect("variance")]).expect("weight");
+    let gaussian =
+        Mixture::new(array![1.0], vec![Gaussian::isotropic(array![0.5], 2.0).expect("variance")])
+            .expect("weight");
     let none = reverse_gap(&gaussian, [0.0, 1.0], 1.0, jet_of(&gaussian, 1.0), 20);
-    p.fact(Role::WithoutCondition, "Gaussian data, one unit step: the KL is more than 1e-9, so not Gaussian", none > 1e-9);
+    p.fact(
+        Role::WithoutCondition,
+        "Gaussian data, one unit step: the KL is more than 1e-9, so not Gaussian",
+        none > 1e-9,
+    );
 }
 
 /// Two narrow humps at -2 and +2, of variance 0.01.

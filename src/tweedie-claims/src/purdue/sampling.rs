@@ -55,7 +55,8 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// The mixture with `var` added to every covariance, as a data law of its own.
 fn noised(law: &Mixture, var: f64) -> Mixture {
     let add = |g: &Gaussian| {
-        Gaussian::from_modes(g.mean().to_owned(), &g.variances() + var, g.modes().to_owned()).expect("modes stay orthonormal")
+        Gaussian::from_modes(g.mean().to_owned(), &g.variances() + var, g.modes().to_owned())
+            .expect("modes stay orthonormal")
     };
     Mixture::new(law.weights(), law.components().iter().map(add).collect()).expect("weights stay")
 }
@@ -68,7 +69,8 @@ fn denoised(law: &Mixture, x: &Array2<f64>, var: f64) -> Array2<f64> {
 }
 
 fn ddpm_step(p: &mut Probe) {
-    let (plus, late, dropped) = (p.mutant("plus sign"), p.mutant("1/(t-1)"), p.mutant("1/t dropped"));
+    let (plus, late, dropped) =
+        (p.mutant("plus sign"), p.mutant("1/(t-1)"), p.mutant("1/t dropped"));
     let step = move |time: f64| match () {
         _ if plus => -1.0 / time,
         _ if late => 1.0 / (time - 1.0),
@@ -94,7 +96,9 @@ fn ddpm_step(p: &mut Probe) {
         why,
         |t| case(t, false),
     );
-    p.property(Role::WithoutCondition, "eps of unit variance: the same", 128, why, |t| case(t, true));
+    p.property(Role::WithoutCondition, "eps of unit variance: the same", 128, why, |t| {
+        case(t, true)
+    });
     let law = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
     let removed = |scale: f64| {
         let mut hat = array![[0.0]];
@@ -103,12 +107,27 @@ fn ddpm_step(p: &mut Probe) {
         // The right step is that of the score: E[x_{t-1}|x_t] - x_t with marginal variance 101.
         -step(100.0) * eps_theta / (-8.0 / 101.0)
     };
-    p.number(Role::WithCondition, "t = 100, whole noise: the step taken, of the right one", removed(1.0), 1.0, 1e-14, "c eps");
-    p.number(Role::WithoutCondition, "t = 100, unit noise: the step taken, of the right one", removed(10.0), 1.0, 1e-14, "c eps");
+    p.number(
+        Role::WithCondition,
+        "t = 100, whole noise: the step taken, of the right one",
+        removed(1.0),
+        1.0,
+        1e-14,
+        "c eps",
+    );
+    p.number(
+        Role::WithoutCondition,
+        "t = 100, unit noise: the step taken, of the right one",
+        removed(10.0),
+        1.0,
+        1e-14,
+        "c eps",
+    );
 }
 
 fn ddim_x0(p: &mut Probe) {
-    let (square, plus, no_root) = (p.mutant("t for its root"), p.mutant("plus sign"), p.mutant("root left out"));
+    let (square, plus, no_root) =
+        (p.mutant("t for its root"), p.mutant("plus sign"), p.mutant("root left out"));
     let factor = move |time: f64| match () {
         _ if square => time,
         _ if plus => -time.sqrt(),
@@ -120,17 +139,24 @@ fn ddim_x0(p: &mut Probe) {
         let xt = data.sample(1, &t.noise()) + t.normal_rows(1, 2) * time.sqrt();
         // The exact eps-prediction from the derivative of the log density, not from the denoiser.
         let (_, score) = gradient(
-            |x: nalgebra::SVector<num_dual::DualSVec64<2>, 2>| data.log_density_of(&[x[0], x[1]], 1.0.into(), time.sqrt().into()),
+            |x: nalgebra::SVector<num_dual::DualSVec64<2>, 2>| {
+                data.log_density_of(&[x[0], x[1]], 1.0.into(), time.sqrt().into())
+            },
             &nalgebra::SVector::<f64, 2>::new(xt[[0, 0]], xt[[0, 1]]),
         );
         let sigma = if unit { time.sqrt() } else { 1.0 };
-        let frame = Frame { alpha: 1.0, sigma: time.sqrt(), d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
+        let frame =
+            Frame { alpha: 1.0, sigma: time.sqrt(), d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
         let to_eps = Conversion::new(Prediction::Score, Prediction::Eps, frame).expect("sigma > 0");
         let want = denoised(&data, &xt, time);
         let size = xt.iter().map(|x| x.abs()).fold(3.0, larger);
         for i in 0..2 {
             let eps_theta = to_eps.apply(score[i], xt[[0, i]]) * time.sqrt() / sigma;
-            t.compare(xt[[0, i]] - factor(time) * eps_theta, want[[0, i]], 256.0 * EPS * size * time);
+            t.compare(
+                xt[[0, i]] - factor(time) * eps_theta,
+                want[[0, i]],
+                256.0 * EPS * size * time,
+            );
         }
     };
     let why = "the score carries eps times the exponents, times t";
@@ -141,8 +167,15 @@ fn ddim_x0(p: &mut Probe) {
         why,
         |t| case(t, true),
     );
-    p.property(Role::WithoutCondition, "eps the whole noise, as on the slide before: the same", 128, why, |t| case(t, false));
-    // Both slides with one network: mean of the step by each slide's formula, at t = 100 and x_t - E[x0|x_t] = 5.
+    p.property(
+        Role::WithoutCondition,
+        "eps the whole noise, as on the slide before: the same",
+        128,
+        why,
+        |t| case(t, false),
+    );
+    // Both slides with one network: mean of the step by each slide's formula, at t = 100 and x_t -
+    // E[x0|x_t] = 5.
     let both = |eps_theta: f64| (1.0 / 100.0 * eps_theta, factor(100.0) * eps_theta / 100.0);
     let (step, through_x0) = both(0.5);
     p.number(
@@ -203,11 +236,15 @@ fn ddim_family(p: &mut Probe) {
             let q = kernel(s, time as f64, 0.0);
             let xt = x0 + (time as f64).sqrt() * eps;
             t.compare(q.var, 0.0, 0.0);
-            t.compare(q.mean(if as_eps { eps } else { x0 }, xt), x0 + s.sqrt() * eps, 64.0 * EPS * (x0.abs() + xt.abs() + 1.0));
+            t.compare(
+                q.mean(if as_eps { eps } else { x0 }, xt),
+                x0 + s.sqrt() * eps,
+                64.0 * EPS * (x0.abs() + xt.abs() + 1.0),
+            );
         },
     );
-    // The sampler on Gaussian data of variance 1, at noise levels from 10 to 0 evenly: the exact prediction is linear, so that its law is
-    // a recursion of variances.
+    // The sampler on Gaussian data of variance 1, at noise levels from 10 to 0 evenly: the exact
+    // prediction is linear, so that its law is a recursion of variances.
     let end = |steps: usize, eta: f64| {
         let level = |k: usize| Level::new(1.0, 10.0 * (1.0 - k as f64 / steps as f64));
         (0..steps).fold(101.0, |var, k| {
@@ -227,7 +264,14 @@ fn ddim_family(p: &mut Probe) {
         1e-3,
         why,
     );
-    p.number(Role::WithoutCondition, "prediction for x0, 10 steps, posterior's sigma: the same", stochastic, 1.0, 1e-3, why);
+    p.number(
+        Role::WithoutCondition,
+        "prediction for x0, 10 steps, posterior's sigma: the same",
+        stochastic,
+        1.0,
+        1e-3,
+        why,
+    );
     p.number(
         Role::WithoutCondition,
         "prediction for x0, 10 steps: the second over the first",

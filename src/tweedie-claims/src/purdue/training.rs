@@ -51,7 +51,11 @@ pub(super) const CLAIMS: &[Claim] = &[
         printed: "",
         formula: r"-ELBO_t = \mathbb{E}\,\frac{1}{2 t^2}\,\|x - (z - t\,\varepsilon_\theta(z))\|^2 + C_t = \frac{1}{2}\,\mathbb{E}\,\|\varepsilon - \varepsilon_\theta(x + t\,\varepsilon)\|^2 + C_t",
         finding: "It holds if the second parameter is a standard deviation, N(x, t^2 I): then z = x + t eps, and every t has the same weight, so that the sum over t is the shared objective. Read as a variance it gives z = x + sqrt(t) eps: the best decoder's eps_theta is E[eps|z]/sqrt(t), ten times too small at t = 100, and each t has an objective of its own.",
-        mutants: &["encoder of variance t", "decoder without the factor t", "factor one half left out"],
+        mutants: &[
+            "encoder of variance t",
+            "decoder without the factor t",
+            "factor one half left out",
+        ],
         check: many_vaes,
     },
     Claim {
@@ -85,7 +89,8 @@ fn reconstruction_weight(p: &mut Probe) {
     let posterior_var = p.mutant("posterior variance in place of 1");
     let doubled = p.mutant("factor one half left out");
     let weight = move |t: f64| {
-        let var = if posterior_var && t > 1.0 { random_walk_posterior(t - 1.0, t).var } else { 1.0 };
+        let var =
+            if posterior_var && t > 1.0 { random_walk_posterior(t - 1.0, t).var } else { 1.0 };
         let w = vlb_discrete(random_walk(t - 1.0), random_walk(t), var).expect("noise grows").x0;
         w * if slow { t } else { 1.0 } * if doubled { 2.0 } else { 1.0 }
     };
@@ -100,73 +105,133 @@ fn reconstruction_weight(p: &mut Probe) {
         },
     );
     let why = "a difference of variances 1 - 1/t and 1, and residuals against unit variances";
-    p.property(Role::Printed, "KL(q(x_{t-1}|x_t,x0) || N(., I)) in three dimensions, by linear algebra", 128, why, |t| {
-        let time = t.int(2, 200) as f64;
-        let (x0, hat, xt) = (t.normals(3), t.normals(3), t.normals(3) * time.sqrt());
-        let step = random_walk_posterior(time - 1.0, time);
-        let law = |x0: &Array1<f64>, var: f64| {
-            let mean = DVector::from_fn(3, |i, _| (1.0 - 1.0 / time) * xt[i] + x0[i] / time);
-            Normal::new(mean, Covariance::Isotropic(var)).expect("a variance")
-        };
-        let kl = law(&x0, 1.0 - 1.0 / time).kl(&law(&hat, 1.0)).expect("same dimension");
-        let error = (&x0 - &hat).dot(&(&x0 - &hat));
-        let constant = 3.0 * kl_normal_var(step.var, 1.0);
-        t.compare(weight(time) * error + constant, kl, 64.0 * EPS * (1.0 + kl + time * weight(time) * error));
-    });
+    p.property(
+        Role::Printed,
+        "KL(q(x_{t-1}|x_t,x0) || N(., I)) in three dimensions, by linear algebra",
+        128,
+        why,
+        |t| {
+            let time = t.int(2, 200) as f64;
+            let (x0, hat, xt) = (t.normals(3), t.normals(3), t.normals(3) * time.sqrt());
+            let step = random_walk_posterior(time - 1.0, time);
+            let law = |x0: &Array1<f64>, var: f64| {
+                let mean = DVector::from_fn(3, |i, _| (1.0 - 1.0 / time) * xt[i] + x0[i] / time);
+                Normal::new(mean, Covariance::Isotropic(var)).expect("a variance")
+            };
+            let kl = law(&x0, 1.0 - 1.0 / time).kl(&law(&hat, 1.0)).expect("same dimension");
+            let error = (&x0 - &hat).dot(&(&x0 - &hat));
+            let constant = 3.0 * kl_normal_var(step.var, 1.0);
+            t.compare(
+                weight(time) * error + constant,
+                kl,
+                64.0 * EPS * (1.0 + kl + time * weight(time) * error),
+            );
+        },
+    );
     let why = "sums of up to 40 terms, each known to eps t";
-    p.property(Role::Printed, "difference of the whole negative ELBO of two models, t = 1 included", 64, why, |t| {
-        let steps = t.int(2, 40);
-        let points: Vec<_> = (1..=steps).map(|k| PathPoint::still(1.0, (k as f64).sqrt())).collect();
-        let reverse = Reverse {
-            var: ReverseVar::Given(vec![1.0; steps - 1]),
-            reconstruction: Reconstruction::Gaussian(1.0),
-            prior_var: steps as f64,
-        };
-        let errors: [Vec<f64>; 2] = std::array::from_fn(|_| (0..steps).map(|_| t.log_uniform(0.1, 10.0)).collect());
-        let [a, b] = errors.each_ref().map(|e| bound(&points, 3, 5.0, e, &reverse).expect("a bound").nats());
-        let want: f64 = (0..steps).map(|k| weight(k as f64 + 1.0) * (errors[0][k] - errors[1][k])).sum();
-        t.compare(want, a - b, 64.0 * EPS * steps as f64 * (a.abs() + b.abs()));
-    });
+    p.property(
+        Role::Printed,
+        "difference of the whole negative ELBO of two models, t = 1 included",
+        64,
+        why,
+        |t| {
+            let steps = t.int(2, 40);
+            let points: Vec<_> =
+                (1..=steps).map(|k| PathPoint::still(1.0, (k as f64).sqrt())).collect();
+            let reverse = Reverse {
+                var: ReverseVar::Given(vec![1.0; steps - 1]),
+                reconstruction: Reconstruction::Gaussian(1.0),
+                prior_var: steps as f64,
+            };
+            let errors: [Vec<f64>; 2] =
+                std::array::from_fn(|_| (0..steps).map(|_| t.log_uniform(0.1, 10.0)).collect());
+            let [a, b] = errors
+                .each_ref()
+                .map(|e| bound(&points, 3, 5.0, e, &reverse).expect("a bound").nats());
+            let want: f64 =
+                (0..steps).map(|k| weight(k as f64 + 1.0) * (errors[0][k] - errors[1][k])).sum();
+            t.compare(want, a - b, 64.0 * EPS * steps as f64 * (a.abs() + b.abs()));
+        },
+    );
 }
 
 fn x0_error(p: &mut Probe) {
-    let (unit, added, dropped) =
-        (p.mutant("unit-variance noise"), p.mutant("noise added, not subtracted"), p.mutant("square dropped"));
+    let (unit, added, dropped) = (
+        p.mutant("unit-variance noise"),
+        p.mutant("noise added, not subtracted"),
+        p.mutant("square dropped"),
+    );
     let why = "x_t - (x_t - x0) rounds to eps |x_t|, and its square accordingly";
-    p.property(Role::Printed, "both squared errors, for random data, noise and predictions in four dimensions", 256, why, |t| {
-        let time = t.int(1, 1000) as f64;
-        let (x0, eps) = (t.normal_rows(1, 4), t.normal_rows(1, 4));
-        let whole = &eps * time.sqrt();
-        let xt = &x0 + &whole;
-        let eps_theta = &whole + &(t.normal_rows(1, 4) * t.log_uniform(0.1, 10.0));
-        // The whole noise is the noise of a frame with sigma = 1.
-        let frame = Frame { alpha: 1.0, sigma: 1.0, d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
-        let mean = if added { &xt + &eps_theta } else { &xt - &eps_theta };
-        let x0_side = squared_errors(Prediction::X0, mean.view(), x0.view(), whole.view(), &frame).expect("shapes")[0];
-        let target = if unit { &eps } else { &whole };
-        let eps_side = squared_errors(Prediction::Eps, eps_theta.view(), x0.view(), target.view(), &frame).expect("shapes")[0];
-        let got = if dropped { x0_side.sqrt() } else { x0_side };
-        let size = xt.iter().chain(&eps_theta).map(|x| x.abs()).fold(0.0, larger);
-        t.compare(got, eps_side, 32.0 * EPS * size * (x0_side.sqrt() + size * EPS));
-    });
-    p.property(Role::Printed, "for unit-variance noise the two errors differ by the factor t", 128, "sqrt(t) squared again", |t| {
-        let time = t.int(1, 1000) as f64;
-        let level = random_walk(time);
-        let frame = Frame { alpha: 1.0, sigma: level.sigma, d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
-        t.compare_rel(loss_ratio(Prediction::X0, Prediction::Eps, &frame).expect("both see errors"), time, 4.0);
-    });
+    p.property(
+        Role::Printed,
+        "both squared errors, for random data, noise and predictions in four dimensions",
+        256,
+        why,
+        |t| {
+            let time = t.int(1, 1000) as f64;
+            let (x0, eps) = (t.normal_rows(1, 4), t.normal_rows(1, 4));
+            let whole = &eps * time.sqrt();
+            let xt = &x0 + &whole;
+            let eps_theta = &whole + &(t.normal_rows(1, 4) * t.log_uniform(0.1, 10.0));
+            // The whole noise is the noise of a frame with sigma = 1.
+            let frame =
+                Frame { alpha: 1.0, sigma: 1.0, d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
+            let mean = if added { &xt + &eps_theta } else { &xt - &eps_theta };
+            let x0_side =
+                squared_errors(Prediction::X0, mean.view(), x0.view(), whole.view(), &frame)
+                    .expect("shapes")[0];
+            let target = if unit { &eps } else { &whole };
+            let eps_side =
+                squared_errors(Prediction::Eps, eps_theta.view(), x0.view(), target.view(), &frame)
+                    .expect("shapes")[0];
+            let got = if dropped { x0_side.sqrt() } else { x0_side };
+            let size = xt.iter().chain(&eps_theta).map(|x| x.abs()).fold(0.0, larger);
+            t.compare(got, eps_side, 32.0 * EPS * size * (x0_side.sqrt() + size * EPS));
+        },
+    );
+    p.property(
+        Role::Printed,
+        "for unit-variance noise the two errors differ by the factor t",
+        128,
+        "sqrt(t) squared again",
+        |t| {
+            let time = t.int(1, 1000) as f64;
+            let level = random_walk(time);
+            let frame = Frame {
+                alpha: 1.0,
+                sigma: level.sigma,
+                d_alpha: 0.0,
+                d_sigma: 1.0,
+                sigma_data: 0.5,
+            };
+            t.compare_rel(
+                loss_ratio(Prediction::X0, Prediction::Eps, &frame).expect("both see errors"),
+                time,
+                4.0,
+            );
+        },
+    );
 }
 
 /// `-ELBO` at x of the VAE with encoder `N(x, cov)` and decoder `N(z - factor (a z + b), cov)`.
-fn vae_loss(x: &Array1<f64>, a: &Array2<f64>, b: &Array1<f64>, factor: f64, encoder_var: f64, decoder_var: f64) -> f64 {
+fn vae_loss(
+    x: &Array1<f64>,
+    a: &Array2<f64>,
+    b: &Array1<f64>,
+    factor: f64,
+    encoder_var: f64,
+    decoder_var: f64,
+) -> f64 {
     let one = Array2::<f64>::eye(x.len());
     let mean = b * -factor;
-    let vae = LinearVae::new(mean.clone(), &one - &(a * factor), decoder_var).expect("a noise variance");
+    let vae =
+        LinearVae::new(mean.clone(), &one - &(a * factor), decoder_var).expect("a noise variance");
     let encoder = Encoder { gain: one.clone(), shift: mean, cov: one * encoder_var };
     -vae.elbo(x.view().insert_axis(ndarray::Axis(0)), &encoder).expect("shapes")[0]
 }
 
-/// `E||eps - (A z + b)||^2` at x for `z = x + t eps`: the mean of the bracket and what multiplies eps.
+/// `E||eps - (A z + b)||^2` at x for `z = x + t eps`: the mean of the bracket and what multiplies
+/// eps.
 fn noise_loss(x: &Array1<f64>, a: &Array2<f64>, b: &Array1<f64>, t: f64) -> f64 {
     let mean = a.dot(x) + b;
     let rest = Array2::<f64>::eye(x.len()) - a * t;
@@ -183,7 +248,8 @@ fn many_vaes(p: &mut Probe) {
         let x = t.normals(2);
         let models = [draw(t, time), draw(t, time)];
         let factor = if bare { 1.0 } else { time };
-        let [a, b] = models.each_ref().map(|(a, b)| vae_loss(&x, a, b, factor, encoder_var, decoder_var));
+        let [a, b] =
+            models.each_ref().map(|(a, b)| vae_loss(&x, a, b, factor, encoder_var, decoder_var));
         let [c, d] = models.each_ref().map(|(a, b)| noise_loss(&x, a, b, time));
         let half = if doubled { 1.0 } else { 0.5 };
         t.compare(a - b, half * (c - d), 64.0 * EPS * (a.abs() + b.abs() + encoder_var + c + d));
@@ -203,7 +269,8 @@ fn many_vaes(p: &mut Probe) {
         let time = t.int(2, 100) as f64;
         difference(t, time, time, time);
     });
-    // The best decoder of N(z - t eps_theta, .) has z - t eps_theta = E[x|z]; eps is what the encoder really added.
+    // The best decoder of N(z - t eps_theta, .) has z - t eps_theta = E[x|z]; eps is what the
+    // encoder really added.
     let law = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
     let ratio = |time: f64, std: f64| {
         let mut x_hat = array![[0.0]];
@@ -212,8 +279,22 @@ fn many_vaes(p: &mut Probe) {
         (removed / time) / (removed / std)
     };
     let why = "c eps";
-    p.number(Role::WithCondition, "t = 100 as a deviation: best eps_theta over E[eps|z]", ratio(100.0, 100.0), 1.0, 1e-14, why);
-    p.number(Role::WithoutCondition, "t = 100 as a variance: best eps_theta over E[eps|z]", ratio(100.0, 10.0), 1.0, 1e-14, why);
+    p.number(
+        Role::WithCondition,
+        "t = 100 as a deviation: best eps_theta over E[eps|z]",
+        ratio(100.0, 100.0),
+        1.0,
+        1e-14,
+        why,
+    );
+    p.number(
+        Role::WithoutCondition,
+        "t = 100 as a variance: best eps_theta over E[eps|z]",
+        ratio(100.0, 10.0),
+        1.0,
+        1e-14,
+        why,
+    );
 }
 
 /// The frame of `z = x + t eps`.
@@ -222,7 +303,8 @@ fn additive(t: f64) -> Frame<f64> {
 }
 
 fn denoising_autoencoder(p: &mut Probe) {
-    let (linear, variance, inverse) = (p.mutant("t for its square"), p.mutant("noise of variance t"), p.mutant("inverse factor"));
+    let (linear, variance, inverse) =
+        (p.mutant("t for its square"), p.mutant("noise of variance t"), p.mutant("inverse factor"));
     let factor = move |t: f64| {
         let f = loss_ratio(Prediction::X0, Prediction::Eps, &additive(t)).expect("both see errors");
         match () {
@@ -232,18 +314,38 @@ fn denoising_autoencoder(p: &mut Probe) {
         }
     };
     let why = "x - (z - t eps_theta) rounds to eps (|x| + t), times the error itself";
-    p.property(Role::Printed, "both sides at random x, eps and a nonlinear eps_theta in four dimensions", 256, why, |t| {
-        let time = t.log_uniform(0.05, 100.0);
-        let (x, eps) = (t.normal_rows(1, 4), t.normal_rows(1, 4));
-        let z = &x + &(&eps * if variance { time.sqrt() } else { time });
-        let (slope, shift) = (t.normal(), t.normal());
-        let eps_theta = z.mapv(|z| (slope * z + shift).tanh());
-        let decoded = &z - &(&eps_theta * time);
-        let left = squared_errors(Prediction::X0, decoded.view(), x.view(), eps.view(), &additive(time)).expect("shapes")[0];
-        let right = squared_errors(Prediction::Eps, eps_theta.view(), x.view(), eps.view(), &additive(time)).expect("shapes")[0];
-        let size = 8.0 * (1.0 + time);
-        t.compare(left, factor(time) * right, 32.0 * EPS * size * (left.sqrt() + EPS * size));
-    });
+    p.property(
+        Role::Printed,
+        "both sides at random x, eps and a nonlinear eps_theta in four dimensions",
+        256,
+        why,
+        |t| {
+            let time = t.log_uniform(0.05, 100.0);
+            let (x, eps) = (t.normal_rows(1, 4), t.normal_rows(1, 4));
+            let z = &x + &(&eps * if variance { time.sqrt() } else { time });
+            let (slope, shift) = (t.normal(), t.normal());
+            let eps_theta = z.mapv(|z| (slope * z + shift).tanh());
+            let decoded = &z - &(&eps_theta * time);
+            let left = squared_errors(
+                Prediction::X0,
+                decoded.view(),
+                x.view(),
+                eps.view(),
+                &additive(time),
+            )
+            .expect("shapes")[0];
+            let right = squared_errors(
+                Prediction::Eps,
+                eps_theta.view(),
+                x.view(),
+                eps.view(),
+                &additive(time),
+            )
+            .expect("shapes")[0];
+            let size = 8.0 * (1.0 + time);
+            t.compare(left, factor(time) * right, 32.0 * EPS * size * (left.sqrt() + EPS * size));
+        },
+    );
     p.property(
         Role::Printed,
         "the least errors for Gaussian data: E||x - E[x|z]||^2 against t^2 Var[eps|z] by conditioning",
@@ -261,7 +363,8 @@ fn denoising_autoencoder(p: &mut Probe) {
 }
 
 fn autoencoder_weight(p: &mut Probe) {
-    let (none, linear, inverse) = (p.mutant("no weight"), p.mutant("weight 1/t"), p.mutant("weight t^2"));
+    let (none, linear, inverse) =
+        (p.mutant("no weight"), p.mutant("weight 1/t"), p.mutant("weight t^2"));
     let weight = move |t: f64| {
         let w = Weighting::Simple.weights(-2.0 * t.ln()).x0;
         match () {
@@ -308,7 +411,8 @@ fn autoencoder_weight(p: &mut Probe) {
         |t| {
             let (steps, lambda) = (t.int(2, 50), t.log_uniform(0.1, 10.0));
             let times = || (1..=steps).map(|k| k as f64);
-            // x - (z - t c z) = -(t eps) + t c z: normal equation in c, with E[eps z] = t and E[z^2] = var + t^2.
+            // x - (z - t c z) = -(t eps) + t c z: normal equation in c, with E[eps z] = t and
+            // E[z^2] = var + t^2.
             let weighted = |f: &dyn Fn(f64) -> f64| times().map(|s| weight(s) * s * s * f(s)).sum::<f64>();
             let got = weighted(&|s| s) / weighted(&|s| lambda + s * s);
             let want = times().sum::<f64>() / times().map(|s| lambda + s * s).sum::<f64>();

@@ -18,7 +18,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     check: unit_noise,
 }];
 
-/// The law of the samples: the steps from x_T to x_0 with fresh noise of a given variance in step t.
+/// The law of the samples: the steps from x_T to x_0 with fresh noise of a given variance in step
+/// t.
 fn sampled(lambda: f64, steps: usize, share: impl Fn(f64) -> f64, var: impl Fn(f64) -> f64) -> f64 {
     let chain: Vec<_> = (1..=steps)
         .rev()
@@ -41,8 +42,12 @@ fn trigamma(x: f64) -> f64 {
 }
 
 fn unit_noise(p: &mut Probe) {
-    let (none, inverse, posterior, whole) =
-        (p.mutant("no noise"), p.mutant("variance 1/t"), p.mutant("variance of q(x_{t-1}|x_t,x0)"), p.mutant("whole eps removed"));
+    let (none, inverse, posterior, whole) = (
+        p.mutant("no noise"),
+        p.mutant("variance 1/t"),
+        p.mutant("variance of q(x_{t-1}|x_t,x0)"),
+        p.mutant("whole eps removed"),
+    );
     let share = move |t: f64| if whole { 1.0 } else { 1.0 / t };
     let right = move |lambda: f64, t: f64| match () {
         _ if none => 0.0,
@@ -52,7 +57,8 @@ fn unit_noise(p: &mut Probe) {
     };
     for (lambda, what) in [(1.0, "1"), (0.01, "0.01")] {
         let got = sampled(lambda, 1000, share, |_| 1.0);
-        let what = format!("unit noise, 1000 steps: variance of the samples for data of variance {what}");
+        let what =
+            format!("unit noise, 1000 steps: variance of the samples for data of variance {what}");
         p.number(Role::Printed, what, got, lambda, 0.01 * lambda, "one percent");
     }
     p.number(
@@ -71,7 +77,11 @@ fn unit_noise(p: &mut Probe) {
         |t| {
             let (lambda, steps) = (t.log_uniform(1e-3, 1e3), t.int(1, 400));
             let got = sampled(lambda, steps, share, |t| right(lambda, t));
-            t.compare(got / lambda, 1.0, 8.0 * f64::EPSILON * (steps as f64 + 1.0) * (1.0 + 1.0 / lambda));
+            t.compare(
+                got / lambda,
+                1.0,
+                8.0 * f64::EPSILON * (steps as f64 + 1.0) * (1.0 + 1.0 / lambda),
+            );
         },
     );
     p.property(
@@ -82,9 +92,16 @@ fn unit_noise(p: &mut Probe) {
         |t: &Trial| {
             let (lambda, time) = (t.log_uniform(1e-2, 1e2), t.int(1, 8));
             let walk = joint(0.0, lambda, &vec![Step::new(1.0, 1.0); time]).expect("variances");
-            let pair = walk.marginal(&[time - 1, time]).and_then(|pair| pair.condition(&[1], &[0.0])).expect("two states");
+            let pair = walk
+                .marginal(&[time - 1, time])
+                .and_then(|pair| pair.condition(&[1], &[0.0]))
+                .expect("two states");
             let size = lambda + time as f64;
-            t.compare(right(lambda, time as f64), pair.cov_matrix()[(0, 0)], 64.0 * f64::EPSILON * size);
+            t.compare(
+                right(lambda, time as f64),
+                pair.cov_matrix()[(0, 0)],
+                64.0 * f64::EPSILON * size,
+            );
         },
     );
     p.property(

@@ -20,7 +20,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     draws keep their norm only up to fluctuations, which in relative terms fade like 1/sqrt(d).",
     mutants: &["mixed without the roots", "root over alpha alone", "1 - alpha^2 for the noise"],
     check: |p| {
-        let (plain, half) = (p.mutant("mixed without the roots"), p.mutant("root over alpha alone"));
+        let (plain, half) =
+            (p.mutant("mixed without the roots"), p.mutant("root over alpha alone"));
         let squared = p.mutant("1 - alpha^2 for the noise");
         let mix = move |alpha: f64| {
             let scale = if plain { alpha } else { alpha.sqrt() };
@@ -34,8 +35,9 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             Transition { scale, var: noise }
         };
         let rule = NormalRule::new(8).expect("8 nodes");
-        let square_after =
-            move |q: Transition<f64>, x: &[f64]| x.iter().map(|&x| rule.expectation(q.mean(x), q.var, |y| y * y)).sum::<f64>();
+        let square_after = move |q: Transition<f64>, x: &[f64]| {
+            x.iter().map(|&x| rule.expectation(q.mean(x), q.var, |y| y * y)).sum::<f64>()
+        };
         p.property(
             WithCondition,
             "Expected squared norm after the mix, for x of norm sqrt(d)",

@@ -1,4 +1,5 @@
-//! From divergences to squared errors: of means, and of noise; and the sampler that uses the result.
+//! From divergences to squared errors: of means, and of noise; and the sampler that uses the
+//! result.
 
 use crate::Role::{Printed, WithCondition, WithoutCondition};
 use crate::sjtu::{level, still};
@@ -34,22 +35,32 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds if d = 1. In d dimensions the logarithm, sigma_1^2 and 1/2 each come d times, only the distance of the \
         means does not: with sigma_1 = 1 and sigma_2 = 2 the form for one dimension gives 0.318 nats, and 3 dimensions have 0.954. The part \
         with the means, which training sees, is right in every dimension.",
-        mutants: &["arguments exchanged", "log of the variances", "distance not squared", "divided by s1^2"],
+        mutants: &[
+            "arguments exchanged",
+            "log of the variances",
+            "distance not squared",
+            "divided by s1^2",
+        ],
         check: |p| {
-            let (exchanged, log) = (p.mutant("arguments exchanged"), p.mutant("log of the variances"));
+            let (exchanged, log) =
+                (p.mutant("arguments exchanged"), p.mutant("log of the variances"));
             let (linear, own) = (p.mutant("distance not squared"), p.mutant("divided by s1^2"));
             let printed = move |m1: &DVector<f64>, s1: f64, m2: &DVector<f64>, s2: f64| {
                 let (s1, s2) = if exchanged { (s2, s1) } else { (s1, s2) };
                 let gap = (m1 - m2).norm();
                 let square = if linear { gap } else { gap * gap };
-                (s2 / s1).ln() * if log { 2.0 } else { 1.0 } + (s1 * s1 + square) / (2.0 * if own { s1 * s1 } else { s2 * s2 })
+                (s2 / s1).ln() * if log { 2.0 } else { 1.0 }
+                    + (s1 * s1 + square) / (2.0 * if own { s1 * s1 } else { s2 * s2 })
                     - 0.5
             };
             let dense = |m: &DVector<f64>, s: f64| {
                 let d = m.len();
-                Normal::new(m.clone(), Covariance::Full(DMatrix::identity(d, d) * (s * s))).expect("a Gaussian")
+                Normal::new(m.clone(), Covariance::Full(DMatrix::identity(d, d) * (s * s)))
+                    .expect("a Gaussian")
             };
-            let random = |t: &Trial, d: usize| (DVector::from_fn(d, |_, _| t.normal()), t.log_uniform(0.2, 5.0));
+            let random = |t: &Trial, d: usize| {
+                (DVector::from_fn(d, |_, _| t.normal()), t.log_uniform(0.2, 5.0))
+            };
             p.property(
                 WithCondition,
                 "The printed form in one dimension, against dense linear algebra and the library's",
@@ -60,17 +71,30 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let want = dense(&m1, s1).kl(&dense(&m2, s2)).expect("one dimension");
                     let tol = 64.0 * EPS * (1.0 + want + (s1 / s2).powi(2) + (s2 / s1).powi(2));
                     t.compare(printed(&m1, s1, &m2, s2), want, tol);
-                    t.compare(printed(&m1, s1, &m2, s2), kl_normal(m1[0], s1 * s1, m2[0], s2 * s2), tol);
+                    t.compare(
+                        printed(&m1, s1, &m2, s2),
+                        kl_normal(m1[0], s1 * s1, m2[0], s2 * s2),
+                        tol,
+                    );
                 },
             );
-            p.property(WithCondition, "What the means add, in any dimension", 64, "rounding", |t| {
-                let d = t.int(1, 6);
-                let ((m1, s1), (m2, s2)) = (random(t, d), random(t, d));
-                let added = dense(&m1, s1).kl(&dense(&m2, s2)).expect("one dimension")
-                    - dense(&m2, s1).kl(&dense(&m2, s2)).expect("one dimension");
-                let tol = 64.0 * EPS * d as f64 * (1.0 + added + (s1 / s2).powi(2) + (s2 / s1).powi(2));
-                t.compare(printed(&m1, s1, &m2, s2) - printed(&m2, s1, &m2, s2), added, tol);
-            });
+            p.property(
+                WithCondition,
+                "What the means add, in any dimension",
+                64,
+                "rounding",
+                |t| {
+                    let d = t.int(1, 6);
+                    let ((m1, s1), (m2, s2)) = (random(t, d), random(t, d));
+                    let added = dense(&m1, s1).kl(&dense(&m2, s2)).expect("one dimension")
+                        - dense(&m2, s1).kl(&dense(&m2, s2)).expect("one dimension");
+                    let tol = 64.0
+                        * EPS
+                        * d as f64
+                        * (1.0 + added + (s1 / s2).powi(2) + (s2 / s1).powi(2));
+                    t.compare(printed(&m1, s1, &m2, s2) - printed(&m2, s1, &m2, s2), added, tol);
+                },
+            );
             let zero = DVector::zeros(3);
             let got = printed(&zero, 1.0, &zero, 2.0);
             p.number(
@@ -96,10 +120,17 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds, up to a factor and a constant, if all steps have one and the same model variance (the slides take \
         Sigma = I). With sigma_t^2 = beta_t the terms have the weights 1/(2 beta_t), which over DDPM's schedule differ by a factor \
         of 200: dropping them changes what a network of limited capacity learns, though not the best mean at any one step.",
-        mutants: &["mean of the forward kernel", "error not squared", "x0 coefficient without the bar", "one variance a step"],
+        mutants: &[
+            "mean of the forward kernel",
+            "error not squared",
+            "x0 coefficient without the bar",
+            "one variance a step",
+        ],
         check: |p| {
-            let (forward, linear) = (p.mutant("mean of the forward kernel"), p.mutant("error not squared"));
-            let (bar, own) = (p.mutant("x0 coefficient without the bar"), p.mutant("one variance a step"));
+            let (forward, linear) =
+                (p.mutant("mean of the forward kernel"), p.mutant("error not squared"));
+            let (bar, own) =
+                (p.mutant("x0 coefficient without the bar"), p.mutant("one variance a step"));
             p.property(
                 WithCondition,
                 "Difference of the summed losses of two models, against half of that of the squared errors",
@@ -121,7 +152,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                         };
                         let var = if own { row.beta } else { shared };
                         for (mean, sign) in [(t.normal(), 1.0), (t.normal(), -1.0)] {
-                            // At t = 1 the posterior is the point x0: its term is -ln N(x0; mean, var) but for a constant.
+                            // At t = 1 the posterior is the point x0: its term is -ln N(x0; mean,
+                            // var) but for a constant.
                             let kl = if row.t == 1 {
                                 0.5 * (target - mean).powi(2) / var
                             } else {
@@ -138,7 +170,11 @@ pub(super) const CLAIMS: &[Claim] = &[
             p.property(WithCondition, "Target mean at t = 1 against x0", 64, "rounding", |t| {
                 let row = t.table(t.int(1, 50)).rows()[0];
                 let (x0, xt) = (t.normal(), t.normal());
-                t.compare(row.posterior_coef_x0 * x0 + row.posterior_coef_xt * xt, x0, 4.0 * EPS * x0.abs());
+                t.compare(
+                    row.posterior_coef_x0 * x0 + row.posterior_coef_xt * xt,
+                    x0,
+                    4.0 * EPS * x0.abs(),
+                );
             });
             let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
             let weight = |step: usize| 0.5 / table.rows()[step - 1].beta;
@@ -164,13 +200,20 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds up to the weight (1 - alpha_t)^2 / (alpha_t (1 - abar_t)) at each t, and has the same minimiser at each \
         t by itself. The loss of algorithm 1, where that weight is 1, is another loss: over DDPM's schedule the weight rises from \
         1.0e-4 to 4.1e-4, with a dip to 4.0e-5 at t = 27.",
-        mutants: &["alpha_t forgotten", "bar missing", "weight not squared", "residual with the wrong sign"],
+        mutants: &[
+            "alpha_t forgotten",
+            "bar missing",
+            "weight not squared",
+            "residual with the wrong sign",
+        ],
         check: |p| {
             let (alpha, bar) = (p.mutant("alpha_t forgotten"), p.mutant("bar missing"));
-            let (linear, sign) = (p.mutant("weight not squared"), p.mutant("residual with the wrong sign"));
+            let (linear, sign) =
+                (p.mutant("weight not squared"), p.mutant("residual with the wrong sign"));
             let weight = move |row: &tweedie::diffusion::schedule::Row| {
                 let beta = if linear { row.beta } else { row.beta * row.beta };
-                beta / (if alpha { 1.0 } else { row.alpha_step } * if bar { row.beta } else { row.sigma.powi(2) })
+                beta / (if alpha { 1.0 } else { row.alpha_step }
+                    * if bar { row.beta } else { row.sigma.powi(2) })
             };
             p.property(
                 WithCondition,
@@ -183,10 +226,12 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (x0, eps, eps_hat) = (t.normal(), t.normal(), t.normal());
                     let xt = row.alpha * x0 + row.sigma * eps;
                     let residual = row.beta / row.sigma * eps_hat;
-                    let mean = (xt + if sign { residual } else { -residual }) / row.alpha_step.sqrt();
+                    let mean =
+                        (xt + if sign { residual } else { -residual }) / row.alpha_step.sqrt();
                     let target = row.posterior_coef_x0 * x0 + row.posterior_coef_xt * xt;
                     let got = (mean - target).powi(2);
-                    let slack = 16.0 * EPS * (xt.abs() + x0.abs() + residual.abs()) / row.alpha_step.sqrt();
+                    let slack =
+                        16.0 * EPS * (xt.abs() + x0.abs() + residual.abs()) / row.alpha_step.sqrt();
                     let want = weight(row) * (eps - eps_hat).powi(2);
                     t.compare(got, want, slack * (2.0 * want.sqrt() + slack) + 32.0 * EPS * want);
                 },
@@ -240,13 +285,19 @@ pub(super) const CLAIMS: &[Claim] = &[
             "variance of z for its deviation",
         ],
         check: |p| {
-            let (bar, sign) = (p.mutant("alpha_bar under the outer root"), p.mutant("noise added back"));
-            let (unrooted, squared) = (p.mutant("root of 1 - abar dropped"), p.mutant("variance of z for its deviation"));
-            let stepped = move |row: &tweedie::diffusion::schedule::Row, xt: f64, eps: f64, z: f64| {
-                let residual = (1.0 - row.alpha_step) / if unrooted { row.sigma.powi(2) } else { row.sigma } * eps;
-                let outer = if bar { row.alpha } else { row.alpha_step.sqrt() };
-                (xt + if sign { residual } else { -residual }) / outer + if squared { row.beta } else { row.beta.sqrt() } * z
-            };
+            let (bar, sign) =
+                (p.mutant("alpha_bar under the outer root"), p.mutant("noise added back"));
+            let (unrooted, squared) =
+                (p.mutant("root of 1 - abar dropped"), p.mutant("variance of z for its deviation"));
+            let stepped =
+                move |row: &tweedie::diffusion::schedule::Row, xt: f64, eps: f64, z: f64| {
+                    let residual = (1.0 - row.alpha_step)
+                        / if unrooted { row.sigma.powi(2) } else { row.sigma }
+                        * eps;
+                    let outer = if bar { row.alpha } else { row.alpha_step.sqrt() };
+                    (xt + if sign { residual } else { -residual }) / outer
+                        + if squared { row.beta } else { row.beta.sqrt() } * z
+                };
             let rule = IntervalRule::new(20).expect("20 nodes");
             p.property(
                 Printed,
@@ -258,7 +309,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let betas: Vec<f64> = (0..t.int(2, 6)).map(|_| t.uniform(0.1, 0.4)).collect();
                     let table = Table::from_betas(&betas).expect("betas in range");
                     let step = t.int(2, table.steps());
-                    let (row, s, at) = (&table.rows()[step - 1], level(&table, step - 1), still(&table, step));
+                    let (row, s, at) =
+                        (&table.rows()[step - 1], level(&table, step - 1), still(&table, step));
                     let xt = t.uniform(-2.0, 2.0);
                     let mut x0_hat = array![[0.0]];
                     law.denoise(array![[xt]].view(), &at, x0_hat.view_mut());
@@ -266,7 +318,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                         .expect("sigma > 0")
                         .apply(x0_hat[[0, 0]], xt);
                     let kernel = Transition { scale: row.alpha_step.sqrt(), var: row.beta };
-                    let density = |x: f64| (law.log_density_of(&[x], s.alpha, s.sigma) + kernel.log_density(xt, x)).exp();
+                    let density = |x: f64| {
+                        (law.log_density_of(&[x], s.alpha, s.sigma) + kernel.log_density(xt, x))
+                            .exp()
+                    };
                     let total = rule.composite(-10.0, 10.0, 60, density);
                     let mean = rule.composite(-10.0, 10.0, 60, |x| x * density(x)) / total;
                     t.compare(stepped(row, xt, eps, 0.0), mean, 1e-10);
@@ -282,39 +337,60 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let step = t.int(2, table.steps());
                     let row = &table.rows()[step - 1];
                     let (from, to) = (still(&table, step), still(&table, step - 1));
-                    let law = Gaussian::isotropic(array![t.normal()], t.log_uniform(0.05, 5.0)).expect("a variance");
+                    let law = Gaussian::isotropic(array![t.normal()], t.log_uniform(0.05, 5.0))
+                        .expect("a variance");
                     let (xt, z) = (t.normal() * 1.5, t.normal());
                     let mut x0_hat = array![[0.0]];
                     law.denoise(array![[xt]].view(), &from, x0_hat.view_mut());
                     let eps = (xt - from.alpha * x0_hat[[0, 0]]) / from.sigma;
                     let sampler = Ddpm { variance: Variance::Beta };
-                    let end = sample(&sampler, &law, &[from, to], array![[xt]], &mut Recorded(vec![Array2::from_elem((1, 1), z)]))
-                        .expect("a grid");
-                    // The variance of the step comes from two rounded levels: eps of sigma^2, over the root of beta.
-                    let slack = 64.0 * EPS * (4.0 + xt.abs() + x0_hat[[0, 0]].abs() + z.abs() / row.beta.sqrt());
-                    t.compare(stepped(row, xt, eps, z), end.x[[0, 0]], slack / row.alpha_step.sqrt());
+                    let end = sample(
+                        &sampler,
+                        &law,
+                        &[from, to],
+                        array![[xt]],
+                        &mut Recorded(vec![Array2::from_elem((1, 1), z)]),
+                    )
+                    .expect("a grid");
+                    // The variance of the step comes from two rounded levels: eps of sigma^2, over
+                    // the root of beta.
+                    let slack = 64.0
+                        * EPS
+                        * (4.0 + xt.abs() + x0_hat[[0, 0]].abs() + z.abs() / row.beta.sqrt());
+                    t.compare(
+                        stepped(row, xt, eps, z),
+                        end.x[[0, 0]],
+                        slack / row.alpha_step.sqrt(),
+                    );
                 },
             );
-            p.property(Printed, "The last step against x0_hat, without noise", 32, "rounding, magnified by 1/alpha", |t| {
-                let table = t.table(t.int(1, 60));
-                let row = &table.rows()[0];
-                let law = Gaussian::isotropic(array![t.normal()], t.log_uniform(0.05, 5.0)).expect("a variance");
-                let xt = t.normal();
-                let end = sample(
-                    &Ddpm { variance: Variance::Beta },
-                    &law,
-                    &[still(&table, 1), still(&table, 0)],
-                    array![[xt]],
-                    &mut Silence,
-                )
-                .expect("a grid");
-                let eps = (xt - row.alpha * end.x[[0, 0]]) / row.sigma;
-                t.compare(
-                    stepped(row, xt, eps, 0.0),
-                    end.x[[0, 0]],
-                    32.0 * EPS * (1.0 + xt.abs() + end.x[[0, 0]].abs()) / row.alpha,
-                );
-            });
+            p.property(
+                Printed,
+                "The last step against x0_hat, without noise",
+                32,
+                "rounding, magnified by 1/alpha",
+                |t| {
+                    let table = t.table(t.int(1, 60));
+                    let row = &table.rows()[0];
+                    let law = Gaussian::isotropic(array![t.normal()], t.log_uniform(0.05, 5.0))
+                        .expect("a variance");
+                    let xt = t.normal();
+                    let end = sample(
+                        &Ddpm { variance: Variance::Beta },
+                        &law,
+                        &[still(&table, 1), still(&table, 0)],
+                        array![[xt]],
+                        &mut Silence,
+                    )
+                    .expect("a grid");
+                    let eps = (xt - row.alpha * end.x[[0, 0]]) / row.sigma;
+                    t.compare(
+                        stepped(row, xt, eps, 0.0),
+                        end.x[[0, 0]],
+                        32.0 * EPS * (1.0 + xt.abs() + end.x[[0, 0]].abs()) / row.alpha,
+                    );
+                },
+            );
             p.property(
                 Printed,
                 "Variance after each step from x_T down, unit-variance data, against 1",
@@ -324,11 +400,17 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let table = t.table(t.int(3, 40));
                     let mut var = 1.0;
                     for row in table.rows().iter().rev() {
-                        // E[eps|x_t] = sigma x_t for such data, so that the step is linear in (x_t, z).
-                        let (on_x, on_z) = (stepped(row, 1.0, row.sigma, 0.0), stepped(row, 0.0, 0.0, 1.0));
+                        // E[eps|x_t] = sigma x_t for such data, so that the step is linear in (x_t,
+                        // z).
+                        let (on_x, on_z) =
+                            (stepped(row, 1.0, row.sigma, 0.0), stepped(row, 0.0, 0.0, 1.0));
                         let last = row.t == 1;
                         var = on_x * on_x * var + if last { 0.0 } else { on_z * on_z };
-                        t.compare(var, if last { 1.0 - row.beta } else { 1.0 }, 64.0 * EPS * table.steps() as f64);
+                        t.compare(
+                            var,
+                            if last { 1.0 - row.beta } else { 1.0 },
+                            64.0 * EPS * table.steps() as f64,
+                        );
                     }
                 },
             );

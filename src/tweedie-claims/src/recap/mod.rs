@@ -9,4 +9,5 @@ mod posterior;
 mod target;
 
 /// Every claim file of the deck.
-pub(super) const FILES: &[&[Claim]] = &[forward::CLAIMS, bound::CLAIMS, posterior::CLAIMS, loss::CLAIMS, target::CLAIMS];
+pub(super) const FILES: &[&[Claim]] =
+    &[forward::CLAIMS, bound::CLAIMS, posterior::CLAIMS, loss::CLAIMS, target::CLAIMS];

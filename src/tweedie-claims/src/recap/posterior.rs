@@ -31,8 +31,10 @@ pub(super) const CLAIMS: &[Claim] = &[
             "alpha_bar_t for alpha_bar_{t-1}",
         ],
         check: |p| {
-            let (swapped, bar) = (p.mutant("coefficients swapped"), p.mutant("bar missing in the numerator"));
-            let (unrooted, late) = (p.mutant("root of alpha_t dropped"), p.mutant("alpha_bar_t for alpha_bar_{t-1}"));
+            let (swapped, bar) =
+                (p.mutant("coefficients swapped"), p.mutant("bar missing in the numerator"));
+            let (unrooted, late) =
+                (p.mutant("root of alpha_t dropped"), p.mutant("alpha_bar_t for alpha_bar_{t-1}"));
             p.property(
                 Printed,
                 "The printed mean against conditioning and against the library's",
@@ -52,17 +54,26 @@ pub(super) const CLAIMS: &[Claim] = &[
                             before.alpha_bar
                         },
                     );
-                    let on_xt = if unrooted { alpha } else { alpha.sqrt() } * (1.0 - previous) / (1.0 - row.alpha_bar);
+                    let on_xt = if unrooted { alpha } else { alpha.sqrt() } * (1.0 - previous)
+                        / (1.0 - row.alpha_bar);
                     let on_x0 = previous.sqrt() * (1.0 - alpha) / (1.0 - row.alpha_bar);
                     let (on_xt, on_x0) = if swapped { (on_x0, on_xt) } else { (on_xt, on_x0) };
                     let d = t.int(1, 3);
                     let (x0, xt) = (t.normals(d), t.normals(d));
                     let mean = &xt * on_xt + &x0 * on_x0;
-                    let want = conditioned(x0.as_slice().expect("one row"), before, row, xt.as_slice().expect("one row"));
-                    let tol = 32.0 * EPS * (4.0 + x0.dot(&x0) + xt.dot(&xt)) / (1.0 - row.alpha_bar);
+                    let want = conditioned(
+                        x0.as_slice().expect("one row"),
+                        before,
+                        row,
+                        xt.as_slice().expect("one row"),
+                    );
+                    let tol =
+                        32.0 * EPS * (4.0 + x0.dot(&x0) + xt.dot(&xt)) / (1.0 - row.alpha_bar);
                     t.compare_all(&mean, want.mean(), tol);
-                    let library = Posterior::between(level(&table, step - 1), level(&table, step)).expect("a table's SNR falls");
-                    let same: Vec<f64> = x0.iter().zip(&xt).map(|(x0, xt)| library.mean(*x0, *xt)).collect();
+                    let library = Posterior::between(level(&table, step - 1), level(&table, step))
+                        .expect("a table's SNR falls");
+                    let same: Vec<f64> =
+                        x0.iter().zip(&xt).map(|(x0, xt)| library.mean(*x0, *xt)).collect();
                     t.compare_all(&mean, &same, tol);
                 },
             );
@@ -87,9 +98,15 @@ pub(super) const CLAIMS: &[Claim] = &[
             "variance and deviation confused",
         ],
         check: |p| {
-            let (root, forward) = (p.mutant("root over alpha_bar_{t-1}"), p.mutant("variance of the step"));
-            let (late, deviation) = (p.mutant("alpha_bar_t for alpha_bar_{t-1}"), p.mutant("variance and deviation confused"));
-            let printed = |before: &Row, row: &Row| (1.0 - row.alpha_step) * (1.0 - before.alpha) / (1.0 - row.alpha_bar);
+            let (root, forward) =
+                (p.mutant("root over alpha_bar_{t-1}"), p.mutant("variance of the step"));
+            let (late, deviation) = (
+                p.mutant("alpha_bar_t for alpha_bar_{t-1}"),
+                p.mutant("variance and deviation confused"),
+            );
+            let printed = |before: &Row, row: &Row| {
+                (1.0 - row.alpha_step) * (1.0 - before.alpha) / (1.0 - row.alpha_bar)
+            };
             let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
             let (before, row) = (&table.rows()[0], &table.rows()[1]);
             p.number(
@@ -108,16 +125,22 @@ pub(super) const CLAIMS: &[Claim] = &[
                 1e-9,
                 "equal deviations",
             );
-            p.property(Printed, "The printed variance against conditioning", 64, "rounding of 1 - abar, over 1 - abar_t", |t| {
-                let table = t.table(t.int(2, 60));
-                let step = t.int(2, table.steps());
-                let (before, row) = (&table.rows()[step - 2], &table.rows()[step - 1]);
-                t.compare(
-                    printed(before, row),
-                    conditioned(&[0.0], before, row, &[0.0]).cov_matrix()[(0, 0)],
-                    32.0 * EPS / (1.0 - row.alpha_bar),
-                );
-            });
+            p.property(
+                Printed,
+                "The printed variance against conditioning",
+                64,
+                "rounding of 1 - abar, over 1 - abar_t",
+                |t| {
+                    let table = t.table(t.int(2, 60));
+                    let step = t.int(2, table.steps());
+                    let (before, row) = (&table.rows()[step - 2], &table.rows()[step - 1]);
+                    t.compare(
+                        printed(before, row),
+                        conditioned(&[0.0], before, row, &[0.0]).cov_matrix()[(0, 0)],
+                        32.0 * EPS / (1.0 - row.alpha_bar),
+                    );
+                },
+            );
             p.property(
                 Corrected,
                 "Without the root, against conditioning, the table and the kernel",
@@ -141,9 +164,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                         var = var.sqrt();
                     }
                     let tol = 32.0 * EPS / (1.0 - row.alpha_bar);
-                    t.compare(var, conditioned(&[0.3], before, row, &[1.0]).cov_matrix()[(0, 0)], tol);
+                    t.compare(
+                        var,
+                        conditioned(&[0.3], before, row, &[1.0]).cov_matrix()[(0, 0)],
+                        tol,
+                    );
                     t.compare(var, row.posterior_var, tol);
-                    let kernel = Posterior::between(level(&table, step - 1), level(&table, step)).expect("a table's SNR falls");
+                    let kernel = Posterior::between(level(&table, step - 1), level(&table, step))
+                        .expect("a table's SNR falls");
                     t.compare(var, kernel.var, tol);
                 },
             );
@@ -170,8 +198,13 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// q(x_{t-1} | x_t, x0) by conditioning the joint Gaussian of (x_{t-1}, x_t) given x0.
 fn conditioned(x0: &[f64], before: &Row, row: &Row, xt: &[f64]) -> Normal {
     let (d, s) = (x0.len(), Level::new(before.alpha, before.sigma));
-    let xs = Normal::new(DVector::from_column_slice(x0) * s.alpha, Covariance::Isotropic(s.sigma * s.sigma)).expect("a Gaussian");
+    let xs = Normal::new(
+        DVector::from_column_slice(x0) * s.alpha,
+        Covariance::Isotropic(s.sigma * s.sigma),
+    )
+    .expect("a Gaussian");
     let scale = DMatrix::identity(d, d) * row.alpha_step.sqrt();
-    let joint = xs.joint(&scale, &DVector::zeros(d), Covariance::Isotropic(row.beta)).expect("a kernel");
+    let joint =
+        xs.joint(&scale, &DVector::zeros(d), Covariance::Isotropic(row.beta)).expect("a kernel");
     joint.condition(&(d..2 * d).collect::<Vec<_>>(), xt).expect("x_t has noise")
 }

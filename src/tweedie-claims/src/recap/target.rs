@@ -1,4 +1,5 @@
-//! Is noise prediction flawed? The same optimum for all targets, but not for predictors of limited rank.
+//! Is noise prediction flawed? The same optimum for all targets, but not for predictors of limited
+//! rank.
 
 use crate::Claim;
 use crate::Role::{WithCondition, WithoutCondition};
@@ -40,8 +41,12 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
         "off-data directions forgotten",
     ],
     check: |p| {
-        let (clean, smallest) = (p.mutant("target without the noise part"), p.mutant("smallest modes kept"));
-        let (once, forgotten) = (p.mutant("excess once for all dropped directions"), p.mutant("off-data directions forgotten"));
+        let (clean, smallest) =
+            (p.mutant("target without the noise part"), p.mutant("smallest modes kept"));
+        let (once, forgotten) = (
+            p.mutant("excess once for all dropped directions"),
+            p.mutant("off-data directions forgotten"),
+        );
         // What the rank costs a prediction, by the library or by one of the wrong variants.
         let excess = move |case: &Case, target: Prediction, rank: usize| {
             let of = |target: Prediction, rank: usize| {
@@ -57,7 +62,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             }
             if smallest {
                 // The rank goes to the directions with the least to predict.
-                return of(target, 0) - (of(target, case.d - rank.min(case.d)) - of(target, case.d));
+                return of(target, 0)
+                    - (of(target, case.d - rank.min(case.d)) - of(target, case.d));
             }
             let off = of(target, case.d - 1) * (case.d - case.r) as f64;
             if once {
@@ -81,10 +87,16 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                 }
             },
         );
-        p.property(WithCondition, "Excess loss of the x0-predictor at any rank k >= r", 64, "exact", |t| {
-            let case = Case::random(t);
-            t.compare(excess(&case, Prediction::X0, t.int(case.r, case.d)), 0.0, 0.0);
-        });
+        p.property(
+            WithCondition,
+            "Excess loss of the x0-predictor at any rank k >= r",
+            64,
+            "exact",
+            |t| {
+                let case = Case::random(t);
+                t.compare(excess(&case, Prediction::X0, t.int(case.r, case.d)), 0.0, 0.0);
+            },
+        );
         p.property(
             WithCondition,
             "Excess loss of the eps-predictor at rank d - r <= k < d, against that of the data's weakest d - k modes",
@@ -93,7 +105,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             |t| {
                 let case = Case::random(t);
                 let rank = t.int(case.d - case.r, case.d - 1);
-                // Off the data c = 1, in a mode of the data sigma^2/var < 1: the largest variances have the least to say of eps.
+                // Off the data c = 1, in a mode of the data sigma^2/var < 1: the largest variances
+                // have the least to say of eps.
                 let dropped: f64 =
                     case.law.variances().iter().take(case.d - rank).map(|l| case.at.sigma.powi(2) / case.var(*l)).sum();
                 t.compare(excess(&case, Prediction::Eps, rank), dropped, 64.0 * EPS * case.d as f64);
@@ -107,7 +120,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             |t| {
                 let case = Case::random(t);
                 let rank = t.int(1, case.d - case.r);
-                // Its matrix is a projection off the data, where x_t is sigma eps; the x0 that follows is x_t / alpha on the data.
+                // Its matrix is a projection off the data, where x_t is sigma eps; the x0 that
+                // follows is x_t / alpha on the data.
                 let best = LowRank::new(&case.law, Prediction::Eps, &case.at, rank).expect("sigma > 0");
                 let frame = Frame::from(&case.at);
                 let to_x0 = Conversion::new(Prediction::Eps, Prediction::X0, frame).expect("alpha > 0");
@@ -158,11 +172,17 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                 t.compare(rank as f64, if clean { case.d } else { case.r } as f64, 0.0);
             },
         );
-        let plane = Gaussian::from_modes(Array1::zeros(8), array![1.0, 1.0], Array2::eye(8).slice(s![.., ..2]).to_owned())
-            .expect("two axes");
-        let case = Case { law: plane, at: PathPoint::still(0.5f64.sqrt(), 0.5f64.sqrt()), d: 8, r: 2 };
+        let plane = Gaussian::from_modes(
+            Array1::zeros(8),
+            array![1.0, 1.0],
+            Array2::eye(8).slice(s![.., ..2]).to_owned(),
+        )
+        .expect("two axes");
+        let case =
+            Case { law: plane, at: PathPoint::still(0.5f64.sqrt(), 0.5f64.sqrt()), d: 8, r: 2 };
         for (target, want) in [(Prediction::X0, 1.0), (Prediction::Eps, 6.0)] {
-            let ratio = loss_ratio(target, Prediction::X0, &Frame::from(&case.at)).expect("sigma > 0");
+            let ratio =
+                loss_ratio(target, Prediction::X0, &Frame::from(&case.at)).expect("sigma > 0");
             // Each of the two modes keeps half of its variance in any case.
             let got = 1.0 + excess(&case, target, 2) / ratio;
             p.number(
@@ -175,10 +195,20 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             );
         }
         // The other side: where the statement's flaw is gone.
-        p.property(WithoutCondition, "Whether the eps-predictor of full rank, k = d, loses anything", 16, "true or false", |t| {
-            let case = Case::random(t);
-            t.compare(f64::from(u8::from(excess(&case, Prediction::Eps, case.d) > 0.0)), 1.0, 0.0);
-        });
+        p.property(
+            WithoutCondition,
+            "Whether the eps-predictor of full rank, k = d, loses anything",
+            16,
+            "true or false",
+            |t| {
+                let case = Case::random(t);
+                t.compare(
+                    f64::from(u8::from(excess(&case, Prediction::Eps, case.d) > 0.0)),
+                    1.0,
+                    0.0,
+                );
+            },
+        );
     },
 }];
 
@@ -207,17 +237,24 @@ impl Case {
     }
 
     fn condition(&self) -> f64 {
-        (1.0 + self.law.variances()[0]) * (1.0 + self.law.variances()[0] / self.at.sigma.powi(2)) * self.d as f64
+        (1.0 + self.law.variances()[0])
+            * (1.0 + self.law.variances()[0] / self.at.sigma.powi(2))
+            * self.d as f64
     }
 
-    /// Sum of the smallest d - k eigenvalues of `C_yx C_xx^-1 C_xy`, by dense linear algebra (Eckart and Young).
+    /// Sum of the smallest d - k eigenvalues of `C_yx C_xx^-1 C_xy`, by dense linear algebra
+    /// (Eckart and Young).
     fn dense_excess(&self, target: Prediction, rank: usize) -> f64 {
         let (a, b) = target.coefficients(&Frame::from(&self.at));
         let (cov, one) = (dense(&self.law.matrix(|l| l)), DMatrix::identity(self.d, self.d));
         let xx = &cov * self.at.alpha.powi(2) + &one * self.at.sigma.powi(2);
         let yx = &cov * (a * self.at.alpha) + &one * (b * self.at.sigma);
         let inverse = xx.cholesky().expect("sigma > 0").inverse();
-        let mut squares: Vec<f64> = SymmetricEigen::new(&yx * inverse * yx.transpose()).eigenvalues.iter().copied().collect();
+        let mut squares: Vec<f64> = SymmetricEigen::new(&yx * inverse * yx.transpose())
+            .eigenvalues
+            .iter()
+            .copied()
+            .collect();
         squares.sort_by(|x, y| y.total_cmp(x));
         squares[rank..].iter().sum()
     }

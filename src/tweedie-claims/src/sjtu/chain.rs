@@ -1,17 +1,20 @@
-//! A diffusion of one number with a linear Gaussian model: both processes are then normal laws of (x_0, ..., x_T), and every
-//! statement on bounds can be held to dense linear algebra.
+//! A diffusion of one number with a linear Gaussian model: both processes are then normal laws of
+//! (x_0, ..., x_T), and every statement on bounds can be held to dense linear algebra.
 
 use super::still;
 use crate::Trial;
 use nalgebra::{DMatrix, DVector};
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::elbo::{Bound, GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error};
+use tweedie::diffusion::elbo::{
+    Bound, GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, linear_error,
+};
 use tweedie::diffusion::kernel::Posterior;
 use tweedie::diffusion::schedule::Table;
 use tweedie::law::gaussian::wiener_gain;
 use tweedie::math::gaussian::{Covariance, Normal};
 
-/// Data `N(0, lambda)`, a schedule, and a reverse model with `x0_hat = gain x_t` and given variances.
+/// Data `N(0, lambda)`, a schedule, and a reverse model with `x0_hat = gain x_t` and given
+/// variances.
 pub(crate) struct Chain {
     pub lambda: f64,
     pub table: Table,
@@ -33,8 +36,10 @@ impl Chain {
     /// A random chain whose model is the exact reversal.
     pub fn exact(t: &Trial) -> Self {
         let betas: Vec<f64> = (0..t.int(2, 5)).map(|_| t.uniform(0.05, 0.6)).collect();
-        let (lambda, table) = (t.log_uniform(0.2, 4.0), Table::from_betas(&betas).expect("betas in range"));
-        let gains = table.rows().iter().map(|row| wiener_gain(lambda, row.alpha, row.sigma)).collect();
+        let (lambda, table) =
+            (t.log_uniform(0.2, 4.0), Table::from_betas(&betas).expect("betas in range"));
+        let gains =
+            table.rows().iter().map(|row| wiener_gain(lambda, row.alpha, row.sigma)).collect();
         let mut chain = Self { lambda, table, gains, vars: Vec::new() };
         // By conditioning, so that nothing of the formulas under test is used.
         let forward = chain.forward();
@@ -52,14 +57,20 @@ impl Chain {
 
     /// q(x_0, ..., x_T), step by step with the betas.
     pub fn forward(&self) -> Normal {
-        let start = Normal::new(DVector::zeros(1), Covariance::Isotropic(self.lambda)).expect("a variance");
-        self.table.rows().iter().fold(start, |law, row| appended(&law, row.alpha_step.sqrt(), row.beta))
+        let start =
+            Normal::new(DVector::zeros(1), Covariance::Isotropic(self.lambda)).expect("a variance");
+        self.table
+            .rows()
+            .iter()
+            .fold(start, |law, row| appended(&law, row.alpha_step.sqrt(), row.beta))
     }
 
     /// p(x_0, ..., x_T), from x_T ~ N(0, 1) down.
     pub fn model(&self) -> Normal {
         let start = Normal::new(DVector::zeros(1), Covariance::Isotropic(1.0)).expect("a variance");
-        let down = (1..=self.steps()).rev().fold(start, |law, step| appended(&law, self.gain_of_step(step), self.vars[step - 1]));
+        let down = (1..=self.steps())
+            .rev()
+            .fold(start, |law, step| appended(&law, self.gain_of_step(step), self.vars[step - 1]));
         down.marginal(&(0..=self.steps()).rev().collect::<Vec<_>>()).expect("all coordinates")
     }
 
@@ -72,12 +83,18 @@ impl Chain {
     /// q(x_{t-1}|x_t, x_0); the point x_0 at t = 1.
     pub fn posterior(&self, step: usize) -> Posterior<f64> {
         let row = &self.table.rows()[step - 1];
-        Posterior { coef_x0: row.posterior_coef_x0, coef_xt: row.posterior_coef_xt, var: row.posterior_var }
+        Posterior {
+            coef_x0: row.posterior_coef_x0,
+            coef_xt: row.posterior_coef_xt,
+            var: row.posterior_var,
+        }
     }
 
     /// The points x_1 to x_T; their time is the step.
     pub fn points(&self) -> Vec<PathPoint> {
-        (1..=self.steps()).map(|step| PathPoint { t: step as f64, ..still(&self.table, step) }).collect()
+        (1..=self.steps())
+            .map(|step| PathPoint { t: step as f64, ..still(&self.table, step) })
+            .collect()
     }
 
     /// The bound of the model, averaged over the data, by the library's terms.
@@ -87,9 +104,16 @@ impl Chain {
             reconstruction: Reconstruction::Gaussian(self.vars[0]),
             prior_var: 1.0,
         };
-        let error = |at: &PathPoint, lambda: f64| linear_error(lambda, self.gains[at.t as usize - 1], (at.alpha, at.sigma));
-        gaussian_bound(&self.points(), GaussianData { variances: &[self.lambda], mean_square: 0.0 }, error, &reverse)
-            .expect("a valid chain")
+        let error = |at: &PathPoint, lambda: f64| {
+            linear_error(lambda, self.gains[at.t as usize - 1], (at.alpha, at.sigma))
+        };
+        gaussian_bound(
+            &self.points(),
+            GaussianData { variances: &[self.lambda], mean_square: 0.0 },
+            error,
+            &reverse,
+        )
+        .expect("a valid chain")
     }
 }
 

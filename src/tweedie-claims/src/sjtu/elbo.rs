@@ -28,17 +28,30 @@ pub(super) const CLAIMS: &[Claim] = &[
         p(x_T)\right)",
         finding: "It holds. The terms add up to the divergence of the two processes as laws of (x_0, ..., x_T), which is never \
         less than that of their marginals at x_0, and equal to it for the exact reversal.",
-        mutants: &["prior term dropped", "sum starts at t = 3", "reconstruction with the wrong sign", "KL counted as a gain"],
+        mutants: &[
+            "prior term dropped",
+            "sum starts at t = 3",
+            "reconstruction with the wrong sign",
+            "KL counted as a gain",
+        ],
         check: |p| {
-            let (no_prior, short) = (p.mutant("prior term dropped"), p.mutant("sum starts at t = 3"));
-            let (sign, gain) = (p.mutant("reconstruction with the wrong sign"), p.mutant("KL counted as a gain"));
+            let (no_prior, short) =
+                (p.mutant("prior term dropped"), p.mutant("sum starts at t = 3"));
+            let (sign, gain) =
+                (p.mutant("reconstruction with the wrong sign"), p.mutant("KL counted as a gain"));
             let nelbo = move |chain: &Chain| {
                 let bound = chain.bound();
-                let second = bound.terms().iter().find(|term| term.part == Part::Transition).map_or(0.0, |term| term.nats);
+                let second = bound
+                    .terms()
+                    .iter()
+                    .find(|term| term.part == Part::Transition)
+                    .map_or(0.0, |term| term.nats);
                 let transitions = bound.part(Part::Transition) - if short { second } else { 0.0 };
                 let reconstruction = bound.part(Part::Reconstruction);
                 let prior = if no_prior { 0.0 } else { bound.part(Part::Prior) };
-                prior + if gain { -transitions } else { transitions } + if sign { -reconstruction } else { reconstruction }
+                prior
+                    + if gain { -transitions } else { transitions }
+                    + if sign { -reconstruction } else { reconstruction }
             };
             p.property(
                 Printed,
@@ -59,7 +72,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                 "rounding",
                 |t| {
                     let chain = Chain::random(t);
-                    let (data, model) = (chain.forward().marginal(&[0]).expect("x_0"), chain.model().marginal(&[0]).expect("x_0"));
+                    let (data, model) = (
+                        chain.forward().marginal(&[0]).expect("x_0"),
+                        chain.model().marginal(&[0]).expect("x_0"),
+                    );
                     let excess = data.cross_entropy(&model).expect("one dimension") - nelbo(&chain);
                     t.compare(excess.max(0.0), 0.0, 1e-11);
                 },
@@ -73,9 +89,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let chain = Chain::exact(t);
                     let q = chain.forward();
                     let end = q.marginal(&[chain.steps()]).expect("x_T");
-                    let unit = Normal::new(DVector::zeros(1), Covariance::Isotropic(1.0)).expect("a variance");
+                    let unit = Normal::new(DVector::zeros(1), Covariance::Isotropic(1.0))
+                        .expect("a variance");
                     let data = q.marginal(&[0]).expect("x_0");
-                    t.compare(nelbo(&chain) - data.entropy(), end.kl(&unit).expect("one dimension"), 1e-11);
+                    t.compare(
+                        nelbo(&chain) - data.entropy(),
+                        end.kl(&unit).expect("one dimension"),
+                        1e-11,
+                    );
                 },
             );
         },
@@ -99,10 +120,16 @@ pub(super) const CLAIMS: &[Claim] = &[
             "divided by the posterior's variance",
         ],
         check: |p| {
-            let (upside, gap) = (p.mutant("variance ratio upside down"), p.mutant("mean gap not squared"));
-            let (deviations, own) = (p.mutant("log of deviations"), p.mutant("divided by the posterior's variance"));
+            let (upside, gap) =
+                (p.mutant("variance ratio upside down"), p.mutant("mean gap not squared"));
+            let (deviations, own) =
+                (p.mutant("log of deviations"), p.mutant("divided by the posterior's variance"));
             let kl = move |m1: f64, v1: f64, m2: f64, v2: f64| {
-                let right = if upside { kl_normal_var(v2, v1) + kl_normal(m1, v2, m2, v2) } else { kl_normal(m1, v1, m2, v2) };
+                let right = if upside {
+                    kl_normal_var(v2, v1) + kl_normal(m1, v2, m2, v2)
+                } else {
+                    kl_normal(m1, v1, m2, v2)
+                };
                 let mean = (m1 - m2).powi(2) / (2.0 * v2);
                 if gap {
                     right - mean + (m1 - m2).abs() / (2.0 * v2)
@@ -126,12 +153,15 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (m1, v1) = (t.normal(), row.posterior_var);
                     let v2 = row.beta * t.uniform(0.3, 1.5);
                     let m2 = m1 + v2.sqrt() * t.uniform(0.3, 2.0);
-                    let want = rule.expectation(m1, v1, |x| log_density_normal(x, m1, v1) - log_density_normal(x, m2, v2));
+                    let want = rule.expectation(m1, v1, |x| {
+                        log_density_normal(x, m1, v1) - log_density_normal(x, m2, v2)
+                    });
                     // x itself is rounded to eps, in units of the narrower deviation.
                     t.compare(
                         kl(m1, v1, m2, v2),
                         want,
-                        64.0 * EPS * (1.0 + (1.0 + m1.abs()) * (1.0 + v1 / v2) / v2.min(v1).sqrt()) + 1e-13 * want,
+                        64.0 * EPS * (1.0 + (1.0 + m1.abs()) * (1.0 + v1 / v2) / v2.min(v1).sqrt())
+                            + 1e-13 * want,
                     );
                 },
             );
@@ -147,10 +177,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let v2 = row.beta * t.uniform(0.3, 1.5);
                     let shift: Vec<f64> = (0..d).map(|_| v2.sqrt() * t.uniform(0.3, 2.0)).collect();
                     let dense = |m: &[f64], v: f64| {
-                        Normal::new(DVector::from_column_slice(m), Covariance::Full(DMatrix::identity(d, d) * v))
-                            .expect("a Gaussian")
+                        Normal::new(
+                            DVector::from_column_slice(m),
+                            Covariance::Full(DMatrix::identity(d, d) * v),
+                        )
+                        .expect("a Gaussian")
                     };
-                    let want = dense(&shift, v1).kl(&dense(&vec![0.0; d], v2)).expect("one dimension");
+                    let want =
+                        dense(&shift, v1).kl(&dense(&vec![0.0; d], v2)).expect("one dimension");
                     t.compare(
                         shift.iter().map(|m| kl(*m, v1, 0.0, v2)).sum(),
                         want,
@@ -158,12 +192,24 @@ pub(super) const CLAIMS: &[Claim] = &[
                     );
                 },
             );
-            p.property(Printed, "The prior term, averaged over x0, against the same integral", 64, "rounding", |t| {
-                let last = level(&t.table(t.int(1, 60)), 1);
-                let (mean, var) = (t.normal(), t.log_uniform(0.1, 3.0));
-                let want = rule.expectation(mean, var, |x0| kl(last.alpha * x0, last.sigma.powi(2), 0.0, 1.0));
-                t.compare(prior((last.alpha, last.sigma), mean * mean + var, 1.0), want, 64.0 * EPS * (1.0 + want));
-            });
+            p.property(
+                Printed,
+                "The prior term, averaged over x0, against the same integral",
+                64,
+                "rounding",
+                |t| {
+                    let last = level(&t.table(t.int(1, 60)), 1);
+                    let (mean, var) = (t.normal(), t.log_uniform(0.1, 3.0));
+                    let want = rule.expectation(mean, var, |x0| {
+                        kl(last.alpha * x0, last.sigma.powi(2), 0.0, 1.0)
+                    });
+                    t.compare(
+                        prior((last.alpha, last.sigma), mean * mean + var, 1.0),
+                        want,
+                        64.0 * EPS * (1.0 + want),
+                    );
+                },
+            );
         },
     },
     Claim {
@@ -179,9 +225,15 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds if the model's variance is the posterior's, beta~_t. With any other variance a constant is added that \
         no training changes; for sigma_t^2 = beta_t it is (r - 1 - ln r)/2 a dimension with r = beta~_t/beta_t: 0.121 nats at t = \
         2 of DDPM's schedule, and less at every later step.",
-        mutants: &["alpha_bar_t for alpha_bar_{t-1}", "alpha_t forgotten", "half forgotten", "weight of the x0 error"],
+        mutants: &[
+            "alpha_bar_t for alpha_bar_{t-1}",
+            "alpha_t forgotten",
+            "half forgotten",
+            "weight of the x0 error",
+        ],
         check: |p| {
-            let (late, alpha) = (p.mutant("alpha_bar_t for alpha_bar_{t-1}"), p.mutant("alpha_t forgotten"));
+            let (late, alpha) =
+                (p.mutant("alpha_bar_t for alpha_bar_{t-1}"), p.mutant("alpha_t forgotten"));
             let (half, clean) = (p.mutant("half forgotten"), p.mutant("weight of the x0 error"));
             p.property(
                 WithCondition,
@@ -196,14 +248,22 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let xt = row.alpha * x0 + row.sigma * eps;
                     let mean = |eps: f64| (xt - row.beta / row.sigma * eps) / row.alpha_step.sqrt();
                     let target = row.posterior_coef_x0 * x0 + row.posterior_coef_xt * xt;
-                    let want = kl_normal(target, row.posterior_var, mean(eps_hat), row.posterior_var);
+                    let want =
+                        kl_normal(target, row.posterior_var, mean(eps_hat), row.posterior_var);
                     let mut w = if late { row.vlb_weight_beta } else { row.vlb_weight_posterior };
-                    w *=
-                        if alpha { row.alpha_step } else { 1.0 } * if half { 2.0 } else { 1.0 } * if clean { row.snr } else { 1.0 };
-                    // The means agree to eps of their size; what that is worth in the square over the variance.
-                    let slack =
-                        32.0 * EPS * (xt.abs() + eps_hat.abs() + x0.abs()) / row.alpha_step.sqrt() / row.posterior_var.sqrt();
-                    t.compare(w * (eps - eps_hat).powi(2), want, slack * (want.sqrt() + slack) + 64.0 * EPS * want);
+                    w *= if alpha { row.alpha_step } else { 1.0 }
+                        * if half { 2.0 } else { 1.0 }
+                        * if clean { row.snr } else { 1.0 };
+                    // The means agree to eps of their size; what that is worth in the square over
+                    // the variance.
+                    let slack = 32.0 * EPS * (xt.abs() + eps_hat.abs() + x0.abs())
+                        / row.alpha_step.sqrt()
+                        / row.posterior_var.sqrt();
+                    t.compare(
+                        w * (eps - eps_hat).powi(2),
+                        want,
+                        slack * (want.sqrt() + slack) + 64.0 * EPS * want,
+                    );
                 },
             );
             p.property(
@@ -214,7 +274,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let table = t.table(t.int(2, 60));
                     let step = t.int(2, table.steps());
-                    let (row, s, u) = (&table.rows()[step - 1], level(&table, step - 1), level(&table, step));
+                    let (row, s, u) =
+                        (&table.rows()[step - 1], level(&table, step - 1), level(&table, step));
                     let general = vlb_discrete(s, u, row.posterior_var).expect("a variance").eps;
                     let want = if late { row.vlb_weight_beta } else { row.vlb_weight_posterior };
                     let tol = 64.0 * EPS * want * (1.0 + 1.0 / row.beta * row.sigma.powi(2));
@@ -233,7 +294,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                 1e-12,
                 "w_t times no error",
             );
-            let later: Vec<f64> = table.rows()[1..].iter().map(|row| kl_normal_var(row.posterior_var, row.beta)).collect();
+            let later: Vec<f64> = table.rows()[1..]
+                .iter()
+                .map(|row| kl_normal_var(row.posterior_var, row.beta))
+                .collect();
             p.number(
                 WithCondition,
                 "Steps of DDPM's schedule from t = 3 on at which this constant is not below that of t = 2",
@@ -258,9 +322,17 @@ pub(super) const CLAIMS: &[Claim] = &[
         small: with DDPM's schedule 0.60 at t = 2 and 0.010 at t = 1000, where 1/SNR would rise by a factor of 1e8. The conclusion \
         on the slide is right, for the opposite reason: the bound weights small-noise steps up, so w_t = 1 moves training toward \
         the noisier ones. A weight 1/SNR on the eps-error is what a plain x0-loss amounts to.",
-        mutants: &["proportional to 1/SNR", "difference of the SNRs for their ratio", "ratio upside down", "half forgotten"],
+        mutants: &[
+            "proportional to 1/SNR",
+            "difference of the SNRs for their ratio",
+            "ratio upside down",
+            "half forgotten",
+        ],
         check: |p| {
-            let (printed, difference) = (p.mutant("proportional to 1/SNR"), p.mutant("difference of the SNRs for their ratio"));
+            let (printed, difference) = (
+                p.mutant("proportional to 1/SNR"),
+                p.mutant("difference of the SNRs for their ratio"),
+            );
             let (upside, half) = (p.mutant("ratio upside down"), p.mutant("half forgotten"));
             let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
             let (first, last) = (&table.rows()[1], &table.rows()[999]);
@@ -273,11 +345,21 @@ pub(super) const CLAIMS: &[Claim] = &[
                 1e-9 * first.snr / last.snr,
                 "proportional numbers",
             );
-            p.property(Printed, "w_t SNR(t) at two random steps, as a ratio", 32, "rounding", |t| {
-                let table = t.table(t.int(20, 100));
-                let (a, b) = (&table.rows()[t.int(1, 9)], &table.rows()[t.int(10, 19)]);
-                t.compare(a.vlb_weight_posterior * a.snr / (b.vlb_weight_posterior * b.snr), 1.0, 1e-9);
-            });
+            p.property(
+                Printed,
+                "w_t SNR(t) at two random steps, as a ratio",
+                32,
+                "rounding",
+                |t| {
+                    let table = t.table(t.int(20, 100));
+                    let (a, b) = (&table.rows()[t.int(1, 9)], &table.rows()[t.int(10, 19)]);
+                    t.compare(
+                        a.vlb_weight_posterior * a.snr / (b.vlb_weight_posterior * b.snr),
+                        1.0,
+                        1e-9,
+                    );
+                },
+            );
             p.property(
                 Corrected,
                 "w_t against half of the relative drop of the SNR",
@@ -304,18 +386,28 @@ pub(super) const CLAIMS: &[Claim] = &[
                 let want = 0.5 * (before.snr / row.snr - 1.0);
                 p.number(
                     Corrected,
-                    format!("w_{step} with DDPM's schedule against half of the relative drop of the SNR"),
+                    format!(
+                        "w_{step} with DDPM's schedule against half of the relative drop of the SNR"
+                    ),
                     row.vlb_weight_posterior,
                     want,
                     16.0 * EPS * before.snr / row.snr,
                     "rounding of the SNRs, over their difference",
                 );
             }
-            p.property(Corrected, "Weight 1/SNR on eps against a plain x0-loss", 64, "rounding of an exponential", |t| {
-                let log_snr = t.uniform(-10.0, 10.0);
-                t.compare_rel(Weighting::X0.weights(log_snr).eps, (-log_snr).exp(), 8.0);
-            });
-            let share = |weight: &dyn Fn(usize) -> f64| (2..=100).map(weight).sum::<f64>() / (2..=1000).map(weight).sum::<f64>();
+            p.property(
+                Corrected,
+                "Weight 1/SNR on eps against a plain x0-loss",
+                64,
+                "rounding of an exponential",
+                |t| {
+                    let log_snr = t.uniform(-10.0, 10.0);
+                    t.compare_rel(Weighting::X0.weights(log_snr).eps, (-log_snr).exp(), 8.0);
+                },
+            );
+            let share = |weight: &dyn Fn(usize) -> f64| {
+                (2..=100).map(weight).sum::<f64>() / (2..=1000).map(weight).sum::<f64>()
+            };
             let vlb = share(&|step| table.rows()[step - 1].vlb_weight_posterior);
             p.fact(
                 Corrected,

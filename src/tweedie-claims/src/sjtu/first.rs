@@ -19,7 +19,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
     check: first,
 }];
 
-/// A row of the slide's table: sample quality, likelihood, stable training, fast sampling. `None` is the ELBO's "~", and of sampling "with samplers".
+/// A row of the slide's table: sample quality, likelihood, stable training, fast sampling. `None`
+/// is the ELBO's "~", and of sampling "with samplers".
 struct Row {
     model: &'static str,
     quality: bool,
@@ -29,22 +30,44 @@ struct Row {
 }
 
 const TABLE: [Row; 4] = [
-    Row { model: "autoregressive", quality: true, likelihood: Some(true), stable: true, fast: Some(false) },
+    Row {
+        model: "autoregressive",
+        quality: true,
+        likelihood: Some(true),
+        stable: true,
+        fast: Some(false),
+    },
     Row { model: "VAE", quality: false, likelihood: None, stable: true, fast: Some(true) },
     Row { model: "GAN", quality: true, likelihood: Some(false), stable: false, fast: Some(true) },
     Row { model: "diffusion", quality: true, likelihood: None, stable: true, fast: None },
 ];
 
 fn first(p: &mut Probe) {
-    let (strict, marginals, newest) =
-        (p.mutant("the bound is no likelihood"), p.mutant("likelihood from the marginals"), p.mutant("newest row first"));
+    let (strict, marginals, newest) = (
+        p.mutant("the bound is no likelihood"),
+        p.mutant("likelihood from the marginals"),
+        p.mutant("newest row first"),
+    );
     let three = move |row: &Row| row.quality && row.stable && row.likelihood.unwrap_or(!strict);
-    let order = || -> Vec<&Row> { if newest { TABLE.iter().rev().collect() } else { TABLE.iter().collect() } };
-    let first_of = |fast: bool| {
-        order().into_iter().find(|row| three(row) && (!fast || row.fast != Some(false))).map_or("none", |row| row.model)
+    let order = || -> Vec<&Row> {
+        if newest { TABLE.iter().rev().collect() } else { TABLE.iter().collect() }
     };
-    p.fact(Role::Printed, "the first row of the slide's table with all three is that of diffusion", first_of(false) == "diffusion");
-    p.fact(Role::Corrected, "the first row with all three is that of autoregressive models", first_of(false) == "autoregressive");
+    let first_of = |fast: bool| {
+        order()
+            .into_iter()
+            .find(|row| three(row) && (!fast || row.fast != Some(false)))
+            .map_or("none", |row| row.model)
+    };
+    p.fact(
+        Role::Printed,
+        "the first row of the slide's table with all three is that of diffusion",
+        first_of(false) == "diffusion",
+    );
+    p.fact(
+        Role::Corrected,
+        "the first row with all three is that of autoregressive models",
+        first_of(false) == "autoregressive",
+    );
     p.fact(
         Role::Corrected,
         "the first row with all three and sampling that is not slow is that of diffusion",

@@ -26,26 +26,38 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\operatorname{Var}[x_t] = (1 - \beta_t) \operatorname{Var}[x_{t-1}] + \beta_t = 1",
         finding: "It holds for any beta_t and any correlations, because the squares of the two coefficients add up to 1. A \
         variance other than 1 comes closer: its distance from 1 shrinks by the factor 1 - beta_t in each step.",
-        mutants: &["signal scaled by 1 - beta without the root", "beta as the deviation of the noise", "deviation for variance"],
+        mutants: &[
+            "signal scaled by 1 - beta without the root",
+            "beta as the deviation of the noise",
+            "deviation for variance",
+        ],
         check: |p| {
-            let (unrooted, squared) =
-                (p.mutant("signal scaled by 1 - beta without the root"), p.mutant("beta as the deviation of the noise"));
+            let (unrooted, squared) = (
+                p.mutant("signal scaled by 1 - beta without the root"),
+                p.mutant("beta as the deviation of the noise"),
+            );
             let rooted_noise = p.mutant("deviation for variance");
-            p.property(Printed, "Variances of x_t, those of x_{t-1} being 1", 128, "a few roundings of numbers up to 1", |t| {
-                let table = t.table(t.int(2, 50));
-                let row = &table.rows()[t.int(1, table.steps()) - 1];
-                let scale = if unrooted { row.alpha_step } else { row.alpha_step.sqrt() };
-                let var = if squared {
-                    row.beta * row.beta
-                } else if rooted_noise {
-                    row.beta.sqrt()
-                } else {
-                    row.beta
-                };
-                let d = t.int(1, 5);
-                let after = one_step(&unit_variances(t, d), scale, var);
-                t.compare_all(after.diagonal().iter(), &vec![1.0; d], 16.0 * EPS);
-            });
+            p.property(
+                Printed,
+                "Variances of x_t, those of x_{t-1} being 1",
+                128,
+                "a few roundings of numbers up to 1",
+                |t| {
+                    let table = t.table(t.int(2, 50));
+                    let row = &table.rows()[t.int(1, table.steps()) - 1];
+                    let scale = if unrooted { row.alpha_step } else { row.alpha_step.sqrt() };
+                    let var = if squared {
+                        row.beta * row.beta
+                    } else if rooted_noise {
+                        row.beta.sqrt()
+                    } else {
+                        row.beta
+                    };
+                    let d = t.int(1, 5);
+                    let after = one_step(&unit_variances(t, d), scale, var);
+                    t.compare_all(after.diagonal().iter(), &vec![1.0; d], 16.0 * EPS);
+                },
+            );
             p.property(
                 Printed,
                 "The kernel between two rows of a table against sqrt(1 - beta) and beta",
@@ -55,8 +67,13 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let table = t.table(t.int(2, 200));
                     let step = t.int(1, table.steps());
                     let row = &table.rows()[step - 1];
-                    let q = Transition::between(level(&table, step - 1), level(&table, step)).expect("a table's SNR falls");
-                    t.compare_rel(if unrooted { q.scale * q.scale } else { q.scale }, row.alpha_step.sqrt(), 8.0);
+                    let q = Transition::between(level(&table, step - 1), level(&table, step))
+                        .expect("a table's SNR falls");
+                    t.compare_rel(
+                        if unrooted { q.scale * q.scale } else { q.scale },
+                        row.alpha_step.sqrt(),
+                        8.0,
+                    );
                     let var = if squared {
                         q.var * q.var
                     } else if rooted_noise {
@@ -96,10 +113,18 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"q(x_t | x_0) = \mathcal{N}\left(x_t; \sqrt{\bar\alpha_t}\, x_0, (1 - \bar\alpha_t) I\right)",
         finding: "It holds for every schedule: the steps composed one after the other give the tabulated coefficients, and the \
         integral over the state in between gives the density.",
-        mutants: &["missing bar", "alpha_bar off by one step", "root of alpha_bar dropped", "variance as the sum of the betas"],
+        mutants: &[
+            "missing bar",
+            "alpha_bar off by one step",
+            "root of alpha_bar dropped",
+            "variance as the sum of the betas",
+        ],
         check: |p| {
             let (bar, early) = (p.mutant("missing bar"), p.mutant("alpha_bar off by one step"));
-            let (unrooted, summed) = (p.mutant("root of alpha_bar dropped"), p.mutant("variance as the sum of the betas"));
+            let (unrooted, summed) = (
+                p.mutant("root of alpha_bar dropped"),
+                p.mutant("variance as the sum of the betas"),
+            );
             p.property(
                 Printed,
                 "Coefficient and variance of the table against the steps composed one by one",
@@ -110,7 +135,9 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let steps = t.int(2, table.steps());
                     let rows = &table.rows()[..steps];
                     let one = |beta: f64| Transition { scale: (1.0 - beta).sqrt(), var: beta };
-                    let all = rows[1..].iter().fold(one(rows[0].beta), |all, row| all.then(one(row.beta)));
+                    let all = rows[1..]
+                        .iter()
+                        .fold(one(rows[0].beta), |all, row| all.then(one(row.beta)));
                     let row = if early { rows[steps - 2] } else { rows[steps - 1] };
                     let alpha = if bar {
                         row.alpha_step.sqrt()
@@ -126,7 +153,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     } else {
                         row.sigma * row.sigma
                     };
-                    // Relative to 1: a step of beta = 0.999 leaves a signal of which 1 - beta has lost digits.
+                    // Relative to 1: a step of beta = 0.999 leaves a signal of which 1 - beta has
+                    // lost digits.
                     t.compare(alpha, all.scale, 4.0 * EPS * steps as f64);
                     t.compare(var, all.var, 4.0 * EPS * steps as f64);
                 },
@@ -138,15 +166,22 @@ pub(super) const CLAIMS: &[Claim] = &[
                 64,
                 "64 Gauss-Hermite nodes, converged to rounding",
                 |t| {
-                    // With an alpha_step of 0.3 to 0.6 between the two levels the integrand is no narrower than the rule's weight.
+                    // With an alpha_step of 0.3 to 0.6 between the two levels the integrand is no
+                    // narrower than the rule's weight.
                     let (kept, step) = (t.uniform(0.5, 0.9), t.uniform(0.3, 0.6));
-                    let at = |alpha_bar: f64| Level::new(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
+                    let at =
+                        |alpha_bar: f64| Level::new(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
                     let (s, u) = (at(kept), at(kept * step));
                     let first = Transition::between(Level::clean(), s).expect("from clean data");
                     let then = Transition::between(s, u).expect("to a noisier level");
                     let (x0, xt) = (t.uniform(-2.0, 2.0), t.uniform(-2.0, 2.0));
-                    let composed = rule.expectation(first.mean(x0), first.var, |x| then.log_density(xt, x).exp());
-                    let direct = if early { first } else { Transition::between(Level::clean(), u).expect("from clean data") };
+                    let composed = rule
+                        .expectation(first.mean(x0), first.var, |x| then.log_density(xt, x).exp());
+                    let direct = if early {
+                        first
+                    } else {
+                        Transition::between(Level::clean(), u).expect("from clean data")
+                    };
                     t.compare(direct.log_density(xt, x0).exp(), composed, 1e-13);
                 },
             );
@@ -165,9 +200,14 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds, and not only in law: the noises of a simulated chain add up to one eps of unit variance with which the \
         closed form gives the very same x_t. That one draw of eps replaces t of them, with the products alpha_bar tabulated, is read off the \
         formula.",
-        mutants: &["variance for deviation", "root of alpha_bar dropped", "noise of the last step alone"],
+        mutants: &[
+            "variance for deviation",
+            "root of alpha_bar dropped",
+            "noise of the last step alone",
+        ],
         check: |p| {
-            let (squared, unrooted) = (p.mutant("variance for deviation"), p.mutant("root of alpha_bar dropped"));
+            let (squared, unrooted) =
+                (p.mutant("variance for deviation"), p.mutant("root of alpha_bar dropped"));
             let last_alone = p.mutant("noise of the last step alone");
             p.property(
                 Printed,
@@ -184,14 +224,21 @@ pub(super) const CLAIMS: &[Claim] = &[
                         z = t.normal();
                         x = keep * x + add * z;
                         noise = keep * noise + add * z;
-                        // Sum of the squares of the weights c_s, so that eps = noise / sigma has this variance over sigma^2.
+                        // Sum of the squares of the weights c_s, so that eps = noise / sigma has
+                        // this variance over sigma^2.
                         weight = row.alpha_step * weight + row.beta;
                     }
                     let row = &table.rows()[steps - 1];
-                    let (alpha, sigma) =
-                        (if unrooted { row.alpha_bar } else { row.alpha }, if squared { row.sigma * row.sigma } else { row.sigma });
+                    let (alpha, sigma) = (
+                        if unrooted { row.alpha_bar } else { row.alpha },
+                        if squared { row.sigma * row.sigma } else { row.sigma },
+                    );
                     let eps = if last_alone { z } else { noise / row.sigma };
-                    t.compare(alpha * x0 + sigma * eps, x, 8.0 * EPS * steps as f64 * (3.0 + noise.abs()));
+                    t.compare(
+                        alpha * x0 + sigma * eps,
+                        x,
+                        8.0 * EPS * steps as f64 * (3.0 + noise.abs()),
+                    );
                     t.compare(sigma * sigma, weight, 8.0 * EPS * steps as f64);
                 },
             );
@@ -217,8 +264,10 @@ pub(super) const CLAIMS: &[Claim] = &[
             "betas with a finite sum",
         ],
         check: |p| {
-            let (halved, unrooted) =
-                (p.mutant("log of the deviation for that of the variance"), p.mutant("alpha_bar as the signal's coefficient"));
+            let (halved, unrooted) = (
+                p.mutant("log of the deviation for that of the variance"),
+                p.mutant("alpha_bar as the signal's coefficient"),
+            );
             let summable = p.mutant("betas with a finite sum");
             let nats = move |table: &Table, square: f64, d: usize| {
                 let last = &table.rows()[table.steps() - 1];
@@ -237,9 +286,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let last = &table.rows()[table.steps() - 1];
                     let d = t.int(1, 4);
                     let x0 = DVector::from_fn(d, |_, _| t.uniform(-2.0, 2.0));
-                    let end = Normal::new(&x0 * last.alpha, Covariance::Full(DMatrix::identity(d, d) * last.sigma.powi(2)))
-                        .expect("a Gaussian");
-                    let unit = Normal::new(DVector::zeros(d), Covariance::Full(DMatrix::identity(d, d))).expect("a Gaussian");
+                    let end = Normal::new(
+                        &x0 * last.alpha,
+                        Covariance::Full(DMatrix::identity(d, d) * last.sigma.powi(2)),
+                    )
+                    .expect("a Gaussian");
+                    let unit =
+                        Normal::new(DVector::zeros(d), Covariance::Full(DMatrix::identity(d, d)))
+                            .expect("a Gaussian");
                     t.compare(
                         nats(&table, x0.norm_squared(), d),
                         end.kl(&unit).expect("one dimension"),
@@ -254,18 +308,32 @@ pub(super) const CLAIMS: &[Claim] = &[
                 "1e-9 nats; what is left is e^-45 of |x0|^2",
                 |t| {
                     let beta = t.log_uniform(0.02, 0.3);
-                    let betas: Vec<f64> =
-                        (1..=(45.0 / beta) as usize + 1).map(|k| if summable { beta / (k * k) as f64 } else { beta }).collect();
+                    let betas: Vec<f64> = (1..=(45.0 / beta) as usize + 1)
+                        .map(|k| if summable { beta / (k * k) as f64 } else { beta })
+                        .collect();
                     let d = t.int(1, 3072);
                     let square = t.log_uniform(1e-3, 10.0) * d as f64;
-                    t.compare(nats(&Table::from_betas(&betas).expect("betas in range"), square, d), 0.0, 1e-9);
+                    t.compare(
+                        nats(&Table::from_betas(&betas).expect("betas in range"), square, d),
+                        0.0,
+                        1e-9,
+                    );
                 },
             );
-            p.property(WithCondition, "KL with a schedule rescaled to zero terminal SNR", 32, "exact", |t| {
-                let (beta_start, beta_end) = (t.log_uniform(1e-5, 1e-3), t.log_uniform(1e-2, 0.1));
-                let table = Table::new(Schedule::Linear { beta_start, beta_end }, t.int(2, 100), true).expect("betas in range");
-                t.compare(nats(&table, t.log_uniform(1e-3, 1e4), 3), 0.0, 0.0);
-            });
+            p.property(
+                WithCondition,
+                "KL with a schedule rescaled to zero terminal SNR",
+                32,
+                "exact",
+                |t| {
+                    let (beta_start, beta_end) =
+                        (t.log_uniform(1e-5, 1e-3), t.log_uniform(1e-2, 0.1));
+                    let table =
+                        Table::new(Schedule::Linear { beta_start, beta_end }, t.int(2, 100), true)
+                            .expect("betas in range");
+                    t.compare(nats(&table, t.log_uniform(1e-3, 1e4), 3), 0.0, 0.0);
+                },
+            );
             let pixels = 3072;
             let long = Table::new(Schedule::LINEAR, 4000, false).expect("DDPM's betas");
             p.number(
@@ -277,8 +345,16 @@ pub(super) const CLAIMS: &[Claim] = &[
                 "1e-9 nats",
             );
             let short = Table::new(Schedule::LINEAR, 100, false).expect("DDPM's betas");
-            p.number(WithoutCondition, "The same over T = 100 steps", nats(&short, 3072.0, pixels), 0.0, 1e-9, "1e-9 nats");
-            let latent = Table::new(Schedule::SCALED_LINEAR, 1000, false).expect("Stable Diffusion's betas");
+            p.number(
+                WithoutCondition,
+                "The same over T = 100 steps",
+                nats(&short, 3072.0, pixels),
+                0.0,
+                1e-9,
+                "1e-9 nats",
+            );
+            let latent =
+                Table::new(Schedule::SCALED_LINEAR, 1000, false).expect("Stable Diffusion's betas");
             let what = "KL for a latent of 64 x 64 x 4 numbers of size 1 with Stable Diffusion's betas over T = 1000";
             p.number(WithoutCondition, what, nats(&latent, 16384.0, 16384), 0.0, 1e-9, "1e-9 nats");
             let finite: Vec<f64> = (1..=20_000).map(|k: usize| 0.5 / (k * k) as f64).collect();
@@ -308,7 +384,9 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// A covariance with unit diagonal and random correlations.
 fn unit_variances(t: &crate::Trial, d: usize) -> DMatrix<f64> {
     let rows = DMatrix::from_fn(d, d, |_, _| t.normal());
-    let mut cov = DMatrix::from_fn(d, d, |i, j| rows.row(i).dot(&rows.row(j)) / (rows.row(i).norm() * rows.row(j).norm()));
+    let mut cov = DMatrix::from_fn(d, d, |i, j| {
+        rows.row(i).dot(&rows.row(j)) / (rows.row(i).norm() * rows.row(j).norm())
+    });
     cov.fill_diagonal(1.0);
     cov
 }
@@ -317,6 +395,8 @@ fn unit_variances(t: &crate::Trial, d: usize) -> DMatrix<f64> {
 fn one_step(cov: &DMatrix<f64>, scale: f64, var: f64) -> DMatrix<f64> {
     let d = cov.nrows();
     let x = Normal::new(DVector::zeros(d), Covariance::Full(cov.clone())).expect("a covariance");
-    let joint = x.joint(&(DMatrix::identity(d, d) * scale), &DVector::zeros(d), Covariance::Isotropic(var)).expect("a kernel");
+    let joint = x
+        .joint(&(DMatrix::identity(d, d) * scale), &DVector::zeros(d), Covariance::Isotropic(var))
+        .expect("a kernel");
     joint.marginal(&(d..2 * d).collect::<Vec<_>>()).expect("coordinates of the joint").cov_matrix()
 }

@@ -63,8 +63,16 @@ pub(super) const CLAIMS: &[Claim] = &[
             let side = p.mutant("sides for areas");
             let linear = p.mutant("attention counted as linear");
             let ratio = |of: &dyn Fn(Shape) -> f64| of(PIXELS) / of(LATENT);
-            let positions = move |(_, h, w): Shape| if side { h as f64 } else { numbers((1, h, w)) };
-            p.number(Printed, "Dimensions of the image over those of the latent", ratio(&numbers), 64.0, 0.0, "a count");
+            let positions =
+                move |(_, h, w): Shape| if side { h as f64 } else { numbers((1, h, w)) };
+            p.number(
+                Printed,
+                "Dimensions of the image over those of the latent",
+                ratio(&numbers),
+                64.0,
+                0.0,
+                "a count",
+            );
             p.number(
                 Corrected,
                 "Dimensions of the image over those of the latent, against 48",
@@ -73,7 +81,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                 0.0,
                 "a count",
             );
-            p.number(Corrected, "Spatial positions of the image over those of the latent", ratio(&positions), 64.0, 0.0, "a count");
+            p.number(
+                Corrected,
+                "Spatial positions of the image over those of the latent",
+                ratio(&positions),
+                64.0,
+                0.0,
+                "a count",
+            );
             p.number(
                 Corrected,
                 "Pairs of positions of the image over those of the latent",
@@ -88,11 +103,15 @@ pub(super) const CLAIMS: &[Claim] = &[
                 64,
                 "counts",
                 |t| {
-                    let (width_in, width_out, size) = (t.int(1, 512) as f64, t.int(1, 512) as f64, t.int(1, 7) as f64);
-                    let convolution = |shape: Shape| positions(shape) * width_in * width_out * size * size;
+                    let (width_in, width_out, size) =
+                        (t.int(1, 512) as f64, t.int(1, 512) as f64, t.int(1, 7) as f64);
+                    let convolution =
+                        |shape: Shape| positions(shape) * width_in * width_out * size * size;
                     // Queries times keys, then weights times values.
-                    let attention =
-                        |shape: Shape| 2.0 * width_in * if linear { positions(shape) } else { positions(shape).powi(2) };
+                    let attention = |shape: Shape| {
+                        2.0 * width_in
+                            * if linear { positions(shape) } else { positions(shape).powi(2) }
+                    };
                     t.compare(ratio(&convolution), 64.0, 0.0);
                     t.compare(ratio(&attention), 4096.0, 0.0);
                 },

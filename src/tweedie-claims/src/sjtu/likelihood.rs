@@ -36,9 +36,14 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
         "bits/dim without the levels' spacing",
     ],
     check: |p| {
-        let (no_prior, no_noise) = (p.mutant("prior term dropped"), p.mutant("noise of x_1 forgotten"));
-        let (half, understated) = (p.mutant("half of every divergence"), p.mutant("error of the best denoiser understated"));
-        let (tanh, unscaled) = (p.mutant("tanh for the normal CDF"), p.mutant("bits/dim without the levels' spacing"));
+        let (no_prior, no_noise) =
+            (p.mutant("prior term dropped"), p.mutant("noise of x_1 forgotten"));
+        let (half, understated) = (
+            p.mutant("half of every divergence"),
+            p.mutant("error of the best denoiser understated"),
+        );
+        let (tanh, unscaled) =
+            (p.mutant("tanh for the normal CDF"), p.mutant("bits/dim without the levels' spacing"));
         let four = NormalRule::new(4).expect("4 nodes");
         p.property(
             Printed,
@@ -64,7 +69,8 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
             "even steps integrate smooth functions that vanish at both ends to 1e-8 nats",
             |t| {
                 let law = t.mixture(1, 2);
-                // All of the signal is gone at the end, so that the entropy of the data is what the bound may reach.
+                // All of the signal is gone at the end, so that the entropy of the data is what the
+                // bound may reach.
                 let entropy = -mean_of(&law, &PathPoint::still(1.0, 0.0), |log_density, _| log_density);
                 let gaps = [4, 8, 16].map(|steps| mean_bound(&law, steps, understated) - entropy);
                 t.compare(gaps.iter().map(|g| -g).fold(0.0, larger), 0.0, 1e-8);
@@ -72,7 +78,10 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                 t.compare((gaps[1] / gaps[0]).max(gaps[2] / gaps[1]).max(0.9), 0.9, 0.0);
             },
         );
-        let (decoder, rule) = (DiscretisedGaussian::new(256).expect("256 levels"), IntervalRule::new(16).expect("16 nodes"));
+        let (decoder, rule) = (
+            DiscretisedGaussian::new(256).expect("256 levels"),
+            IntervalRule::new(16).expect("16 nodes"),
+        );
         p.property(
             Printed,
             "Integer levels 0..255: ln of the decoder's probability against its density integrated over the level's cell; and bits/dim of \
@@ -107,34 +116,52 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
 }];
 
 /// The bound at one data point, term by term.
-fn elbo_at(chain: &Chain, x0: f64, rule: &NormalRule, no_prior: bool, no_noise: bool, half: bool) -> f64 {
+fn elbo_at(
+    chain: &Chain,
+    x0: f64,
+    rule: &NormalRule,
+    no_prior: bool,
+    no_noise: bool,
+    half: bool,
+) -> f64 {
     let at = |step: usize| still(&chain.table, step);
     let share = if half { 0.5 } else { 1.0 };
     let first = at(1);
     let spread = if no_noise { 0.0 } else { first.sigma.powi(2) };
-    let mut elbo =
-        rule.expectation(first.alpha * x0, spread, |x1| log_density_normal(x0, chain.gain_of_step(1) * x1, chain.vars[0]));
+    let mut elbo = rule.expectation(first.alpha * x0, spread, |x1| {
+        log_density_normal(x0, chain.gain_of_step(1) * x1, chain.vars[0])
+    });
     for step in 2..=chain.steps() {
         let (q, level) = (chain.posterior(step), at(step));
         elbo -= share
             * rule.expectation(level.alpha * x0, level.sigma.powi(2), |xt| {
-                kl_normal(q.mean(x0, xt), q.var, chain.gain_of_step(step) * xt, chain.vars[step - 1])
+                kl_normal(
+                    q.mean(x0, xt),
+                    q.var,
+                    chain.gain_of_step(step) * xt,
+                    chain.vars[step - 1],
+                )
             });
     }
     let last = at(chain.steps());
     if no_prior { elbo } else { elbo - share * prior((last.alpha, last.sigma), x0 * x0, 1.0) }
 }
 
-/// The bound of a mixture with its own denoiser and the best variances, over a schedule of zero terminal SNR.
+/// The bound of a mixture with its own denoiser and the best variances, over a schedule of zero
+/// terminal SNR.
 fn mean_bound(law: &Mixture, steps: usize, understated: bool) -> f64 {
     // Even steps of the angle: x_1 keeps 1e-3 of the noise variance for every number of steps.
     let first = 1e-3f64.sqrt().asin();
     let angle = |k: usize| first + k as f64 / (steps - 1) as f64 * (FRAC_PI_2 - first);
-    let points: Vec<_> =
-        (0..steps).map(|k| PathPoint::still(if k + 1 == steps { 0.0 } else { angle(k).cos() }, angle(k).sin())).collect();
+    let points: Vec<_> = (0..steps)
+        .map(|k| {
+            PathPoint::still(if k + 1 == steps { 0.0 } else { angle(k).cos() }, angle(k).sin())
+        })
+        .collect();
     let second_moment = Law::cov(law)[[0, 0]] + Law::mean(law)[0].powi(2);
     let error = |at: &PathPoint| second_moment - mean_of(law, at, |_, x0_hat| x0_hat * x0_hat);
-    let errors: Vec<f64> = points.iter().map(|at| error(at) * if understated { 1e-2 } else { 1.0 }).collect();
+    let errors: Vec<f64> =
+        points.iter().map(|at| error(at) * if understated { 1e-2 } else { 1.0 }).collect();
     bound(&points, 1, second_moment, &errors, &Reverse::optimal()).expect("a valid bound").nats()
 }
 
@@ -144,5 +171,10 @@ fn mean_of(law: &Mixture, at: &PathPoint, f: impl Fn(f64, f64) -> f64) -> f64 {
     let x = Array2::from_shape_fn((801, 1), |(i, _)| STEP * (i as f64 - 400.0));
     let mut x0_hat = x.clone();
     law.denoise(x.view(), at, x0_hat.view_mut());
-    STEP * law.log_density(x.view(), at).iter().zip(&x0_hat).map(|(l, x0)| l.exp() * f(*l, *x0)).sum::<f64>()
+    STEP * law
+        .log_density(x.view(), at)
+        .iter()
+        .zip(&x0_hat)
+        .map(|(l, x0)| l.exp() * f(*l, *x0))
+        .sum::<f64>()
 }

@@ -34,7 +34,11 @@ pub(super) const FILES: &[&[Claim]] = &[
 
 /// The level of step t of a table, clean data at t = 0.
 pub(crate) fn level(table: &Table, t: usize) -> Level<f64> {
-    if t == 0 { Level::clean() } else { Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma) }
+    if t == 0 {
+        Level::clean()
+    } else {
+        Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma)
+    }
 }
 
 /// The same as a point without rates.

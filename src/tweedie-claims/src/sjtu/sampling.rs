@@ -6,7 +6,9 @@ use crate::Role::{Printed, WithCondition, WithoutCondition};
 use nalgebra::{dmatrix, dvector};
 use ndarray::{ArrayView2, ArrayViewMut2, array};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use tweedie::diffusion::elbo::{GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse};
+use tweedie::diffusion::elbo::{
+    GaussianData, Reconstruction, Reverse, ReverseVar, gaussian_bound, mmse,
+};
 use tweedie::diffusion::kernel::Transition;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, PathPoint};
@@ -44,9 +46,14 @@ pub(super) const CLAIMS: &[Claim] = &[
         ],
         check: |p| {
             let (tilde, early) = (p.mutant("beta~ for beta"), p.mutant("beta of the step before"));
-            let (deviation, stride) = (p.mutant("beta as the deviation"), p.mutant("beta of one step for a longer stride"));
-            let (logarithm, linear) =
-                (p.mutant("root of ln beta as the deviation"), p.mutant("learned range interpolated without the logarithm"));
+            let (deviation, stride) = (
+                p.mutant("beta as the deviation"),
+                p.mutant("beta of one step for a longer stride"),
+            );
+            let (logarithm, linear) = (
+                p.mutant("root of ln beta as the deviation"),
+                p.mutant("learned range interpolated without the logarithm"),
+            );
             p.property(
                 WithCondition,
                 "sigma_t^2 against the exact reverse variance, data of unit variance, t > 1",
@@ -125,9 +132,14 @@ pub(super) const CLAIMS: &[Claim] = &[
                 },
             );
             let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
-            for (lambda, data, step) in [(0.0, "data that are one point", 2), (4.0, "data of variance 4", 300)] {
-                let ratio = table.rows()[step - 1].beta / reverse_var(lambda, &table, step - 1, step);
-                let what = format!("sigma_t^2 over the exact reverse variance at t = {step} of DDPM's schedule, {data}");
+            for (lambda, data, step) in
+                [(0.0, "data that are one point", 2), (4.0, "data of variance 4", 300)]
+            {
+                let ratio =
+                    table.rows()[step - 1].beta / reverse_var(lambda, &table, step - 1, step);
+                let what = format!(
+                    "sigma_t^2 over the exact reverse variance at t = {step} of DDPM's schedule, {data}"
+                );
                 p.number(WithoutCondition, what, ratio, 1.0, 1e-9, "equal variances");
             }
             p.number(
@@ -152,38 +164,66 @@ pub(super) const CLAIMS: &[Claim] = &[
         the number, second-order methods spend two calls a step.",
         mutants: &["every second step skipped", "loop ends at t = 2", "two calls a step"],
         check: |p| {
-            let (skipped, short, heun) =
-                (p.mutant("every second step skipped"), p.mutant("loop ends at t = 2"), p.mutant("two calls a step"));
+            let (skipped, short, heun) = (
+                p.mutant("every second step skipped"),
+                p.mutant("loop ends at t = 2"),
+                p.mutant("two calls a step"),
+            );
             let calls = move |table: &Table| {
-                let law = Counted { law: Gaussian::isotropic(array![0.5], 0.3).expect("a variance"), calls: AtomicUsize::new(0) };
+                let law = Counted {
+                    law: Gaussian::isotropic(array![0.5], 0.3).expect("a variance"),
+                    calls: AtomicUsize::new(0),
+                };
                 let first = usize::from(short);
-                let grid: Vec<_> =
-                    (first..=table.steps()).rev().step_by(if skipped { 2 } else { 1 }).map(|step| still(table, step)).collect();
-                let sampler: &dyn Sampler = if heun { &Heun::DETERMINISTIC } else { &Ddpm { variance: Variance::Beta } };
-                let end = sample(sampler, &law, &grid, array![[0.3]], &mut Silence).expect("a grid from noise to data");
+                let grid: Vec<_> = (first..=table.steps())
+                    .rev()
+                    .step_by(if skipped { 2 } else { 1 })
+                    .map(|step| still(table, step))
+                    .collect();
+                let sampler: &dyn Sampler =
+                    if heun { &Heun::DETERMINISTIC } else { &Ddpm { variance: Variance::Beta } };
+                let end = sample(sampler, &law, &grid, array![[0.3]], &mut Silence)
+                    .expect("a grid from noise to data");
                 (law.calls.load(Ordering::Relaxed) as f64, end.nfe as f64)
             };
-            let (counted, _) = calls(&Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas"));
-            p.number(Printed, "Calls of the denoiser over the 1000 steps of DDPM's schedule", counted, 1000.0, 0.0, "a count");
-            p.property(Printed, "Calls over any schedule of T steps, and the sampler's own count", 24, "counts", |t| {
-                let steps = t.int(2, 60);
-                let (counted, own) = calls(&t.table(steps));
-                t.compare(counted, steps as f64, 0.0);
-                t.compare(own, counted, 0.0);
-            });
+            let (counted, _) =
+                calls(&Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas"));
+            p.number(
+                Printed,
+                "Calls of the denoiser over the 1000 steps of DDPM's schedule",
+                counted,
+                1000.0,
+                0.0,
+                "a count",
+            );
+            p.property(
+                Printed,
+                "Calls over any schedule of T steps, and the sampler's own count",
+                24,
+                "counts",
+                |t| {
+                    let steps = t.int(2, 60);
+                    let (counted, own) = calls(&t.table(steps));
+                    t.compare(counted, steps as f64, 0.0);
+                    t.compare(own, counted, 0.0);
+                },
+            );
         },
     },
 ];
 
-/// Var[x_to | x_from] for data of variance lambda, by conditioning the pair; clean data at `to = 0`.
+/// Var[x_to | x_from] for data of variance lambda, by conditioning the pair; clean data at
+/// `to = 0`.
 fn reverse_var(lambda: f64, table: &Table, to: usize, from: usize) -> f64 {
     let (s, u) = (level(table, to), level(table, from));
     let rows = &table.rows()[to..from];
-    let (scale, var) =
-        rows.iter().fold((1.0, 0.0), |(scale, var), row| (scale * row.alpha_step.sqrt(), var * row.alpha_step + row.beta));
+    let (scale, var) = rows.iter().fold((1.0, 0.0), |(scale, var), row| {
+        (scale * row.alpha_step.sqrt(), var * row.alpha_step + row.beta)
+    });
     let start = s.alpha * s.alpha * lambda + s.sigma * s.sigma;
     let x = Normal::new(dvector![0.0], Covariance::Isotropic(start)).expect("a variance");
-    let joint = x.joint(&dmatrix![scale], &dvector![0.0], Covariance::Isotropic(var)).expect("a kernel");
+    let joint =
+        x.joint(&dmatrix![scale], &dvector![0.0], Covariance::Isotropic(var)).expect("a kernel");
     assert!(u.sigma > 0.0, "x_t has noise");
     joint.condition(&[1], &[0.0]).expect("x_t has variance").cov_matrix()[(0, 0)]
 }

@@ -25,18 +25,27 @@ pub(super) const CLAIMS: &[Claim] = &[
         finding: "It holds on every path, against the derivative of the log density by dual numbers.",
         mutants: &["sign", "variance for deviation", "alpha in the denominator"],
         check: |p| {
-            let (sign, squared, alpha) =
-                (p.mutant("sign"), p.mutant("variance for deviation"), p.mutant("alpha in the denominator"));
+            let (sign, squared, alpha) = (
+                p.mutant("sign"),
+                p.mutant("variance for deviation"),
+                p.mutant("alpha in the denominator"),
+            );
             p.property(
                 Printed,
                 "-eps/sigma against the derivative of the log density",
                 256,
                 "rounding of x_t - alpha x0, over the variance",
                 |t| {
-                    let at = if t.int(0, 1) == 0 { t.point() } else { super::still(&t.table(50), t.int(1, 50)) };
+                    let at = if t.int(0, 1) == 0 {
+                        t.point()
+                    } else {
+                        super::still(&t.table(50), t.int(1, 50))
+                    };
                     let (x0, eps) = (t.normal(), t.normal());
-                    let kernel = Transition::between(Level::<f64>::clean(), Level::from(&at)).expect("sigma > 0");
-                    let kernel = Transition::<Dual64> { scale: kernel.scale.into(), var: kernel.var.into() };
+                    let kernel = Transition::between(Level::<f64>::clean(), Level::from(&at))
+                        .expect("sigma > 0");
+                    let kernel =
+                        Transition::<Dual64> { scale: kernel.scale.into(), var: kernel.var.into() };
                     let xt = at.alpha * x0 + at.sigma * eps;
                     let (_, want) = first_derivative(|x| kernel.log_density(x, x0.into()), xt);
                     let mut score = Prediction::Score.target(x0, eps, &Frame::from(&at));
@@ -66,10 +75,16 @@ pub(super) const CLAIMS: &[Claim] = &[
         formula: r"\nabla_x \log q_t(x) = -\frac{\mathbb{E}[\varepsilon | x_t = x]}{\sigma_t}",
         finding: "It holds for any data law; the scalar is -1/sigma_t. Checked on Gaussian mixtures, against the gradient of the \
         log density by dual numbers.",
-        mutants: &["sign", "variance for deviation", "conditional score of one component", "alpha forgotten"],
+        mutants: &[
+            "sign",
+            "variance for deviation",
+            "conditional score of one component",
+            "alpha forgotten",
+        ],
         check: |p| {
             let (sign, squared) = (p.mutant("sign"), p.mutant("variance for deviation"));
-            let (single, unscaled) = (p.mutant("conditional score of one component"), p.mutant("alpha forgotten"));
+            let (single, unscaled) =
+                (p.mutant("conditional score of one component"), p.mutant("alpha forgotten"));
             p.property(
                 Printed,
                 "-E[eps|x_t]/sigma against the gradient of log q_t",
@@ -88,15 +103,27 @@ pub(super) const CLAIMS: &[Claim] = &[
                     } else {
                         law.denoise(rows, &at, x0_hat.view_mut())
                     }
-                    let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at)).expect("sigma > 0");
+                    let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at))
+                        .expect("sigma > 0");
                     let mut score = vec![0.0; d];
                     for k in 0..d {
-                        let eps = if unscaled { (x[k] - x0_hat[[0, k]]) / sigma } else { to_eps.apply(x0_hat[[0, k]], x[k]) };
+                        let eps = if unscaled {
+                            (x[k] - x0_hat[[0, k]]) / sigma
+                        } else {
+                            to_eps.apply(x0_hat[[0, k]], x[k])
+                        };
                         let scaled = -eps / if squared { sigma * sigma } else { sigma };
                         score[k] = if sign { -scaled } else { scaled };
                     }
-                    let want: Vec<f64> =
-                        (0..d).map(|k| derivative(&|x| law.log_density_of(x, at.alpha.into(), at.sigma.into()), &x, k)).collect();
+                    let want: Vec<f64> = (0..d)
+                        .map(|k| {
+                            derivative(
+                                &|x| law.log_density_of(x, at.alpha.into(), at.sigma.into()),
+                                &x,
+                                k,
+                            )
+                        })
+                        .collect();
                     t.compare_all(&score, &want, 1e-12 / (sigma * sigma));
                 },
             );
@@ -117,7 +144,8 @@ pub(super) const CLAIMS: &[Claim] = &[
         Between two modes it vanishes.",
         mutants: &["downhill", "mode of the data for that of x_t", "eps for the score"],
         check: |p| {
-            let (down, unscaled) = (p.mutant("downhill"), p.mutant("mode of the data for that of x_t"));
+            let (down, unscaled) =
+                (p.mutant("downhill"), p.mutant("mode of the data for that of x_t"));
             let noise = p.mutant("eps for the score");
             p.property(
                 Printed,
@@ -131,30 +159,55 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let at = PathPoint::still((1.0 - sigma * sigma).sqrt(), sigma);
                     let x = t.normals(d);
                     let score = score_of(&law, &x, &at) * if down { -1.0 } else { 1.0 };
-                    let gradient: Array1<f64> =
-                        (0..d).map(|k| derivative(&|x| law.log_density_of(x, at.alpha.into(), at.sigma.into()), &x, k)).collect();
+                    let gradient: Array1<f64> = (0..d)
+                        .map(|k| {
+                            derivative(
+                                &|x| law.log_density_of(x, at.alpha.into(), at.sigma.into()),
+                                &x,
+                                k,
+                            )
+                        })
+                        .collect();
                     let steepest = norm(&gradient);
-                    t.compare(gradient.dot(&score) / norm(&score), steepest, 1e-12 / (sigma * sigma));
+                    t.compare(
+                        gradient.dot(&score) / norm(&score),
+                        steepest,
+                        1e-12 / (sigma * sigma),
+                    );
                     // No other direction rises faster.
                     let other = t.normals(d);
-                    t.compare((gradient.dot(&other).abs() / norm(&other) - steepest).max(0.0), 0.0, 1e-12 / (sigma * sigma));
+                    t.compare(
+                        (gradient.dot(&other).abs() / norm(&other) - steepest).max(0.0),
+                        0.0,
+                        1e-12 / (sigma * sigma),
+                    );
                 },
             );
-            p.property(WithCondition, "Score times variance against mode minus x, isotropic Gaussian data", 128, "rounding", |t| {
-                let (d, lambda) = (t.int(1, 4), t.log_uniform(0.05, 5.0));
-                let law = Gaussian::isotropic(t.normals(d), lambda).expect("a variance");
-                let sigma = t.uniform(0.2, 0.9);
-                let at = PathPoint::still((1.0 - sigma * sigma).sqrt(), sigma);
-                let x = t.normals(d);
-                let mode = &law.mean() * if unscaled { 1.0 } else { at.alpha };
-                let mut score = score_of(&law, &x, &at);
-                if noise {
-                    score *= -sigma;
-                }
-                score *= if down { -1.0 } else { 1.0 };
-                let along = (at.alpha.powi(2) * lambda + sigma * sigma) * score;
-                t.compare_all(&along, &(&mode - &x), 64.0 * EPS * (1.0 + lambda) * (4.0 + norm(&x)) / (sigma * sigma));
-            });
+            p.property(
+                WithCondition,
+                "Score times variance against mode minus x, isotropic Gaussian data",
+                128,
+                "rounding",
+                |t| {
+                    let (d, lambda) = (t.int(1, 4), t.log_uniform(0.05, 5.0));
+                    let law = Gaussian::isotropic(t.normals(d), lambda).expect("a variance");
+                    let sigma = t.uniform(0.2, 0.9);
+                    let at = PathPoint::still((1.0 - sigma * sigma).sqrt(), sigma);
+                    let x = t.normals(d);
+                    let mode = &law.mean() * if unscaled { 1.0 } else { at.alpha };
+                    let mut score = score_of(&law, &x, &at);
+                    if noise {
+                        score *= -sigma;
+                    }
+                    score *= if down { -1.0 } else { 1.0 };
+                    let along = (at.alpha.powi(2) * lambda + sigma * sigma) * score;
+                    t.compare_all(
+                        &along,
+                        &(&mode - &x),
+                        64.0 * EPS * (1.0 + lambda) * (4.0 + norm(&x)) / (sigma * sigma),
+                    );
+                },
+            );
             let ridge = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.01]).expect("variances");
             let clean = PathPoint::still(1.0, 1e-8);
             // The worst direction has components in the ratio of the deviations.
@@ -177,14 +230,19 @@ pub(super) const CLAIMS: &[Claim] = &[
                 ],
             );
             let middle = score_of(&pair.expect("two components"), &array![0.0], &clean);
-            p.fact(WithoutCondition, "Halfway between two modes the score is not zero", middle[0] != 0.0);
+            p.fact(
+                WithoutCondition,
+                "Halfway between two modes the score is not zero",
+                middle[0] != 0.0,
+            );
         },
     },
 ];
 
 /// Partial derivative of a function of several dual numbers.
 fn derivative(f: &dyn Fn(&[Dual64]) -> Dual64, x: &Array1<f64>, k: usize) -> f64 {
-    let x: Vec<Dual64> = x.iter().enumerate().map(|(i, &x)| Dual64::new(x, f64::from(u8::from(i == k)))).collect();
+    let x: Vec<Dual64> =
+        x.iter().enumerate().map(|(i, &x)| Dual64::new(x, f64::from(u8::from(i == k)))).collect();
     f(&x).eps
 }
 

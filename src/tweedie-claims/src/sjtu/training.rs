@@ -28,7 +28,8 @@ pub(super) const LOSS: &[Claim] = &[Claim {
     network therefore returns an average of all noises that can have led to x_t, not the one that did.",
     mutants: &["noise of the likeliest component", "x0 in place of the noise", "sign of the noise"],
     check: |p| {
-        let (likeliest, clean) = (p.mutant("noise of the likeliest component"), p.mutant("x0 in place of the noise"));
+        let (likeliest, clean) =
+            (p.mutant("noise of the likeliest component"), p.mutant("x0 in place of the noise"));
         let sign = p.mutant("sign of the noise");
         let rule = IntervalRule::new(20).expect("20 nodes");
         p.property(
@@ -40,20 +41,30 @@ pub(super) const LOSS: &[Claim] = &[Claim {
                 let law = t.mixture(1, t.int(2, 3));
                 let sigma = t.uniform(0.3, 0.95);
                 let at = PathPoint::still((1.0 - sigma * sigma).sqrt(), sigma);
-                let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at)).expect("sigma > 0");
-                // Each component by itself is Gaussian: its noise given x_t is linear, and its density is known.
-                let parts: Vec<_> =
-                    law.components().iter().zip(law.weights()).map(|(c, w)| (w, c.mean()[0], c.variances()[0])).collect();
+                let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at))
+                    .expect("sigma > 0");
+                // Each component by itself is Gaussian: its noise given x_t is linear, and its
+                // density is known.
+                let parts: Vec<_> = law
+                    .components()
+                    .iter()
+                    .zip(law.weights())
+                    .map(|(c, w)| (w, c.mean()[0], c.variances()[0]))
+                    .collect();
                 let var = |v: f64| at.alpha * at.alpha * v + sigma * sigma;
                 let density = |&(w, m, v): &(f64, f64, f64), x: f64| {
                     w * tweedie::math::gaussian::log_density_normal(x, at.alpha * m, var(v)).exp()
                 };
-                let noise = |&(_, m, v): &(f64, f64, f64), x: f64| sigma * (x - at.alpha * m) / var(v);
+                let noise =
+                    |&(_, m, v): &(f64, f64, f64), x: f64| sigma * (x - at.alpha * m) / var(v);
                 let best = |x: f64| {
                     let mut x0_hat = array![[0.0]];
                     law.denoise(array![[x]].view(), &at, x0_hat.view_mut());
                     let eps_hat = to_eps.apply(x0_hat[[0, 0]], x);
-                    let top = parts.iter().max_by(|a, b| density(a, x).total_cmp(&density(b, x))).expect("a component");
+                    let top = parts
+                        .iter()
+                        .max_by(|a, b| density(a, x).total_cmp(&density(b, x)))
+                        .expect("a component");
                     if likeliest {
                         noise(top, x)
                     } else if clean {
@@ -64,14 +75,23 @@ pub(super) const LOSS: &[Claim] = &[Claim {
                         eps_hat
                     }
                 };
-                let (h, k, phase) = (t.uniform(-1.0, 1.0), t.uniform(0.3, 3.0), t.uniform(0.0, 6.0));
-                // Loss less what no function of x_t can remove, once with and once without the departure.
+                let (h, k, phase) =
+                    (t.uniform(-1.0, 1.0), t.uniform(0.3, 3.0), t.uniform(0.0, 6.0));
+                // Loss less what no function of x_t can remove, once with and once without the
+                // departure.
                 let added = rule.composite(-12.0, 12.0, 48, |x| {
                     let (f, g) = (best(x), h * (k * x + phase).sin());
-                    parts.iter().map(|c| density(c, x) * ((f + g - noise(c, x)).powi(2) - (f - noise(c, x)).powi(2))).sum()
+                    parts
+                        .iter()
+                        .map(|c| {
+                            density(c, x)
+                                * ((f + g - noise(c, x)).powi(2) - (f - noise(c, x)).powi(2))
+                        })
+                        .sum()
                 });
                 let want = rule.composite(-12.0, 12.0, 48, |x| {
-                    parts.iter().map(|c| density(c, x)).sum::<f64>() * (h * (k * x + phase).sin()).powi(2)
+                    parts.iter().map(|c| density(c, x)).sum::<f64>()
+                        * (h * (k * x + phase).sin()).powi(2)
                 });
                 t.compare(added, want, 1e-11);
             },
@@ -96,8 +116,12 @@ pub(super) const TARGETS: &[Claim] = &[
         check: |p| {
             let (inverse, taken) = (p.mutant("inverse SNR"), p.mutant("x0 taken for eps"));
             let undivided = p.mutant("division by alpha forgotten");
-            let there = |at: Frame<f64>| Conversion::new(Prediction::X0, Prediction::Eps, at).expect("sigma > 0");
-            let back = |at: Frame<f64>| Conversion::new(Prediction::Eps, Prediction::X0, at).expect("alpha > 0");
+            let there = |at: Frame<f64>| {
+                Conversion::new(Prediction::X0, Prediction::Eps, at).expect("sigma > 0")
+            };
+            let back = |at: Frame<f64>| {
+                Conversion::new(Prediction::Eps, Prediction::X0, at).expect("alpha > 0")
+            };
             p.property(
                 WithCondition,
                 "x0 from the eps that follows from x0",
@@ -109,7 +133,8 @@ pub(super) const TARGETS: &[Claim] = &[
                     let eps = if taken { x0 } else { there(at).apply(x0, xt) };
                     let again = back(at).apply(eps, xt) * if undivided { at.alpha } else { 1.0 };
                     let tol = 8.0 * EPS * back(at).condition(there(at).condition(x0, xt), xt);
-                    // On paths with alpha = 1 the division does nothing, on the others it must show.
+                    // On paths with alpha = 1 the division does nothing, on the others it must
+                    // show.
                     t.compare(again, x0, tol);
                 },
             );
@@ -121,16 +146,27 @@ pub(super) const TARGETS: &[Claim] = &[
                 |t| {
                     let at = Frame::from(&t.point());
                     let d = t.int(1, 5);
-                    let (x0, eps, x0_hat) = (t.normal_rows(1, d), t.normal_rows(1, d), t.normal_rows(1, d));
+                    let (x0, eps, x0_hat) =
+                        (t.normal_rows(1, d), t.normal_rows(1, d), t.normal_rows(1, d));
                     let xt = &x0 * at.alpha + &eps * at.sigma;
                     let mut eps_hat = x0_hat.clone();
-                    there(at).apply_batch(x0_hat.view(), xt.view(), eps_hat.view_mut()).expect("one shape");
-                    let got = squared_errors(Prediction::Eps, eps_hat.view(), x0.view(), eps.view(), &at).expect("one shape")[0];
-                    let x0_error = squared_errors(Prediction::X0, x0_hat.view(), x0.view(), eps.view(), &at).expect("one shape")[0];
+                    there(at)
+                        .apply_batch(x0_hat.view(), xt.view(), eps_hat.view_mut())
+                        .expect("one shape");
+                    let got =
+                        squared_errors(Prediction::Eps, eps_hat.view(), x0.view(), eps.view(), &at)
+                            .expect("one shape")[0];
+                    let x0_error =
+                        squared_errors(Prediction::X0, x0_hat.view(), x0.view(), eps.view(), &at)
+                            .expect("one shape")[0];
                     let snr = loss_ratio(Prediction::Eps, Prediction::X0, &at).expect("sigma > 0");
                     // eps_hat has the rounding of x_t / sigma.
                     let scale = 8.0 * EPS * (1.0 + at.alpha / at.sigma) * 4.0;
-                    t.compare(got, if inverse { snr.recip() } else { snr } * x0_error, 8.0 * scale * got.sqrt() + 64.0 * EPS * got);
+                    t.compare(
+                        got,
+                        if inverse { snr.recip() } else { snr } * x0_error,
+                        8.0 * scale * got.sqrt() + 64.0 * EPS * got,
+                    );
                 },
             );
             let table = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
@@ -139,7 +175,9 @@ pub(super) const TARGETS: &[Claim] = &[
                 let ratio = loss_ratio(Prediction::Eps, Prediction::X0, &at).expect("sigma > 0");
                 p.number(
                     WithoutCondition,
-                    format!("eps-loss over x0-loss without a weight, DDPM's schedule at t = {step}"),
+                    format!(
+                        "eps-loss over x0-loss without a weight, DDPM's schedule at t = {step}"
+                    ),
                     ratio,
                     1.0,
                     1e-12,
@@ -168,16 +206,27 @@ pub(super) const TARGETS: &[Claim] = &[
         finding: "It holds. But the scale of x0 does not depend on t either; what moves is how much of each target can be known. \
         As shares of the target's variance the two irreducible errors add up to 1: x0 is unknowable at t = T (0.99996 of it with \
         DDPM's schedule and unit variance, where eps has 4.0e-5) and eps is unknowable at t = 1 (0.9999).",
-        mutants: &["SNR inverted in the eps error", "variance-exploding scale", "sigma for its square"],
+        mutants: &[
+            "SNR inverted in the eps error",
+            "variance-exploding scale",
+            "sigma for its square",
+        ],
         check: |p| {
-            let (inverted, exploding) = (p.mutant("SNR inverted in the eps error"), p.mutant("variance-exploding scale"));
+            let (inverted, exploding) =
+                (p.mutant("SNR inverted in the eps error"), p.mutant("variance-exploding scale"));
             let unsquared = p.mutant("sigma for its square");
-            p.property(Printed, "Mean square of the eps target at any point of any path", 128, "exact", |t| {
-                let at = Frame::from(&t.point());
-                let (a, b) = Prediction::Eps.coefficients(&at);
-                let b = if exploding { at.sigma } else { b };
-                t.compare(a * a * t.log_uniform(0.01, 10.0) + b * b, 1.0, 0.0);
-            });
+            p.property(
+                Printed,
+                "Mean square of the eps target at any point of any path",
+                128,
+                "exact",
+                |t| {
+                    let at = Frame::from(&t.point());
+                    let (a, b) = Prediction::Eps.coefficients(&at);
+                    let b = if exploding { at.sigma } else { b };
+                    t.compare(a * a * t.log_uniform(0.01, 10.0) + b * b, 1.0, 0.0);
+                },
+            );
             p.property(
                 Printed,
                 "Least errors of x0 and of eps against conditioning of their joint Gaussian with x_t",
@@ -202,30 +251,52 @@ pub(super) const TARGETS: &[Claim] = &[
             let linear = Table::new(Schedule::LINEAR, 1000, false).expect("DDPM's betas");
             for (step, t) in [(1, "1"), (1000, "T = 1000")] {
                 let (at, row) = (still(&linear, step), &linear.rows()[step - 1]);
-                let snr = loss_ratio(Prediction::Eps, Prediction::X0, &Frame::from(&at)).expect("sigma > 0");
-                let x0_error = mmse(1.0, (at.alpha, if unsquared { at.sigma.sqrt() } else { at.sigma }));
+                let snr = loss_ratio(Prediction::Eps, Prediction::X0, &Frame::from(&at))
+                    .expect("sigma > 0");
+                let x0_error =
+                    mmse(1.0, (at.alpha, if unsquared { at.sigma.sqrt() } else { at.sigma }));
                 let eps_error = x0_error * if inverted { snr.recip() } else { snr };
                 let why = "rounding; for unit variance x_t has variance 1";
-                let what = format!("DDPM's schedule at t = {t}, unit variance: least error of x0, against 1 - alpha_bar");
+                let what = format!(
+                    "DDPM's schedule at t = {t}, unit variance: least error of x0, against 1 - alpha_bar"
+                );
                 p.number(Printed, what, x0_error, 1.0 - row.alpha_bar, 16.0 * EPS, why);
-                let what = format!("DDPM's schedule at t = {t}, unit variance: least error of eps, against alpha_bar");
+                let what = format!(
+                    "DDPM's schedule at t = {t}, unit variance: least error of eps, against alpha_bar"
+                );
                 p.number(Printed, what, eps_error, row.alpha_bar, 16.0 * EPS, why);
             }
-            p.property(Printed, "Rises of the x0 error and falls of the eps error from step to step", 64, "counts of steps", |t| {
-                let table = t.table(t.int(2, 200));
-                let lambda = t.log_uniform(0.01, 10.0);
-                let errors: Vec<(f64, f64)> = (1..=table.steps())
-                    .map(|step| {
-                        let at = still(&table, step);
-                        let snr = loss_ratio(Prediction::Eps, Prediction::X0, &Frame::from(&at)).expect("sigma > 0");
-                        let x0_error = mmse(lambda, (at.alpha, at.sigma));
-                        (x0_error, x0_error * if inverted { snr.recip() } else { snr })
-                    })
-                    .collect();
-                let steps = (table.steps() - 1) as f64;
-                t.compare(errors.windows(2).filter(|w| w[1].0 >= w[0].0).count() as f64, steps, 0.0);
-                t.compare(errors.windows(2).filter(|w| w[1].1 <= w[0].1).count() as f64, steps, 0.0);
-            });
+            p.property(
+                Printed,
+                "Rises of the x0 error and falls of the eps error from step to step",
+                64,
+                "counts of steps",
+                |t| {
+                    let table = t.table(t.int(2, 200));
+                    let lambda = t.log_uniform(0.01, 10.0);
+                    let errors: Vec<(f64, f64)> = (1..=table.steps())
+                        .map(|step| {
+                            let at = still(&table, step);
+                            let snr =
+                                loss_ratio(Prediction::Eps, Prediction::X0, &Frame::from(&at))
+                                    .expect("sigma > 0");
+                            let x0_error = mmse(lambda, (at.alpha, at.sigma));
+                            (x0_error, x0_error * if inverted { snr.recip() } else { snr })
+                        })
+                        .collect();
+                    let steps = (table.steps() - 1) as f64;
+                    t.compare(
+                        errors.windows(2).filter(|w| w[1].0 >= w[0].0).count() as f64,
+                        steps,
+                        0.0,
+                    );
+                    t.compare(
+                        errors.windows(2).filter(|w| w[1].1 <= w[0].1).count() as f64,
+                        steps,
+                        0.0,
+                    );
+                },
+            );
         },
     },
 ];

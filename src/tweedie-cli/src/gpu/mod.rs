@@ -47,7 +47,8 @@ pub struct RunArgs {
     /// A Python with PyTorch, to time it beside
     #[arg(long, value_name = "PYTHON", requires = "peers")]
     python: Option<PathBuf>,
-    /// The script that times PyTorch: benches/peers/gpu.py of a checkout. None is looked for: it is run
+    /// The script that times PyTorch: benches/peers/gpu.py of a checkout. None is looked for: it is
+    /// run
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
     /// Commit to be named in the results
@@ -60,7 +61,8 @@ pub struct RunArgs {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Print the kernels' source, as it is given to NVRTC: for whoever wants to compile it without a GPU
+    /// Print the kernels' source, as it is given to NVRTC: for whoever wants to compile it without
+    /// a GPU
     Source(SourceArgs),
 }
 
@@ -77,7 +79,11 @@ pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
         Some(Command::Source(args)) => {
             use tweedie_nn::cuda::source;
-            output::print(format!("// {}\n{}", source::options(args.precision).join(" "), source::source()))?;
+            output::print(format!(
+                "// {}\n{}",
+                source::options(args.precision).join(" "),
+                source::source()
+            ))?;
             Ok(Outcome::Success)
         }
         None => run::run(&args.run),

@@ -68,14 +68,26 @@ const LEAST: Duration = Duration::from_secs(5);
 pub fn run(args: &RunArgs) -> Result<Outcome> {
     for part in &args.only {
         if !PARTS.contains(&&part[..]) {
-            let mend = tweedie::error::nearest(part, PARTS).map_or("choose some".into(), |near| format!("did you mean {near}?"));
-            return Err(Error::domain("part of the run", format!("'{part}'"), PARTS.join(", "), mend));
+            let mend = tweedie::error::nearest(part, PARTS)
+                .map_or("choose some".into(), |near| format!("did you mean {near}?"));
+            return Err(Error::domain(
+                "part of the run",
+                format!("'{part}'"),
+                PARTS.join(", "),
+                mend,
+            ));
         }
     }
     Results::claim(&args.out)?;
     let (start, limit) = (Instant::now(), Duration::from_secs(args.limit));
-    let settings: Settings = toml::from_str(include_str!("../../../../experiments/gpu/settings.toml"))
-        .map_err(|e| Error::file("experiments/gpu/settings.toml", tweedie::error::suggested(e), "restore the file"))?;
+    let settings: Settings =
+        toml::from_str(include_str!("../../../../experiments/gpu/settings.toml")).map_err(|e| {
+            Error::file(
+                "experiments/gpu/settings.toml",
+                tweedie::error::suggested(e),
+                "restore the file",
+            )
+        })?;
     let profile = if args.quick { settings.quick } else { settings.full };
     let gpu = Gpu::open(args.number)?;
     let mut results = Results {
@@ -89,15 +101,24 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
     };
     output::print(format!(
         "{gpu}: {}\n",
-        results.machine.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
+        results
+            .machine
+            .iter()
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect::<Vec<_>>()
+            .join(", ")
     ))?;
     // What is in use stays loaded.
     let mut kernels = vec![];
-    for part in PARTS.into_iter().filter(|part| args.only.is_empty() || args.only.iter().any(|only| only == part)) {
+    for part in PARTS
+        .into_iter()
+        .filter(|part| args.only.is_empty() || args.only.iter().any(|only| only == part))
+    {
         let (begin, left) = (Instant::now(), limit.saturating_sub(start.elapsed()));
         let mut stage = Stage { name: part.into(), ..Stage::default() };
         if left < LEAST.min(limit / 4) {
-            (stage.status, stage.note) = ("not run".into(), format!("the limit of {} s was spent", args.limit));
+            (stage.status, stage.note) =
+                ("not run".into(), format!("the limit of {} s was spent", args.limit));
         } else {
             let job = Job { args, gpu: &gpu, profile: &profile, left };
             // A panic of one part is no reason to lose the others.
@@ -109,14 +130,18 @@ pub fn run(args: &RunArgs) -> Result<Outcome> {
                 Ok(Ok(Done::Yes(note))) => ("done".into(), note),
                 Ok(Ok(Done::No(why))) => ("not run".into(), why),
                 Ok(Err(e)) => ("failed".into(), e.to_string()),
-                Err(_) => ("failed".into(), "it panicked: its message stands on standard error".into()),
+                Err(_) => {
+                    ("failed".into(), "it panicked: its message stands on standard error".into())
+                }
             };
         }
         stage.seconds = begin.elapsed().as_secs_f64();
         let Stage { status, seconds, note, .. } = &stage;
         output::print(format!("{part:14} {status:8} {seconds:7.1} s  {note}\n"))?;
         results.stages.push(stage);
-        if let Some(why) = gpu.unrecorded().filter(|_| !results.machine.iter().any(|(name, _)| name == UNRECORDED)) {
+        if let Some(why) =
+            gpu.unrecorded().filter(|_| !results.machine.iter().any(|(name, _)| name == UNRECORDED))
+        {
             results.machine.push((UNRECORDED.into(), why.into()));
         }
         // What there is so far stays, whatever comes.
@@ -178,7 +203,9 @@ impl Job<'_> {
             "operations" => self.hold(results, |errors| {
                 let Profile { shapes, size, channels, .. } = *self.profile;
                 let programs = checks::random_operations(shapes, size, channels);
-                (1..=2).try_for_each(|batch| checks::operations(self.gpu, "random shapes", &programs, 2 * batch - 1, errors))
+                (1..=2).try_for_each(|batch| {
+                    checks::operations(self.gpu, "random shapes", &programs, 2 * batch - 1, errors)
+                })
             }),
             "networks" => self.hold(results, |errors| {
                 networks.iter().try_for_each(|network| {
@@ -189,7 +216,13 @@ impl Job<'_> {
             "layers" => self.hold(results, |errors| {
                 networks.iter().try_for_each(|network| {
                     let (name, batch) = named(network)?;
-                    checks::operations(self.gpu, name, &checks::apart(&program(name)?), batch, errors)
+                    checks::operations(
+                        self.gpu,
+                        name,
+                        &checks::apart(&program(name)?),
+                        batch,
+                        errors,
+                    )
                 })
             }),
             "digits" => self.hold(results, |errors| {
@@ -207,11 +240,19 @@ impl Job<'_> {
     }
 
     /// Makes checks, and keeps what was found before something went wrong.
-    fn hold(&self, results: &mut Results, checks: impl FnOnce(&mut Errors) -> Result<()>) -> Result<Done> {
+    fn hold(
+        &self,
+        results: &mut Results,
+        checks: impl FnOnce(&mut Errors) -> Result<()>,
+    ) -> Result<Done> {
         let mut errors = Errors::default();
         let done = checks(&mut errors);
         let checks = errors.checks();
-        let note = format!("{} checks of {} kinds", checks.iter().map(|c| c.cases).sum::<usize>(), checks.len());
+        let note = format!(
+            "{} checks of {} kinds",
+            checks.iter().map(|c| c.cases).sum::<usize>(),
+            checks.len()
+        );
         results.checks.extend(checks);
         done.map(|()| Done::Yes(note))
     }
@@ -220,7 +261,9 @@ impl Job<'_> {
 /// `NAME:BATCH`.
 fn named(text: &str) -> Result<(&str, usize)> {
     let parsed = text.split_once(':').and_then(|(name, batch)| Some((name, batch.parse().ok()?)));
-    parsed.ok_or_else(|| Error::domain("experiments/gpu/settings.toml", text, "NAME:BATCH", "restore the file"))
+    parsed.ok_or_else(|| {
+        Error::domain("experiments/gpu/settings.toml", text, "NAME:BATCH", "restore the file")
+    })
 }
 
 /// The config of a network by its letter.
@@ -229,7 +272,14 @@ pub fn config(name: &str) -> Result<UNetConfig> {
         "A" => include_str!("../../../../experiments/unet/A.json"),
         "B" => include_str!("../../../../experiments/unet/B.json"),
         "C" => include_str!("../../../../experiments/unet/C.json"),
-        _ => return Err(Error::domain("network", format!("'{name}'"), "A, B, C", "correct experiments/gpu/settings.toml")),
+        _ => {
+            return Err(Error::domain(
+                "network",
+                format!("'{name}'"),
+                "A, B, C",
+                "correct experiments/gpu/settings.toml",
+            ));
+        }
     })
 }
 
@@ -246,7 +296,14 @@ pub fn program(name: &str) -> Result<Program> {
 /// `CONFIG:PRECISION:BATCH`.
 pub fn job(text: &str) -> Result<(&str, Precision, usize)> {
     let parts: Vec<&str> = text.split(':').collect();
-    let refuse = || Error::domain("experiments/gpu/settings.toml", text, "CONFIG:PRECISION:BATCH", "restore the file");
+    let refuse = || {
+        Error::domain(
+            "experiments/gpu/settings.toml",
+            text,
+            "CONFIG:PRECISION:BATCH",
+            "restore the file",
+        )
+    };
     let [name, precision, batch] = parts[..] else { return Err(refuse()) };
     Ok((name, precision.parse()?, batch.parse().map_err(|_| refuse())?))
 }
@@ -272,13 +329,15 @@ fn machine(gpu: &Gpu) -> Vec<(String, String)> {
 
 /// The date and time now, UTC.
 fn date() -> String {
-    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let seconds =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, time) = ((seconds / 86_400) as i64, seconds % 86_400);
     let (year, month, day) = civil(days);
     format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", time / 3600, time % 3600 / 60)
 }
 
-/// Year, month and day of a number of days since 1970, in the Gregorian calendar: years counted from March, so that leap days come last.
+/// Year, month and day of a number of days since 1970, in the Gregorian calendar: years counted
+/// from March, so that leap days come last.
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -310,7 +369,8 @@ mod tests {
 
     #[test]
     fn the_settings_are_sound() {
-        let settings: Settings = toml::from_str(include_str!("../../../../experiments/gpu/settings.toml")).unwrap();
+        let settings: Settings =
+            toml::from_str(include_str!("../../../../experiments/gpu/settings.toml")).unwrap();
         for profile in [settings.quick, settings.full] {
             for network in &profile.networks {
                 let (name, batch) = named(network).unwrap();
@@ -323,7 +383,8 @@ mod tests {
         }
     }
 
-    /// The emulator stands in for the device elsewhere; here the CPU does, so that what is compared is known to be comparable.
+    /// The emulator stands in for the device elsewhere; here the CPU does, so that what is compared
+    /// is known to be comparable.
     #[test]
     fn operations_apart_and_of_random_shapes_run() {
         use tweedie_nn::cpu::Cpu;
@@ -333,12 +394,17 @@ mod tests {
             let op = &program.ops[0];
             let mut cpu = Cpu::<f64>::new(program.clone(), 2);
             cpu.load(&checks::weights(program, Precision::F32));
-            let inputs: Vec<Vec<f64>> = op.inputs().iter().map(|t| vec![0.5; 2 * program.tensors[*t].size()]).collect();
+            let inputs: Vec<Vec<f64>> =
+                op.inputs().iter().map(|t| vec![0.5; 2 * program.tensors[*t].size()]).collect();
             let out = cpu.alone(0, &inputs, &[1.0, 2.0], &[0, 1]).unwrap();
             assert!(out.iter().all(|x| x.is_finite()), "{op:?}");
             let mut grads = vec![0.0; program.param_count()];
             let back = cpu.alone_back(0, &vec![1.0; out.len()], &mut grads);
-            assert!(back.len() == op.inputs().len() && back.iter().flatten().chain(&grads).all(|x| x.is_finite()), "{op:?}");
+            assert!(
+                back.len() == op.inputs().len()
+                    && back.iter().flatten().chain(&grads).all(|x| x.is_finite()),
+                "{op:?}"
+            );
         }
     }
 }

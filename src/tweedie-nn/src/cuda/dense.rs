@@ -1,4 +1,5 @@
-//! Convolutions and linear layers on a device: by cuDNN, by cuBLAS, or by our own implicit products.
+//! Convolutions and linear layers on a device: by cuDNN, by cuBLAS, or by our own implicit
+//! products.
 
 use super::{BLOCK, On};
 use crate::program::{Op, Program, TableKind};
@@ -49,7 +50,9 @@ pub struct Dense {
 
 impl Dense {
     pub fn new(on: &On, program: &Program, op: &Op, images: usize) -> Self {
-        let Op::Dense { table, x, out, bias, image_bias, scale, .. } = *op else { unreachable!("called for dense operations") };
+        let Op::Dense { table, x, out, bias, image_bias, scale, .. } = *op else {
+            unreachable!("called for dense operations")
+        };
         let (from, to) = (&program.tensors[x], &program.tensors[out]);
         let mut dense = Self {
             images,
@@ -70,20 +73,26 @@ impl Dense {
         match program.kinds[table] {
             TableKind::Identity { .. } => {}
             TableKind::Convolution { kernel, stride, before, after, .. } => {
-                (dense.kernel, dense.stride, dense.before, dense.after) = (kernel, stride, before, after);
+                (dense.kernel, dense.stride, dense.before, dense.after) =
+                    (kernel, stride, before, after);
             }
-            TableKind::Upsampling { .. } => (dense.kernel, dense.before, dense.after, dense.doubled) = (3, 1, 1, true),
+            TableKind::Upsampling { .. } => {
+                (dense.kernel, dense.before, dense.after, dense.doubled) = (3, 1, 1, true)
+            }
         }
         if dense.kernel > 1 && on.libraries {
             let (height, width) = dense.enlarged_size();
             let padding = if dense.padded() { 0 } else { dense.before };
             let (kernel, stride) = (dense.kernel, dense.stride);
-            let shape = Shape { images, height, width, channels: dense.channels, kernel, stride, padding };
-            dense.library = on.gpu.dnn().and_then(|dnn| dnn.convolution(&on.gpu, &shape, on.precision));
+            let shape =
+                Shape { images, height, width, channels: dense.channels, kernel, stride, padding };
+            dense.library =
+                on.gpu.dnn().and_then(|dnn| dnn.convolution(&on.gpu, &shape, on.precision));
         }
         if dense.kernel == 1 && on.libraries && image_bias.is_none() && scale == 1.0 {
             let (from, to) = dense.channels;
-            dense.linear = Linear::new(&on.gpu, dense.pixels(), from, to, bias.is_some(), on.precision);
+            dense.linear =
+                Linear::new(&on.gpu, dense.pixels(), from, to, bias.is_some(), on.precision);
         }
         dense
     }
@@ -133,7 +142,8 @@ impl Dense {
         ((self.kernel * self.kernel * self.channels.0).div_ceil(64), self.channels.1.div_ceil(64))
     }
 
-    /// Parts into which our own kernel cuts the sum over all pixels, so that a weight of few tiles does not leave the device idle.
+    /// Parts into which our own kernel cuts the sum over all pixels, so that a weight of few tiles
+    /// does not leave the device idle.
     fn parts(&self, on: &On) -> usize {
         let (columns, rows) = self.weight_tiles();
         (2 * on.gpu.multiprocessors / (columns * rows)).clamp(1, self.out_pixels().div_ceil(1024))
@@ -142,7 +152,11 @@ impl Dense {
     /// Numbers of partial sums of the gradient by the weights.
     pub fn partial_sums(&self, on: &On) -> usize {
         // Also where cuDNN does it, which may yet refuse.
-        if self.kernel == 1 && self.by_library(on) || self.parts(on) == 1 { 0 } else { self.parts(on) * self.weights() }
+        if self.kernel == 1 && self.by_library(on) || self.parts(on) == 1 {
+            0
+        } else {
+            self.parts(on) * self.weights()
+        }
     }
 
     /// Bytes that cuDNN works in.
@@ -183,19 +197,39 @@ impl Dense {
             return Ok(x);
         }
         let to = images.part(0, n * on.precision.bytes());
-        let [images, height, width, channels] = [self.images, self.height, self.width, self.channels.0].map(Arg::from);
+        let [images, height, width, channels] =
+            [self.images, self.height, self.width, self.channels.0].map(Arg::from);
         if self.doubled {
-            let args = [x.into(), to.into(), on.real(1.0), 0.into(), images, height, width, channels];
+            let args =
+                [x.into(), to.into(), on.real(1.0), 0.into(), images, height, width, channels];
             on.over(n, "doubled", &args)?;
         } else {
-            let args = [x.into(), to.into(), images, height, width, channels, self.before.into(), self.after.into()];
+            let args = [
+                x.into(),
+                to.into(),
+                images,
+                height,
+                width,
+                channels,
+                self.before.into(),
+                self.after.into(),
+            ];
             on.over(n, "pad", &args)?;
         }
         Ok(to)
     }
 
-    /// Queues `y = (x * w + bias + image_bias + skip) scale`. `scratch` is room for images and for cuDNN.
-    pub fn forward(&self, on: &On, x: Region, w: Region, epilogue: Epilogue, y: Region, scratch: (Region, Region)) -> Result<()> {
+    /// Queues `y = (x * w + bias + image_bias + skip) scale`. `scratch` is room for images and for
+    /// cuDNN.
+    pub fn forward(
+        &self,
+        on: &On,
+        x: Region,
+        w: Region,
+        epilogue: Epilogue,
+        y: Region,
+        scratch: (Region, Region),
+    ) -> Result<()> {
         let (from, to) = self.channels;
         if let Some(linear) = &self.linear {
             return linear.run(&on.gpu, x, w, epilogue.stored_bias, epilogue.skip, y);
@@ -292,24 +326,50 @@ impl Dense {
                 let (tiles, parts) = (self.weight_tiles(), self.parts(on));
                 if parts == 1 {
                     let args = [x.into(), dy.into(), dw.into(), self.geometry()];
-                    return on.launch("dense_weight_gradient", (tiles.0, tiles.1, 1), (BLOCK, 1), &args);
+                    return on.launch(
+                        "dense_weight_gradient",
+                        (tiles.0, tiles.1, 1),
+                        (BLOCK, 1),
+                        &args,
+                    );
                 }
                 let args = [x.into(), dy.into(), sums.into(), self.geometry()];
-                on.launch("dense_weight_gradient_parts", (tiles.0, tiles.1, parts), (BLOCK, 1), &args)?;
+                on.launch(
+                    "dense_weight_gradient_parts",
+                    (tiles.0, tiles.1, parts),
+                    (BLOCK, 1),
+                    &args,
+                )?;
                 let n = self.weights();
-                on.over(n, "dense_weight_gradient_finish", &[sums.into(), dw.into(), parts.into(), Arg::Long(n as i64)])
+                on.over(
+                    n,
+                    "dense_weight_gradient_finish",
+                    &[sums.into(), dw.into(), parts.into(), Arg::Long(n as i64)],
+                )
             }
         }
     }
 
     /// Queues the gradient by the input, added to what is there where `keep`.
-    pub fn input_gradient(&self, on: &On, dy: Region, w: Region, dx: Region, keep: bool, scratch: (Region, Region)) -> Result<()> {
+    pub fn input_gradient(
+        &self,
+        on: &On,
+        dy: Region,
+        w: Region,
+        dx: Region,
+        keep: bool,
+        scratch: (Region, Region),
+    ) -> Result<()> {
         let (from, to) = self.channels;
         match self.convolution() {
             Some(convolution) => {
                 let dnn = on.gpu.dnn().expect("it made the convolution");
                 let n = self.scratch();
-                let (to, kept) = if n == 0 { (dx, keep) } else { (scratch.0.part(0, n * on.precision.bytes()), false) };
+                let (to, kept) = if n == 0 {
+                    (dx, keep)
+                } else {
+                    (scratch.0.part(0, n * on.precision.bytes()), false)
+                };
                 if !dnn.input_gradient(&on.gpu, convolution, dy, w, to, kept, scratch.1)? {
                     self.refused.store(true, Relaxed);
                     return self.input_gradient(on, dy, w, dx, keep, scratch);
@@ -318,14 +378,38 @@ impl Dense {
                     return Ok(());
                 }
                 let large = to;
-                let [images, height, width, channels] = [self.images, self.height, self.width, self.channels.0].map(Arg::from);
+                let [images, height, width, channels] =
+                    [self.images, self.height, self.width, self.channels.0].map(Arg::from);
                 let n = self.pixels() * from;
                 if self.doubled {
-                    let args = [large.into(), dx.into(), on.real(1.0), keep.into(), images, height, width, channels];
+                    let args = [
+                        large.into(),
+                        dx.into(),
+                        on.real(1.0),
+                        keep.into(),
+                        images,
+                        height,
+                        width,
+                        channels,
+                    ];
                     on.over(n, "halve", &args)
                 } else {
                     let (before, after) = (self.before.into(), self.after.into());
-                    on.over(n, "crop", &[large.into(), dx.into(), keep.into(), images, height, width, channels, before, after])
+                    on.over(
+                        n,
+                        "crop",
+                        &[
+                            large.into(),
+                            dx.into(),
+                            keep.into(),
+                            images,
+                            height,
+                            width,
+                            channels,
+                            before,
+                            after,
+                        ],
+                    )
                 }
             }
             None if self.by_library(on) => on.product(&Product {

@@ -1,8 +1,9 @@
 //! The executor on a CUDA device: the same list of operations as on the CPU, forward and backward.
 //!
-//! All memory is taken once. A pass is a fixed sequence of kernels on fixed addresses, recorded the second time that it runs and then
-//! queued as a whole. Convolutions go to cuDNN and products to cuBLAS where these are installed, everything else to kernels of our own,
-//! which also stand in for the libraries.
+//! All memory is taken once. A pass is a fixed sequence of kernels on fixed addresses, recorded the
+//! second time that it runs and then queued as a whole. Convolutions go to cuDNN and products to
+//! cuBLAS where these are installed, everything else to kernels of our own, which also stand in for
+//! the libraries.
 
 mod dense;
 pub mod sampling;
@@ -22,7 +23,8 @@ use tweedie_device::gpu::{Arg, Buffer, Gpu, Launch, Program as Kernels, Region, 
 /// Threads of a block of the kernels that loop over whole arrays.
 const BLOCK: usize = 256;
 
-/// A program with its memory on a device, for a batch of a fixed size. `T` is what the host sees: f64 for [`Precision::F64`], else f32.
+/// A program with its memory on a device, for a batch of a fixed size. `T` is what the host sees:
+/// f64 for [`Precision::F64`], else f32.
 pub struct Cuda<T> {
     program: Program,
     batch: usize,
@@ -134,7 +136,13 @@ impl On {
     }
 
     /// Queues a kernel.
-    pub fn launch(&self, name: &'static str, grid: (usize, usize, usize), block: (usize, usize), args: &[Arg]) -> Result<()> {
+    pub fn launch(
+        &self,
+        name: &'static str,
+        grid: (usize, usize, usize),
+        block: (usize, usize),
+        args: &[Arg],
+    ) -> Result<()> {
         self.kernels.launch(name, Launch { grid, block }, args)
     }
 
@@ -169,7 +177,12 @@ impl On {
             self.real(p.alpha),
             p.keep.into(),
         ];
-        self.launch("product", (m.div_ceil(64), n.div_ceil(64), p.batch.0 * p.batch.1), (BLOCK, 1), &args)
+        self.launch(
+            "product",
+            (m.div_ceil(64), n.div_ceil(64), p.batch.0 * p.batch.1),
+            (BLOCK, 1),
+            &args,
+        )
     }
 }
 
@@ -181,7 +194,12 @@ impl<T: Element> Cuda<T> {
     ///
     /// # Panics
     /// Where `T` is not what the host sees of this precision.
-    pub fn new(program: Program, batch: usize, gpu: &Arc<Gpu>, precision: Precision) -> Result<Self> {
+    pub fn new(
+        program: Program,
+        batch: usize,
+        gpu: &Arc<Gpu>,
+        precision: Precision,
+    ) -> Result<Self> {
         Self::with(program, batch, gpu, precision, true, true)
     }
 
@@ -189,7 +207,12 @@ impl<T: Element> Cuda<T> {
     ///
     /// # Errors
     /// As [`Cuda::new`].
-    pub fn forward_only(program: Program, batch: usize, gpu: &Arc<Gpu>, precision: Precision) -> Result<Self> {
+    pub fn forward_only(
+        program: Program,
+        batch: usize,
+        gpu: &Arc<Gpu>,
+        precision: Precision,
+    ) -> Result<Self> {
         Self::with(program, batch, gpu, precision, false, true)
     }
 
@@ -197,7 +220,12 @@ impl<T: Element> Cuda<T> {
     ///
     /// # Errors
     /// As [`Cuda::new`].
-    pub fn without_libraries(program: Program, batch: usize, gpu: &Arc<Gpu>, precision: Precision) -> Result<Self> {
+    pub fn without_libraries(
+        program: Program,
+        batch: usize,
+        gpu: &Arc<Gpu>,
+        precision: Precision,
+    ) -> Result<Self> {
         Self::with(program, batch, gpu, precision, true, false)
     }
 
@@ -209,12 +237,21 @@ impl<T: Element> Cuda<T> {
         with_back: bool,
         libraries: bool,
     ) -> Result<Self> {
-        assert_eq!(size_of::<T>() == 8, precision == Precision::F64, "f64 for f64, f32 for the others");
+        assert_eq!(
+            size_of::<T>() == 8,
+            precision == Precision::F64,
+            "f64 for f64, f32 for the others"
+        );
         let kernels = source::kernels(gpu, precision)?;
         let on = On { gpu: gpu.clone(), kernels, precision, libraries };
         let (number, wide) = (precision.bytes(), on.wide());
         let layout = Layout::new(&program);
-        let values = Memory::new(&on, &program, if with_back { Pass::Recorded } else { Pass::Forward }, batch)?;
+        let values = Memory::new(
+            &on,
+            &program,
+            if with_back { Pass::Recorded } else { Pass::Forward },
+            batch,
+        )?;
         let dense = program
             .ops
             .iter()
@@ -224,14 +261,16 @@ impl<T: Element> Cuda<T> {
             })
             .collect::<Vec<_>>();
 
-        let rows_of = |channels: usize, rows: usize| span(channels, rows, batch, gpu.multiprocessors);
+        let rows_of =
+            |channels: usize, rows: usize| span(channels, rows, batch, gpu.multiprocessors);
         let (mut images, mut scores, mut sums) = (0, 0, 0);
         let mut kept = vec![];
         for (op, dense) in program.ops.iter().zip(&dense) {
             let tensor = |t: TensorId| &program.tensors[t];
             kept.push(match *op {
                 Op::Norm { x, groups, .. } => {
-                    let chunks = tensor(x).rows().div_ceil(rows_of(tensor(x).channels, tensor(x).rows()));
+                    let chunks =
+                        tensor(x).rows().div_ceil(rows_of(tensor(x).channels, tensor(x).rows()));
                     sums = sums.max(batch * chunks * tensor(x).channels.max(groups) * 2 * wide);
                     Some(gpu.allocate(batch * groups * 2 * wide)?)
                 }
@@ -247,7 +286,10 @@ impl<T: Element> Cuda<T> {
                 }
                 Op::Dense { out, .. } => {
                     images = images.max(dense.as_ref().map_or(0, Dense::scratch) * number);
-                    let partial = dense.as_ref().filter(|_| with_back).map_or(0, |dense| dense.partial_sums(&on));
+                    let partial = dense
+                        .as_ref()
+                        .filter(|_| with_back)
+                        .map_or(0, |dense| dense.partial_sums(&on));
                     sums = sums.max(partial.max(batch * tensor(out).channels) * wide);
                     None
                 }
@@ -265,7 +307,12 @@ impl<T: Element> Cuda<T> {
                 let dense = gpu.allocate(layout.dense * number)?;
                 // What lies between two weights has no gradient.
                 gpu.fill(dense.region(), 0)?;
-                Ok(Back { gradients: Memory::new(&on, &program, Pass::Backward, batch)?, dense, rest, pass: Repeated::default() })
+                Ok(Back {
+                    gradients: Memory::new(&on, &program, Pass::Backward, batch)?,
+                    dense,
+                    rest,
+                    pass: Repeated::default(),
+                })
             })
             .transpose()?;
         Ok(Self {
@@ -325,7 +372,8 @@ impl<T: Element> Cuda<T> {
         self.narrow.as_ref().map_or(Region::NONE, Buffer::region)
     }
 
-    /// The gradients after [`Cuda::backward_on_device`]: of dense weights in the storage type, of the others in the arithmetic type.
+    /// The gradients after [`Cuda::backward_on_device`]: of dense weights in the storage type, of
+    /// the others in the arithmetic type.
     pub fn gradients(&self) -> (Region, Region) {
         let back = self.back();
         (back.dense.region(), back.rest.region())
@@ -346,7 +394,11 @@ impl<T: Element> Cuda<T> {
         // The storage type's are rounded from them.
         let Some(narrow) = &self.narrow else { return Ok(()) };
         let n = self.layout.len;
-        self.device.over(n, "narrow", &[self.params.region().into(), narrow.region().into(), Arg::Long(n as i64)])
+        self.device.over(
+            n,
+            "narrow",
+            &[self.params.region().into(), narrow.region().into(), Arg::Long(n as i64)],
+        )
     }
 
     /// The parameters as they are on the device now, in the program's order.
@@ -359,7 +411,8 @@ impl<T: Element> Cuda<T> {
         Ok(())
     }
 
-    /// A parameter in the type in which kernels read it: the weights of dense operations in the storage type.
+    /// A parameter in the type in which kernels read it: the weights of dense operations in the
+    /// storage type.
     fn param(&self, id: ParamId) -> Region {
         if self.program.params[id].dense {
             return self.stored(id);
@@ -377,12 +430,14 @@ impl<T: Element> Cuda<T> {
 
     /// The gradient of a parameter.
     fn gradient(&self, id: ParamId) -> Region {
-        let (place, len, back) = (self.layout.place(id), self.program.params[id].at.len(), self.back());
+        let (place, len, back) =
+            (self.layout.place(id), self.program.params[id].at.len(), self.back());
         if self.program.params[id].dense {
             let number = self.device.precision.bytes();
             back.dense.part(place * number, len * number)
         } else {
-            back.rest.part((place - self.layout.dense) * self.device.wide(), len * self.device.wide())
+            back.rest
+                .part((place - self.layout.dense) * self.device.wide(), len * self.device.wide())
         }
     }
 
@@ -404,7 +459,8 @@ impl<T: Element> Cuda<T> {
     /// Says at which times the batch is, and of which classes.
     ///
     /// # Errors
-    /// A time that is not finite, or that the embedding has no place for; a label that is missing or beyond the table.
+    /// A time that is not finite, or that the embedding has no place for; a label that is missing
+    /// or beyond the table.
     pub fn tell(&mut self, times: &[f64], labels: &[usize]) -> Result<()> {
         assert_eq!(times.len(), self.batch, "times");
         self.program.validate(self.batch, times, labels)?;
@@ -433,7 +489,8 @@ impl<T: Element> Cuda<T> {
         got.map(|()| &self.output[..])
     }
 
-    /// The value of a tensor after [`Cuda::forward`], (batch, rows, channels); with [`Cuda::forward_only`] the output alone still stands.
+    /// The value of a tensor after [`Cuda::forward`], (batch, rows, channels); with
+    /// [`Cuda::forward_only`] the output alone still stands.
     ///
     /// # Errors
     /// A lost device.
@@ -447,15 +504,25 @@ impl<T: Element> Cuda<T> {
     ///
     /// # Errors
     /// As [`Cuda::forward`].
-    pub fn alone(&mut self, i: usize, inputs: &[Vec<T>], times: &[f64], labels: &[usize]) -> Result<Vec<T>> {
+    pub fn alone(
+        &mut self,
+        i: usize,
+        inputs: &[Vec<T>],
+        times: &[f64],
+        labels: &[usize],
+    ) -> Result<Vec<T>> {
         self.tell(times, labels)?;
         let op = self.program.ops[i].clone();
-        op.inputs().into_iter().zip(inputs).try_for_each(|(t, x)| self.put(self.values.get(t), x))?;
+        op.inputs()
+            .into_iter()
+            .zip(inputs)
+            .try_for_each(|(t, x)| self.put(self.values.get(t), x))?;
         self.forward_op(i)?;
         self.value(op.out())
     }
 
-    /// The way back of the operation that [`Cuda::alone`] ran, as [`Cpu::alone_back`](crate::cpu::Cpu::alone_back).
+    /// The way back of the operation that [`Cuda::alone`] ran, as
+    /// [`Cpu::alone_back`](crate::cpu::Cpu::alone_back).
     ///
     /// # Errors
     /// A lost device.
@@ -485,7 +552,11 @@ impl<T: Element> Cuda<T> {
             let staging = self.scratch.staging.part(0, size_of_val(x));
             self.device.gpu.write(staging, x)?;
             let to = to.part(i * most * number, x.len() * number);
-            self.device.over(x.len(), "narrow", &[staging.into(), to.into(), Arg::Long(x.len() as i64)])?;
+            self.device.over(
+                x.len(),
+                "narrow",
+                &[staging.into(), to.into(), Arg::Long(x.len() as i64)],
+            )?;
         }
         Ok(())
     }
@@ -500,7 +571,11 @@ impl<T: Element> Cuda<T> {
         for (i, x) in x.chunks_mut(most).enumerate() {
             let staging = self.scratch.staging.part(0, size_of_val(x));
             let from = from.part(i * most * number, x.len() * number);
-            self.device.over(x.len(), "widen", &[from.into(), staging.into(), Arg::Long(x.len() as i64)])?;
+            self.device.over(
+                x.len(),
+                "widen",
+                &[from.into(), staging.into(), Arg::Long(x.len() as i64)],
+            )?;
             self.device.gpu.read(staging, x)?;
         }
         Ok(())
@@ -514,7 +589,8 @@ impl<T: Element> Cuda<T> {
         run
     }
 
-    /// The forward pass piece by piece, calling `after` with the index of each operation when it is done.
+    /// The forward pass piece by piece, calling `after` with the index of each operation when it is
+    /// done.
     ///
     /// # Errors
     /// As [`Cuda::forward`]; those of `after`.
@@ -525,7 +601,8 @@ impl<T: Element> Cuda<T> {
         })
     }
 
-    /// The way back piece by piece, calling `after` with the index of each operation when its gradient is done.
+    /// The way back piece by piece, calling `after` with the index of each operation when its
+    /// gradient is done.
     ///
     /// # Errors
     /// A lost device; those of `after`.
@@ -541,7 +618,11 @@ impl<T: Element> Cuda<T> {
         let on = &self.device;
         if self.program.center_input {
             let n = self.batch * self.program.tensors[self.program.input].size();
-            on.over(n, "affine", &[self.input().into(), on.real(2.0), on.real(-1.0), Arg::Long(n as i64)])?;
+            on.over(
+                n,
+                "affine",
+                &[self.input().into(), on.real(2.0), on.real(-1.0), Arg::Long(n as i64)],
+            )?;
         }
         for i in 0..self.program.ops.len() {
             self.forward_op(i)?;
@@ -552,7 +633,8 @@ impl<T: Element> Cuda<T> {
 
     fn divide_by_time(&self, x: Region) -> Result<()> {
         let size = self.program.tensors[self.program.output].size();
-        let args = [x.into(), self.times.region().into(), self.batch.into(), Arg::Long(size as i64)];
+        let args =
+            [x.into(), self.times.region().into(), self.batch.into(), Arg::Long(size as i64)];
         self.device.over(self.batch * size, "divide_by_time", &args)
     }
 
@@ -568,20 +650,53 @@ impl<T: Element> Cuda<T> {
         match *op {
             Op::Sinusoid { flip, shift, out: o } => {
                 let c = tensor(o).channels;
-                on.over(n * c, "sinusoid", &[self.times.region().into(), out.into(), n.into(), c.into(), flip.into(), shift.into()])
+                on.over(
+                    n * c,
+                    "sinusoid",
+                    &[
+                        self.times.region().into(),
+                        out.into(),
+                        n.into(),
+                        c.into(),
+                        flip.into(),
+                        shift.into(),
+                    ],
+                )
             }
             Op::Fourier { weight, flip, out: o } => {
                 let c = tensor(o).channels;
                 let weight = self.param(weight);
-                on.over(n * c, "fourier", &[self.times.region().into(), weight.into(), out.into(), n.into(), c.into(), flip.into()])
+                on.over(
+                    n * c,
+                    "fourier",
+                    &[
+                        self.times.region().into(),
+                        weight.into(),
+                        out.into(),
+                        n.into(),
+                        c.into(),
+                        flip.into(),
+                    ],
+                )
             }
             Op::Lookup { weight, by_class, out: o } => {
                 let c = tensor(o).channels;
                 let index = if by_class { self.labels.region() } else { Region::NONE };
-                let args = [self.param(weight).into(), index.into(), self.times.region().into(), out.into(), n.into(), c.into()];
+                let args = [
+                    self.param(weight).into(),
+                    index.into(),
+                    self.times.region().into(),
+                    out.into(),
+                    n.into(),
+                    c.into(),
+                ];
                 on.over(n * c, "lookup", &args)
             }
-            Op::Silu { x, .. } => on.over(numbers(x), "silu", &[value(x).into(), out.into(), Arg::Long(numbers(x) as i64)]),
+            Op::Silu { x, .. } => on.over(
+                numbers(x),
+                "silu",
+                &[value(x).into(), out.into(), Arg::Long(numbers(x) as i64)],
+            ),
             Op::Dense { x, weight, bias, image_bias, skip, scale, .. } => {
                 let dense = self.dense[i].as_ref().expect("made for every dense operation");
                 dense.forward(
@@ -605,7 +720,12 @@ impl<T: Element> Cuda<T> {
                 let (grid, partial) = ((rows.div_ceil(span), n, 1), self.scratch.sums.region());
                 let sizes: [Arg; 4] = [rows.into(), c.into(), groups.into(), span.into()];
                 let [a, b, d, e] = sizes;
-                on.launch("norm_partial", grid, (BLOCK, 1), &[value(x).into(), partial.into(), a, b, d, e])?;
+                on.launch(
+                    "norm_partial",
+                    grid,
+                    (BLOCK, 1),
+                    &[value(x).into(), partial.into(), a, b, d, e],
+                )?;
                 let args = [
                     value(x).into(),
                     self.param(gamma).into(),
@@ -626,7 +746,8 @@ impl<T: Element> Cuda<T> {
             Op::Concat { a, b, .. } => {
                 let (ca, cb) = (tensor(a).channels, tensor(b).channels);
                 let pixels = Arg::Long((n * tensor(a).rows()) as i64);
-                let args = [value(a).into(), ca.into(), value(b).into(), cb.into(), out.into(), pixels];
+                let args =
+                    [value(a).into(), ca.into(), value(b).into(), cb.into(), out.into(), pixels];
                 on.over(numbers(op.out()), "concat", &args)
             }
             Op::Attention { q, k, v, heads, .. } => {
@@ -634,15 +755,22 @@ impl<T: Element> Cuda<T> {
                 let shape = self.heads(q, heads);
                 on.product(&shape.scores(value(q), value(k), scores))?;
                 let rows = n * heads * shape.rows;
-                let args = [scores.into(), Arg::Long(rows as i64), shape.rows.into(), on.real(shape.scale())];
+                let args = [
+                    scores.into(),
+                    Arg::Long(rows as i64),
+                    shape.rows.into(),
+                    on.real(shape.scale()),
+                ];
                 on.launch("softmax", (rows.div_ceil(4), 1, 1), (128, 1), &args)?;
                 on.product(&shape.mixed(scores, value(v), out, false))
             }
             Op::Halve { x, out: o } => self.resample("halve", value(x), out, 0.25, false, o),
             Op::Double { x, .. } => self.resample("doubled", value(x), out, 1.0, false, x),
-            Op::Add { a, b, .. } => {
-                on.over(numbers(a), "add", &[value(a).into(), value(b).into(), out.into(), Arg::Long(numbers(a) as i64)])
-            }
+            Op::Add { a, b, .. } => on.over(
+                numbers(a),
+                "add",
+                &[value(a).into(), value(b).into(), out.into(), Arg::Long(numbers(a) as i64)],
+            ),
         }
     }
 
@@ -652,7 +780,15 @@ impl<T: Element> Cuda<T> {
     }
 
     /// `halve` or `doubled` between two sizes, of which `small` is the smaller tensor.
-    fn resample(&self, kernel: &'static str, from: Region, to: Region, scale: f64, keep: bool, small: TensorId) -> Result<()> {
+    fn resample(
+        &self,
+        kernel: &'static str,
+        from: Region,
+        to: Region,
+        scale: f64,
+        keep: bool,
+        small: TensorId,
+    ) -> Result<()> {
         let (on, t) = (&self.device, &self.program.tensors[small]);
         let args = [
             from.into(),
@@ -667,8 +803,8 @@ impl<T: Element> Cuda<T> {
         on.over(to.bytes() / on.precision.bytes(), kernel, &args)
     }
 
-    /// Gradients of a loss by all parameters, given its gradient by the output; that by the input is then
-    /// [`Cuda::input_gradient`].
+    /// Gradients of a loss by all parameters, given its gradient by the output; that by the input
+    /// is then [`Cuda::input_gradient`].
     ///
     /// # Shapes
     /// As [`Cpu::backward`](crate::cpu::Cpu::backward).
@@ -708,7 +844,8 @@ impl<T: Element> Cuda<T> {
 
     /// Queues the backward pass from what [`Cuda::output_gradient`] was given.
     pub fn backward_on_device(&mut self) -> Result<()> {
-        let mut pass = std::mem::take(&mut self.back.as_mut().expect("an executor with a way back").pass);
+        let mut pass =
+            std::mem::take(&mut self.back.as_mut().expect("an executor with a way back").pass);
         let run = pass.run(&self.device.gpu, || self.queue_backward(&mut |_| Ok(())));
         self.back.as_mut().expect("an executor with a way back").pass = pass;
         run
@@ -747,7 +884,11 @@ impl<T: Element> Cuda<T> {
         let sums = self.scratch.sums.region();
         let mut begin = |t: TensorId| std::mem::replace(&mut begun[t], true);
         let accumulate = |t: TensorId, keep: bool| {
-            on.over(numbers(t), "accumulate", &[dout.into(), on.real(1.0), d(t).into(), keep.into(), long(numbers(t))])
+            on.over(
+                numbers(t),
+                "accumulate",
+                &[dout.into(), on.real(1.0), d(t).into(), keep.into(), long(numbers(t))],
+            )
         };
         match *op {
             Op::Sinusoid { .. } | Op::Fourier { .. } => Ok(()),
@@ -766,12 +907,17 @@ impl<T: Element> Cuda<T> {
                 on.over(rows * c, "lookup_gradient", &args)
             }
             Op::Silu { x, .. } => {
-                let args = [value(x).into(), dout.into(), d(x).into(), begin(x).into(), long(numbers(x))];
+                let args =
+                    [value(x).into(), dout.into(), d(x).into(), begin(x).into(), long(numbers(x))];
                 on.over(numbers(x), "silu_gradient", &args)
             }
             Op::Dense { x, weight, bias, image_bias, skip, scale, out, .. } => {
                 if scale != 1.0 {
-                    on.over(numbers(out), "affine", &[dout.into(), on.real(scale), on.real(0.0), long(numbers(out))])?;
+                    on.over(
+                        numbers(out),
+                        "affine",
+                        &[dout.into(), on.real(scale), on.real(0.0), long(numbers(out))],
+                    )?;
                 }
                 if let Some(skip) = skip {
                     accumulate(skip, begin(skip))?;
@@ -808,11 +954,22 @@ impl<T: Element> Cuda<T> {
                     modulation.map_or(Region::NONE, value).into(),
                     stats.into(),
                 ];
-                let sizes: [Arg; 5] = [rows.into(), c.into(), groups.into(), span.into(), silu.into()];
+                let sizes: [Arg; 5] =
+                    [rows.into(), c.into(), groups.into(), span.into(), silu.into()];
                 let grid = (chunks, n, 1);
-                on.launch("norm_backward_partial", grid, (BLOCK, 1), &[&shared[..], &[sums.into()], &sizes].concat())?;
+                on.launch(
+                    "norm_backward_partial",
+                    grid,
+                    (BLOCK, 1),
+                    &[&shared[..], &[sums.into()], &sizes].concat(),
+                )?;
                 let into = [sums.into(), d(x).into(), begin(x).into()];
-                on.launch("norm_backward_input", grid, (BLOCK, 1), &[&shared[..], &into, &sizes].concat())?;
+                on.launch(
+                    "norm_backward_input",
+                    grid,
+                    (BLOCK, 1),
+                    &[&shared[..], &into, &sizes].concat(),
+                )?;
                 let args = [
                     self.param(gamma).into(),
                     self.param(beta).into(),
@@ -849,7 +1006,13 @@ impl<T: Element> Cuda<T> {
                 on.product(&shape.gathered(probabilities, dout, d(v), begin(v)))?;
                 on.product(&shape.scores(dout, value(v), ds))?;
                 let rows = n * heads * shape.rows;
-                let args = [probabilities.into(), ds.into(), long(rows), shape.rows.into(), on.real(shape.scale())];
+                let args = [
+                    probabilities.into(),
+                    ds.into(),
+                    long(rows),
+                    shape.rows.into(),
+                    on.real(shape.scale()),
+                ];
                 on.launch("softmax_gradient", (rows.div_ceil(4), 1, 1), (128, 1), &args)?;
                 on.product(&shape.mixed(ds, value(k), d(q), begin(q)))?;
                 on.product(&shape.gathered(ds, value(q), d(k), begin(k)))
@@ -865,34 +1028,51 @@ impl<T: Element> Cuda<T> {
 }
 
 impl<T: Element> Cuda<T> {
-    /// A product of two square matrices in this precision, to be called and waited for: what the device can do at best.
+    /// A product of two square matrices in this precision, to be called and waited for: what the
+    /// device can do at best.
     ///
     /// # Errors
     /// A device without enough memory.
     pub fn square_product(&self, n: usize) -> Result<impl Fn() -> Result<()> + '_> {
         let on = &self.device;
-        let buffers = (0..3).map(|_| on.gpu.allocate(n * n * on.precision.bytes())).collect::<Result<Vec<_>>>()?;
-        // Zeros take less power, and so less time, than other numbers: 0x3F3F is 0.75 in bfloat16 and as the upper half of any other.
+        let buffers = (0..3)
+            .map(|_| on.gpu.allocate(n * n * on.precision.bytes()))
+            .collect::<Result<Vec<_>>>()?;
+        // Zeros take less power, and so less time, than other numbers: 0x3F3F is 0.75 in bfloat16
+        // and as the upper half of any other.
         buffers.iter().try_for_each(|b| on.gpu.fill(b.region(), 0x3F))?;
         Ok(move || {
             let [a, b, c] = [0, 1, 2].map(|i| buffers[i].region());
             let (size, batch_steps) = ((n, n, n), [(0, 0); 3]);
             let (a_steps, b_steps, batch) = ((n, 1), (1, n), (1, 1));
-            on.product(&Product { a, a_steps, b, b_steps, c, c_row: n, size, batch, batch_steps, alpha: 1.0, keep: false })?;
+            on.product(&Product {
+                a,
+                a_steps,
+                b,
+                b_steps,
+                c,
+                c_row: n,
+                size,
+                batch,
+                batch_steps,
+                alpha: 1.0,
+                keep: false,
+            })?;
             on.gpu.synchronize()
         })
     }
 }
 
-/// Rows of an image that one block of a norm's kernels takes: 16,384 numbers, because a block costs some rows of each thread beside its own,
-/// but less where the device would not be filled twice.
+/// Rows of an image that one block of a norm's kernels takes: 16,384 numbers, because a block costs
+/// some rows of each thread beside its own, but less where the device would not be filled twice.
 fn span(channels: usize, rows: usize, images: usize, multiprocessors: usize) -> usize {
     let rows_of = |numbers: usize| (numbers / channels).clamp(1, rows);
     let fills = |numbers: &usize| images * rows.div_ceil(rows_of(*numbers)) >= 2 * multiprocessors;
     rows_of([16_384, 8192].into_iter().find(fills).unwrap_or(4096))
 }
 
-/// An attention as products of matrices: rows of an image's head are `channels` apart, scores of a head lie together.
+/// An attention as products of matrices: rows of an image's head are `channels` apart, scores of a
+/// head lie together.
 #[derive(Clone, Copy)]
 struct Heads {
     images: usize,

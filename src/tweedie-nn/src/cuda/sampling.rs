@@ -1,4 +1,5 @@
-//! A recorded sampler on a device: states, outputs and noise stay there, and every step is the same recorded work.
+//! A recorded sampler on a device: states, outputs and noise stay there, and every step is the same
+//! recorded work.
 
 use super::Cuda;
 use crate::element::Element;
@@ -26,11 +27,12 @@ struct Tables {
 }
 
 impl<T: Element> Cuda<T> {
-    /// Runs a recorded sampler from these starts, a batch at a time, with the draws of [`Noise`](tweedie::math::noise::Noise) of this seed: those
-    /// of the CPU.
+    /// Runs a recorded sampler from these starts, a batch at a time, with the draws of
+    /// [`Noise`](tweedie::math::noise::Noise) of this seed: those of the CPU.
     ///
     /// # Shapes
-    /// `start` and the result: images, channels last, in whole batches or less; `told` one for each evaluation.
+    /// `start` and the result: images, channels last, in whole batches or less; `told` one for each
+    /// evaluation.
     ///
     /// # Errors
     /// Times or labels that the network has no place for; not enough memory; a lost device.
@@ -43,7 +45,8 @@ impl<T: Element> Cuda<T> {
         let size = self.program.tensors[self.program.input].size();
         let (n, wide) = (self.batch * size, self.device.wide());
         // Kernels read one entry more than the network is told: the last move has no evaluation.
-        let padded = |f: &dyn Fn(&Told) -> f64| told.iter().map(f).chain([1.0]).collect::<Vec<f64>>();
+        let padded =
+            |f: &dyn Fn(&Told) -> f64| told.iter().map(f).chain([1.0]).collect::<Vec<f64>>();
         let labels: Vec<i32> = told.iter().map(|t| t.label as i32).chain([0]).collect();
         let tables = Tables {
             step: gpu.allocate(4)?,
@@ -79,7 +82,8 @@ impl<T: Element> Cuda<T> {
         Ok(result)
     }
 
-    /// Queues a move: draws, state, what the network is told, the network, its output kept, the next move.
+    /// Queues a move: draws, state, what the network is told, the network, its output kept, the
+    /// next move.
     fn queue_move(&self, tables: &Tables, seed: u64) -> Result<()> {
         self.queue_state(tables, seed)?;
         let on = &self.device;
@@ -95,7 +99,13 @@ impl<T: Element> Cuda<T> {
         on.launch("tell", (1, 1, 1), (256, 1), &args)?;
         self.queue_forward(&mut |_| Ok(()))?;
         let n = self.batch * self.program.tensors[self.program.output].size();
-        let args = [self.output().into(), tables.history.region().into(), step, tables.output.region().into(), Arg::Long(n as i64)];
+        let args = [
+            self.output().into(),
+            tables.history.region().into(),
+            step,
+            tables.output.region().into(),
+            Arg::Long(n as i64),
+        ];
         on.over(n, "keep_output", &args)?;
         on.launch("advance", (1, 1, 1), (1, 1), &[step])
     }

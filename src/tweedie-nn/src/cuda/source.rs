@@ -25,9 +25,14 @@ pub fn source() -> String {
     FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n")).collect()
 }
 
-/// What the compiler is told beside the architecture: C++17, that functions without a mark are for the device, the storage type by its bits.
+/// What the compiler is told beside the architecture: C++17, that functions without a mark are for
+/// the device, the storage type by its bits.
 pub fn options(precision: Precision) -> Vec<String> {
-    vec!["--std=c++17".into(), "-default-device".into(), format!("-DPRECISION={}", 8 * precision.bytes())]
+    vec![
+        "--std=c++17".into(),
+        "-default-device".into(),
+        format!("-DPRECISION={}", 8 * precision.bytes()),
+    ]
 }
 
 /// The kernels on a device.

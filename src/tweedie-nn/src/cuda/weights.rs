@@ -1,7 +1,8 @@
 //! Parameters and their gradients on a device: where each lies, and the way there and back.
 //!
-//! Dense weights come first, each (out, height, width, in) as cuDNN reads a filter channels last, and on an address that tensor cores can read;
-//! their gradients are in the storage type. Everything else follows in the program's order, in the arithmetic type. What lies between two
+//! Dense weights come first, each (out, height, width, in) as cuDNN reads a filter channels last,
+//! and on an address that tensor cores can read; their gradients are in the storage type.
+//! Everything else follows in the program's order, in the arithmetic type. What lies between two
 //! parameters is zero, and so is its gradient: it stays so.
 
 use crate::element::Element;
@@ -25,7 +26,9 @@ impl Layout {
         let mut places = vec![0; program.params.len()];
         let mut at = 0;
         let mut put = |dense: bool| {
-            for (place, param) in places.iter_mut().zip(&program.params).filter(|(_, p)| p.dense == dense) {
+            for (place, param) in
+                places.iter_mut().zip(&program.params).filter(|(_, p)| p.dense == dense)
+            {
                 *place = at;
                 at = (at + param.at.len()).next_multiple_of(ALIGNED);
             }

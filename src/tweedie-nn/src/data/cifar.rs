@@ -18,7 +18,13 @@ pub fn dataset(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     let mut pixels = Vec::with_capacity(bytes.len());
     let mut labels = Vec::new();
     append(path, bytes, &mut pixels, &mut labels)?;
-    Ok(Dataset::from_bytes(&name_of(path), &pixels, (3, 32, 32), Some(labels), path.display().to_string()))
+    Ok(Dataset::from_bytes(
+        &name_of(path),
+        &pixels,
+        (3, 32, 32),
+        Some(labels),
+        path.display().to_string(),
+    ))
 }
 
 /// The training part of a folder: `data_batch_1.bin` to `data_batch_5.bin`, as many as are there.
@@ -30,7 +36,13 @@ pub fn folder(path: &Path) -> Result<Dataset> {
     for file in batches(path) {
         append(&file, &read(&file)?, &mut pixels, &mut labels)?;
     }
-    Ok(Dataset::from_bytes(&name_of(path), &pixels, (3, 32, 32), Some(labels), path.display().to_string()))
+    Ok(Dataset::from_bytes(
+        &name_of(path),
+        &pixels,
+        (3, 32, 32),
+        Some(labels),
+        path.display().to_string(),
+    ))
 }
 
 /// Whether a folder holds CIFAR-10's training files.
@@ -45,13 +57,20 @@ fn batches(folder: &Path) -> impl Iterator<Item = PathBuf> {
 
 fn append(path: &Path, bytes: &[u8], pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
     if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
-        let problem = format!("{} bytes, wanted a multiple of {RECORD}: a label and 32x32x3 bytes a picture", bytes.len());
+        let problem = format!(
+            "{} bytes, wanted a multiple of {RECORD}: a label and 32x32x3 bytes a picture",
+            bytes.len()
+        );
         return Err(Error::file(path, problem, "pass CIFAR-10's binary version, whole"));
     }
     for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
         if record[0] > 9 {
             let problem = format!("record {i} has label {}, wanted 0 to 9", record[0]);
-            return Err(Error::file(path, problem, "pass CIFAR-10's binary version (CIFAR-100 has two labels a picture)"));
+            return Err(Error::file(
+                path,
+                problem,
+                "pass CIFAR-10's binary version (CIFAR-100 has two labels a picture)",
+            ));
         }
         labels.push(record[0].into());
         pixels.extend(&record[1..]);
@@ -65,7 +84,9 @@ mod tests {
 
     /// Two records whose channels are constant.
     fn file() -> Vec<u8> {
-        let record = |label: u8, rgb: [u8; 3]| [vec![label], rgb.iter().flat_map(|&v| vec![v; 1024]).collect()].concat();
+        let record = |label: u8, rgb: [u8; 3]| {
+            [vec![label], rgb.iter().flat_map(|&v| vec![v; 1024]).collect()].concat()
+        };
         [record(3, [0, 51, 255]), record(9, [102, 153, 204])].concat()
     }
 
@@ -76,8 +97,14 @@ mod tests {
         std::fs::write(&path, file()).unwrap();
         std::fs::write(dir.path().join("data_batch_4.bin"), &file()[..RECORD]).unwrap();
         let data = crate::data::load(path.to_str().unwrap()).unwrap();
-        assert_eq!((data.images.dim(), data.shape, data.labels.unwrap()), ((2, 3072), (3, 32, 32), vec![3, 9]));
-        assert_eq!((data.images[[0, 0]], data.images[[0, 1023]], data.images[[0, 2048]]), (-1.0, -1.0, 1.0));
+        assert_eq!(
+            (data.images.dim(), data.shape, data.labels.unwrap()),
+            ((2, 3072), (3, 32, 32), vec![3, 9])
+        );
+        assert_eq!(
+            (data.images[[0, 0]], data.images[[0, 1023]], data.images[[0, 2048]]),
+            (-1.0, -1.0, 1.0)
+        );
         let all = crate::data::load(dir.path().to_str().unwrap()).unwrap();
         assert_eq!(all.labels.unwrap(), [3, 9, 3]);
     }

@@ -10,20 +10,29 @@ use tweedie::room;
 
 const MEND: &str = "download the file again, or pass another";
 
-/// Images (n, h, w) of bytes; labels from the file beside it whose name has `labels-idx1` for `images-idx3`, where there is one.
+/// Images (n, h, w) of bytes; labels from the file beside it whose name has `labels-idx1` for
+/// `images-idx3`, where there is one.
 ///
 /// # Errors
-/// Another magic number, sizes that the file does not have, a damaged gzip stream, as many labels as images not.
+/// Another magic number, sizes that the file does not have, a damaged gzip stream, as many labels
+/// as images not.
 pub fn dataset(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     let (sizes, pixels) = decode(path, bytes)?;
     let [n, h, w] = sizes[..] else {
-        let problem = format!("holds an array of {} axes {sizes:?}, wanted images of 3 axes (n, h, w)", sizes.len());
+        let problem = format!(
+            "holds an array of {} axes {sizes:?}, wanted images of 3 axes (n, h, w)",
+            sizes.len()
+        );
         return Err(Error::file(path, problem, "pass the file of images, not of labels"));
     };
     if n * h * w == 0 {
         return Err(Error::file(path, format!("shape {sizes:?} holds no image"), MEND));
     }
-    room::holds(format!("{}: shape {sizes:?} in f64", path.display()), 8.0 * pixels.len() as f64, "pass fewer images")?;
+    room::holds(
+        format!("{}: shape {sizes:?} in f64", path.display()),
+        8.0 * pixels.len() as f64,
+        "pass fewer images",
+    )?;
     let labels = match labels_file(path) {
         Some(file) => Some(labels(&file, n)?),
         None => None,
@@ -89,12 +98,17 @@ fn array(path: &Path, mut stream: impl Read, packed: Option<u64>) -> Result<(Vec
         sizes.push(u32::from_be_bytes(size) as usize);
     }
     let Some(promised) = sizes.iter().try_fold(1u64, |n, &s| n.checked_mul(s as u64)) else {
-        return Err(broken(format!("the header promises shape {sizes:?}, more than any file holds")));
+        return Err(broken(format!(
+            "the header promises shape {sizes:?}, more than any file holds"
+        )));
     };
     if let Some(packed) = packed.filter(|&packed| is_bomb(promised, packed)) {
-        return Err(broken(format!("the header promises shape {sizes:?}, {promised} bytes, and the file has {packed}")));
+        return Err(broken(format!(
+            "the header promises shape {sizes:?}, {promised} bytes, and the file has {packed}"
+        )));
     }
-    // Grown as bytes arrive, never by the header's promise; one byte more shows what follows the end.
+    // Grown as bytes arrive, never by the header's promise; one byte more shows what follows the
+    // end.
     let mut data = Vec::new();
     stream.take(promised.saturating_add(1)).read_to_end(&mut data).map_err(|e| match e.kind() {
         std::io::ErrorKind::UnexpectedEof => broken("the gzip stream ends early".into()),
@@ -102,10 +116,13 @@ fn array(path: &Path, mut stream: impl Read, packed: Option<u64>) -> Result<(Vec
     })?;
     match (data.len() as u64).cmp(&promised) {
         Ordering::Equal => Ok((sizes, data)),
-        Ordering::Less => {
-            Err(broken(format!("the header promises shape {sizes:?}, {promised} bytes, and only {} follow", data.len())))
-        }
-        Ordering::Greater => Err(broken(format!("the header promises shape {sizes:?}, {promised} bytes, and more follow"))),
+        Ordering::Less => Err(broken(format!(
+            "the header promises shape {sizes:?}, {promised} bytes, and only {} follow",
+            data.len()
+        ))),
+        Ordering::Greater => Err(broken(format!(
+            "the header promises shape {sizes:?}, {promised} bytes, and more follow"
+        ))),
     }
 }
 
@@ -139,11 +156,17 @@ mod tests {
         for (suffix, pack) in [("", (|b| b.to_vec()) as fn(&[u8]) -> Vec<u8>), (".gz", gz)] {
             let path = dir.path().join(format!("train-images-idx3-ubyte{suffix}"));
             std::fs::write(&path, pack(&images)).unwrap();
-            std::fs::write(dir.path().join(format!("train-labels-idx1-ubyte{suffix}")), pack(&labels)).unwrap();
+            std::fs::write(
+                dir.path().join(format!("train-labels-idx1-ubyte{suffix}")),
+                pack(&labels),
+            )
+            .unwrap();
             let data = crate::data::load(path.to_str().unwrap()).unwrap();
             assert_eq!((data.shape, data.labels), ((1, 1, 3), Some(vec![7, 1])));
             let want = [-1.0, -0.6, -0.2, 0.2, 0.6, 1.0];
-            assert!(data.images.iter().zip(want).all(|(got, want)| (got - want).abs() <= f64::EPSILON));
+            assert!(
+                data.images.iter().zip(want).all(|(got, want)| (got - want).abs() <= f64::EPSILON)
+            );
         }
         // The folder means its training part.
         assert_eq!(crate::data::load(dir.path().to_str().unwrap()).unwrap().len(), 2);
@@ -173,8 +196,18 @@ mod tests {
                     "{name}: begins with bytes [00, 00, 0d, 03], an IDX file of bytes begins with 00 00 08 and its number of axes (1 to 4); {again}"
                 ),
             ),
-            (idx(&[1, 2, 2], &[0; 3]), format!("{name}: the header promises shape [1, 2, 2], 4 bytes, and only 3 follow; {again}")),
-            (idx(&[1, 2, 2], &[0; 5]), format!("{name}: the header promises shape [1, 2, 2], 4 bytes, and more follow; {again}")),
+            (
+                idx(&[1, 2, 2], &[0; 3]),
+                format!(
+                    "{name}: the header promises shape [1, 2, 2], 4 bytes, and only 3 follow; {again}"
+                ),
+            ),
+            (
+                idx(&[1, 2, 2], &[0; 5]),
+                format!(
+                    "{name}: the header promises shape [1, 2, 2], 4 bytes, and more follow; {again}"
+                ),
+            ),
             (idx(&[0, 2, 2], &[]), format!("{name}: shape [0, 2, 2] holds no image; {again}")),
             // 2^96 bytes promised: nothing is allocated for them.
             (
@@ -185,7 +218,9 @@ mod tests {
             ),
             (
                 idx(&[1 << 20, 1 << 20, 1], &[0; 5]),
-                format!("{name}: the header promises shape [1048576, 1048576, 1], 1099511627776 bytes, and only 5 follow; {again}"),
+                format!(
+                    "{name}: the header promises shape [1048576, 1048576, 1], 1099511627776 bytes, and only 5 follow; {again}"
+                ),
             ),
         ] {
             assert_eq!(message(&bytes), want);
@@ -216,7 +251,8 @@ mod tests {
             let _ = dataset(Path::new("x"), &if zip { gz(&bytes) } else { bytes });
         }
 
-        /// A gzip stream carries a checksum: a changed byte is an error, or is one of the fields that mean nothing (time, system).
+        /// A gzip stream carries a checksum: a changed byte is an error, or is one of the fields
+        /// that mean nothing (time, system).
         #[test]
         fn a_changed_byte_never_changes_the_pixels(at in any::<prop::sample::Index>(), flip in 1u8..) {
             let pixels = [1, 2, 3, 4, 5, 6, 7, 8];

@@ -1,6 +1,7 @@
 //! 10,000 MNIST digits, embedded.
 //!
-//! Embedded, 1.6 MB, rather than read at run time: `tweedie report` then gives the same answer from any folder and after `cargo install`.
+//! Embedded, 1.6 MB, rather than read at run time: `tweedie report` then gives the same answer from
+//! any folder and after `cargo install`.
 
 use super::{Dataset, numpy};
 use std::path::Path;

@@ -1,7 +1,9 @@
-//! Data sets as rows of numbers in [-1, 1]: three that travel inside the library, and readers for the formats people have.
+//! Data sets as rows of numbers in [-1, 1]: three that travel inside the library, and readers for
+//! the formats people have.
 //!
-//! One entry point, [`load`], takes the name of a data set or a path. Every reader treats its file as hostile: no size is believed
-//! before the bytes are there, so a damaged file costs one clear error and no memory.
+//! One entry point, [`load`], takes the name of a data set or a path. Every reader treats its file
+//! as hostile: no size is believed before the bytes are there, so a damaged file costs one clear
+//! error and no memory.
 
 pub mod cifar;
 pub mod digits;
@@ -49,10 +51,17 @@ impl Dataset {
     }
 
     /// From bytes 0..=255 in the order (n, c, h, w); the length is the caller's promise.
-    fn from_bytes(name: &str, bytes: &[u8], shape: (usize, usize, usize), labels: Option<Vec<u32>>, source: String) -> Self {
+    fn from_bytes(
+        name: &str,
+        bytes: &[u8],
+        shape: (usize, usize, usize),
+        labels: Option<Vec<u32>>,
+        source: String,
+    ) -> Self {
         let d = shape.0 * shape.1 * shape.2;
         let values = bytes.iter().map(|&v| from_byte(v)).collect();
-        let images = Array2::from_shape_vec((bytes.len() / d, d), values).expect("bytes are whole images");
+        let images =
+            Array2::from_shape_vec((bytes.len() / d, d), values).expect("bytes are whole images");
         Self { name: name.into(), images, shape, labels, source }
     }
 }
@@ -77,7 +86,8 @@ pub const SPECS: &str = "digits, mnist, photographs[:HxW[:COUNT|grid[:grey|rgb]]
 /// | a folder | PNG and JPEG pictures, `FOLDER:HxW` to crop and resize; or the files of CIFAR-10 or MNIST (their training part) |
 ///
 /// # Errors
-/// A name that is neither, a file that is damaged or of another kind, values outside what the format allows: see each reader.
+/// A name that is neither, a file that is damaged or of another kind, values outside what the
+/// format allows: see each reader.
 ///
 /// # Example
 /// ```
@@ -109,7 +119,12 @@ pub fn load(spec: &str) -> Result<Dataset> {
         Some(name) => format!("did you mean '{name}'?"),
         None => "check the spelling of the name or the path".into(),
     };
-    Err(Error::domain("data set", format!("'{spec}', which is neither a name nor a file"), SPECS, mend))
+    Err(Error::domain(
+        "data set",
+        format!("'{spec}', which is neither a name nor a file"),
+        SPECS,
+        mend,
+    ))
 }
 
 fn load_path(path: &Path, size: Option<(usize, usize)>) -> Result<Dataset> {
@@ -182,7 +197,9 @@ mod tests {
         assert!(message("digts").ends_with("did you mean 'digits'?"), "{}", message("digts"));
         assert!(message("photograph:8x8").ends_with("did you mean 'photographs'?"));
         assert!(message("digits:100").ends_with("'digits' takes no options: write 'digits'"));
-        assert!(message("/no/such/file.npy").ends_with("check the spelling of the name or the path"));
+        assert!(
+            message("/no/such/file.npy").ends_with("check the spelling of the name or the path")
+        );
         assert!(
             message("digts")
                 .starts_with("data set: got 'digts', which is neither a name nor a file, allowed: digits, mnist, photographs")
@@ -192,12 +209,18 @@ mod tests {
     #[test]
     fn files_of_no_known_format_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        for (content, says) in [(&b""[..], "nothing (it is empty)"), (b"x,y\n", "bytes [78, 2c, 79, 0a]"), (b"\x93", "bytes [93]")]
-        {
+        for (content, says) in [
+            (&b""[..], "nothing (it is empty)"),
+            (b"x,y\n", "bytes [78, 2c, 79, 0a]"),
+            (b"\x93", "bytes [93]"),
+        ] {
             let path = dir.path().join("points.csv");
             std::fs::write(&path, content).unwrap();
             let message = load(path.to_str().unwrap()).unwrap_err().to_string();
-            assert!(message.contains(says) && message.starts_with(path.to_str().unwrap()), "{message}");
+            assert!(
+                message.contains(says) && message.starts_with(path.to_str().unwrap()),
+                "{message}"
+            );
         }
     }
 }

@@ -10,18 +10,22 @@ use tweedie::npy::{Archive, Kind, decode};
 const IMAGES: [&str; 4] = ["images", "x", "data", "arr_0"];
 const LABELS: [&str; 2] = ["labels", "y"];
 
-/// A data set of one `.npy`: (n, d), (n, h, w) or (n, c, h, w); bytes 0..=255, or floats already in [-1, 1], which stay as they are.
+/// A data set of one `.npy`: (n, d), (n, h, w) or (n, c, h, w); bytes 0..=255, or floats already in
+/// [-1, 1], which stay as they are.
 ///
 /// # Errors
-/// As [`tweedie::npy::read`]; another number of axes, floats outside [-1, 1], integers other than bytes.
+/// As [`tweedie::npy::read`]; another number of axes, floats outside [-1, 1], integers other than
+/// bytes.
 pub fn dataset(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     images(path, decode(path, bytes)?, None)
 }
 
-/// A data set of an `.npz`: images in `images`, `x`, `data`, `arr_0` or the only array, labels (optional) in `labels` or `y`.
+/// A data set of an `.npz`: images in `images`, `x`, `data`, `arr_0` or the only array, labels
+/// (optional) in `labels` or `y`.
 ///
 /// # Errors
-/// As [`dataset`]; a damaged archive, no such array, labels that are not one small integer an image.
+/// As [`dataset`]; a damaged archive, no such array, labels that are not one small integer an
+/// image.
 pub fn dataset_npz(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     let mut archive = Archive::of_bytes(path, bytes)?;
     let names = archive.names();
@@ -29,22 +33,29 @@ pub fn dataset_npz(path: &Path, bytes: &[u8]) -> Result<Dataset> {
     let name = match (pick(&IMAGES), names.as_slice()) {
         (Some(name), _) | (None, [name]) => name.clone(),
         _ => {
-            let problem = format!("holds no array named {}, only: {}", IMAGES.join(", "), names.join(", "));
+            let problem =
+                format!("holds no array named {}, only: {}", IMAGES.join(", "), names.join(", "));
             return Err(Error::file(path, problem, "name the array of images 'images'"));
         }
     };
     let labels_name = pick(&LABELS).cloned();
-    let mut entry =
-        |name: &str| -> Result<(ArrayD<f64>, Kind)> { Ok(archive.finite(name)?.expect("the name came from the archive")) };
+    let mut entry = |name: &str| -> Result<(ArrayD<f64>, Kind)> {
+        Ok(archive.finite(name)?.expect("the name came from the archive"))
+    };
     let stored = entry(&name)?;
     let labels = labels_name.map(|l| entry(&l).map(|a| (l, a))).transpose()?;
     images(path, stored, labels)
 }
 
-fn images(path: &Path, (array, kind): (ArrayD<f64>, Kind), labels: Option<(String, (ArrayD<f64>, Kind))>) -> Result<Dataset> {
+fn images(
+    path: &Path,
+    (array, kind): (ArrayD<f64>, Kind),
+    labels: Option<(String, (ArrayD<f64>, Kind))>,
+) -> Result<Dataset> {
     let dims = array.shape().to_vec();
     let shape = match dims[..] {
-        // Channels last is how pictures are usually held in memory, and would be read as a set of stripes.
+        // Channels last is how pictures are usually held in memory, and would be read as a set of
+        // stripes.
         [_, h, _, 1 | 3 | 4] if h > 4 => {
             return Err(Error::file(
                 path,
@@ -65,7 +76,11 @@ fn images(path: &Path, (array, kind): (ArrayD<f64>, Kind), labels: Option<(Strin
     };
     let (n, d) = (dims[0], shape.0 * shape.1 * shape.2);
     if n == 0 || d == 0 {
-        return Err(Error::file(path, format!("shape {dims:?} holds no image"), "pass at least one image of at least one value"));
+        return Err(Error::file(
+            path,
+            format!("shape {dims:?} holds no image"),
+            "pass at least one image of at least one value",
+        ));
     }
     let mut images = array.into_shape_with_order((n, d)).expect("C order");
     match kind {
@@ -99,11 +114,21 @@ fn images(path: &Path, (array, kind): (ArrayD<f64>, Kind), labels: Option<(Strin
             return Err(wrong(format!("shape {:?}", values.shape())));
         }
         let class = |&v: &f64| {
-            if v >= 0.0 && v <= f64::from(u32::MAX) && v.fract() == 0.0 { Ok(v as u32) } else { Err(wrong(v.to_string())) }
+            if v >= 0.0 && v <= f64::from(u32::MAX) && v.fract() == 0.0 {
+                Ok(v as u32)
+            } else {
+                Err(wrong(v.to_string()))
+            }
         };
         values.iter().map(class).collect()
     });
-    Ok(Dataset { name: name_of(path), images, shape, labels: labels.transpose()?, source: path.display().to_string() })
+    Ok(Dataset {
+        name: name_of(path),
+        images,
+        shape,
+        labels: labels.transpose()?,
+        source: path.display().to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -133,15 +158,22 @@ mod tests {
 
     #[test]
     fn fortran_order_is_transposed() {
-        let data: Vec<u8> = [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0].map(|v| f64::to_le_bytes(v / 8.0)).concat();
-        let images = dataset(Path::new("x.npy"), &file(&header("<f8", "True", "(2, 3)"), &data)).unwrap().images;
+        let data: Vec<u8> =
+            [1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0].map(|v| f64::to_le_bytes(v / 8.0)).concat();
+        let images = dataset(Path::new("x.npy"), &file(&header("<f8", "True", "(2, 3)"), &data))
+            .unwrap()
+            .images;
         assert_eq!(images * 8.0, array![[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]);
     }
 
     #[test]
     fn data_sets_of_two_three_and_four_axes() {
-        let shape = |shape: &str| dataset(Path::new("x.npy"), &file(&header("|u1", "False", shape), &[255; 24])).unwrap();
-        for (axes, want) in [("(2, 12)", (1, 1, 12)), ("(2, 3, 4)", (1, 3, 4)), ("(2, 3, 2, 2)", (3, 2, 2))] {
+        let shape = |shape: &str| {
+            dataset(Path::new("x.npy"), &file(&header("|u1", "False", shape), &[255; 24])).unwrap()
+        };
+        for (axes, want) in
+            [("(2, 12)", (1, 1, 12)), ("(2, 3, 4)", (1, 3, 4)), ("(2, 3, 2, 2)", (3, 2, 2))]
+        {
             let data = shape(axes);
             assert_eq!((data.shape, data.images.dim()), (want, (2, 12)));
             assert!(data.images.iter().all(|&v| v == 1.0));
@@ -151,7 +183,10 @@ mod tests {
     #[test]
     fn bad_arrays_are_refused_with_a_remedy() {
         let f8 = |shape: &str, values: &[f64]| {
-            file(&header("<f8", "False", shape), &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+            file(
+                &header("<f8", "False", shape),
+                &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>(),
+            )
         };
         let again = "write it again with numpy, as uint8, float32 or float64";
         for (bytes, want) in [
@@ -212,7 +247,11 @@ mod tests {
             "(1000000000000, 1)",
             "(-1, 2)",
         ] {
-            assert!(dataset(Path::new("x.npy"), &file(&header("<f8", "False", shape), &[0; 16])).is_err(), "{shape}");
+            assert!(
+                dataset(Path::new("x.npy"), &file(&header("<f8", "False", shape), &[0; 16]))
+                    .is_err(),
+                "{shape}"
+            );
         }
         // A header that claims 4 GiB of text, and one that nests 60,000 brackets.
         let mut long = b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec();
@@ -234,10 +273,16 @@ mod tests {
             w.add_array("images", &Array3::<u8>::from_elem((2, 2, 3), 255)).unwrap();
         });
         let data = dataset_npz(Path::new("a.npz"), &bytes).unwrap();
-        assert_eq!((data.shape, data.labels, data.images.sum()), ((1, 2, 3), Some(vec![3, 1]), 12.0));
+        assert_eq!(
+            (data.shape, data.labels, data.images.sum()),
+            ((1, 2, 3), Some(vec![3, 1]), 12.0)
+        );
         // The only array needs no name.
-        let data =
-            dataset_npz(Path::new("a.npz"), &npz(|w| w.add_array("anything", &Array2::<f64>::zeros((2, 2))).unwrap())).unwrap();
+        let data = dataset_npz(
+            Path::new("a.npz"),
+            &npz(|w| w.add_array("anything", &Array2::<f64>::zeros((2, 2))).unwrap()),
+        )
+        .unwrap();
         assert_eq!((data.shape, data.labels), ((1, 1, 2), None));
     }
 
@@ -256,9 +301,12 @@ mod tests {
             }),
             "only: a, b; name the array of images 'images'",
         );
-        for labels in
-            [Array1::from(vec![0.5, 1.0]), Array1::from(vec![-1.0, 1.0]), Array1::from(vec![1.0]), Array1::from(vec![1e12, 0.0])]
-        {
+        for labels in [
+            Array1::from(vec![0.5, 1.0]),
+            Array1::from(vec![-1.0, 1.0]),
+            Array1::from(vec![1.0]),
+            Array1::from(vec![1e12, 0.0]),
+        ] {
             says(
                 &npz(|w| {
                     w.add_array("x", &image).unwrap();
@@ -284,7 +332,8 @@ mod tests {
     }
 
     proptest! {
-        /// One byte changed anywhere: an answer or an error, never a panic. (An .npz has checksums: its values never change silently.)
+        /// One byte changed anywhere: an answer or an error, never a panic. (An .npz has checksums:
+        /// its values never change silently.)
         #[test]
         fn a_changed_byte_never_panics(at in any::<prop::sample::Index>(), flip in 1u8..) {
             let mut npy = Vec::new();

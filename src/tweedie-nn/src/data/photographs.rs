@@ -1,4 +1,5 @@
-//! Patches of five public-domain photographs, embedded: natural images whose spectra and covariances are worth looking at.
+//! Patches of five public-domain photographs, embedded: natural images whose spectra and
+//! covariances are worth looking at.
 
 use super::{Dataset, folder::planes, parse_size};
 use ndarray::{Array2, Array3, s};
@@ -44,23 +45,31 @@ pub struct Photograph {
 }
 
 impl Photograph {
-    /// The photograph with each square of `factor` x `factor` pixels replaced by its mean; what is left over at the right and at the bottom
-    /// is cut off.
+    /// The photograph with each square of `factor` x `factor` pixels replaced by its mean; what is
+    /// left over at the right and at the bottom is cut off.
     ///
     /// # Errors
     /// A factor of 0, or larger than the photograph.
     pub fn shrunk(&self, factor: usize) -> Result<Self> {
         let (_, h, w) = self.pixels.dim();
         if !(1..=h.min(w)).contains(&factor) {
-            return Err(Error::domain("factor of a photograph", factor, format!("1 to {}", h.min(w)), "choose a smaller factor"));
+            return Err(Error::domain(
+                "factor of a photograph",
+                factor,
+                format!("1 to {}", h.min(w)),
+                "choose a smaller factor",
+            ));
         }
         let mut pixels = Array3::zeros((self.pixels.dim().0, h / factor, w / factor));
         let blocks = self.pixels.exact_chunks((1, factor, factor));
-        ndarray::Zip::from(&mut pixels).and(blocks).for_each(|out, block| *out = block.sum() / (factor * factor) as f64);
+        ndarray::Zip::from(&mut pixels)
+            .and(blocks)
+            .for_each(|out, block| *out = block.sum() / (factor * factor) as f64);
         Ok(Self { name: self.name, pixels })
     }
 
-    /// All windows of `side` x `side` pixels whose corners are `step` pixels apart, from the upper left one, shape (count, c side side).
+    /// All windows of `side` x `side` pixels whose corners are `step` pixels apart, from the upper
+    /// left one, shape (count, c side side).
     ///
     /// # Errors
     /// A window of no pixels or larger than the photograph; a step of 0.
@@ -92,7 +101,8 @@ pub fn photographs(colour: Colour) -> Vec<Photograph> {
             Colour::Rgb => return None,
         };
         let (h, w) = (picture.height() as usize, picture.width() as usize);
-        let pixels = Array3::from_shape_vec((channels, h, w), planes(picture, channels).collect()).expect("c h w values");
+        let pixels = Array3::from_shape_vec((channels, h, w), planes(picture, channels).collect())
+            .expect("c h w values");
         Some(Photograph { name, pixels })
     };
     FILES.into_iter().filter_map(decode).collect()
@@ -115,7 +125,8 @@ pub fn photographs(colour: Colour) -> Vec<Photograph> {
 /// ```
 pub fn patches(height: usize, width: usize, colour: Colour, choice: Choice) -> Result<Dataset> {
     let photos = photographs(colour);
-    let most = |axis| photos.iter().map(|p| p.pixels.shape()[axis]).min().expect("there are photographs");
+    let most =
+        |axis| photos.iter().map(|p| p.pixels.shape()[axis]).min().expect("there are photographs");
     let (most_h, most_w) = (most(1), most(2));
     if !(1..=most_h).contains(&height) || !(1..=most_w).contains(&width) {
         return Err(Error::domain(
@@ -127,11 +138,15 @@ pub fn patches(height: usize, width: usize, colour: Colour, choice: Choice) -> R
     }
     let places: Vec<(usize, usize, usize)> = match choice {
         Choice::Grid => {
-            let tiles = |p: &Photograph| (p.pixels.shape()[1] / height, p.pixels.shape()[2] / width);
+            let tiles =
+                |p: &Photograph| (p.pixels.shape()[1] / height, p.pixels.shape()[2] / width);
             photos
                 .iter()
                 .enumerate()
-                .flat_map(|(k, p)| (0..tiles(p).0).flat_map(move |i| (0..tiles(p).1).map(move |j| (k, i * height, j * width))))
+                .flat_map(|(k, p)| {
+                    (0..tiles(p).0)
+                        .flat_map(move |i| (0..tiles(p).1).map(move |j| (k, i * height, j * width)))
+                })
                 .collect()
         }
         Choice::Random(count, noise) => {
@@ -144,9 +159,12 @@ pub fn patches(height: usize, width: usize, colour: Colour, choice: Choice) -> R
                     "ask for fewer",
                 ));
             }
-            // One draw chooses photograph and position together, so that every position is equally likely.
-            let free: Vec<(usize, usize)> =
-                photos.iter().map(|p| (p.pixels.shape()[1] - height + 1, p.pixels.shape()[2] - width + 1)).collect();
+            // One draw chooses photograph and position together, so that every position is equally
+            // likely.
+            let free: Vec<(usize, usize)> = photos
+                .iter()
+                .map(|p| (p.pixels.shape()[1] - height + 1, p.pixels.shape()[2] - width + 1))
+                .collect();
             let total: usize = free.iter().map(|(h, w)| h * w).sum();
             let place = |i| {
                 let mut at = (noise.uniform(0, i) * total as f64) as usize;
@@ -212,7 +230,12 @@ pub(super) fn load(spec: &str, options: Option<&str>) -> Result<Dataset> {
     };
     match options.next() {
         None => patches(height, width, colour, choice),
-        Some(rest) => Err(Error::domain("data set", format!("'{rest}' at the end of '{spec}'"), super::SPECS, "leave it out")),
+        Some(rest) => Err(Error::domain(
+            "data set",
+            format!("'{rest}' at the end of '{spec}'"),
+            super::SPECS,
+            "leave it out",
+        )),
     }
 }
 
@@ -230,7 +253,8 @@ mod tests {
 
     #[test]
     fn photographs_are_whole() {
-        let sizes: Vec<_> = photographs(Colour::Grey).iter().map(|p| (p.name, p.pixels.dim())).collect();
+        let sizes: Vec<_> =
+            photographs(Colour::Grey).iter().map(|p| (p.name, p.pixels.dim())).collect();
         let want = [
             ("astronaut", (1, 256, 256)),
             ("camera", (1, 512, 512)),
@@ -239,8 +263,14 @@ mod tests {
             ("rocket", (1, 427, 640)),
         ];
         assert_eq!(sizes, want);
-        assert!(photographs(Colour::Rgb).iter().all(|p| p.pixels.dim().0 == 3 && p.name != "camera"));
-        assert!(photographs(Colour::Rgb).iter().all(|p| p.pixels.iter().all(|v| (-1.0..=1.0).contains(v))));
+        assert!(
+            photographs(Colour::Rgb).iter().all(|p| p.pixels.dim().0 == 3 && p.name != "camera")
+        );
+        assert!(
+            photographs(Colour::Rgb)
+                .iter()
+                .all(|p| p.pixels.iter().all(|v| (-1.0..=1.0).contains(v)))
+        );
     }
 
     #[test]
@@ -249,13 +279,16 @@ mod tests {
         let data = patches(5, 7, Colour::Rgb, Choice::Random(20, Noise::new(1))).unwrap();
         for (row, &label) in data.images.rows().into_iter().zip(data.labels.as_ref().unwrap()) {
             let patch = row.to_shape((3, 5, 7)).unwrap();
-            assert!(photos[label as usize].pixels.windows((3, 5, 7)).into_iter().any(|w| w == patch));
+            assert!(
+                photos[label as usize].pixels.windows((3, 5, 7)).into_iter().any(|w| w == patch)
+            );
         }
     }
 
     #[test]
     fn the_seed_decides_and_every_photograph_gets_its_share() {
-        let draw = |seed| patches(8, 8, Colour::Grey, Choice::Random(10_000, Noise::new(seed))).unwrap();
+        let draw =
+            |seed| patches(8, 8, Colour::Grey, Choice::Random(10_000, Noise::new(seed))).unwrap();
         let (a, b, c) = (draw(0), draw(0), draw(1));
         assert_eq!(a.images, b.images);
         assert_ne!(a.images, c.images);
@@ -281,9 +314,15 @@ mod tests {
     fn a_grid_tiles_without_overlap() {
         let data = crate::data::load("photographs:256x256:grid:rgb").unwrap();
         // One tile each of astronaut and chelsea, two each of coffee and rocket.
-        assert_eq!((data.images.dim(), data.labels.unwrap()), ((6, 3 * 65_536), vec![0, 1, 2, 2, 3, 3]));
+        assert_eq!(
+            (data.images.dim(), data.labels.unwrap()),
+            ((6, 3 * 65_536), vec![0, 1, 2, 2, 3, 3])
+        );
         let coffee = &photographs(Colour::Rgb)[2].pixels;
-        assert_eq!(data.images.row(3).to_shape((3, 256, 256)).unwrap(), coffee.slice(s![.., ..256, 256..512]));
+        assert_eq!(
+            data.images.row(3).to_shape((3, 256, 256)).unwrap(),
+            coffee.slice(s![.., ..256, 256..512])
+        );
     }
 
     #[test]
@@ -299,19 +338,32 @@ mod tests {
         let third_of_second_row = windows.row(across + 2).to_shape((3, 8, 8)).unwrap().to_owned();
         assert_eq!(third_of_second_row, small.pixels.slice(s![.., 5..13, 10..18]));
         assert!(coffee.shrunk(0).is_err() && coffee.shrunk(401).is_err());
-        assert!(small.windows(0, 1).is_err() && small.windows(134, 1).is_err() && small.windows(8, 0).is_err());
+        assert!(
+            small.windows(0, 1).is_err()
+                && small.windows(134, 1).is_err()
+                && small.windows(8, 0).is_err()
+        );
     }
 
     #[test]
     fn bad_options_are_refused() {
         for (spec, want) in [
-            ("photographs:257x8", "patch of photographs: got 257x8, allowed: 1x1 to 256x256; choose a smaller patch"),
-            ("photographs:8", "size in 'photographs:8': got '8', allowed: HxW with both in 1..65535; write for example 32x32"),
+            (
+                "photographs:257x8",
+                "patch of photographs: got 257x8, allowed: 1x1 to 256x256; choose a smaller patch",
+            ),
+            (
+                "photographs:8",
+                "size in 'photographs:8': got '8', allowed: HxW with both in 1..65535; write for example 32x32",
+            ),
             (
                 "photographs:8x8:many",
                 "patches in 'photographs:8x8:many': got 'many', allowed: a count, or 'grid'; write for example photographs:8x8:10000",
             ),
-            ("photographs:8x8:0", "number of patches: got 0, allowed: 1 to 16777216 of this size; ask for fewer"),
+            (
+                "photographs:8x8:0",
+                "number of patches: got 0, allowed: 1 to 16777216 of this size; ask for fewer",
+            ),
             (
                 "photographs:8x8:99999999999999",
                 "number of patches: got 99999999999999, allowed: 1 to 16777216 of this size; ask for fewer",

@@ -10,7 +10,8 @@ const SMALLEST: usize = 64;
 /// Gap between images, in pixels, white.
 const GAP: usize = 2;
 
-/// A PNG of images side by side, about as many across as down: -1 is black, 1 is white, what lies beyond is cut.
+/// A PNG of images side by side, about as many across as down: -1 is black, 1 is white, what lies
+/// beyond is cut.
 ///
 /// # Shapes
 /// `images` (n, c h w), a row in the order (c, h, w).
@@ -28,7 +29,12 @@ pub fn grid(images: ArrayView2<f64>, (c, h, w): (usize, usize, usize)) -> Result
     let n = images.nrows();
     if n == 0 || !matches!(c, 1 | 3) || h == 0 || w == 0 || images.ncols() != c * h * w {
         let want = format!("(n, {c} {h} {w}) with n at least 1, and 1 or 3 channels");
-        return Err(Error::shape("images of a picture", images.shape(), want, "pictures are grey or RGB"));
+        return Err(Error::shape(
+            "images of a picture",
+            images.shape(),
+            want,
+            "pictures are grey or RGB",
+        ));
     }
     tweedie::error::finite("images of a picture", images)?;
     let factor = SMALLEST.div_ceil(h.min(w));
@@ -37,7 +43,12 @@ pub fn grid(images: ArrayView2<f64>, (c, h, w): (usize, usize, usize)) -> Result
     let (height, width) = (n.div_ceil(columns) * tile_h + GAP, columns * tile_w + GAP);
     if height.max(width) > 1 << 15 {
         let allowed = format!("sides up to {}", 1 << 15);
-        return Err(Error::domain("size of a picture", format!("{height} x {width}"), allowed, "show fewer images"));
+        return Err(Error::domain(
+            "size of a picture",
+            format!("{height} x {width}"),
+            allowed,
+            "show fewer images",
+        ));
     }
     let byte = |x: f64| ((x + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8;
     let mut bytes = vec![255; height * width * c];
@@ -81,11 +92,17 @@ mod tests {
     #[test]
     fn what_is_no_picture_is_refused() {
         let one = array![[0.0, 0.0]];
-        for (images, shape) in [(one.view(), (2, 1, 1)), (one.view(), (1, 1, 3)), (Array2::zeros((0, 2)).view(), (1, 1, 2))] {
+        for (images, shape) in [
+            (one.view(), (2, 1, 1)),
+            (one.view(), (1, 1, 3)),
+            (Array2::zeros((0, 2)).view(), (1, 1, 2)),
+        ] {
             assert!(matches!(grid(images, shape), Err(Error::Shape { .. })));
         }
         assert!(grid(array![[f64::NAN]].view(), (1, 1, 1)).is_err());
-        let grey = image::load_from_memory(&grid(array![[9.0, -9.0]].view(), (1, 1, 2)).unwrap()).unwrap().into_luma8();
+        let grey = image::load_from_memory(&grid(array![[9.0, -9.0]].view(), (1, 1, 2)).unwrap())
+            .unwrap()
+            .into_luma8();
         assert_eq!([grey.get_pixel(3, 3).0, grey.get_pixel(127, 3).0], [[255], [0]]);
     }
 }

@@ -1,8 +1,10 @@
 //! Self-attention over the pixels of an image, head by head.
 //!
-//! Nothing of the size of all pairs of pixels is kept: a tile of 32 queries meets all keys, its scores lie keys down and queries across, so
-//! that the softmax of a query runs down a column and 32 of them side by side fill the vectors. Of each query the logarithm of its sum is
-//! kept, from which the gradient computes its probabilities again (Dao et al., FlashAttention, 2022, section 3).
+//! Nothing of the size of all pairs of pixels is kept: a tile of 32 queries meets all keys, its
+//! scores lie keys down and queries across, so that the softmax of a query runs down a column and
+//! 32 of them side by side fill the vectors. Of each query the logarithm of its sum is kept, from
+//! which the gradient computes its probabilities again (Dao et al., FlashAttention, 2022, section
+//! 3).
 
 use crate::element::Element;
 use crate::tile::{Shared, TILE, accumulate, in_tiles, store, store_added, zeros};
@@ -32,7 +34,8 @@ impl Attention {
         (head / self.heads * self.rows + i) * self.channels + head % self.heads * self.depth()
     }
 
-    /// A tile of rows of one head turned on its side, (depth, TILE), times `scale`; zeros where there are no more rows.
+    /// A tile of rows of one head turned on its side, (depth, TILE), times `scale`; zeros where
+    /// there are no more rows.
     fn turned<T: Element>(&self, x: &[T], head: usize, first: usize, scale: T, out: &mut [T]) {
         out.fill(T::zero());
         for i in 0..TILE.min(self.rows - first) {
@@ -47,12 +50,20 @@ impl Attention {
 /// `out = softmax(q k^T / sqrt(depth)) v` in each head of each image.
 ///
 /// # Shapes
-/// `q`, `k`, `v`, `out` (images, rows, channels), a head `channels / heads` consecutive channels; `log_sums` (images, heads, rows), the
-/// logarithm of each query's sum of exponentials, is kept for the gradient.
+/// `q`, `k`, `v`, `out` (images, rows, channels), a head `channels / heads` consecutive channels;
+/// `log_sums` (images, heads, rows), the logarithm of each query's sum of exponentials, is kept for
+/// the gradient.
 ///
 /// # Source
 /// Vaswani et al., Attention Is All You Need, 2017, equation 1.
-pub fn forward<T: Element>(op: Attention, q: &[T], k: &[T], v: &[T], log_sums: &mut [T], out: &mut [T]) {
+pub fn forward<T: Element>(
+    op: Attention,
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    log_sums: &mut [T],
+    out: &mut [T],
+) {
     let (l, c, depth) = (op.rows, op.channels, op.depth());
     let out = Shared::new(out);
     log_sums.par_chunks_exact_mut(l).enumerate().for_each_init(
@@ -62,12 +73,32 @@ pub fn forward<T: Element>(op: Attention, q: &[T], k: &[T], v: &[T], log_sums: &
             for (tile, log_sums) in log_sums.chunks_mut(TILE).enumerate() {
                 let first = tile * TILE;
                 op.turned(q, head, first, op.scale(), queries);
-                Product { a: k, steps: (c, 1), rows: l, depth, b: queries, add: false, width: TILE, out: scores }.run();
+                Product {
+                    a: k,
+                    steps: (c, 1),
+                    rows: l,
+                    depth,
+                    b: queries,
+                    add: false,
+                    width: TILE,
+                    out: scores,
+                }
+                .run();
                 vectorised(
                     #[inline(always)]
                     || softmax(scores, log_sums),
                 );
-                Product { a: v, steps: (1, c), rows: depth, depth: l, b: scores, add: false, width: TILE, out: sums }.run();
+                Product {
+                    a: v,
+                    steps: (1, c),
+                    rows: depth,
+                    depth: l,
+                    b: scores,
+                    add: false,
+                    width: TILE,
+                    out: sums,
+                }
+                .run();
                 for i in 0..log_sums.len() {
                     // SAFETY: `out` outlives the loop, and this task alone writes this head.
                     let row = unsafe { out.slice(op.place(head, first + i), depth) };
@@ -83,8 +114,8 @@ pub fn forward<T: Element>(op: Attention, q: &[T], k: &[T], v: &[T], log_sums: &
 /// The gradients of [`forward`] by `q`, `k` and `v`, given its output.
 ///
 /// # Formula
-/// With p the probabilities: `dv = p^T dout`, `dp = dout v^T`, `ds = p (dp - sum_j p dp)`, the sum being `dout . out`,
-/// `dq = ds k / sqrt(depth)`, `dk = ds^T q / sqrt(depth)`.
+/// With p the probabilities: `dv = p^T dout`, `dp = dout v^T`, `ds = p (dp - sum_j p dp)`, the sum
+/// being `dout . out`, `dq = ds k / sqrt(depth)`, `dk = ds^T q / sqrt(depth)`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<T: Element>(
     op: Attention,
@@ -103,15 +134,19 @@ pub fn backward<T: Element>(
     // Columns of the gradients of keys and values, in tiles of their own.
     let tiles = depth.div_ceil(TILE);
     log_sums.par_chunks_exact(l).enumerate().for_each_init(
-        || [l, l, depth, depth, depth, tiles * l, tiles * l, TILE].map(|n| vec![T::zero(); n * TILE]),
+        || {
+            [l, l, depth, depth, depth, tiles * l, tiles * l, TILE]
+                .map(|n| vec![T::zero(); n * TILE])
+        },
         |[p, ds, queries, douts, sums, keys, values, packed], (head, log_sums)| {
-            let write = |(to, keep): (Shared<T>, bool), row: usize, x: &mut dyn Iterator<Item = T>| {
-                // SAFETY: the gradients outlive the loop, and this task alone writes this head.
-                let to = unsafe { to.slice(op.place(head, row), depth) };
-                for (to, x) in to.iter_mut().zip(x) {
-                    *to = if keep { *to + x } else { x };
-                }
-            };
+            let write =
+                |(to, keep): (Shared<T>, bool), row: usize, x: &mut dyn Iterator<Item = T>| {
+                    // SAFETY: the gradients outlive the loop, and this task alone writes this head.
+                    let to = unsafe { to.slice(op.place(head, row), depth) };
+                    for (to, x) in to.iter_mut().zip(x) {
+                        *to = if keep { *to + x } else { x };
+                    }
+                };
             let start = op.place(head, 0);
             keys.fill(T::zero());
             values.fill(T::zero());
@@ -120,34 +155,88 @@ pub fn backward<T: Element>(
                 op.turned(q, head, first, op.scale(), queries);
                 op.turned(dout, head, first, T::one(), douts);
                 let (k, v) = (&k[start..], &v[start..]);
-                Product { a: k, steps: (c, 1), rows: l, depth, b: queries, add: false, width: TILE, out: p }.run();
-                Product { a: v, steps: (c, 1), rows: l, depth, b: douts, add: false, width: TILE, out: ds }.run();
+                Product {
+                    a: k,
+                    steps: (c, 1),
+                    rows: l,
+                    depth,
+                    b: queries,
+                    add: false,
+                    width: TILE,
+                    out: p,
+                }
+                .run();
+                Product {
+                    a: v,
+                    steps: (c, 1),
+                    rows: l,
+                    depth,
+                    b: douts,
+                    add: false,
+                    width: TILE,
+                    out: ds,
+                }
+                .run();
                 let mut inner = [T::zero(); TILE];
                 for (i, inner) in inner.iter_mut().enumerate().take(count) {
                     let at = op.place(head, first + i);
-                    *inner = out[at..at + depth].iter().zip(&dout[at..at + depth]).map(|(o, d)| *o * *d).sum();
+                    *inner = out[at..at + depth]
+                        .iter()
+                        .zip(&dout[at..at + depth])
+                        .map(|(o, d)| *o * *d)
+                        .sum();
                 }
                 vectorised(
                     #[inline(always)]
                     || score_gradients(log_sums, &inner, p, ds),
                 );
-                Product { a: k, steps: (1, c), rows: depth, depth: l, b: ds, add: false, width: TILE, out: sums }.run();
+                Product {
+                    a: k,
+                    steps: (1, c),
+                    rows: depth,
+                    depth: l,
+                    b: ds,
+                    add: false,
+                    width: TILE,
+                    out: sums,
+                }
+                .run();
                 for i in 0..count {
-                    write(dq, first + i, &mut sums.chunks_exact(TILE).map(|s| op.scale::<T>() * s[i]));
+                    write(
+                        dq,
+                        first + i,
+                        &mut sums.chunks_exact(TILE).map(|s| op.scale::<T>() * s[i]),
+                    );
                 }
                 for (x, scores, to) in [(q, &*ds, &mut *keys), (dout, &*p, &mut *values)] {
                     for (j, to) in to.chunks_exact_mut(l * TILE).enumerate() {
                         let width = TILE.min(depth - j * TILE);
                         for (i, packed) in packed.chunks_exact_mut(TILE).enumerate().take(count) {
-                            packed[..width].copy_from_slice(&x[op.place(head, first + i) + j * TILE..][..width]);
+                            packed[..width].copy_from_slice(
+                                &x[op.place(head, first + i) + j * TILE..][..width],
+                            );
                         }
-                        Product { a: scores, steps: (TILE, 1), rows: l, depth: count, b: packed, add: true, width, out: to }.run();
+                        Product {
+                            a: scores,
+                            steps: (TILE, 1),
+                            rows: l,
+                            depth: count,
+                            b: packed,
+                            add: true,
+                            width,
+                            out: to,
+                        }
+                        .run();
                     }
                 }
             }
             for (x, to, scale) in [(keys, dk, op.scale()), (values, dv, T::one())] {
                 for row in 0..l {
-                    write(to, row, &mut (0..depth).map(|j| scale * x[(j / TILE * l + row) * TILE + j % TILE]));
+                    write(
+                        to,
+                        row,
+                        &mut (0..depth).map(|j| scale * x[(j / TILE * l + row) * TILE + j % TILE]),
+                    );
                 }
             }
         },
@@ -238,10 +327,13 @@ impl<T: Element> Tiles<'_, T> {
             let mut acc = zeros::<S, T, P, V>(simd);
             for (k, b) in b.chunks_exact(TILE).enumerate().take(depth) {
                 // SAFETY: `start` is that of a row, so that the index is at most the one asserted.
-                let a: [T; P] = std::array::from_fn(|i| unsafe { *a.get_unchecked(start[i] + k * steps.1) });
+                let a: [T; P] =
+                    std::array::from_fn(|i| unsafe { *a.get_unchecked(start[i] + k * steps.1) });
                 accumulate(simd, &mut acc, &a, b);
             }
-            for (acc, out) in acc.into_iter().zip(out[first * TILE..].chunks_exact_mut(TILE)).take(rows - first) {
+            for (acc, out) in
+                acc.into_iter().zip(out[first * TILE..].chunks_exact_mut(TILE)).take(rows - first)
+            {
                 if add {
                     store_added::<S, T, V>(simd, acc, out);
                 } else {
@@ -286,8 +378,13 @@ mod tests {
         forward(op, &q, &k, &v, &mut log_sums, &mut out);
         for (i, j) in (0..18).flat_map(|i| (0..6).map(move |j| (i, j))) {
             let head = j / 3 * 3;
-            let weight = |m: usize| ((0..3).map(|d| q[i * 6 + head + d] * k[m * 6 + head + d]).sum::<f64>() / 3f64.sqrt()).exp();
-            let want = (0..18).map(|m| weight(m) * v[m * 6 + j]).sum::<f64>() / (0..18).map(weight).sum::<f64>();
+            let weight = |m: usize| {
+                ((0..3).map(|d| q[i * 6 + head + d] * k[m * 6 + head + d]).sum::<f64>()
+                    / 3f64.sqrt())
+                .exp()
+            };
+            let want = (0..18).map(|m| weight(m) * v[m * 6 + j]).sum::<f64>()
+                / (0..18).map(weight).sum::<f64>();
             assert!((out[i * 6 + j] - want).abs() <= 1e-13);
         }
     }
@@ -296,7 +393,14 @@ mod tests {
     fn large_scores_do_not_overflow() {
         let op = Attention { rows: 3, channels: 1, heads: 1 };
         let (mut out, mut log_sums) = (vec![0.0f32; 3], vec![0.0; 3]);
-        forward(op, &[1e4, 0.0, -1e4], &[1e4, 0.0, -1e4], &[1.0, 2.0, 3.0], &mut log_sums, &mut out);
+        forward(
+            op,
+            &[1e4, 0.0, -1e4],
+            &[1e4, 0.0, -1e4],
+            &[1.0, 2.0, 3.0],
+            &mut log_sums,
+            &mut out,
+        );
         assert_eq!(out, [1.0, 2.0, 3.0]);
     }
 }

@@ -13,16 +13,25 @@ pub struct Norm {
     pub silu: bool,
 }
 
-/// `out = act(((x - mean_g) / sqrt(var_g + eps) gamma + beta) (1 + scale) + shift)`, mean and variance (divided by n) over the pixels and
-/// channels of a group in one image.
+/// `out = act(((x - mean_g) / sqrt(var_g + eps) gamma + beta) (1 + scale) + shift)`, mean and
+/// variance (divided by n) over the pixels and channels of a group in one image.
 ///
 /// # Shapes
-/// `x`, `out` (images, rows, channels); `gamma`, `beta` (channels); `modulation` (images, 2 channels), scales then shifts, or empty;
-/// `stats` (images, groups, 2): mean and reciprocal deviation, kept for the gradient.
+/// `x`, `out` (images, rows, channels); `gamma`, `beta` (channels); `modulation` (images, 2
+/// channels), scales then shifts, or empty; `stats` (images, groups, 2): mean and reciprocal
+/// deviation, kept for the gradient.
 ///
 /// # Source
 /// Wu and He, Group Normalization, 2018, section 3.1.
-pub fn forward<T: Element>(op: Norm, x: &[T], gamma: &[T], beta: &[T], modulation: &[T], stats: &mut [T], out: &mut [T]) {
+pub fn forward<T: Element>(
+    op: Norm,
+    x: &[T],
+    gamma: &[T],
+    beta: &[T],
+    modulation: &[T],
+    stats: &mut [T],
+    out: &mut [T],
+) {
     let (c, images) = (op.channels, stats.len() / (2 * op.groups));
     let size = x.len() / images.max(1);
     x.par_chunks_exact(size)
@@ -34,7 +43,8 @@ pub fn forward<T: Element>(op: Norm, x: &[T], gamma: &[T], beta: &[T], modulatio
                 #[inline(always)]
                 || {
                     statistics(op, x, stats);
-                    let (a, b) = affine(op, gamma, beta, modulation_of(modulation, image, c), stats);
+                    let (a, b) =
+                        affine(op, gamma, beta, modulation_of(modulation, image, c), stats);
                     for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(c)) {
                         if op.silu {
                             for (((x, out), a), b) in x.iter().zip(out).zip(&a).zip(&b) {
@@ -52,12 +62,14 @@ pub fn forward<T: Element>(op: Norm, x: &[T], gamma: &[T], beta: &[T], modulatio
         });
 }
 
-/// The gradients of [`forward`]: of `x` into `dx`, of `gamma`, `beta` and `modulation` into theirs. `dout` is overwritten.
+/// The gradients of [`forward`]: of `x` into `dx`, of `gamma`, `beta` and `modulation` into theirs.
+/// `dout` is overwritten.
 ///
 /// # Formula
-/// With `xhat` the normalised input and `dz` the gradient before the activation: `dbeta = sum dz (1 + scale)`, `dgamma = sum dz (1 + scale)
-/// xhat`, `dshift = sum dz`, `dscale = sum dz (gamma xhat + beta)`, and `dx = (e - mean_g(e) - xhat mean_g(e xhat)) / deviation` with
-/// `e = dz (1 + scale) gamma`.
+/// With `xhat` the normalised input and `dz` the gradient before the activation:
+/// `dbeta = sum dz (1 + scale)`, `dgamma = sum dz (1 + scale) xhat`, `dshift = sum dz`,
+/// `dscale = sum dz (gamma xhat + beta)`, and
+/// `dx = (e - mean_g(e) - xhat mean_g(e xhat)) / deviation` with `e = dz (1 + scale) gamma`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<T: Element>(
     op: Norm,
@@ -75,7 +87,8 @@ pub fn backward<T: Element>(
     let (c, images) = (op.channels, stats.len() / (2 * op.groups));
     let size = x.len() / images.max(1);
     let count = T::of((size / op.groups) as f64);
-    // sum dz and sum dz xhat of each channel, image by image; summed over images in order afterwards.
+    // sum dz and sum dz xhat of each channel, image by image; summed over images in order
+    // afterwards.
     let mut sums = vec![T::zero(); images * 2 * c];
     x.par_chunks_exact(size)
         .zip(dout.par_chunks_exact_mut(size))
@@ -92,8 +105,14 @@ pub fn backward<T: Element>(
                     let (mean, inverse) = per_channel(op, stats);
                     let (s1, s2) = sums.split_at_mut(c);
                     for (x, dout) in x.chunks_exact(c).zip(dout.chunks_exact_mut(c)) {
-                        let at = a.iter().zip(&b).zip(mean.iter().zip(&inverse)).zip(s1.iter_mut().zip(s2.iter_mut()));
-                        for ((x, d), (((a, b), (mean, inverse)), (s1, s2))) in x.iter().zip(dout).zip(at) {
+                        let at = a
+                            .iter()
+                            .zip(&b)
+                            .zip(mean.iter().zip(&inverse))
+                            .zip(s1.iter_mut().zip(s2.iter_mut()));
+                        for ((x, d), (((a, b), (mean, inverse)), (s1, s2))) in
+                            x.iter().zip(dout).zip(at)
+                        {
                             if op.silu {
                                 let z = *x * *a + *b;
                                 let s = sigmoid(z);
@@ -104,7 +123,8 @@ pub fn backward<T: Element>(
                         }
                     }
                     // dx = p dz + q x + r, channel by channel.
-                    let (mut p, mut q, mut r) = (vec![T::zero(); c], vec![T::zero(); c], vec![T::zero(); c]);
+                    let (mut p, mut q, mut r) =
+                        (vec![T::zero(); c], vec![T::zero(); c], vec![T::zero(); c]);
                     let width = c / op.groups;
                     for g in 0..op.groups {
                         let (mean, inverse) = (stats[2 * g], stats[2 * g + 1]);
@@ -121,7 +141,9 @@ pub fn backward<T: Element>(
                             r[k] = -inverse * m1 - q[k] * mean;
                         }
                     }
-                    for ((x, d), dx) in x.chunks_exact(c).zip(dout.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
+                    for ((x, d), dx) in
+                        x.chunks_exact(c).zip(dout.chunks_exact(c)).zip(dx.chunks_exact_mut(c))
+                    {
                         let at = p.iter().zip(&q).zip(&r);
                         for (((x, d), dx), ((p, q), r)) in x.iter().zip(d).zip(dx).zip(at) {
                             let old = if keep { *dx } else { T::zero() };
@@ -158,7 +180,11 @@ pub fn sigmoid<T: Element>(z: T) -> T {
 }
 
 fn modulation_of<T>(modulation: &[T], image: usize, channels: usize) -> &[T] {
-    if modulation.is_empty() { modulation } else { &modulation[image * 2 * channels..][..2 * channels] }
+    if modulation.is_empty() {
+        modulation
+    } else {
+        &modulation[image * 2 * channels..][..2 * channels]
+    }
 }
 
 /// `1 + scale` of a channel.
@@ -167,7 +193,8 @@ fn scale_of<T: Element>(modulation: &[T], k: usize) -> T {
     if modulation.is_empty() { T::one() } else { T::one() + modulation[k] }
 }
 
-/// Mean and reciprocal deviation of each group of one image, the variance around the mean so that nothing cancels.
+/// Mean and reciprocal deviation of each group of one image, the variance around the mean so that
+/// nothing cancels.
 #[inline(always)]
 fn statistics<T: Element>(op: Norm, x: &[T], stats: &mut [T]) {
     let (c, width) = (op.channels, op.channels / op.groups);
@@ -189,17 +216,25 @@ fn statistics<T: Element>(op: Norm, x: &[T], stats: &mut [T]) {
         }
     }
     for (stats, sums) in stats.chunks_exact_mut(2).zip(sums.chunks_exact(width)) {
-        stats[1] = T::of(1.0 / (sums.iter().map(|s| s.wide()).sum::<f64>() / count + op.eps).sqrt());
+        stats[1] =
+            T::of(1.0 / (sums.iter().map(|s| s.wide()).sum::<f64>() / count + op.eps).sqrt());
     }
 }
 
 /// Everything before the activation as `a x + b` of each channel.
 #[inline(always)]
-fn affine<T: Element>(op: Norm, gamma: &[T], beta: &[T], modulation: &[T], stats: &[T]) -> (Vec<T>, Vec<T>) {
+fn affine<T: Element>(
+    op: Norm,
+    gamma: &[T],
+    beta: &[T],
+    modulation: &[T],
+    stats: &[T],
+) -> (Vec<T>, Vec<T>) {
     let width = op.channels / op.groups;
     (0..op.channels)
         .map(|k| {
-            let (mean, inverse, scale) = (stats[k / width * 2], stats[k / width * 2 + 1], scale_of(modulation, k));
+            let (mean, inverse, scale) =
+                (stats[k / width * 2], stats[k / width * 2 + 1], scale_of(modulation, k));
             let shift = if modulation.is_empty() { T::zero() } else { modulation[op.channels + k] };
             (gamma[k] * inverse * scale, (beta[k] - mean * inverse * gamma[k]) * scale + shift)
         })
@@ -250,8 +285,12 @@ mod tests {
         let (mut out, mut stats) = (vec![0.0; 30], vec![0.0; 4]);
         forward(op, &x, &[1.0; 6], &[0.0; 6], &[], &mut stats, &mut out);
         for group in 0..2 {
-            let values: Vec<f64> = out.chunks(6).flat_map(|row| row[group * 3..group * 3 + 3].to_vec()).collect();
-            let (mean, square) = (values.iter().sum::<f64>() / 15.0, values.iter().map(|v| v * v).sum::<f64>() / 15.0);
+            let values: Vec<f64> =
+                out.chunks(6).flat_map(|row| row[group * 3..group * 3 + 3].to_vec()).collect();
+            let (mean, square) = (
+                values.iter().sum::<f64>() / 15.0,
+                values.iter().map(|v| v * v).sum::<f64>() / 15.0,
+            );
             // The mean of numbers near 1e6 is rounded at 1e-10.
             assert!(mean.abs() <= 1e-9 && (square - 1.0).abs() <= 1e-9, "{mean} {square}");
         }
@@ -262,8 +301,15 @@ mod tests {
         for i in -2000..2000 {
             let z = i as f32 * 0.0437;
             let want = 1.0 / (1.0 + (-f64::from(z)).exp());
-            assert!(((f64::from(sigmoid(z)) - want) / want).abs() <= 2.0 * f64::from(f32::EPSILON), "{z}");
+            assert!(
+                ((f64::from(sigmoid(z)) - want) / want).abs() <= 2.0 * f64::from(f32::EPSILON),
+                "{z}"
+            );
         }
-        assert!(sigmoid(f32::NAN).is_nan() && sigmoid(f32::INFINITY) == 1.0 && sigmoid(-1e30f32) < 1e-37);
+        assert!(
+            sigmoid(f32::NAN).is_nan()
+                && sigmoid(f32::INFINITY) == 1.0
+                && sigmoid(-1e30f32) < 1e-37
+        );
     }
 }

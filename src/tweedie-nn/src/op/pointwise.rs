@@ -34,30 +34,49 @@ pub fn add<T: Element>(a: &[T], b: &[T], out: &mut [T]) {
 
 /// Channels of `a`, then of `b`.
 pub fn concat<T: Element>(a: &[T], ca: usize, b: &[T], cb: usize, out: &mut [T]) {
-    out.par_chunks_exact_mut(ca + cb).zip(a.par_chunks_exact(ca)).zip(b.par_chunks_exact(cb)).with_min_len(512).for_each(
-        |((out, a), b)| {
+    out.par_chunks_exact_mut(ca + cb)
+        .zip(a.par_chunks_exact(ca))
+        .zip(b.par_chunks_exact(cb))
+        .with_min_len(512)
+        .for_each(|((out, a), b)| {
             out[..ca].copy_from_slice(a);
             out[ca..].copy_from_slice(b);
+        });
+}
+
+/// The channels `from..from + width` of `dout`: one half of the gradient of [`concat()`].
+pub fn slice<T: Element>(
+    dout: &[T],
+    channels: usize,
+    from: usize,
+    dx: &mut [T],
+    width: usize,
+    keep: bool,
+) {
+    dx.par_chunks_exact_mut(width).zip(dout.par_chunks_exact(channels)).with_min_len(512).for_each(
+        |(dx, d)| {
+            let d = &d[from..from + width];
+            if keep {
+                dx.iter_mut().zip(d).for_each(|(x, d)| *x += *d);
+            } else {
+                dx.copy_from_slice(d);
+            }
         },
     );
 }
 
-/// The channels `from..from + width` of `dout`: one half of the gradient of [`concat()`].
-pub fn slice<T: Element>(dout: &[T], channels: usize, from: usize, dx: &mut [T], width: usize, keep: bool) {
-    dx.par_chunks_exact_mut(width).zip(dout.par_chunks_exact(channels)).with_min_len(512).for_each(|(dx, d)| {
-        let d = &d[from..from + width];
-        if keep {
-            dx.iter_mut().zip(d).for_each(|(x, d)| *x += *d);
-        } else {
-            dx.copy_from_slice(d);
-        }
-    });
-}
-
-/// Each pixel of `small` (height, width) the `scale`-fold sum of its four in `large` (2 height, 2 width); added where `keep`.
+/// Each pixel of `small` (height, width) the `scale`-fold sum of its four in `large` (2 height, 2
+/// width); added where `keep`.
 ///
 /// The average is the sum with scale 1/4; the gradient of [`double`] is the sum with scale 1.
-pub fn halve<T: Element>((height, width): (usize, usize), channels: usize, scale: T, large: &[T], small: &mut [T], keep: bool) {
+pub fn halve<T: Element>(
+    (height, width): (usize, usize),
+    channels: usize,
+    scale: T,
+    large: &[T],
+    small: &mut [T],
+    keep: bool,
+) {
     let row = 2 * width * channels;
     small.par_chunks_exact_mut(width * channels).enumerate().for_each(|(y, small)| {
         let (image, y) = (y / height, y % height);
@@ -66,7 +85,8 @@ pub fn halve<T: Element>((height, width): (usize, usize), channels: usize, scale
         for (x, small) in small.chunks_exact_mut(channels).enumerate() {
             let (left, right) = (2 * x * channels, (2 * x + 1) * channels);
             for (k, s) in small.iter_mut().enumerate() {
-                let sum = scale * ((above[left + k] + above[right + k]) + (below[left + k] + below[right + k]));
+                let sum = scale
+                    * ((above[left + k] + above[right + k]) + (below[left + k] + below[right + k]));
                 *s = if keep { *s + sum } else { sum };
             }
         }
@@ -74,7 +94,14 @@ pub fn halve<T: Element>((height, width): (usize, usize), channels: usize, scale
 }
 
 /// Each pixel of `small` (height, width) four times in `large`, times `scale`; added where `keep`.
-pub fn double<T: Element>((height, width): (usize, usize), channels: usize, scale: T, small: &[T], large: &mut [T], keep: bool) {
+pub fn double<T: Element>(
+    (height, width): (usize, usize),
+    channels: usize,
+    scale: T,
+    small: &[T],
+    large: &mut [T],
+    keep: bool,
+) {
     large.par_chunks_exact_mut(2 * width * channels).enumerate().for_each(|(y, large)| {
         let (image, y) = (y / (2 * height), y % (2 * height));
         let row = &small[(image * height + y / 2) * width * channels..][..width * channels];

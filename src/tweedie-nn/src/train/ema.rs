@@ -7,12 +7,14 @@ use tweedie::error::{Error, Result};
 /// How an average weighs the weights `w_1 .. w_n` of the steps so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Profile {
-    /// `w_k` in proportion to `decay^(n - k)`: the usual average, without the initial weights that a plain recursion drags along.
+    /// `w_k` in proportion to `decay^(n - k)`: the usual average, without the initial weights that
+    /// a plain recursion drags along.
     Constant {
         /// In (0, 1).
         decay: f64,
     },
-    /// `w_k` in proportion to `k^gamma`, very nearly: the average spans the same share of the run at every step (EDM2).
+    /// `w_k` in proportion to `k^gamma`, very nearly: the average spans the same share of the run
+    /// at every step (EDM2).
     Power {
         /// Standard deviation of the profile in units of the run's length, in (0, 0.28).
         width: f64,
@@ -30,7 +32,12 @@ impl Profile {
         if decay > 0.0 && decay < 1.0 {
             Ok(Self::Constant { decay })
         } else {
-            Err(Error::domain("ema.constant", decay, "(0, 1)", "0.999 remembers about the last thousand steps"))
+            Err(Error::domain(
+                "ema.constant",
+                decay,
+                "(0, 1)",
+                "0.999 remembers about the last thousand steps",
+            ))
         }
     }
 
@@ -43,7 +50,8 @@ impl Profile {
     /// A width outside (0, 0.28): 0.2887, the widest, is the plain mean of all steps.
     ///
     /// # Source
-    /// Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models" (EDM2), 2024, section 3 and algorithm 2.
+    /// Karras et al., "Analyzing and Improving the Training Dynamics of Diffusion Models" (EDM2),
+    /// 2024, section 3 and algorithm 2.
     ///
     /// # Example
     /// ```
@@ -129,12 +137,14 @@ mod tests {
             prop_assert!((ema.params[0] - want).abs() <= 8.0 * w.len() as f64 * f64::EPSILON, "{} {want}", ema.params[0]);
         }
 
-        /// Second route for gamma: mean and deviation of the steps under the profile, by summation over a long run.
+        /// Second route for gamma: mean and deviation of the steps under the profile, by summation
+        /// over a long run.
         #[test]
         fn the_power_average_has_its_width(width in 0.03..0.25f64) {
             let profile = Profile::power(width).unwrap();
             let n = 4000u64;
-            // Weight of step k in the average after n steps: (1 - keep(k)) times all that is kept later.
+            // Weight of step k in the average after n steps: (1 - keep(k)) times all that is kept
+            // later.
             let mut kept = 1.0;
             let (mut mean, mut square, mut total) = (0.0, 0.0, 0.0);
             for k in (1..=n).rev() {
@@ -144,7 +154,8 @@ mod tests {
                 (mean, square, total) = (mean + weight * u, square + weight * u * u, total + weight);
             }
             prop_assert!((total - 1.0).abs() <= 1e-12);
-            // The profile is (k^(gamma+1) - (k-1)^(gamma+1)) instead of k^gamma: off by O(gamma / n), and so is the width.
+            // The profile is (k^(gamma+1) - (k-1)^(gamma+1)) instead of k^gamma: off by O(gamma /
+            // n), and so is the width.
             let got: f64 = (square - mean * mean).sqrt();
             prop_assert!((got - width).abs() <= 2.0 / n as f64, "{got} {width}");
         }
@@ -156,7 +167,11 @@ mod tests {
             assert_eq!(profile.keep(1), 0.0);
             assert!(profile.keep(2) > 0.0 && profile.keep(1_000_000) < 1.0);
         }
-        assert!(Profile::constant(1.0).is_err() && Profile::power(0.3).is_err() && Profile::power(f64::NAN).is_err());
+        assert!(
+            Profile::constant(1.0).is_err()
+                && Profile::power(0.3).is_err()
+                && Profile::power(f64::NAN).is_err()
+        );
         assert_eq!(
             (Profile::constant(0.99).unwrap().name(), Profile::power(0.1).unwrap().name()),
             ("ema-0.99".into(), "ema-power-0.1".into())

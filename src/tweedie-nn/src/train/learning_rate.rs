@@ -13,14 +13,16 @@ pub enum Decay {
     Linear,
     /// Falls to 0 as half a cosine (Loshchilov and Hutter, SGDR, 2017, equation 5, one cycle).
     Cosine,
-    /// Falls with the root of the step from a tenth of the run on (Karras et al., EDM2, 2024, equation 67).
+    /// Falls with the root of the step from a tenth of the run on (Karras et al., EDM2, 2024,
+    /// equation 67).
     InverseSqrt,
 }
 
 /// The rate of step `step` (from 0) of `steps`.
 ///
 /// # Formula
-/// `learning_rate min(1, (step + 1) / warm_up) decay(u)` with `u = step / steps`: 1, `1 - u`, `(1 + cos(pi u)) / 2` or `1 / sqrt(max(1, 10 u))`.
+/// `learning_rate min(1, (step + 1) / warm_up) decay(u)` with `u = step / steps`: 1, `1 - u`,
+/// `(1 + cos(pi u)) / 2` or `1 / sqrt(max(1, 10 u))`.
 ///
 /// # Example
 /// ```
@@ -49,13 +51,15 @@ mod tests {
     #[test]
     fn rates_rise_then_fall() {
         for decay in [Decay::Constant, Decay::Linear, Decay::Cosine, Decay::InverseSqrt] {
-            let rule = OptimiserSettings { learning_rate: 2.0, warm_up: 10, decay, ..Default::default() };
+            let rule =
+                OptimiserSettings { learning_rate: 2.0, warm_up: 10, decay, ..Default::default() };
             let rates: Vec<f64> = (0..100).map(|k| learning_rate(&rule, k, 100)).collect();
             assert!(rates[..9].windows(2).all(|r| r[0] < r[1]), "{decay:?} {rates:?}");
             assert!(rates[10..].windows(2).all(|r| r[0] >= r[1]), "{decay:?}");
             assert!(rates.iter().all(|r| *r > 0.0 && *r <= 2.0));
         }
-        let rule = OptimiserSettings { decay: Decay::Cosine, learning_rate: 1.0, ..Default::default() };
+        let rule =
+            OptimiserSettings { decay: Decay::Cosine, learning_rate: 1.0, ..Default::default() };
         // cos(pi / 2) is 6e-17.
         assert!((learning_rate(&rule, 50, 100) - 0.5).abs() <= 1e-16);
     }

@@ -64,7 +64,12 @@ impl Data {
         let (c, h, w) = shape;
         let numbers = product("data.shape", &[c, h, w])?;
         if numbers != law.dim() {
-            return Err(Error::shape("law", &[law.dim()], format!("{c} x {h} x {w} = {numbers}"), "give data.shape as (c, h, w)"));
+            return Err(Error::shape(
+                "law",
+                &[law.dim()],
+                format!("{c} x {h} x {w} = {numbers}"),
+                "give data.shape as (c, h, w)",
+            ));
         }
         Ok(Self { shape, classes: 0, source: Source::Law(law) })
     }
@@ -78,12 +83,22 @@ impl Data {
         match (&data.set, &data.random_field) {
             (Some(set), None) => Self::images(data::load(set)?, data.held_out_every),
             (None, Some(f)) => {
-                let law = RandomField::power_law(f.size.0, f.size.1, f.mean, f.slope, f.var, f.zero_mode)?;
+                let law = RandomField::power_law(
+                    f.size.0,
+                    f.size.1,
+                    f.mean,
+                    f.slope,
+                    f.var,
+                    f.zero_mode,
+                )?;
                 Self::law(Box::new(law), (1, f.size.0, f.size.1))
             }
-            _ => {
-                Err(Error::domain("[data]", "none of them", "one of set, law, random_field", "write for example set = \"digits\""))
-            }
+            _ => Err(Error::domain(
+                "[data]",
+                "none of them",
+                "one of set, law, random_field",
+                "write for example set = \"digits\"",
+            )),
         }
     }
 
@@ -136,8 +151,9 @@ pub struct Draws {
 
 /// Makes the draws of any step.
 ///
-/// Everything is a function of the seed, the step and the place in the batch: the order of the images too, a new one for each pass through
-/// them. So the loader has no state that a checkpoint would have to keep.
+/// Everything is a function of the seed, the step and the place in the batch: the order of the
+/// images too, a new one for each pass through them. So the loader has no state that a checkpoint
+/// would have to keep.
 pub struct Loader {
     data: Data,
     times: Times,
@@ -210,10 +226,18 @@ impl Loader {
     ///
     /// # Errors
     /// None that [`Loader::new`] has not met.
-    pub fn draw(&mut self, step: u64, importance: Option<&Importance>, draws: &mut Draws) -> Result<()> {
+    pub fn draw(
+        &mut self,
+        step: u64,
+        importance: Option<&Importance>,
+        draws: &mut Draws,
+    ) -> Result<()> {
         self.plan(step, importance, draws)?;
         self.fill_x0(step, draws);
-        self.source().fill_normal(draws.eps_stream, draws.eps.as_slice_mut().expect("a new array is contiguous"));
+        self.source().fill_normal(
+            draws.eps_stream,
+            draws.eps.as_slice_mut().expect("a new array is contiguous"),
+        );
         Ok(())
     }
 
@@ -221,7 +245,12 @@ impl Loader {
     ///
     /// # Errors
     /// As [`Loader::draw`].
-    pub fn plan(&mut self, step: u64, importance: Option<&Importance>, draws: &mut Draws) -> Result<()> {
+    pub fn plan(
+        &mut self,
+        step: u64,
+        importance: Option<&Importance>,
+        draws: &mut Draws,
+    ) -> Result<()> {
         let noise = self.source();
         let stream = |what: Use| step * 4 + what as u64;
         self.choose_images(step, draws);
@@ -266,7 +295,9 @@ impl Loader {
     /// The clean images themselves.
     pub(super) fn fill_x0(&self, step: u64, draws: &mut Draws) {
         match &self.data.source {
-            Source::Law(law) => draws.x0.assign(&law.sample(self.batch, &self.noise.child(LAW).child(step))),
+            Source::Law(law) => {
+                draws.x0.assign(&law.sample(self.batch, &self.noise.child(LAW).child(step)))
+            }
             Source::Images { train, .. } => {
                 for (i, image) in draws.images.iter().enumerate() {
                     draws.x0.row_mut(i).assign(&train.row(*image as usize));
@@ -314,14 +345,18 @@ mod tests {
     fn draws_depend_on_seed_and_step_alone() {
         let draws_of = |steps: &[u64], seed: u64| {
             let settings = settings(&format!("seed = {seed}"));
-            let mut loader = Loader::new(&settings, Data::load(&settings).unwrap(), Some(10)).unwrap();
+            let mut loader =
+                Loader::new(&settings, Data::load(&settings).unwrap(), Some(10)).unwrap();
             let mut draws = loader.draws();
             steps.iter().for_each(|step| loader.draw(*step, None, &mut draws).unwrap());
             draws
         };
         // In whatever order the steps before were made; 500 is in another pass through the images.
         let (fresh, late) = (draws_of(&[500], 1), draws_of(&[0, 1, 2, 900, 500], 1));
-        assert_eq!((&fresh.x0, &fresh.eps, &fresh.times, &fresh.labels), (&late.x0, &late.eps, &late.times, &late.labels));
+        assert_eq!(
+            (&fresh.x0, &fresh.eps, &fresh.times, &fresh.labels),
+            (&late.x0, &late.eps, &late.times, &late.labels)
+        );
         let other = draws_of(&[500], 2);
         assert!(fresh.x0 != other.x0 && fresh.eps != other.eps && fresh.times != other.times);
         // Stratified: one time in each seventh of the range.
@@ -335,7 +370,10 @@ mod tests {
         let settings = settings("");
         let data = Data::load(&settings).unwrap();
         let Source::Images { train, labels, held_out } = &data.source else { panic!() };
-        assert_eq!((train.nrows(), held_out.nrows(), labels.len(), data.classes), (1198, 599, 1198, 10));
+        assert_eq!(
+            (train.nrows(), held_out.nrows(), labels.len(), data.classes),
+            (1198, 599, 1198, 10)
+        );
         let (train, labels) = (train.clone(), labels.clone());
         let mirrored = |x: ndarray::ArrayView1<f64>| {
             let mut x = x.to_vec();
@@ -349,7 +387,9 @@ mod tests {
         for step in 0..171 {
             loader.draw(step, None, &mut draws).unwrap();
             for (i, x) in draws.x0.rows().into_iter().enumerate() {
-                let at = (0..train.nrows()).find(|j| train.row(*j) == x || mirrored(train.row(*j)) == x.to_vec()).unwrap();
+                let at = (0..train.nrows())
+                    .find(|j| train.row(*j) == x || mirrored(train.row(*j)) == x.to_vec())
+                    .unwrap();
                 seen[at] += 1;
                 flipped += usize::from(train.row(at) != x);
                 dropped += usize::from(draws.labels[i] == 10);
@@ -359,7 +399,10 @@ mod tests {
         assert_eq!(seen.iter().sum::<i32>(), 1197);
         assert_eq!(seen.iter().filter(|n| **n > 1).count(), 0, "an image twice in one pass");
         // Five deviations of a fair coin thrown 1,197 times: 5 sqrt(1197) / 2 = 87.
-        assert!((flipped as f64 - 598.5).abs() <= 87.0 && (dropped as f64 - 598.5).abs() <= 87.0, "{flipped} {dropped}");
+        assert!(
+            (flipped as f64 - 598.5).abs() <= 87.0 && (dropped as f64 - 598.5).abs() <= 87.0,
+            "{flipped} {dropped}"
+        );
     }
 
     #[test]
@@ -370,7 +413,10 @@ mod tests {
         let settings = Settings {
             data: crate::train::settings::DataSettings {
                 set: None,
-                random_field: toml::from_str::<toml::Table>(field).unwrap()["data"]["random_field"].clone().try_into().unwrap(),
+                random_field: toml::from_str::<toml::Table>(field).unwrap()["data"]["random_field"]
+                    .clone()
+                    .try_into()
+                    .unwrap(),
                 ..data
             },
             ..settings
@@ -380,6 +426,12 @@ mod tests {
         loader.draw(0, None, &mut a).unwrap();
         loader.draw(1, None, &mut b).unwrap();
         assert!(a.x0 != b.x0 && a.labels.is_empty());
-        assert!(Data::law(Box::new(RandomField::power_law(4, 4, 0.0, 2.0, 1.0, 0.0).unwrap()), (1, 4, 5)).is_err());
+        assert!(
+            Data::law(
+                Box::new(RandomField::power_law(4, 4, 0.0, 2.0, 1.0, 0.0).unwrap()),
+                (1, 4, 5)
+            )
+            .is_err()
+        );
     }
 }

@@ -11,8 +11,9 @@ use tweedie::error::{Error, Result};
 /// The loss of a denoising network.
 ///
 /// # Formula
-/// With `x_t = alpha x0 + sigma eps` and `target` the [`Prediction`](tweedie::diffusion::prediction::Prediction) of (x0, eps),
-/// `loss = 1/n sum_i weight(t_i) / density(t_i) |network(x_t, t)_i - target_i|^2 / d`.
+/// With `x_t = alpha x0 + sigma eps` and `target` the
+/// [`Prediction`](tweedie::diffusion::prediction::Prediction) of (x0, eps), `loss = 1/n sum_i
+/// weight(t_i) / density(t_i) |network(x_t, t)_i - target_i|^2 / d`.
 ///
 /// # Example
 /// ```
@@ -61,7 +62,13 @@ impl<T: Element> Batch<T> {
     pub fn new(n: usize, setup: &Setup) -> Self {
         let (c, h, w) = setup.shape;
         let images = vec![T::zero(); n * c * h * w];
-        Self { x: images.clone(), times: vec![0.0; n], target: images, weights: vec![0.0; n], errors: vec![0.0; n] }
+        Self {
+            x: images.clone(),
+            times: vec![0.0; n],
+            target: images,
+            weights: vec![0.0; n],
+            errors: vec![0.0; n],
+        }
     }
 
     /// The loss of the network's output `y`, and in `dy` its gradient.
@@ -74,17 +81,22 @@ impl<T: Element> Batch<T> {
     pub fn loss(&mut self, y: &[T], dy: &mut [T]) -> f64 {
         let n = self.weights.len();
         let d = self.target.len() / n;
-        let images = y.par_chunks_exact(d).zip(self.target.par_chunks_exact(d)).zip(dy.par_chunks_exact_mut(d));
-        images.zip(&self.weights).zip(&mut self.errors).for_each(|((((y, target), dy), weight), error)| {
-            let scale = T::of(2.0 * weight / (n * d) as f64);
-            let mut sum = 0.0;
-            for ((y, target), dy) in y.iter().zip(target).zip(dy) {
-                let e = *y - *target;
-                sum += e.wide() * e.wide();
-                *dy = scale * e;
-            }
-            *error = sum / d as f64;
-        });
+        let images = y
+            .par_chunks_exact(d)
+            .zip(self.target.par_chunks_exact(d))
+            .zip(dy.par_chunks_exact_mut(d));
+        images.zip(&self.weights).zip(&mut self.errors).for_each(
+            |((((y, target), dy), weight), error)| {
+                let scale = T::of(2.0 * weight / (n * d) as f64);
+                let mut sum = 0.0;
+                for ((y, target), dy) in y.iter().zip(target).zip(dy) {
+                    let e = *y - *target;
+                    sum += e.wide() * e.wide();
+                    *dy = scale * e;
+                }
+                *error = sum / d as f64;
+            },
+        );
         // In order, so that the sum does not depend on the number of threads.
         self.errors.iter().zip(&self.weights).map(|(e, w)| e * w).sum::<f64>() / n as f64
     }
@@ -116,28 +128,45 @@ impl Objective {
         let at = path.at(time)?;
         let frame = Frame::from(&at).with_sigma_data(sigma_data);
         frame.check(prediction)?;
-        let weight = self.weighting.map_or(Ok(1.0), |weighting| weighting.weight(prediction, &frame))? / density;
+        let weight =
+            self.weighting.map_or(Ok(1.0), |weighting| weighting.weight(prediction, &frame))?
+                / density;
         if !weight.is_finite() {
             let weighting = self.weighting.map_or("1".into(), |w| w.to_string());
             let what = format!("weighting {weighting} of the {prediction}-loss");
-            return Err(Error::singular(what, format!("t = {}", at.t), "it is infinite there", "narrow times.range"));
+            return Err(Error::singular(
+                what,
+                format!("t = {}", at.t),
+                "it is infinite there",
+                "narrow times.range",
+            ));
         }
         let scale = match input {
             Input::State => 1.0,
             Input::UnitVariance => frame.input_std().recip(),
         };
         let target = prediction.coefficients(&frame);
-        Ok(Coefficients { time: self.setup.time_at(&at)?, scale, alpha: at.alpha, sigma: at.sigma, target, weight })
+        Ok(Coefficients {
+            time: self.setup.time_at(&at)?,
+            scale,
+            alpha: at.alpha,
+            sigma: at.sigma,
+            target,
+            weight,
+        })
     }
 
-    /// Noises clean images into a batch; computed in f64 and rounded once, so that the set-up is the same in any precision.
+    /// Noises clean images into a batch; computed in f64 and rounded once, so that the set-up is
+    /// the same in any precision.
     ///
     /// # Shapes
-    /// `x0` and `eps` (n, d) in the data sets' order (c, h, w); `times` (n) on the setup's path; `densities` (n), by which a time's weight
-    /// is divided: 1 unless times were drawn by importance.
+    /// `x0` and `eps` (n, d) in the data sets' order (c, h, w); `times` (n) on the setup's path;
+    /// `densities` (n), by which a time's weight is divided: 1 unless times were drawn by
+    /// importance.
     ///
     /// # Errors
-    /// A time outside the path, or where the prediction, its weight or what the network is told is infinite.
+    /// A time outside the path, or where the prediction, its weight or what the network is told is
+    /// infinite.
     pub fn prepare<T: Element>(
         &self,
         x0: ArrayView2<f64>,
@@ -148,13 +177,21 @@ impl Objective {
     ) -> Result<()> {
         let (c, h, w) = self.setup.shape;
         let (n, d) = (times.len(), c * h * w);
-        for (what, got) in [("x0", x0.dim()), ("eps", eps.dim()), ("batch", (batch.weights.len(), d))] {
+        for (what, got) in
+            [("x0", x0.dim()), ("eps", eps.dim()), ("batch", (batch.weights.len(), d))]
+        {
             if got != (n, d) || densities.len() != n {
-                return Err(Error::shape(what, &[got.0, got.1], format!("({n}, {d})"), "pass one row for each time"));
+                return Err(Error::shape(
+                    what,
+                    &[got.0, got.1],
+                    format!("({n}, {d})"),
+                    "pass one row for each time",
+                ));
             }
         }
         for i in 0..n {
-            let Coefficients { time, scale, alpha, sigma, target: (a, b), weight } = self.coefficients(times[i], densities[i])?;
+            let Coefficients { time, scale, alpha, sigma, target: (a, b), weight } =
+                self.coefficients(times[i], densities[i])?;
             (batch.weights[i], batch.times[i]) = (weight, time);
             let (x, target) = (&mut batch.x[i * d..][..d], &mut batch.target[i * d..][..d]);
             for (j, (x0, eps)) in x0.row(i).iter().zip(eps.row(i)).enumerate() {
@@ -199,7 +236,8 @@ mod tests {
     }
 
     proptest! {
-        /// One function, judged as each prediction under one weighting: equal losses, and gradients that are equal through the conversion.
+        /// One function, judged as each prediction under one weighting: equal losses, and gradients
+        /// that are equal through the conversion.
         #[test]
         fn reweighted_objectives_agree(seed in 0u64..1000, t in 0.02..0.98f64, log_snr_of_sigmoid in -3.0..3.0f64) {
             let (x0, eps, guess) = (images(seed, 2), images(seed + 1000, 2), images(seed + 2000, 2));
@@ -228,7 +266,8 @@ mod tests {
                 let loss = batch.loss(&y, &mut dy);
                 seen.push((loss, dy.iter().zip(&slope).map(|(d, s)| d * s).collect()));
             }
-            // alpha and sigma stay above 0.03, so that a conversion loses at most a factor 1/0.03^2 of eps, twice.
+            // alpha and sigma stay above 0.03, so that a conversion loses at most a factor 1/0.03^2
+            // of eps, twice.
             let (loss, gradient) = &seen[0];
             for (other, g) in &seen[1..] {
                 prop_assert!((other - loss).abs() <= 1e-10 * loss, "{other} {loss}");
@@ -248,7 +287,8 @@ mod tests {
             let mut dy = vec![0.0; 12];
             let loss = batch.loss(&y, &mut dy);
             let got = dy[place];
-            // The loss is a parabola in y: a central difference is exact but for rounding, eps loss / h.
+            // The loss is a parabola in y: a central difference is exact but for rounding, eps loss
+            // / h.
             let h = 1e-3;
             y[place] += h;
             let up = batch.loss(&y, &mut dy);
@@ -265,7 +305,9 @@ mod tests {
         let (x0, eps) = (images(1, n) * 0.7, images(2, n));
         for t in [0.01, 0.3, 0.7, 0.99] {
             let mut batch = Batch::<f64>::new(n, &objective.setup);
-            objective.prepare(x0.view(), eps.view(), &vec![t; n], &vec![1.0; n], &mut batch).unwrap();
+            objective
+                .prepare(x0.view(), eps.view(), &vec![t; n], &vec![1.0; n], &mut batch)
+                .unwrap();
             for x in [&batch.x, &batch.target] {
                 let var = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
                 // Four standard errors of a variance of 24,000 normals.

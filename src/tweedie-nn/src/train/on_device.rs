@@ -1,8 +1,9 @@
 //! A training step on a CUDA device: images, noise, network, loss, AdamW and averages stay there.
 //!
-//! A step queues one recorded sequence: noising (the same normals as on the CPU, by the same counters), forward, loss, backward, length of
-//! the gradient, AdamW with the averages. What goes up is what the seed and the step decide for each image, a few numbers; what comes back
-//! is the loss, the gradient's length and each image's error.
+//! A step queues one recorded sequence: noising (the same normals as on the CPU, by the same
+//! counters), forward, loss, backward, length of the gradient, AdamW with the averages. What goes
+//! up is what the seed and the step decide for each image, a few numbers; what comes back is the
+//! loss, the gradient's length and each image's error.
 
 use super::loader::{Draws, Loader, Source};
 use super::objective::Objective;
@@ -95,10 +96,20 @@ impl<T: Element> OnDevice<T> {
         let (data, batch) = (loader.data(), loader.batch());
         if average_count > MOST_AVERAGES {
             let allowed = format!("at most {MOST_AVERAGES} on a GPU");
-            return Err(Error::domain("averages of the weights", average_count, allowed, "name fewer in [ema]"));
+            return Err(Error::domain(
+                "averages of the weights",
+                average_count,
+                allowed,
+                "name fewer in [ema]",
+            ));
         }
-        let frozen_params: Vec<usize> = (0..program.params.len()).filter(|p| frozen.contains(&program.params[*p].at)).collect();
-        let world = gpu.communicator().map_or_else(World::alone, |c| World { rank: c.rank, size: c.size, ..World::alone() });
+        let frozen_params: Vec<usize> =
+            (0..program.params.len()).filter(|p| frozen.contains(&program.params[*p].at)).collect();
+        let world = gpu.communicator().map_or_else(World::alone, |c| World {
+            rank: c.rank,
+            size: c.size,
+            ..World::alone()
+        });
         let own = world.rows(batch)?;
         let cuda = Cuda::new(program, own.len(), gpu, precision)?;
         let layout = cuda.layout();
@@ -150,11 +161,17 @@ impl<T: Element> OnDevice<T> {
     }
 
     /// Takes the whole state of a run.
-    pub fn upload<'a>(&mut self, params: &[T], state: &State<T>, averages: impl Iterator<Item = &'a [T]>) -> Result<()> {
+    pub fn upload<'a>(
+        &mut self,
+        params: &[T],
+        state: &State<T>,
+        averages: impl Iterator<Item = &'a [T]>,
+    ) -> Result<()> {
         self.cuda.load(params)?;
         let n = self.cuda.layout().len;
         let average = |i: usize| self.averages.part(i * n * size_of::<T>(), n * size_of::<T>());
-        let to = [(self.first.region(), &state.first[..]), (self.second.region(), &state.second[..])];
+        let to =
+            [(self.first.region(), &state.first[..]), (self.second.region(), &state.second[..])];
         let to = to.into_iter().chain(averages.enumerate().map(|(i, x)| (average(i), x)));
         for (to, x) in to {
             self.cuda.layout().scatter(self.cuda.program(), x, &mut self.host);
@@ -173,7 +190,10 @@ impl<T: Element> OnDevice<T> {
         self.cuda.download(params)?;
         let n = self.cuda.layout().len;
         let average = |i: usize| self.averages.part(i * n * size_of::<T>(), n * size_of::<T>());
-        let from = [(self.first.region(), &mut state.first[..]), (self.second.region(), &mut state.second[..])];
+        let from = [
+            (self.first.region(), &mut state.first[..]),
+            (self.second.region(), &mut state.second[..]),
+        ];
         let from = from.into_iter().chain(averages.enumerate().map(|(i, x)| (average(i), x)));
         for (from, x) in from {
             self.cuda.gpu().read(from, &mut self.host)?;
@@ -197,7 +217,13 @@ impl<T: Element> OnDevice<T> {
             let c = objective.coefficients(*time, *density)?;
             times.push(c.time);
             weights.push(c.weight);
-            coefficients.extend([c.scale * c.alpha, c.scale * c.sigma, c.target.0, c.target.1, c.weight]);
+            coefficients.extend([
+                c.scale * c.alpha,
+                c.scale * c.sigma,
+                c.target.0,
+                c.target.1,
+                c.weight,
+            ]);
         }
         let own = self.own.clone();
         self.cuda.tell(&times[own.clone()], draws.labels.get(own.clone()).unwrap_or_default())?;
@@ -277,7 +303,12 @@ impl<T: Element> OnDevice<T> {
         }
         let (dense, all) = (self.cuda.layout().dense, self.cuda.layout().len);
         let of_all = [dense_gradients.into(), long(dense), gradients.into(), long(all)];
-        on.launch("gradient_norm", (NORM_BLOCKS, 1, 1), (256, 1), &[&of_all[..], &[self.partial.region().into()]].concat())?;
+        on.launch(
+            "gradient_norm",
+            (NORM_BLOCKS, 1, 1),
+            (256, 1),
+            &[&of_all[..], &[self.partial.region().into()]].concat(),
+        )?;
         let args = [
             self.partial.region().into(),
             self.errors.region().into(),
@@ -311,7 +342,16 @@ impl Update<'_> {
     fn words(&self) -> [u64; 17] {
         let (o, n) = (self.optimiser, self.steps as i32);
         let corrections = (1.0 - o.beta1.powi(n), 1.0 - o.beta2.powi(n));
-        let numbers = [o.learning_rate, o.beta1, o.beta2, o.eps, o.decay, corrections.0, corrections.1, self.clip];
+        let numbers = [
+            o.learning_rate,
+            o.beta1,
+            o.beta2,
+            o.eps,
+            o.decay,
+            corrections.0,
+            corrections.1,
+            self.clip,
+        ];
         let mut words = [0; 17];
         for (word, x) in words.iter_mut().zip(numbers.iter().chain(self.keep)) {
             *word = x.to_bits();

@@ -1,12 +1,17 @@
-//! Training on several devices at once: every process takes its rows of each batch, and the gradients are averaged.
+//! Training on several devices at once: every process takes its rows of each batch, and the
+//! gradients are averaged.
 //!
-//! What a step draws is a function of the seed, the step and the place in the batch. So each of the processes plans the *whole* batch, which is a
-//! few numbers an image, and makes, noises and runs its own rows alone: the number of processes changes nothing but the order in which
-//! a gradient is summed. All of them end a step with the same weights, to the bit, because all of them see the same sums.
+//! What a step draws is a function of the seed, the step and the place in the batch. So each of the
+//! processes plans the *whole* batch, which is a few numbers an image, and makes, noises and runs
+//! its own rows alone: the number of processes changes nothing but the order in which a gradient is
+//! summed. All of them end a step with the same weights, to the bit, because all of them see the
+//! same sums.
 //!
-//! How many there are and which one this is, is read from what `torchrun`, `mpirun` and `srun` set. Sums are the device's business:
-//! on GPUs NCCL's, whose 128-byte identity the processes agree on by [`meet`]. Both sides of a meeting prove that they know the run's [`Secret`], which never
-//! goes over the network itself; rank 0 listens where the others look for it, and not at all addresses of its machine.
+//! How many there are and which one this is, is read from what `torchrun`, `mpirun` and `srun` set.
+//! Sums are the device's business: on GPUs NCCL's, whose 128-byte identity the processes agree on
+//! by [`meet`]. Both sides of a meeting prove that they know the run's [`Secret`], which never goes
+//! over the network itself; rank 0 listens where the others look for it, and not at all addresses
+//! of its machine.
 
 use core::time::Duration;
 use hmac::{Hmac, KeyInit, Mac};
@@ -42,7 +47,8 @@ struct Launcher {
     local_rank: &'static [&'static str],
     /// Where rank 0 runs, beside `MASTER_ADDR`.
     host: Option<&'static str>,
-    /// What tells that all run on one machine: processes on this one, which are then all, or machines, which are then one.
+    /// What tells that all run on one machine: processes on this one, which are then all, or
+    /// machines, which are then one.
     one_machine: (&'static str, Option<usize>),
 }
 
@@ -88,11 +94,12 @@ impl World {
         Self { rank: 0, size: 1, local_rank: 0, meeting: None }
     }
 
-    /// What the launcher says, through `variable`, which looks up the environment; alone where no launcher speaks.
+    /// What the launcher says, through `variable`, which looks up the environment; alone where no
+    /// launcher speaks.
     ///
     /// # Errors
-    /// A rank without a size, or a size without a rank; what is no number; a rank beyond the size; several processes, and no word of where
-    /// rank 0 is.
+    /// A rank without a size, or a size without a rank; what is no number; a rank beyond the size;
+    /// several processes, and no word of where rank 0 is.
     ///
     /// # Example
     /// ```
@@ -109,8 +116,14 @@ impl World {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let number = |name: &str| -> Result<Option<usize>> {
             let Some(value) = variable(name) else { return Ok(None) };
-            let refuse =
-                |_| Error::domain(name, format!("'{value}'"), "a whole number from 0", "correct the launcher's environment");
+            let refuse = |_| {
+                Error::domain(
+                    name,
+                    format!("'{value}'"),
+                    "a whole number from 0",
+                    "correct the launcher's environment",
+                )
+            };
             value.trim().parse().map(Some).map_err(refuse)
         };
         let first = |names: &[&'static str]| -> Result<Option<(&'static str, usize)>> {
@@ -124,7 +137,12 @@ impl World {
         for launcher in &LAUNCHERS {
             let half = |there: &str, missing: &str| {
                 let mend = format!("start through {}, or unset {there}", launcher.name);
-                Err(Error::domain(missing, "nothing", format!("a number, because {there} is set"), mend))
+                Err(Error::domain(
+                    missing,
+                    "nothing",
+                    format!("a number, because {there} is set"),
+                    mend,
+                ))
             };
             let (rank, (size_name, size)) = match (number(launcher.rank)?, first(launcher.size)?) {
                 (Some(rank), Some(size)) => (rank, size),
@@ -136,22 +154,42 @@ impl World {
             };
             if rank >= size {
                 let allowed = format!("0 to {}, because {size_name} is {size}", size as i64 - 1);
-                return Err(Error::domain(launcher.rank, rank, allowed, "correct the launcher's environment"));
+                return Err(Error::domain(
+                    launcher.rank,
+                    rank,
+                    allowed,
+                    "correct the launcher's environment",
+                ));
             }
             if size == 1 {
                 return Ok(Self::alone());
             }
-            let (local_name, local_rank) = first(launcher.local_rank)?.unwrap_or((launcher.local_rank[0], rank));
+            let (local_name, local_rank) =
+                first(launcher.local_rank)?.unwrap_or((launcher.local_rank[0], rank));
             if local_rank > rank {
                 let allowed = format!("0 to {rank}, because {} is {rank}", launcher.rank);
-                return Err(Error::domain(local_name, local_rank, allowed, "correct the launcher's environment"));
+                return Err(Error::domain(
+                    local_name,
+                    local_rank,
+                    allowed,
+                    "correct the launcher's environment",
+                ));
             }
             // All on one machine need nobody else to reach them.
             let (of_machine, whole) = launcher.one_machine;
-            let here = variable(of_machine).is_some_and(|n| n == whole.unwrap_or(size).to_string()).then(|| "127.0.0.1".to_owned());
-            let Some(host) = here.or_else(|| variable("MASTER_ADDR")).or_else(|| variable(launcher.host?)) else {
+            let here = variable(of_machine)
+                .is_some_and(|n| n == whole.unwrap_or(size).to_string())
+                .then(|| "127.0.0.1".to_owned());
+            let Some(host) =
+                here.or_else(|| variable("MASTER_ADDR")).or_else(|| variable(launcher.host?))
+            else {
                 let mend = "set it to the name of the machine of rank 0, for example mpirun -x MASTER_ADDR=node0";
-                return Err(Error::domain("MASTER_ADDR", "nothing", format!("a host, for {size} processes"), mend));
+                return Err(Error::domain(
+                    "MASTER_ADDR",
+                    "nothing",
+                    format!("a host, for {size} processes"),
+                    mend,
+                ));
             };
             let port = match variable("MASTER_PORT") {
                 None => PORT,
@@ -176,7 +214,10 @@ impl World {
     pub fn rows(&self, batch: usize) -> Result<Range<usize>> {
         if batch == 0 || !batch.is_multiple_of(self.size) {
             let allowed = format!("a multiple of {}, the number of processes", self.size);
-            let mend = format!("choose {}, or another number of processes", batch.next_multiple_of(self.size).max(self.size));
+            let mend = format!(
+                "choose {}, or another number of processes",
+                batch.next_multiple_of(self.size).max(self.size)
+            );
             return Err(Error::domain("batch", batch, allowed, mend));
         }
         let share = batch / self.size;
@@ -192,7 +233,8 @@ pub type Identity = [u8; 128];
 pub enum Secret {
     /// A text that each of them was told.
     Told(String),
-    /// A file that rank 0 writes, for its user's eyes only, before the others come, and removes when all are there.
+    /// A file that rank 0 writes, for its user's eyes only, before the others come, and removes
+    /// when all are there.
     Written(PathBuf),
 }
 
@@ -203,7 +245,8 @@ impl Secret {
     /// Shortest text that is taken for a secret.
     const LEAST: usize = 16;
 
-    /// The one of a run that is written to `out`: `TWEEDIE_SECRET`, as `variable` tells it, else a file in that folder.
+    /// The one of a run that is written to `out`: `TWEEDIE_SECRET`, as `variable` tells it, else a
+    /// file in that folder.
     ///
     /// # Errors
     /// A text that is too short to be one.
@@ -230,7 +273,11 @@ impl Secret {
             Self::Written(path) => path,
         };
         let refused = |e: std::io::Error| {
-            Error::file(path, format!("cannot be written: {e}"), "pass an --out that may be written, or set TWEEDIE_SECRET")
+            Error::file(
+                path,
+                format!("cannot be written: {e}"),
+                "pass an --out that may be written, or set TWEEDIE_SECRET",
+            )
         };
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(refused)?;
@@ -267,7 +314,9 @@ impl Drop for Shown<'_> {
 /// 32 bytes that nobody can guess.
 fn nonce() -> Result<Key> {
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|e| failed(e, "random numbers of the system", "see that /dev/urandom can be read"))?;
+    getrandom::fill(&mut bytes).map_err(|e| {
+        failed(e, "random numbers of the system", "see that /dev/urandom can be read")
+    })?;
     Ok(bytes)
 }
 
@@ -278,17 +327,25 @@ fn proof(key: &Key, parts: &[&[u8]]) -> Hmac<Sha256> {
     mac
 }
 
-/// The first words of a process that arrives, by which a stranger at the port is told apart; then size, rank and a number used once.
+/// The first words of a process that arrives, by which a stranger at the port is told apart; then
+/// size, rank and a number used once.
 const GREETING: &[u8; 8] = b"tweedie2";
 
 /// Pause between looks at the port.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Agrees on one identity: rank 0 makes it and hands it to the others, who look for rank 0 until it is there.
+/// Agrees on one identity: rank 0 makes it and hands it to the others, who look for rank 0 until it
+/// is there.
 ///
 /// # Errors
-/// Processes that do not come within `patience`; two of one rank, or of another number of processes; no secret; what `make` says on rank 0.
-pub fn meet(world: &World, secret: &Secret, patience: Duration, make: impl FnOnce() -> Result<Identity>) -> Result<Identity> {
+/// Processes that do not come within `patience`; two of one rank, or of another number of
+/// processes; no secret; what `make` says on rank 0.
+pub fn meet(
+    world: &World,
+    secret: &Secret,
+    patience: Duration,
+    make: impl FnOnce() -> Result<Identity>,
+) -> Result<Identity> {
     let Some((host, port)) = &world.meeting else { return make() };
     if world.rank > 0 {
         return ask(world, (host, *port), secret, patience);
@@ -302,24 +359,40 @@ pub fn meet(world: &World, secret: &Secret, patience: Duration, make: impl FnOnc
 /// The addresses at which rank 0 listens: those at which the others look for it.
 fn listen(host: &str, port: u16) -> Result<TcpListener> {
     let found = (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-    let bound = if itself(host, &found) { TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)) } else { TcpListener::bind(&found[..]) };
+    let bound = if itself(host, &found) {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+    } else {
+        TcpListener::bind(&found[..])
+    };
     bound.map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            failed(e, format!("port {port} free"), "set MASTER_PORT to a port that is free on rank 0's machine")
-        }
-        _ => failed(format!("{host}: {e}"), "an address of the machine of rank 0", "set MASTER_ADDR to one"),
+        std::io::ErrorKind::AddrInUse => failed(
+            e,
+            format!("port {port} free"),
+            "set MASTER_PORT to a port that is free on rank 0's machine",
+        ),
+        _ => failed(
+            format!("{host}: {e}"),
+            "an address of the machine of rank 0",
+            "set MASTER_ADDR to one",
+        ),
     })
 }
 
-/// Whether a name leads a machine to itself alone, as many machines have it for their own name, while it leads all others to an address of it that it does
-/// not know by this name.
+/// Whether a name leads a machine to itself alone, as many machines have it for their own name,
+/// while it leads all others to an address of it that it does not know by this name.
 fn itself(host: &str, found: &[SocketAddr]) -> bool {
     let name = host.parse::<IpAddr>().is_err() && host != "localhost";
     name && !found.is_empty() && found.iter().all(|at| at.ip().is_loopback())
 }
 
 /// Rank 0's side.
-fn tell(world: &World, listener: &TcpListener, key: &Key, patience: Duration, identity: &Identity) -> Result<Identity> {
+fn tell(
+    world: &World,
+    listener: &TcpListener,
+    key: &Key,
+    patience: Duration,
+    identity: &Identity,
+) -> Result<Identity> {
     let broken = |e: std::io::Error| failed(e, "a network that holds", "start all processes again");
     listener.set_nonblocking(true).map_err(broken)?;
     let mut arrived: Vec<Option<Guest>> = (1..world.size).map(|_| None).collect();
@@ -334,13 +407,21 @@ fn tell(world: &World, listener: &TcpListener, key: &Key, patience: Duration, id
                 let (rank, size) = (guest.rank, guest.size);
                 if size != world.size {
                     let mend = "where two runs use one MASTER_PORT give each its own";
-                    return Err(failed(format!("rank {rank} of {size}"), format!("ranks of {}", world.size), mend));
+                    return Err(failed(
+                        format!("rank {rank} of {size}"),
+                        format!("ranks of {}", world.size),
+                        mend,
+                    ));
                 }
                 match arrived.get_mut(rank.wrapping_sub(1)) {
                     Some(place @ None) => *place = Some(guest),
                     _ => {
                         let allowed = format!("one of each from 1 to {}", world.size - 1);
-                        return Err(failed(format!("rank {rank} once more"), allowed, "start all processes by one launcher"));
+                        return Err(failed(
+                            format!("rank {rank} once more"),
+                            allowed,
+                            "start all processes by one launcher",
+                        ));
                     }
                 }
             }
@@ -349,16 +430,27 @@ fn tell(world: &World, listener: &TcpListener, key: &Key, patience: Duration, id
                 std::thread::sleep(PAUSE);
             }
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                let missing: Vec<String> =
-                    (1..world.size).filter(|rank| arrived[rank - 1].is_none()).map(|rank| rank.to_string()).collect();
-                let got = format!("no word of rank {} within {} s", missing.join(", "), patience.as_secs());
-                return Err(failed(got, "every process", "see that each was started, reaches MASTER_ADDR and knows the secret"));
+                let missing: Vec<String> = (1..world.size)
+                    .filter(|rank| arrived[rank - 1].is_none())
+                    .map(|rank| rank.to_string())
+                    .collect();
+                let got = format!(
+                    "no word of rank {} within {} s",
+                    missing.join(", "),
+                    patience.as_secs()
+                );
+                return Err(failed(
+                    got,
+                    "every process",
+                    "see that each was started, reaches MASTER_ADDR and knows the secret",
+                ));
             }
             Err(e) => return Err(broken(e)),
         }
     }
     let hand = |guest: &mut Guest| {
-        let sign = proof(key, &[b"rank 0", &guest.said, &guest.told, identity]).finalize().into_bytes();
+        let sign =
+            proof(key, &[b"rank 0", &guest.said, &guest.told, identity]).finalize().into_bytes();
         guest.stream.write_all(&[&identity[..], &sign[..]].concat())
     };
     arrived.iter_mut().flatten().try_for_each(hand).map_err(broken)?;
@@ -391,25 +483,37 @@ fn greeted(mut stream: TcpStream, key: &Key, told: &Key) -> std::io::Result<Gues
     stream.read_exact(&mut sign)?;
     proof(key, &[b"guest", &said, told]).verify_slice(&sign).map_err(|_| stranger())?;
     stream.write_all(&proof(key, &[b"welcome", &said, told]).finalize().into_bytes())?;
-    let number = |at: usize| u64::from_le_bytes(said[at..at + 8].try_into().expect("8 bytes")) as usize;
+    let number =
+        |at: usize| u64::from_le_bytes(said[at..at + 8].try_into().expect("8 bytes")) as usize;
     Ok(Guest { stream, size: number(8), rank: number(16), said, told: *told })
 }
 
 /// The side of all other ranks.
-fn ask(world: &World, (host, port): (&str, u16), secret: &Secret, patience: Duration) -> Result<Identity> {
+fn ask(
+    world: &World,
+    (host, port): (&str, u16),
+    secret: &Secret,
+    patience: Duration,
+) -> Result<Identity> {
     let place = format!("{host}:{port}");
-    let alone = |got: String| failed(got, "rank 0's word", "see that rank 0 runs, without error, and is at MASTER_ADDR");
+    let alone = |got: String| {
+        failed(got, "rank 0's word", "see that rank 0 runs, without error, and is at MASTER_ADDR")
+    };
     let (mut found, mut refused) = (false, false);
     for _ in 0..=patience.as_millis() / PAUSE.as_millis() {
         if let Some(key) = secret.known() {
             found = true;
-            // Looked up anew each time: a machine of a job that is just starting may not have its name yet.
-            let addresses = (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
-            let connect = |at: &SocketAddr| TcpStream::connect_timeout(at, Duration::from_secs(2)).ok();
+            // Looked up anew each time: a machine of a job that is just starting may not have its
+            // name yet.
+            let addresses =
+                (host, port).to_socket_addrs().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+            let connect =
+                |at: &SocketAddr| TcpStream::connect_timeout(at, Duration::from_secs(2)).ok();
             if let Some(mut stream) = addresses.iter().find_map(connect) {
                 match exchange(world, &mut stream, &key, patience) {
                     Ok(identity) => return Ok(identity),
-                    // Hung up on: the secret may be one that an earlier run has left, and is about to be replaced.
+                    // Hung up on: the secret may be one that an earlier run has left, and is about
+                    // to be replaced.
                     Err(None) => refused = true,
                     Err(Some(e)) => return Err(alone(format!("no word from {place} ({e})"))),
                 }
@@ -433,9 +537,16 @@ fn ask(world: &World, (host, port): (&str, u16), secret: &Secret, patience: Dura
     }
 }
 
-/// What is said between a process and rank 0. The error is none where the two do not know the same secret.
-fn exchange(world: &World, stream: &mut TcpStream, key: &Key, patience: Duration) -> std::result::Result<Identity, Option<Error>> {
-    let gone = |e: std::io::Error| Some(failed(&e, "a network that holds", "start all processes again"));
+/// What is said between a process and rank 0. The error is none where the two do not know the same
+/// secret.
+fn exchange(
+    world: &World,
+    stream: &mut TcpStream,
+    key: &Key,
+    patience: Duration,
+) -> std::result::Result<Identity, Option<Error>> {
+    let gone =
+        |e: std::io::Error| Some(failed(&e, "a network that holds", "start all processes again"));
     let mut said = [0; 56];
     said[..8].copy_from_slice(GREETING);
     said[8..16].copy_from_slice(&(world.size as u64).to_le_bytes());
@@ -450,7 +561,9 @@ fn exchange(world: &World, stream: &mut TcpStream, key: &Key, patience: Duration
     proof(key, &[b"welcome", &said, &told]).verify_slice(&sign).map_err(|_| None)?;
     // From here on it is rank 0, and what goes wrong is its word on the matter.
     stream.read_exact(&mut identity).and_then(|()| stream.read_exact(&mut sign)).map_err(gone)?;
-    proof(key, &[b"rank 0", &said, &told, &identity]).verify_slice(&sign).map_err(|e| gone(std::io::Error::other(e)))?;
+    proof(key, &[b"rank 0", &said, &told, &identity])
+        .verify_slice(&sign)
+        .map_err(|e| gone(std::io::Error::other(e)))?;
     Ok(identity)
 }
 
@@ -494,17 +607,24 @@ mod tests {
         fn sum(&mut self, x: &mut [T]) -> Result<()>;
     }
 
-    /// The mean of the gradients of equally large parts of a batch: the gradient of the whole, whose loss is a mean over images.
-    fn mean_gradient<T: Element>(world: &World, all: &mut dyn AllReduce<T>, gradient: &mut [T]) -> Result<()> {
+    /// The mean of the gradients of equally large parts of a batch: the gradient of the whole,
+    /// whose loss is a mean over images.
+    fn mean_gradient<T: Element>(
+        world: &World,
+        all: &mut dyn AllReduce<T>,
+        gradient: &mut [T],
+    ) -> Result<()> {
         all.sum(gradient)?;
         let share = T::of(1.0 / world.size as f64);
         gradient.iter_mut().for_each(|g| *g *= share);
         Ok(())
     }
 
-    /// Each image's number, told to all: every process knows its own rows, and a sum with zeros adds nothing, not even rounding.
+    /// Each image's number, told to all: every process knows its own rows, and a sum with zeros
+    /// adds nothing, not even rounding.
     ///
-    /// So loss and importance, which read all images' errors in their order, are the same everywhere and for any number of processes.
+    /// So loss and importance, which read all images' errors in their order, are the same
+    /// everywhere and for any number of processes.
     fn of_all_rows(world: &World, all: &mut dyn AllReduce<f64>, own: &[f64]) -> Result<Vec<f64>> {
         let mut whole = vec![0.0; own.len() * world.size];
         whole[world.rank * own.len()..][..own.len()].copy_from_slice(own);
@@ -513,38 +633,84 @@ mod tests {
     }
 
     fn world(set: &[(&str, &str)]) -> Result<World> {
-        World::read(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned()))
+        World::read(|name| {
+            set.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+        })
     }
 
     #[test]
     fn every_launcher_is_understood() {
         assert_eq!(world(&[]).unwrap(), World::alone());
-        let at =
-            |rank, size, local_rank, host: &str, port| World { rank, size, local_rank, meeting: Some((host.to_owned(), port)) };
-        let torchrun = [("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1"), ("MASTER_ADDR", "a"), ("MASTER_PORT", "1234")];
+        let at = |rank, size, local_rank, host: &str, port| World {
+            rank,
+            size,
+            local_rank,
+            meeting: Some((host.to_owned(), port)),
+        };
+        let torchrun = [
+            ("RANK", "3"),
+            ("WORLD_SIZE", "4"),
+            ("LOCAL_RANK", "1"),
+            ("MASTER_ADDR", "a"),
+            ("MASTER_PORT", "1234"),
+        ];
         assert_eq!(world(&torchrun).unwrap(), at(3, 4, 1, "a", 1234));
         // Below srun, which started one torchrun on each of two machines.
-        let below = [&torchrun[..], &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_LOCALID", "0")]].concat();
+        let below = [
+            &torchrun[..],
+            &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2"), ("SLURM_LOCALID", "0")],
+        ]
+        .concat();
         assert_eq!(world(&below).unwrap(), at(3, 4, 1, "a", 1234));
         // All on this machine: nobody else has to reach them.
         let here = [&torchrun[..], &[("LOCAL_WORLD_SIZE", "4")]].concat();
         assert_eq!(world(&here).unwrap(), at(3, 4, 1, "127.0.0.1", 1234));
-        assert_eq!(world(&[&torchrun[..], &[("LOCAL_WORLD_SIZE", "2")]].concat()).unwrap(), at(3, 4, 1, "a", 1234));
-        let mpirun = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_RANK", "1")];
+        assert_eq!(
+            world(&[&torchrun[..], &[("LOCAL_WORLD_SIZE", "2")]].concat()).unwrap(),
+            at(3, 4, 1, "a", 1234)
+        );
+        let mpirun = [
+            ("OMPI_COMM_WORLD_RANK", "1"),
+            ("OMPI_COMM_WORLD_SIZE", "2"),
+            ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
+        ];
         assert!(world(&mpirun).unwrap_err().to_string().contains("MASTER_ADDR"));
-        assert_eq!(world(&[&mpirun[..], &[("OMPI_COMM_WORLD_LOCAL_SIZE", "2")]].concat()).unwrap(), at(1, 2, 1, "127.0.0.1", PORT));
-        assert_eq!(world(&[&mpirun[..], &[("MASTER_ADDR", "b")]].concat()).unwrap(), at(1, 2, 1, "b", PORT));
-        let mpiexec = [("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("MPI_LOCALRANKID", "0"), ("MASTER_ADDR", "c")];
+        assert_eq!(
+            world(&[&mpirun[..], &[("OMPI_COMM_WORLD_LOCAL_SIZE", "2")]].concat()).unwrap(),
+            at(1, 2, 1, "127.0.0.1", PORT)
+        );
+        assert_eq!(
+            world(&[&mpirun[..], &[("MASTER_ADDR", "b")]].concat()).unwrap(),
+            at(1, 2, 1, "b", PORT)
+        );
+        let mpiexec =
+            [("PMI_RANK", "1"), ("PMI_SIZE", "2"), ("MPI_LOCALRANKID", "0"), ("MASTER_ADDR", "c")];
         assert_eq!(world(&mpiexec).unwrap(), at(1, 2, 0, "c", PORT));
-        let srun = [("SLURM_PROCID", "7"), ("SLURM_NTASKS", "8"), ("SLURM_LOCALID", "3"), ("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1")];
+        let srun = [
+            ("SLURM_PROCID", "7"),
+            ("SLURM_NTASKS", "8"),
+            ("SLURM_LOCALID", "3"),
+            ("SLURM_LAUNCH_NODE_IPADDR", "10.0.0.1"),
+        ];
         assert_eq!(world(&srun).unwrap(), at(7, 8, 3, "10.0.0.1", PORT));
-        assert_eq!(world(&[&srun[..], &[("SLURM_STEP_NUM_NODES", "2")]].concat()).unwrap(), at(7, 8, 3, "10.0.0.1", PORT));
-        assert_eq!(world(&[&srun[..], &[("SLURM_STEP_NUM_NODES", "1")]].concat()).unwrap(), at(7, 8, 3, "127.0.0.1", PORT));
+        assert_eq!(
+            world(&[&srun[..], &[("SLURM_STEP_NUM_NODES", "2")]].concat()).unwrap(),
+            at(7, 8, 3, "10.0.0.1", PORT)
+        );
+        assert_eq!(
+            world(&[&srun[..], &[("SLURM_STEP_NUM_NODES", "1")]].concat()).unwrap(),
+            at(7, 8, 3, "127.0.0.1", PORT)
+        );
         // A step of fewer tasks than the job has.
         assert!(world(&[&srun[..], &[("SLURM_STEP_NUM_TASKS", "4")]].concat()).is_err());
-        // The script of a job is none of its tasks; nor is a step of one task more than one process.
+        // The script of a job is none of its tasks; nor is a step of one task more than one
+        // process.
         assert_eq!(world(&[("SLURM_NTASKS", "8")]).unwrap(), World::alone());
-        assert_eq!(world(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8"), ("SLURM_STEP_NUM_TASKS", "1")]).unwrap(), World::alone());
+        assert_eq!(
+            world(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8"), ("SLURM_STEP_NUM_TASKS", "1")])
+                .unwrap(),
+            World::alone()
+        );
         assert_eq!(world(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap(), World::alone());
         assert_eq!(world(&[("RANK", ""), ("WORLD_SIZE", "")]).unwrap(), World::alone());
     }
@@ -560,14 +726,26 @@ mod tests {
             "WORLD_SIZE: got nothing, allowed: a number, because RANK is set; start through torchrun, or unset RANK",
         );
         refused(&[("WORLD_SIZE", "2")], "RANK: got nothing");
-        refused(&[("RANK", "2"), ("WORLD_SIZE", "2")], "RANK: got 2, allowed: 0 to 1, because WORLD_SIZE is 2");
+        refused(
+            &[("RANK", "2"), ("WORLD_SIZE", "2")],
+            "RANK: got 2, allowed: 0 to 1, because WORLD_SIZE is 2",
+        );
         refused(&[("RANK", "0"), ("WORLD_SIZE", "0")], "because WORLD_SIZE is 0");
         refused(&[("RANK", "-1"), ("WORLD_SIZE", "2")], "RANK: got '-1'");
         refused(&[("RANK", "1"), ("WORLD_SIZE", "two")], "WORLD_SIZE: got 'two'");
-        refused(&[("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "2")], "LOCAL_RANK: got 2, allowed: 0 to 1");
-        refused(&[("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")], "MASTER_ADDR: got nothing");
+        refused(
+            &[("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "2")],
+            "LOCAL_RANK: got 2, allowed: 0 to 1",
+        );
+        refused(
+            &[("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")],
+            "MASTER_ADDR: got nothing",
+        );
         for port in ["0", "65536", "x"] {
-            refused(&[("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "a"), ("MASTER_PORT", port)], "MASTER_PORT");
+            refused(
+                &[("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "a"), ("MASTER_PORT", port)],
+                "MASTER_PORT",
+            );
         }
     }
 
@@ -579,7 +757,8 @@ mod tests {
     #[test]
     fn rows_part_a_batch() {
         for size in 1..=4 {
-            let parts: Vec<usize> = (0..size).flat_map(|rank| member(rank, size, 1).rows(12).unwrap()).collect();
+            let parts: Vec<usize> =
+                (0..size).flat_map(|rank| member(rank, size, 1).rows(12).unwrap()).collect();
             assert_eq!(parts, (0..12).collect::<Vec<_>>());
         }
         let refused = member(0, 3, 1).rows(8).unwrap_err().to_string();
@@ -599,8 +778,11 @@ mod tests {
 
     impl Threads {
         fn all(size: usize) -> Vec<Self> {
-            let (barrier, parts) = (Arc::new(Barrier::new(size)), Arc::new(Mutex::new(vec![vec![]; size])));
-            (0..size).map(|rank| Self { rank, barrier: barrier.clone(), parts: parts.clone() }).collect()
+            let (barrier, parts) =
+                (Arc::new(Barrier::new(size)), Arc::new(Mutex::new(vec![vec![]; size])));
+            (0..size)
+                .map(|rank| Self { rank, barrier: barrier.clone(), parts: parts.clone() })
+                .collect()
         }
     }
 
@@ -626,18 +808,27 @@ mod tests {
     fn step(world: &World, all: &mut Threads) -> (Vec<f64>, Vec<f64>, f64) {
         let settings = Settings::parse(RECIPE).unwrap();
         let batch = settings.batch;
-        let trainer = Trainer::<f64>::new(settings.clone(), Data::load(&settings).unwrap()).unwrap();
-        let mut loader = super::super::loader::Loader::new(&settings, Data::load(&settings).unwrap(), Some(10)).unwrap();
+        let trainer =
+            Trainer::<f64>::new(settings.clone(), Data::load(&settings).unwrap()).unwrap();
+        let mut loader =
+            super::super::loader::Loader::new(&settings, Data::load(&settings).unwrap(), Some(10))
+                .unwrap();
         let mut draws = loader.draws();
         loader.draw(3, None, &mut draws).unwrap();
         let rows = world.rows(batch).unwrap();
         let draws = draws.rows(rows.clone());
         let mut part = Batch::<f64>::new(rows.len(), trainer.setup());
-        trainer.objective().prepare(draws.x0.view(), draws.eps.view(), &draws.times, &draws.densities, &mut part).unwrap();
+        trainer
+            .objective()
+            .prepare(draws.x0.view(), draws.eps.view(), &draws.times, &draws.densities, &mut part)
+            .unwrap();
         let mut cpu = Cpu::<f64>::new(trainer.program().clone(), rows.len());
         // Its own start has zeros wherever nothing must flow at first.
         let mut params = trainer.params().to_vec();
-        params.iter_mut().enumerate().for_each(|(i, p)| *p += 0.1 * Noise::new(8).normal(0, i as u64));
+        params
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, p)| *p += 0.1 * Noise::new(8).normal(0, i as u64));
         cpu.load(&params);
         let y = cpu.forward(&part.x, &part.times, &draws.labels).unwrap().to_vec();
         let (mut dy, mut gradient) = (vec![0.0; y.len()], vec![0.0; params.len()]);
@@ -652,7 +843,9 @@ mod tests {
 
     fn steps(size: usize) -> Vec<(Vec<f64>, Vec<f64>, f64)> {
         let ranks = Threads::all(size).into_iter().enumerate();
-        let run = |(rank, mut all): (usize, Threads)| std::thread::spawn(move || step(&member(rank, size, 1), &mut all));
+        let run = |(rank, mut all): (usize, Threads)| {
+            std::thread::spawn(move || step(&member(rank, size, 1), &mut all))
+        };
         let running: Vec<_> = ranks.map(run).collect();
         running.into_iter().map(|rank| rank.join().unwrap()).collect()
     }
@@ -665,11 +858,16 @@ mod tests {
         for size in [2, 3, 4] {
             let ranks = steps(size);
             for (gradient, there, total) in &ranks {
-                // All ranks have the same to the bit; the errors of images do not depend on who computed them.
+                // All ranks have the same to the bit; the errors of images do not depend on who
+                // computed them.
                 assert!(*gradient == ranks[0].0 && there == &errors && *total == loss, "{size}");
                 let off: Vec<f64> = gradient.iter().zip(&whole).map(|(a, b)| a - b).collect();
                 // Sums over 12 images of 64 pixels in another order.
-                assert!(length(&off) <= 64.0 * f64::EPSILON * length(&whole), "{size}: {:e}", length(&off) / length(&whole));
+                assert!(
+                    length(&off) <= 64.0 * f64::EPSILON * length(&whole),
+                    "{size}: {:e}",
+                    length(&off) / length(&whole)
+                );
             }
         }
     }
@@ -687,12 +885,20 @@ mod tests {
     #[test]
     fn a_secret_is_told_or_written_for_its_user_alone() {
         let out = tempfile::tempdir().unwrap();
-        let of =
-            |text: Option<&str>| Secret::of_run(&out.path().join("run"), |name| text.filter(|_| name == SECRET).map(str::to_owned));
+        let of = |text: Option<&str>| {
+            Secret::of_run(&out.path().join("run"), |name| {
+                text.filter(|_| name == SECRET).map(str::to_owned)
+            })
+        };
         assert_eq!(of(Some("0123456789abcdef")).unwrap(), Secret::Told("0123456789abcdef".into()));
         for short in ["", "0123456789abcde"] {
             let error = of(Some(short)).unwrap_err().to_string();
-            assert!(error.contains("TWEEDIE_SECRET") && error.contains("16 or more") && !error.contains("0123"), "{error}");
+            assert!(
+                error.contains("TWEEDIE_SECRET")
+                    && error.contains("16 or more")
+                    && !error.contains("0123"),
+                "{error}"
+            );
         }
         let secret = of(None).unwrap();
         assert_eq!(secret.known(), None);
@@ -702,7 +908,10 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let mode = std::fs::metadata(out.path().join("run/.tweedie-secret")).unwrap().permissions().mode();
+            let mode = std::fs::metadata(out.path().join("run/.tweedie-secret"))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600);
         }
         drop(shown);
@@ -720,9 +929,15 @@ mod tests {
             assert!(error.contains("MASTER_ADDR"), "{error}");
         }
         let at = |text: &str| vec![text.parse::<SocketAddr>().unwrap()];
-        assert!(itself("node0", &at("127.0.1.1:1")) && !itself("node0", &at("10.0.0.1:1")) && !itself("node0", &[]));
         assert!(
-            !itself("localhost", &at("127.0.0.1:1")) && !itself("127.0.0.1", &at("127.0.0.1:1")) && !itself("::1", &at("[::1]:1"))
+            itself("node0", &at("127.0.1.1:1"))
+                && !itself("node0", &at("10.0.0.1:1"))
+                && !itself("node0", &[])
+        );
+        assert!(
+            !itself("localhost", &at("127.0.0.1:1"))
+                && !itself("127.0.0.1", &at("127.0.0.1:1"))
+                && !itself("::1", &at("[::1]:1"))
         );
     }
 
@@ -731,9 +946,12 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let short = Duration::from_millis(300);
-        let rank_0 = std::thread::spawn(move || tell(&member(0, 2, port), &listener, &key(), Duration::from_secs(1), &[7; 128]));
+        let rank_0 = std::thread::spawn(move || {
+            tell(&member(0, 2, port), &listener, &key(), Duration::from_secs(1), &[7; 128])
+        });
         let stranger = Secret::Told("what nobody else knows".into());
-        let error = meet(&member(1, 2, port), &stranger, short, || unreachable!()).unwrap_err().to_string();
+        let error =
+            meet(&member(1, 2, port), &stranger, short, || unreachable!()).unwrap_err().to_string();
         assert!(error.contains("knows no such secret"), "{error}");
         // What one guest has said proves nothing a second time.
         let mut first = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -744,7 +962,9 @@ mod tests {
         let mut second = TcpStream::connect(("127.0.0.1", port)).unwrap();
         drop(first);
         second.write_all(&said).unwrap();
-        second.write_all(&proof(&key(), &[b"guest", &said, &told]).finalize().into_bytes()).unwrap();
+        second
+            .write_all(&proof(&key(), &[b"guest", &said, &told]).finalize().into_bytes())
+            .unwrap();
         let mut rest = vec![];
         let _ = second.read_to_end(&mut rest);
         assert!(rest.len() <= 32 && rest != told, "{rest:?}");
@@ -757,11 +977,14 @@ mod tests {
             stream.read_exact(&mut [0; 56]).unwrap();
             stream.write_all(&[0; 32 + 32 + 128 + 32]).unwrap();
         });
-        assert!(meet(&member(1, 2, port), &super::tests::told(), short, || unreachable!()).is_err());
+        assert!(
+            meet(&member(1, 2, port), &super::tests::told(), short, || unreachable!()).is_err()
+        );
         false_0.join().unwrap();
         // One that was not written where it is looked for.
         let nowhere = Secret::Written("/nowhere/.tweedie-secret".into());
-        let error = meet(&member(1, 2, port), &nowhere, short, || unreachable!()).unwrap_err().to_string();
+        let error =
+            meet(&member(1, 2, port), &nowhere, short, || unreachable!()).unwrap_err().to_string();
         assert!(error.contains("no secret of rank 0 in /nowhere/.tweedie-secret"), "{error}");
     }
 
@@ -773,13 +996,25 @@ mod tests {
             let identity: Identity = std::array::from_fn(|i| (i * i + size) as u8);
             let others: Vec<_> = (1..size)
                 .map(|rank| {
-                    std::thread::spawn(move || meet(&member(rank, size, port), &told(), PATIENCE, || panic!("rank 0's to make")))
+                    std::thread::spawn(move || {
+                        meet(&member(rank, size, port), &told(), PATIENCE, || {
+                            panic!("rank 0's to make")
+                        })
+                    })
                 })
                 .collect();
             // A stranger who says nothing of use, and leaves.
-            TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(b"GET / HTTP/1.1\r\n\r\n hello").unwrap();
-            assert_eq!(tell(&member(0, size, port), &listener, &key(), PATIENCE, &identity).unwrap(), identity);
-            others.into_iter().for_each(|other| assert_eq!(other.join().unwrap().unwrap(), identity));
+            TcpStream::connect(("127.0.0.1", port))
+                .unwrap()
+                .write_all(b"GET / HTTP/1.1\r\n\r\n hello")
+                .unwrap();
+            assert_eq!(
+                tell(&member(0, size, port), &listener, &key(), PATIENCE, &identity).unwrap(),
+                identity
+            );
+            others
+                .into_iter()
+                .for_each(|other| assert_eq!(other.join().unwrap().unwrap(), identity));
         }
         assert_eq!(meet(&World::alone(), &told(), PATIENCE, || Ok([7; 128])).unwrap(), [7; 128]);
     }
@@ -789,18 +1024,30 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let short = Duration::from_millis(200);
-        let rank_0 = |size| tell(&member(0, size, port), &listener, &key(), short, &[0; 128]).unwrap_err().to_string();
+        let rank_0 = |size| {
+            tell(&member(0, size, port), &listener, &key(), short, &[0; 128])
+                .unwrap_err()
+                .to_string()
+        };
         assert!(rank_0(3).contains("no word of rank 1, 2 within 0 s"), "{}", rank_0(3));
-        for (who, says) in [(member(1, 4, port), "got rank 1 of 4, allowed: ranks of 3"), (member(3, 3, port), "rank 3 once more")]
-        {
-            let other = std::thread::spawn(move || meet(&who, &told(), PATIENCE, || unreachable!()));
-            let error = tell(&member(0, 3, port), &listener, &key(), PATIENCE, &[0; 128]).unwrap_err().to_string();
+        for (who, says) in [
+            (member(1, 4, port), "got rank 1 of 4, allowed: ranks of 3"),
+            (member(3, 3, port), "rank 3 once more"),
+        ] {
+            let other =
+                std::thread::spawn(move || meet(&who, &told(), PATIENCE, || unreachable!()));
+            let error = tell(&member(0, 3, port), &listener, &key(), PATIENCE, &[0; 128])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(says), "{error}");
             assert!(other.join().unwrap().unwrap_err().to_string().contains("no word from"));
         }
         drop(listener);
         assert!(
-            meet(&member(1, 2, port), &told(), short, || unreachable!()).unwrap_err().to_string().contains("nobody at 127.0.0.1")
+            meet(&member(1, 2, port), &told(), short, || unreachable!())
+                .unwrap_err()
+                .to_string()
+                .contains("nobody at 127.0.0.1")
         );
     }
 }

@@ -17,10 +17,15 @@ use tweedie::sample::{Sampler, sample};
 /// The settings' method and its points, known to exist.
 ///
 /// # Errors
-/// An unknown sampler; a grid that the path does not have, or where the network's output is no denoiser.
+/// An unknown sampler; a grid that the path does not have, or where the network's output is no
+/// denoiser.
 pub fn plan<T: Element>(trainer: &Trainer<T>) -> Result<(Box<dyn Sampler>, Vec<PathPoint>)> {
     let settings = trainer.settings();
-    let spacing = if matches!(settings.path, Path::Discrete(_)) { Spacing::Trailing } else { Spacing::Karras };
+    let spacing = if matches!(settings.path, Path::Discrete(_)) {
+        Spacing::Trailing
+    } else {
+        Spacing::Karras
+    };
     let mut grid = Grid::new(spacing, settings.samples.steps);
     if let Some((low, high)) = settings.times.range {
         (grid.s_min, grid.s_max) = (low, high);
@@ -32,8 +37,9 @@ pub fn plan<T: Element>(trainer: &Trainer<T>) -> Result<(Box<dyn Sampler>, Vec<P
     Ok((sampler(&settings.samples.sampler, &Options::DEFAULT)?, points))
 }
 
-/// Samples of the network with these weights by the settings' method, always from the same noise, shape (count, d); of a network with
-/// classes, as many of each as the count allows, in the order of the classes.
+/// Samples of the network with these weights by the settings' method, always from the same noise,
+/// shape (count, d); of a network with classes, as many of each as the count allows, in the order
+/// of the classes.
 ///
 /// # Errors
 /// As [`plan`].
@@ -47,9 +53,14 @@ pub fn grid<T: Element>(trainer: &Trainer<T>, params: &[T]) -> Result<Array2<f64
     // Of data of deviation sigma_data, which at the top of a path matters little.
     let start = start * at.sigma.hypot(at.alpha * settings.objective.sigma_data);
     let mut drawn = |network: &Network<T>, guidance: f64, rows: Array2<f64>| {
-        let unconditional =
-            trainer.setup().null_class.filter(|_| guidance != 1.0).map(|null| network.with_label(null)).transpose()?;
-        let guided = unconditional.as_ref().map(|none| Guided::new(network, none, guidance)).transpose()?;
+        let unconditional = trainer
+            .setup()
+            .null_class
+            .filter(|_| guidance != 1.0)
+            .map(|null| network.with_label(null))
+            .transpose()?;
+        let guided =
+            unconditional.as_ref().map(|none| Guided::new(network, none, guidance)).transpose()?;
         let model: &dyn Denoiser = guided.as_ref().map_or(network, |guided| guided);
         let end = sample(&method, model, &points, rows, &mut noise)?;
         network.failure()?;

@@ -124,7 +124,8 @@ pub struct ObjectiveSettings {
     /// What the network is shown of the state.
     #[serde(default = "state")]
     pub input: Input,
-    /// What the network is told of the noise level; without it, the index of a table and `1000 t` on a continuous path.
+    /// What the network is told of the noise level; without it, the index of a table and `1000 t`
+    /// on a continuous path.
     pub time: Option<Time>,
 }
 
@@ -140,13 +141,16 @@ fn state() -> Input {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeSettings {
-    /// Law of the noise levels: `uniform` in the path's time, `log-snr`, or `log-normal:MEAN:STD` of `ln(sigma/alpha)`.
+    /// Law of the noise levels: `uniform` in the path's time, `log-snr`, or `log-normal:MEAN:STD`
+    /// of `ln(sigma/alpha)`.
     pub law: TimeLaw,
-    /// Noise levels `sigma / alpha` drawn, cut to the path's; without it [0.002, 80], of a table all rows.
+    /// Noise levels `sigma / alpha` drawn, cut to the path's; without it [0.002, 80], of a table
+    /// all rows.
     pub range: Option<(f64, f64)>,
     /// Whether a batch has one draw in each of as many equal parts of the law.
     pub stratified: bool,
-    /// Whether levels are drawn in proportion to the root mean square of their losses, and weighted by the inverse.
+    /// Whether levels are drawn in proportion to the root mean square of their losses, and weighted
+    /// by the inverse.
     pub importance: bool,
 }
 
@@ -174,8 +178,9 @@ pub struct OptimiserSettings {
     pub warm_up: u64,
     /// What the rate does then.
     pub decay: Decay,
-    /// Longest gradient, longer ones being shortened to just that; 0 for any. torch's `clip_grad_norm_` divides by the length plus 1e-6,
-    /// so that a gradient clipped there is shorter by 1e-6 over its length: 1e-6 of itself at a length of 1.
+    /// Longest gradient, longer ones being shortened to just that; 0 for any. torch's
+    /// `clip_grad_norm_` divides by the length plus 1e-6, so that a gradient clipped there is
+    /// shorter by 1e-6 over its length: 1e-6 of itself at a length of 1.
     pub clip: f64,
     /// Whether the last convolution begins at 0, so that the network's first output is 0.
     pub zero_output: bool,
@@ -211,7 +216,8 @@ pub struct EmaSettings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LabelSettings {
-    /// Share of the labels replaced by the class "none", the last row of the table, for classifier-free guidance.
+    /// Share of the labels replaced by the class "none", the last row of the table, for
+    /// classifier-free guidance.
     pub drop: f64,
 }
 
@@ -261,7 +267,8 @@ pub struct SampleSettings {
     pub sampler: String,
     /// Its steps.
     pub steps: usize,
-    /// Weight of classifier-free guidance, for a network with classes and dropped labels; 1 is the class itself.
+    /// Weight of classifier-free guidance, for a network with classes and dropped labels; 1 is the
+    /// class itself.
     pub guidance: f64,
 }
 
@@ -272,12 +279,16 @@ impl Default for SampleSettings {
 }
 
 /// The config by diffusers' own reader, which names a wrong key.
-fn network<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<UNetConfig, D::Error> {
+fn network<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<UNetConfig, D::Error> {
     let table = serde_json::Value::deserialize(deserializer)?;
     UNetConfig::parse(&table.to_string()).map_err(|e| {
         serde::de::Error::custom(match e {
             // How to mend it is said once, of the recipe.
-            Error::Domain { what, got, allowed, .. } => format!("{what}: {got}, allowed: {allowed}"),
+            Error::Domain { what, got, allowed, .. } => {
+                format!("{what}: {got}, allowed: {allowed}")
+            }
             e => e.to_string(),
         })
     })
@@ -287,9 +298,11 @@ impl Settings {
     /// Reads a recipe; a `config` of its network is a path relative to it.
     ///
     /// # Errors
-    /// A file that can't be read, is no TOML, has an unknown or missing key or a value out of range, by name and line.
+    /// A file that can't be read, is no TOML, has an unknown or missing key or a value out of
+    /// range, by name and line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = input::settings(path, "pass a recipe such as experiments/recipes/train-digits.toml")?;
+        let text =
+            input::settings(path, "pass a recipe such as experiments/recipes/train-digits.toml")?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::parse_beside(&text, folder, |problem| {
             Error::file(path, problem, "compare it with experiments/recipes/train-digits.toml")
@@ -301,26 +314,43 @@ impl Settings {
     /// # Errors
     /// As [`Settings::read`], but for the file.
     pub fn parse(text: &str) -> Result<Self> {
-        let refused =
-            |problem| Error::domain("training recipe", problem, "the keys of experiments/recipes/train-digits.toml", "correct it");
+        let refused = |problem| {
+            Error::domain(
+                "training recipe",
+                problem,
+                "the keys of experiments/recipes/train-digits.toml",
+                "correct it",
+            )
+        };
         Self::parse_beside(text, Path::new(""), refused)
     }
 
     fn parse_beside(text: &str, folder: &Path, refused: impl Fn(String) -> Error) -> Result<Self> {
         let explained = |e: toml::de::Error| {
-            let line = e.span().map_or(String::new(), |s| format!("line {}: ", text[..s.start].matches('\n').count() + 1));
+            let line = e.span().map_or(String::new(), |s| {
+                format!("line {}: ", text[..s.start].matches('\n').count() + 1)
+            });
             refused(format!("{line}{}", suggested(e.message())))
         };
         let mut table: toml::Table = toml::from_str(text).map_err(explained)?;
-        let settings: Self = match table.get("network").and_then(|n| n.get("config")).and_then(|c| c.as_str()) {
+        let settings: Self = match table
+            .get("network")
+            .and_then(|n| n.get("config"))
+            .and_then(|c| c.as_str())
+        {
             // Read from the text itself, so that an error has its line.
             None => toml::from_str(text).map_err(explained)?,
             Some(file) => {
                 let config = UNetConfig::read(&folder.join(file))?;
                 if table["network"].as_table().is_some_and(|t| t.len() > 1) {
-                    return Err(refused("[network] has `config` and other keys: put them into the config".into()));
+                    return Err(refused(
+                        "[network] has `config` and other keys: put them into the config".into(),
+                    ));
                 }
-                table.insert("network".into(), toml::Value::try_from(config).map_err(|e| refused(e.to_string()))?);
+                table.insert(
+                    "network".into(),
+                    toml::Value::try_from(config).map_err(|e| refused(e.to_string()))?,
+                );
                 table.try_into().map_err(|e: toml::de::Error| refused(suggested(e.message())))?
             }
         };
@@ -335,20 +365,46 @@ impl Settings {
         let o = &self.optimiser;
         let d = &self.data;
         let share = |x: f64| (0.0..1.0).contains(&x);
-        let small = |sizes: &[usize]| product("", sizes).is_ok_and(|n| (1..=MOST_PIXELS).contains(&n));
+        let small =
+            |sizes: &[usize]| product("", sizes).is_ok_and(|n| (1..=MOST_PIXELS).contains(&n));
         let averages = self.ema.constant.len() + self.ema.power.len();
         let sources = [d.set.is_some(), d.law.is_some(), d.random_field.is_some()];
         let rules = [
             (self.steps >= 1, "steps", self.steps.to_string(), "at least 1"),
             ((1..=65_536).contains(&self.batch), "batch", self.batch.to_string(), "1 to 65536"),
-            (sources.iter().filter(|s| **s).count() <= 1, "[data]", format!("{sources:?}"), "one of set, law, random_field"),
-            (d.held_out_every != 1, "data.held_out_every", "1".into(), "0 for none, or 2 or more: 1 leaves nothing to train on"),
-            (o.learning_rate > 0.0 && o.learning_rate.is_finite(), "optimiser.learning_rate", o.learning_rate.to_string(), "> 0"),
+            (
+                sources.iter().filter(|s| **s).count() <= 1,
+                "[data]",
+                format!("{sources:?}"),
+                "one of set, law, random_field",
+            ),
+            (
+                d.held_out_every != 1,
+                "data.held_out_every",
+                "1".into(),
+                "0 for none, or 2 or more: 1 leaves nothing to train on",
+            ),
+            (
+                o.learning_rate > 0.0 && o.learning_rate.is_finite(),
+                "optimiser.learning_rate",
+                o.learning_rate.to_string(),
+                "> 0",
+            ),
             (share(o.beta1), "optimiser.beta1", o.beta1.to_string(), "[0, 1)"),
             (share(o.beta2), "optimiser.beta2", o.beta2.to_string(), "[0, 1)"),
             (o.eps > 0.0 && o.eps.is_finite(), "optimiser.eps", o.eps.to_string(), "> 0"),
-            (o.weight_decay >= 0.0 && o.weight_decay.is_finite(), "optimiser.weight_decay", o.weight_decay.to_string(), ">= 0"),
-            (o.clip >= 0.0 && o.clip.is_finite(), "optimiser.clip", o.clip.to_string(), ">= 0, 0 for none"),
+            (
+                o.weight_decay >= 0.0 && o.weight_decay.is_finite(),
+                "optimiser.weight_decay",
+                o.weight_decay.to_string(),
+                ">= 0",
+            ),
+            (
+                o.clip >= 0.0 && o.clip.is_finite(),
+                "optimiser.clip",
+                o.clip.to_string(),
+                ">= 0, 0 for none",
+            ),
             (share(self.labels.drop), "labels.drop", self.labels.drop.to_string(), "[0, 1)"),
             (
                 self.objective.sigma_data > 0.0 && self.objective.sigma_data.is_finite(),
@@ -363,7 +419,12 @@ impl Settings {
                 "two rising positive numbers",
             ),
             (self.checkpoint.keep >= 1, "checkpoint.keep", "0".into(), "at least 1"),
-            ((2..=1000).contains(&self.validation.levels), "validation.levels", self.validation.levels.to_string(), "2 to 1000"),
+            (
+                (2..=1000).contains(&self.validation.levels),
+                "validation.levels",
+                self.validation.levels.to_string(),
+                "2 to 1000",
+            ),
             (
                 (2..=1_000_000).contains(&self.validation.images),
                 "validation.images",
@@ -382,26 +443,54 @@ impl Settings {
                 format!("{:?}", d.shape.unwrap_or_default()),
                 "1 to 4194304 numbers",
             ),
-            (averages <= 16, "ema.constant, ema.power", averages.to_string(), "at most 16 averages"),
-            (self.checkpoint.keep <= 1_000_000, "checkpoint.keep", self.checkpoint.keep.to_string(), "at most 1000000"),
-            ((1..=10_000).contains(&self.samples.count), "samples.count", self.samples.count.to_string(), "1 to 10000"),
-            (self.samples.guidance.is_finite(), "samples.guidance", self.samples.guidance.to_string(), "a finite number"),
+            (
+                averages <= 16,
+                "ema.constant, ema.power",
+                averages.to_string(),
+                "at most 16 averages",
+            ),
+            (
+                self.checkpoint.keep <= 1_000_000,
+                "checkpoint.keep",
+                self.checkpoint.keep.to_string(),
+                "at most 1000000",
+            ),
+            (
+                (1..=10_000).contains(&self.samples.count),
+                "samples.count",
+                self.samples.count.to_string(),
+                "1 to 10000",
+            ),
+            (
+                self.samples.guidance.is_finite(),
+                "samples.guidance",
+                self.samples.guidance.to_string(),
+                "a finite number",
+            ),
             (
                 self.samples.guidance == 1.0 || self.labels.drop > 0.0,
                 "samples.guidance",
                 self.samples.guidance.to_string(),
                 "1, because no labels are dropped: there is no network without a class to guide away from",
             ),
-            ((1..=100_000).contains(&self.samples.steps), "samples.steps", self.samples.steps.to_string(), "1 to 100000"),
+            (
+                (1..=100_000).contains(&self.samples.steps),
+                "samples.steps",
+                self.samples.steps.to_string(),
+                "1 to 100000",
+            ),
         ];
         match rules.into_iter().find(|r| !r.0) {
             None => Ok(self),
-            Some((_, key, got, allowed)) => Err(Error::domain(key, got, allowed, "correct the recipe")),
+            Some((_, key, got, allowed)) => {
+                Err(Error::domain(key, got, allowed, "correct the recipe"))
+            }
         }
     }
 
-    /// The first key, as `table.key`, in which a run of `self` can't go on from one of `saved`: all that the numbers depend on. More steps
-    /// are more of the same run, and how often it is saved or looked at changes nothing.
+    /// The first key, as `table.key`, in which a run of `self` can't go on from one of `saved`: all
+    /// that the numbers depend on. More steps are more of the same run, and how often it is saved
+    /// or looked at changes nothing.
     pub fn departs_from(&self, saved: &Self) -> Option<String> {
         const FREE: [&str; 5] = ["steps", "device", "checkpoint", "validation", "samples"];
         let json = |s: &Self| serde_json::to_value(s).unwrap_or_default();
@@ -410,7 +499,8 @@ impl Settings {
         }
         let (a, b) = (json(self), json(saved));
         let keys = a.as_object().into_iter().flat_map(|o| o.keys());
-        keys.filter(|k| !FREE.contains(&k.as_str())).find_map(|k| differing(&a[k], &b[k]).map(|rest| format!("{k}{rest}")))
+        keys.filter(|k| !FREE.contains(&k.as_str()))
+            .find_map(|k| differing(&a[k], &b[k]).map(|rest| format!("{k}{rest}")))
     }
 }
 

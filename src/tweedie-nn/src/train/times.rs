@@ -1,4 +1,5 @@
-//! Which noise levels a step trains on: quantiles of a law of times, at uniform numbers that may be stratified or drawn by importance.
+//! Which noise levels a step trains on: quantiles of a law of times, at uniform numbers that may be
+//! stratified or drawn by importance.
 
 use super::settings::TimeSettings;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ pub enum TimeLaw {
     Uniform,
     /// `log-snr`: uniform in log-SNR.
     LogSnr,
-    /// `log-normal:MEAN:STD`: `ln(sigma / alpha)` is normal (Karras et al., EDM, 2022, table 1: -1.2 and 1.2), cut to the range.
+    /// `log-normal:MEAN:STD`: `ln(sigma / alpha)` is normal (Karras et al., EDM, 2022, table 1:
+    /// -1.2 and 1.2), cut to the range.
     LogNormal {
         /// Mean of `ln(sigma / alpha)`.
         mean: f64,
@@ -53,7 +55,12 @@ impl FromStr for TimeLaw {
         }
         .ok_or_else(|| {
             let allowed = "uniform, log-snr, log-normal[:MEAN:STD]";
-            Error::domain("law of the times", text, allowed, "write a name, with its parameters after colons")
+            Error::domain(
+                "law of the times",
+                text,
+                allowed,
+                "write a name, with its parameters after colons",
+            )
         })
     }
 }
@@ -86,15 +93,22 @@ impl Times {
     /// The law of the settings on a path.
     ///
     /// # Errors
-    /// A range that the path does not reach; a law of noise levels on a table that ends without signal.
+    /// A range that the path does not reach; a law of noise levels on a table that ends without
+    /// signal.
     pub fn new(path: &Path, settings: &TimeSettings) -> Result<Self> {
         let lowest = path.still_at(0.0)?.edm_sigma();
         let highest = path.still_at(1.0)?.edm_sigma();
-        let rows = if let Path::Discrete(table) = path { Some(table.rows().len() as f64) } else { None };
+        let rows =
+            if let Path::Discrete(table) = path { Some(table.rows().len() as f64) } else { None };
         let cut = |(lo, hi): (f64, f64)| -> Result<(f64, f64)> {
             if !(lo < highest && hi > lowest) {
                 let allowed = format!("[{lowest}, {highest}], as the path has them");
-                return Err(Error::domain("times.range", format!("[{lo}, {hi}]"), allowed, "choose levels on the path"));
+                return Err(Error::domain(
+                    "times.range",
+                    format!("[{lo}, {hi}]"),
+                    allowed,
+                    "choose levels on the path",
+                ));
             }
             Ok((path.t_from_edm_sigma(lo.max(lowest))?, path.t_from_edm_sigma(hi.min(highest))?))
         };
@@ -108,13 +122,23 @@ impl Times {
             (range, None) => cut(range.unwrap_or((0.002, 80.0)))?,
         };
         if !(ends.0 <= ends.1) {
-            return Err(Error::domain("times.range", format!("{:?}", settings.range), "two levels with a row between", "widen it"));
+            return Err(Error::domain(
+                "times.range",
+                format!("{:?}", settings.range),
+                "two levels with a row between",
+                "widen it",
+            ));
         }
         let at = |t: f64| path.still_at(t).map(|p| p.log_snr());
         let log_snr = (at(ends.0)?, at(ends.1)?);
         if settings.law != TimeLaw::Uniform && !(log_snr.0.is_finite() && log_snr.1.is_finite()) {
             let allowed = "uniform, on a path that ends without signal";
-            return Err(Error::domain("times.law", settings.law, allowed, "choose it, or give a range"));
+            return Err(Error::domain(
+                "times.law",
+                settings.law,
+                allowed,
+                "choose it, or give a range",
+            ));
         }
         Ok(Self { path: path.clone(), law: settings.law, ends, log_snr })
     }
@@ -133,13 +157,17 @@ impl Times {
         }
         let t = match self.law {
             TimeLaw::Uniform => a + u * (b - a),
-            TimeLaw::LogSnr => self.path.t_from_log_snr(self.log_snr.0 + u * (self.log_snr.1 - self.log_snr.0))?,
+            TimeLaw::LogSnr => {
+                self.path.t_from_log_snr(self.log_snr.0 + u * (self.log_snr.1 - self.log_snr.0))?
+            }
             TimeLaw::LogNormal { mean, std } => {
-                // ln(sigma / alpha) = -log_snr / 2; the normal cut to the range, by its distribution function there.
+                // ln(sigma / alpha) = -log_snr / 2; the normal cut to the range, by its
+                // distribution function there.
                 let cdf = |log_snr: f64| normal_cdf((-0.5 * log_snr - mean) / std);
                 let (low, high) = (cdf(self.log_snr.0), cdf(self.log_snr.1));
                 let p = (low + u * (high - low)).clamp(f64::MIN_POSITIVE, 1.0 - 1e-16);
-                let level = (mean + std * normal_quantile(p)).clamp(-0.5 * self.log_snr.0, -0.5 * self.log_snr.1);
+                let level = (mean + std * normal_quantile(p))
+                    .clamp(-0.5 * self.log_snr.0, -0.5 * self.log_snr.1);
                 self.path.t_from_log_snr(-2.0 * level)?
             }
         };
@@ -153,17 +181,21 @@ impl Times {
         .clamp(a, b))
     }
 
-    /// `n` points evenly in log-SNR over the range (of a table, the nearest rows), from data to noise.
+    /// `n` points evenly in log-SNR over the range (of a table, the nearest rows), from data to
+    /// noise.
     ///
     /// # Errors
     /// None that [`Times::new`] has not met.
     pub fn levels(&self, n: usize) -> Result<Vec<PathPoint>> {
         // A row without signal has no log-SNR: the even steps then end at a sigma / alpha of 1000.
         let (a, b) = (self.log_snr.0, self.log_snr.1.max(-2.0 * 1000f64.ln()));
-        let t = (0..n).map(|k| self.path.t_from_log_snr(a + (b - a) * k as f64 / (n - 1).max(1) as f64));
+        let t = (0..n)
+            .map(|k| self.path.t_from_log_snr(a + (b - a) * k as f64 / (n - 1).max(1) as f64));
         t.map(|t| {
             let t = match &self.path {
-                Path::Discrete(table) => (t? * table.rows().len() as f64).round() / table.rows().len() as f64,
+                Path::Discrete(table) => {
+                    (t? * table.rows().len() as f64).round() / table.rows().len() as f64
+                }
                 _ => t?,
             };
             self.path.at(t.clamp(self.ends.0, self.ends.1))
@@ -179,12 +211,15 @@ fn normal_cdf(x: f64) -> f64 {
 /// Parts into which importance sampling cuts (0, 1).
 pub const PARTS: usize = 64;
 
-/// Importance sampling of the uniform number behind a time: parts of (0, 1) are drawn in proportion to the root mean square of their losses.
+/// Importance sampling of the uniform number behind a time: parts of (0, 1) are drawn in proportion
+/// to the root mean square of their losses.
 ///
-/// The draw's density goes into the weight of its loss, so that the expected loss stays what it is, and its variance falls.
+/// The draw's density goes into the weight of its loss, so that the expected loss stays what it is,
+/// and its variance falls.
 ///
 /// # Source
-/// Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, section 3.3; with running averages in place of ten losses a step.
+/// Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, section 3.3;
+/// with running averages in place of ten losses a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Importance {
     /// Running mean of the squared loss of each part, NaN before its first.
@@ -231,7 +266,11 @@ impl Importance {
     /// Takes in a loss met at `u`, without its importance weight.
     pub fn learn(&mut self, u: f64, loss: f64) {
         let part = &mut self.mean_square[((u * PARTS as f64) as usize).min(PARTS - 1)];
-        *part = if part.is_nan() { loss * loss } else { Self::KEEP * *part + (1.0 - Self::KEEP) * loss * loss };
+        *part = if part.is_nan() {
+            loss * loss
+        } else {
+            Self::KEEP * *part + (1.0 - Self::KEEP) * loss * loss
+        };
     }
 }
 
@@ -262,7 +301,8 @@ mod tests {
             }
         }
 
-        /// Second route: what is drawn has the law's distribution, by counting noise levels below one.
+        /// Second route: what is drawn has the law's distribution, by counting noise levels below
+        /// one.
         #[test]
         fn the_log_normal_is_log_normal(level in -2.5..1.0f64) {
             let law = TimeLaw::LogNormal { mean: -0.8, std: 0.9 };
@@ -299,9 +339,16 @@ mod tests {
     fn every_row_of_a_table_is_drawn_alike() {
         let path = Path::Discrete(Table::new(Schedule::LINEAR, 10, true).unwrap());
         let times = Times::new(&path, &TimeSettings::default()).unwrap();
-        let rows: Vec<f64> = (0..20).map(|k| times.quantile((k as f64 + 0.5) / 20.0).unwrap() * 10.0).collect();
-        assert_eq!(rows.iter().map(|r| r.round()).collect::<Vec<_>>(), (0..20).map(|k| (k / 2 + 1) as f64).collect::<Vec<_>>());
-        assert!(Times::new(&path, &TimeSettings { law: TimeLaw::LogSnr, ..Default::default() }).is_err());
+        let rows: Vec<f64> =
+            (0..20).map(|k| times.quantile((k as f64 + 0.5) / 20.0).unwrap() * 10.0).collect();
+        assert_eq!(
+            rows.iter().map(|r| r.round()).collect::<Vec<_>>(),
+            (0..20).map(|k| (k / 2 + 1) as f64).collect::<Vec<_>>()
+        );
+        assert!(
+            Times::new(&path, &TimeSettings { law: TimeLaw::LogSnr, ..Default::default() })
+                .is_err()
+        );
     }
 
     #[test]
@@ -312,6 +359,12 @@ mod tests {
         for bad in ["normal", "log-normal:1", "log-normal:0:-1", "uniform:2", "log-normal:nan:1"] {
             assert!(bad.parse::<TimeLaw>().is_err(), "{bad}");
         }
-        assert!(Times::new(&Path::VE, &TimeSettings { range: Some((60.0, 80.0)), ..Default::default() }).is_err());
+        assert!(
+            Times::new(
+                &Path::VE,
+                &TimeSettings { range: Some((60.0, 80.0)), ..Default::default() }
+            )
+            .is_err()
+        );
     }
 }

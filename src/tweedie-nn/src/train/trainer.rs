@@ -40,8 +40,9 @@ pub struct Step {
 
 /// A network in training.
 ///
-/// It neither prints nor reads the clock or a file: whoever owns it does. Two trainers of the same settings and data make the same numbers to
-/// the bit, also when one was saved and [resumed](super::checkpoint) on the way.
+/// It neither prints nor reads the clock or a file: whoever owns it does. Two trainers of the same
+/// settings and data make the same numbers to the bit, also when one was saved and
+/// [resumed](super::checkpoint) on the way.
 ///
 /// # Example
 /// ```
@@ -112,7 +113,8 @@ impl<T: Element> Trainer<T> {
     /// Before the first step, on the CPU.
     ///
     /// # Errors
-    /// Settings out of range; a network that does not fit the data; a law of times that the path does not have.
+    /// Settings out of range; a network that does not fit the data; a law of times that the path
+    /// does not have.
     pub fn new(settings: Settings, data: Data) -> Result<Self> {
         Self::placed(settings, data, &Place::Cpu)
     }
@@ -125,15 +127,27 @@ impl<T: Element> Trainer<T> {
         let settings = settings.validated()?;
         let (c, h, w) = data.shape;
         let config = &settings.network;
-        for (key, channels) in [("in_channels", config.in_channels), ("out_channels", config.out_channels)] {
+        for (key, channels) in
+            [("in_channels", config.in_channels), ("out_channels", config.out_channels)]
+        {
             if channels != c {
                 let allowed = format!("{c}, the channels of the data");
-                return Err(Error::domain(format!("network.{key}"), channels, allowed, "correct the recipe"));
+                return Err(Error::domain(
+                    format!("network.{key}"),
+                    channels,
+                    allowed,
+                    "correct the recipe",
+                ));
             }
         }
         if let Some(size) = config.sample_shape().filter(|size| *size != (h, w)) {
             let allowed = format!("{h} x {w}, the size of the data, or none");
-            return Err(Error::domain("network.sample_size", format!("{} x {}", size.0, size.1), allowed, "correct the recipe"));
+            return Err(Error::domain(
+                "network.sample_size",
+                format!("{} x {}", size.0, size.1),
+                allowed,
+                "correct the recipe",
+            ));
         }
         let null_class = null_class(config, data.classes, settings.labels.drop)?;
         let setup = setup(&settings, &data, null_class)?;
@@ -141,20 +155,36 @@ impl<T: Element> Trainer<T> {
         // Weights, gradients, AdamW's averages, and the averages of the weights.
         let copies = 4 + settings.ema.constant.len() + settings.ema.power.len();
         if matches!(place, Place::Cpu) {
-            program.fits(settings.batch, &[Pass::Recorded, Pass::Backward], copies, size_of::<T>())?;
+            program.fits(
+                settings.batch,
+                &[Pass::Recorded, Pass::Backward],
+                copies,
+                size_of::<T>(),
+            )?;
         }
-        let images = settings.validation.images.max(settings.samples.count) as f64 * data.dim() as f64;
-        room::holds("images that are validated or sampled", 24.0 * images, "correct validation.images or samples.count")?;
+        let images =
+            settings.validation.images.max(settings.samples.count) as f64 * data.dim() as f64;
+        room::holds(
+            "images that are validated or sampled",
+            24.0 * images,
+            "correct validation.images or samples.count",
+        )?;
         // A network without classes is told none.
         let label = config.num_class_embeds.map(|_| null_class.unwrap_or(0));
         let loader = Loader::new(&settings, data, label)?;
-        let params: Vec<T> = initial(&program, &Noise::new(settings.seed).child(WEIGHTS), settings.optimiser.zero_output)
-            .into_iter()
-            .map(T::of)
-            .collect();
+        let params: Vec<T> = initial(
+            &program,
+            &Noise::new(settings.seed).child(WEIGHTS),
+            settings.optimiser.zero_output,
+        )
+        .into_iter()
+        .map(T::of)
+        .collect();
         let constant = settings.ema.constant.iter().map(|d| Profile::constant(*d));
         let profiles = constant.chain(settings.ema.power.iter().map(|w| Profile::power(*w)));
-        let emas = profiles.map(|p| p.map(|profile| Ema { profile, params: params.clone() })).collect::<Result<Vec<_>>>()?;
+        let emas = profiles
+            .map(|p| p.map(|profile| Ema { profile, params: params.clone() }))
+            .collect::<Result<Vec<_>>>()?;
         let frozen: Vec<Range<usize>> = program
             .ops
             .iter()
@@ -168,16 +198,27 @@ impl<T: Element> Trainer<T> {
         let engine = match place {
             Place::Cpu => Engine::Cpu(Box::new(Cpu::new(program, settings.batch))),
             #[cfg(feature = "cuda")]
-            Place::Gpu(gpu, precision) => {
-                Engine::Device(Box::new(OnDevice::new(program, &loader, emas.len(), &frozen, gpu, *precision)?))
-            }
+            Place::Gpu(gpu, precision) => Engine::Device(Box::new(OnDevice::new(
+                program,
+                &loader,
+                emas.len(),
+                &frozen,
+                gpu,
+                *precision,
+            )?)),
         };
         Ok(Self {
             engine,
             place: place.clone(),
             truth: Truth::Here,
             frozen,
-            optimiser: AdamW { learning_rate: 0.0, beta1: o.beta1, beta2: o.beta2, eps: o.eps, decay: o.weight_decay },
+            optimiser: AdamW {
+                learning_rate: 0.0,
+                beta1: o.beta1,
+                beta2: o.beta2,
+                eps: o.eps,
+                decay: o.weight_decay,
+            },
             averages: State::new(params.len()),
             grads: vec![T::zero(); params.len()],
             importance: settings.times.importance.then(Importance::default),
@@ -204,15 +245,27 @@ impl<T: Element> Trainer<T> {
                 return Ok(x);
             }
             let mend = "lower optimiser.learning_rate or narrow times.range, and resume from the last checkpoint";
-            Err(Error::singular(format!("the {what} of training"), format!("step {step}"), format!("it is {x}"), mend))
+            Err(Error::singular(
+                format!("the {what} of training"),
+                format!("step {step}"),
+                format!("it is {x}"),
+                mend,
+            ))
         };
         let (draws, batch) = (&mut self.draws, &mut self.batch);
         let clip = self.settings.optimiser.clip;
-        self.optimiser.learning_rate = learning_rate(&self.settings.optimiser, self.steps_done, self.settings.steps);
+        self.optimiser.learning_rate =
+            learning_rate(&self.settings.optimiser, self.steps_done, self.settings.steps);
         let (loss, grad_norm) = match &mut self.engine {
             Engine::Cpu(cpu) => {
                 self.loader.draw(self.steps_done, self.importance.as_ref(), draws)?;
-                self.objective.prepare(draws.x0.view(), draws.eps.view(), &draws.times, &draws.densities, batch)?;
+                self.objective.prepare(
+                    draws.x0.view(),
+                    draws.eps.view(),
+                    &draws.times,
+                    &draws.densities,
+                    batch,
+                )?;
                 cpu.load(&self.params);
                 let y = cpu.forward(&batch.x, &batch.times, &draws.labels)?;
                 let loss = finite("loss", batch.loss(y, &mut self.dy))?;
@@ -222,7 +275,8 @@ impl<T: Element> Trainer<T> {
                     let scale = T::of(clip / grad_norm);
                     self.grads.iter_mut().for_each(|g| *g *= scale);
                 }
-                let frozen: Vec<Vec<T>> = self.frozen.iter().map(|at| self.params[at.clone()].to_vec()).collect();
+                let frozen: Vec<Vec<T>> =
+                    self.frozen.iter().map(|at| self.params[at.clone()].to_vec()).collect();
                 self.optimiser.step(&mut self.averages, &mut self.params, &self.grads);
                 for (at, kept) in self.frozen.iter().zip(frozen) {
                     self.params[at.clone()].copy_from_slice(&kept);
@@ -235,15 +289,21 @@ impl<T: Element> Trainer<T> {
             #[cfg(feature = "cuda")]
             Engine::Device(device) => {
                 if self.truth == Truth::Here {
-                    device.upload(&self.params, &self.averages, self.emas.iter().map(|ema| &ema.params[..]))?;
+                    device.upload(
+                        &self.params,
+                        &self.averages,
+                        self.emas.iter().map(|ema| &ema.params[..]),
+                    )?;
                     self.truth = Truth::Both;
                 }
                 self.loader.plan(self.steps_done, self.importance.as_ref(), draws)?;
                 let keep: Vec<f64> = self.emas.iter().map(|ema| ema.profile.keep(step)).collect();
                 let steps = self.averages.steps + 1;
                 let update = Update { optimiser: &self.optimiser, clip, steps, keep: &keep };
-                let done = device.step(&self.loader, self.steps_done, draws, &self.objective, &update)?;
-                let (loss, grad_norm) = (finite("loss", done.loss)?, finite("gradient", done.grad_norm)?);
+                let done =
+                    device.step(&self.loader, self.steps_done, draws, &self.objective, &update)?;
+                let (loss, grad_norm) =
+                    (finite("loss", done.loss)?, finite("gradient", done.grad_norm)?);
                 (batch.errors, batch.weights) = (done.errors, done.weights);
                 self.averages.steps = steps;
                 self.truth = Truth::Device;
@@ -252,14 +312,18 @@ impl<T: Element> Trainer<T> {
         };
         if let Some(importance) = &mut self.importance {
             for i in 0..draws.uniforms.len() {
-                importance.learn(draws.uniforms[i], batch.errors[i] * batch.weights[i] * draws.densities[i]);
+                importance.learn(
+                    draws.uniforms[i],
+                    batch.errors[i] * batch.weights[i] * draws.densities[i],
+                );
             }
         }
         self.steps_done = step;
         Ok(Step { step, loss, grad_norm, learning_rate: self.optimiser.learning_rate })
     }
 
-    /// Brings weights and averages here from the device that takes the steps; without one nothing is to be done.
+    /// Brings weights and averages here from the device that takes the steps; without one nothing
+    /// is to be done.
     ///
     /// # Errors
     /// A lost device.
@@ -369,18 +433,27 @@ impl<T: Element> Trainer<T> {
 
 /// The class that dropped labels become: the row behind the data's classes.
 fn null_class(config: &UNetConfig, classes: usize, drop: f64) -> Result<Option<usize>> {
-    let refuse = |got: String, allowed: String, mend: &str| Err(Error::domain("network.num_class_embeds", got, allowed, mend));
+    let refuse = |got: String, allowed: String, mend: &str| {
+        Err(Error::domain("network.num_class_embeds", got, allowed, mend))
+    };
     match config.num_class_embeds {
-        None if drop > 0.0 => {
-            refuse("null".into(), format!("{}, because labels.drop is above 0", classes + 1), "set it, or drop no labels")
-        }
+        None if drop > 0.0 => refuse(
+            "null".into(),
+            format!("{}, because labels.drop is above 0", classes + 1),
+            "set it, or drop no labels",
+        ),
         None => Ok(None),
-        Some(rows) if classes == 0 => refuse(rows.to_string(), "null: the data have no labels".into(), "leave it out"),
+        Some(rows) if classes == 0 => {
+            refuse(rows.to_string(), "null: the data have no labels".into(), "leave it out")
+        }
         Some(rows) => {
             let null = drop > 0.0;
             let want = classes + usize::from(null);
             if rows != want {
-                let allowed = format!("{want}: a row for each class{}", if null { " and one for none" } else { "" });
+                let allowed = format!(
+                    "{want}: a row for each class{}",
+                    if null { " and one for none" } else { "" }
+                );
                 return refuse(rows.to_string(), allowed, "correct the recipe");
             }
             Ok(null.then_some(classes))
@@ -409,9 +482,11 @@ fn setup(settings: &Settings, data: &Data, null_class: Option<usize>) -> Result<
     .validated()
 }
 
-/// Length of a vector, summed in blocks so that the result does not depend on the number of threads.
+/// Length of a vector, summed in blocks so that the result does not depend on the number of
+/// threads.
 fn norm<T: Element>(x: &[T]) -> f64 {
-    let sums: Vec<f64> = x.par_chunks(1 << 14).map(|x| x.iter().map(|x| x.wide() * x.wide()).sum()).collect();
+    let sums: Vec<f64> =
+        x.par_chunks(1 << 14).map(|x| x.iter().map(|x| x.wide() * x.wide()).sum()).collect();
     sums.iter().sum::<f64>().sqrt()
 }
 
@@ -443,7 +518,12 @@ mod tests {
         for _ in 0..60 {
             b.step().unwrap();
         }
-        assert!(a.params() == b.params() && a.ema(0) == b.ema(0) && a.ema(1) == b.ema(1) && a.ema(0) != a.params());
+        assert!(
+            a.params() == b.params()
+                && a.ema(0) == b.ema(0)
+                && a.ema(1) == b.ema(1)
+                && a.ema(0) != a.params()
+        );
         assert!(a.best_params() == a.ema(1));
         // What the first step was asked, asked again.
         let mut again = trainer::<f32>(V);
@@ -456,7 +536,8 @@ mod tests {
     fn the_first_loss_is_the_targets_mean_square() {
         let (mut single, mut double) = (trainer::<f32>(V), trainer::<f64>(V));
         let (a, b) = (single.step().unwrap(), double.step().unwrap());
-        let square = double.batch.target.iter().map(|t| t * t).sum::<f64>() / double.batch.target.len() as f64;
+        let square = double.batch.target.iter().map(|t| t * t).sum::<f64>()
+            / double.batch.target.len() as f64;
         // 128 numbers added in another order; and rounded to f32.
         assert!((b.loss - square).abs() <= 1e-13 && (a.loss - square).abs() <= 1e-6);
         assert!((a.grad_norm / b.grad_norm - 1.0).abs() <= 1e-4);
@@ -474,8 +555,9 @@ mod tests {
         ];
         for path in paths {
             for prediction in ["x0", "eps", "v", "velocity", "score", "f"] {
-                let mut trainer =
-                    trainer::<f32>(&format!("[path]\n{path}\n[objective]\nprediction = \"{prediction}\"\nweighting = \"simple\""));
+                let mut trainer = trainer::<f32>(&format!(
+                    "[path]\n{path}\n[objective]\nprediction = \"{prediction}\"\nweighting = \"simple\""
+                ));
                 let step = trainer.step().unwrap_or_else(|e| panic!("{path} {prediction}: {e}"));
                 assert!(step.loss > 0.0 && step.grad_norm > 0.0, "{path} {prediction}");
             }
@@ -487,10 +569,22 @@ mod tests {
         let fourier = "time_embedding_type = \"fourier\"\n[path]\nkind = \"edm\"\nsigma_max = 80.0\n[objective]\nprediction = \"f\"\ninput = \"unit-variance\"\n\
                        time = { sigma = 1.0 }\n[optimiser]\nweight_decay = 0.5\nlearning_rate = 0.1";
         let mut trainer = trainer::<f64>(fourier);
-        let at = trainer.program().params.iter().find(|p| p.name == "time_proj.weight").unwrap().at.clone();
+        let at = trainer
+            .program()
+            .params
+            .iter()
+            .find(|p| p.name == "time_proj.weight")
+            .unwrap()
+            .at
+            .clone();
         let before = trainer.params().to_vec();
         trainer.step().unwrap();
         assert_eq!(trainer.params()[at.clone()], before[at.clone()]);
-        assert!(trainer.params()[at.end..].iter().zip(&before[at.end..]).all(|(a, b)| a != b || *a == 0.0));
+        assert!(
+            trainer.params()[at.end..]
+                .iter()
+                .zip(&before[at.end..])
+                .all(|(a, b)| a != b || *a == 0.0)
+        );
     }
 }

@@ -10,7 +10,8 @@ use tweedie::law::empirical::Empirical;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
 
-/// Losses of x0 at one noise level, each a mean square over images and pixels, all on the same draws.
+/// Losses of x0 at one noise level, each a mean square over images and pixels, all on the same
+/// draws.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     /// The images: `train`, `held-out`, or `law` for fresh draws of a law.
@@ -25,13 +26,15 @@ pub struct Level {
     pub network: f64,
     /// Its standard error, over the images.
     pub network_stderr: f64,
-    /// Loss of the exact denoiser of what was trained on: of the law, or of the training images as point masses. On them and on draws of the
-    /// law nothing can have less; on held-out images it is what memory alone is worth.
+    /// Loss of the exact denoiser of what was trained on: of the law, or of the training images as
+    /// point masses. On them and on draws of the law nothing can have less; on held-out images it
+    /// is what memory alone is worth.
     pub exact: f64,
-    /// Loss of the best linear denoiser, that of the Gaussian with the moments of what was trained on; none where the images are too large
-    /// for a full covariance.
+    /// Loss of the best linear denoiser, that of the Gaussian with the moments of what was trained
+    /// on; none where the images are too large for a full covariance.
     pub wiener: Option<f64>,
-    /// Mean square of the network's distance from the exact denoiser: its excess loss, where the exact denoiser is the best.
+    /// Mean square of the network's distance from the exact denoiser: its excess loss, where the
+    /// exact denoiser is the best.
     pub excess: f64,
 }
 
@@ -51,7 +54,8 @@ enum Exact {
     Law,
 }
 
-/// Largest dimension for which the best linear denoiser is computed: its eigenproblem grows with the cube.
+/// Largest dimension for which the best linear denoiser is computed: its eigenproblem grows with
+/// the cube.
 const LARGEST_COVARIANCE: usize = 1024;
 
 impl Validation {
@@ -68,9 +72,14 @@ impl Validation {
         let small = data.dim() <= LARGEST_COVARIANCE;
         Ok(match &data.source {
             Source::Images { train, held_out, .. } => Self {
-                sets: [("train", some(train)), ("held-out", some(held_out))].into_iter().filter(|(_, x)| x.nrows() > 1).collect(),
+                sets: [("train", some(train)), ("held-out", some(held_out))]
+                    .into_iter()
+                    .filter(|(_, x)| x.nrows() > 1)
+                    .collect(),
                 exact: Exact::Memory(Empirical::new(train.clone())?),
-                wiener: (small && train.nrows() > 1).then(|| Gaussian::from_data(train.view())).transpose()?,
+                wiener: (small && train.nrows() > 1)
+                    .then(|| Gaussian::from_data(train.view()))
+                    .transpose()?,
                 noise,
             },
             Source::Law(law) => Self {
@@ -86,12 +95,22 @@ impl Validation {
     ///
     /// # Errors
     /// Data of another kind than it was made for.
-    pub fn measure(&self, network: &dyn Denoiser, data: &Data, levels: &[PathPoint]) -> Result<Vec<Level>> {
+    pub fn measure(
+        &self,
+        network: &dyn Denoiser,
+        data: &Data,
+        levels: &[PathPoint],
+    ) -> Result<Vec<Level>> {
         let law: &dyn Law = match (&self.exact, &data.source) {
             (Exact::Memory(memory), _) => memory,
             (Exact::Law, Source::Law(law)) => law,
             (Exact::Law, Source::Images { .. }) => {
-                return Err(Error::domain("validation data", "images", "the law that it was made for", "pass the same data"));
+                return Err(Error::domain(
+                    "validation data",
+                    "images",
+                    "the law that it was made for",
+                    "pass the same data",
+                ));
             }
         };
         let mut out = Vec::new();
@@ -99,9 +118,12 @@ impl Validation {
             for (k, at) in levels.iter().enumerate() {
                 // The same noise at every measurement, another at every level.
                 let mut xt = Array2::zeros(x0.raw_dim());
-                self.noise.child(1).fill_normal(k as u64, xt.as_slice_mut().expect("a new array is contiguous"));
+                self.noise
+                    .child(1)
+                    .fill_normal(k as u64, xt.as_slice_mut().expect("a new array is contiguous"));
                 Zip::from(&mut xt).and(x0).for_each(|x, x0| *x = at.alpha * x0 + at.sigma * *x);
-                let (by_network, by_law) = (network.denoised(xt.view(), at), law.denoised(xt.view(), at));
+                let (by_network, by_law) =
+                    (network.denoised(xt.view(), at), law.denoised(xt.view(), at));
                 let losses = square_distances(&by_network, x0);
                 let n = losses.len() as f64;
                 let network = mean(&losses);
@@ -114,7 +136,10 @@ impl Validation {
                     network,
                     network_stderr: (var / n).sqrt(),
                     exact: mean(&square_distances(&by_law, x0)),
-                    wiener: self.wiener.as_ref().map(|w| mean(&square_distances(&w.denoised(xt.view(), at), x0))),
+                    wiener: self
+                        .wiener
+                        .as_ref()
+                        .map(|w| mean(&square_distances(&w.denoised(xt.view(), at), x0))),
                     excess: mean(&square_distances(&by_network, &by_law)),
                 });
             }
@@ -127,7 +152,12 @@ impl Validation {
 fn square_distances(a: &Array2<f64>, b: &Array2<f64>) -> Vec<f64> {
     let d = a.ncols() as f64;
     (0..a.nrows())
-        .map(|i| Zip::from(a.slice(s![i, ..])).and(b.slice(s![i, ..])).fold(0.0, |s, a, b| s + (a - b) * (a - b)) / d)
+        .map(|i| {
+            Zip::from(a.slice(s![i, ..]))
+                .and(b.slice(s![i, ..]))
+                .fold(0.0, |s, a, b| s + (a - b) * (a - b))
+                / d
+        })
         .collect()
 }
 
@@ -146,23 +176,32 @@ mod tests {
         let field = RandomField::power_law(4, 4, 0.3, 2.0, 0.5, 0.3).unwrap();
         let data = Data::law(Box::new(field.clone()), (1, 4, 4)).unwrap();
         let validation = Validation::new(&data, 4000, Noise::new(1)).unwrap();
-        let levels: Vec<PathPoint> = [0.05, 0.4, 0.9].iter().map(|t| Path::Cosine.at(*t).unwrap()).collect();
+        let levels: Vec<PathPoint> =
+            [0.05, 0.4, 0.9].iter().map(|t| Path::Cosine.at(*t).unwrap()).collect();
         // A denoiser that is off by 0.1 everywhere: its excess is 0.01.
         struct Off(RandomField);
         impl Denoiser for Off {
             fn dim(&self) -> usize {
                 self.0.dim()
             }
-            fn denoise(&self, x: ndarray::ArrayView2<f64>, at: &PathPoint, mut out: ndarray::ArrayViewMut2<f64>) {
+            fn denoise(
+                &self,
+                x: ndarray::ArrayView2<f64>,
+                at: &PathPoint,
+                mut out: ndarray::ArrayViewMut2<f64>,
+            ) {
                 self.0.denoise(x, at, out.view_mut());
                 out += 0.1;
             }
         }
-        for (level, at) in validation.measure(&Off(field.clone()), &data, &levels).unwrap().iter().zip(&levels) {
+        for (level, at) in
+            validation.measure(&Off(field.clone()), &data, &levels).unwrap().iter().zip(&levels)
+        {
             let var = |l: &f64| l * at.sigma.powi(2) / (at.alpha.powi(2) * l + at.sigma.powi(2));
             let want = field.spectrum().iter().map(var).sum::<f64>() / 16.0;
             assert!((level.exact - want).abs() <= 4.0 * level.network_stderr, "{level:?} {want}");
-            // The field is Gaussian, so that the best linear denoiser is the best; a dense eigenproblem against Fourier transforms.
+            // The field is Gaussian, so that the best linear denoiser is the best; a dense
+            // eigenproblem against Fourier transforms.
             assert!((level.wiener.unwrap() - level.exact).abs() <= 1e-12, "{level:?}");
             assert!((level.excess - 0.01).abs() <= 1e-12);
             // By Pythagoras, the cross term averaging out.
@@ -176,10 +215,16 @@ mod tests {
         let validation = Validation::new(&data, 100, Noise::new(1)).unwrap();
         let Source::Images { train, .. } = &data.source else { panic!() };
         let linear = Gaussian::from_data(train.view()).unwrap();
-        let levels: Vec<PathPoint> = [0.1, 0.6].iter().map(|t| Path::Cosine.at(*t).unwrap()).collect();
+        let levels: Vec<PathPoint> =
+            [0.1, 0.6].iter().map(|t| Path::Cosine.at(*t).unwrap()).collect();
         let measured = validation.measure(&linear, &data, &levels).unwrap();
-        let [near, far, near_held_out, far_held_out] = &measured[..] else { panic!("{}", measured.len()) };
-        assert_eq!((near.set.as_str(), far_held_out.set.as_str(), near.images), ("train", "held-out", 100));
+        let [near, far, near_held_out, far_held_out] = &measured[..] else {
+            panic!("{}", measured.len())
+        };
+        assert_eq!(
+            (near.set.as_str(), far_held_out.set.as_str(), near.images),
+            ("train", "held-out", 100)
+        );
         assert!(measured.iter().all(|l| l.wiener == Some(l.network)));
         assert!(near.exact <= 1e-9 && far.exact < far.network, "{near:?} {far:?}");
         assert!(near_held_out.exact > near_held_out.network, "{near_held_out:?}");

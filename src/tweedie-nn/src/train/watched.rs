@@ -24,11 +24,13 @@ struct Kept {
     checkpoints: BTreeMap<u64, [u8; 32]>,
 }
 
-/// Trains by a recipe, and shows `look` the weights after each of some steps, 0 being those that it begins with. The second part is the
-/// loss of every step.
+/// Trains by a recipe, and shows `look` the weights after each of some steps, 0 being those that it
+/// begins with. The second part is the loss of every step.
 ///
-/// Where there is a folder for it, the weights of these steps are kept there, and the training itself every now and then: a run that was stopped goes on from
-/// the last of them, with the same numbers. What is not to the bit as it was kept is not used, and the folder's checkpoints begin anew.
+/// Where there is a folder for it, the weights of these steps are kept there, and the training
+/// itself every now and then: a run that was stopped goes on from the last of them, with the same
+/// numbers. What is not to the bit as it was kept is not used, and the folder's checkpoints begin
+/// anew.
 ///
 /// # Errors
 /// A recipe that is refused, a loss that is not finite, whatever `look` refuses.
@@ -40,7 +42,9 @@ pub fn watched(
     mut look: impl FnMut(u64, &Trainer<f32>, &[f32]) -> Result<()>,
 ) -> Result<(Trainer<f32>, Vec<f64>)> {
     // Where another process is at the same training, this one keeps nothing.
-    let lock = folder.and_then(|folder| std::fs::create_dir_all(folder).ok().and_then(|()| Lock::take(folder).ok()));
+    let lock = folder.and_then(|folder| {
+        std::fs::create_dir_all(folder).ok().and_then(|()| Lock::take(folder).ok())
+    });
     let folder = folder.filter(|_| lock.is_some());
     // A checkpoint that can't be used is one that was never written.
     let found = folder.and_then(|folder| resumed(folder, recipe, stops).ok().flatten());
@@ -49,7 +53,11 @@ pub fn watched(
         None => {
             // What is left there would be in the way of what is kept now.
             let _ = folder.map(std::fs::remove_dir_all);
-            Run { trainer: Trainer::new(recipe.clone(), Data::load(recipe)?)?, kept: Kept::default(), earlier: vec![] }
+            Run {
+                trainer: Trainer::new(recipe.clone(), Data::load(recipe)?)?,
+                kept: Kept::default(),
+                earlier: vec![],
+            }
         }
     };
     for (step, weights) in &earlier {
@@ -62,9 +70,9 @@ pub fn watched(
         if stop && earlier.last().is_none_or(|e| e.0 < step) {
             look(step, &trainer, trainer.params())?;
         }
-        if let Some(folder) =
-            folder.filter(|_| !kept.checkpoints.contains_key(&step) && (stop || step > 0 && step.is_multiple_of(part)))
-        {
+        if let Some(folder) = folder.filter(|_| {
+            !kept.checkpoints.contains_key(&step) && (stop || step > 0 && step.is_multiple_of(part))
+        }) {
             // Keeping is a convenience: a full disk is told by what has to be written.
             let _ = keep(&mut trainer, &mut kept, stops, folder);
         }
@@ -80,12 +88,15 @@ pub fn watched(
 
 fn keep(trainer: &mut Trainer<f32>, kept: &mut Kept, stops: &[u64], folder: &Path) -> Result<()> {
     let saved = checkpoint::save(trainer, folder, usize::MAX)?;
-    let print = file::fingerprint(&saved).map_err(|e| Error::file(&saved, e, "make it readable"))?;
+    let print =
+        file::fingerprint(&saved).map_err(|e| Error::file(&saved, e, "make it readable"))?;
     // Between two steps that are looked at the newest is enough.
-    let passing: Vec<u64> = kept.checkpoints.keys().copied().filter(|step| !stops.contains(step)).collect();
+    let passing: Vec<u64> =
+        kept.checkpoints.keys().copied().filter(|step| !stops.contains(step)).collect();
     kept.checkpoints.retain(|step, _| !passing.contains(step));
     kept.checkpoints.insert(trainer.steps_done(), print);
-    let text = serde_json::to_vec(kept).map_err(|e| Error::file(folder, e, "report this as a bug"))?;
+    let text =
+        serde_json::to_vec(kept).map_err(|e| Error::file(folder, e, "report this as a bug"))?;
     file::write(&folder.join(KEPT), &file::sealed(&text))?;
     // Only now: a run that is killed before goes on from the one before.
     passing.iter().for_each(|step| drop(std::fs::remove_dir_all(place(folder, *step))));
@@ -107,25 +118,39 @@ struct Run {
     earlier: Weights,
 }
 
-/// From the newest checkpoint of a folder; none where there is none that is whole, or where one before it is not.
+/// From the newest checkpoint of a folder; none where there is none that is whole, or where one
+/// before it is not.
 fn resumed(folder: &Path, recipe: &Settings, stops: &[u64]) -> Result<Option<Run>> {
-    let Some(kept) = std::fs::read(folder.join(KEPT)).ok().and_then(|b| serde_json::from_slice::<Kept>(file::opened(&b)?).ok())
+    let Some(kept) = std::fs::read(folder.join(KEPT))
+        .ok()
+        .and_then(|b| serde_json::from_slice::<Kept>(file::opened(&b)?).ok())
     else {
         return Ok(None);
     };
-    let whole = |(step, print): (&u64, &[u8; 32])| file::fingerprint(&place(folder, *step)).is_ok_and(|found| found == *print);
-    let Some(newest) = kept.checkpoints.keys().next_back().copied().filter(|_| kept.checkpoints.iter().all(whole)) else {
+    let whole = |(step, print): (&u64, &[u8; 32])| {
+        file::fingerprint(&place(folder, *step)).is_ok_and(|found| found == *print)
+    };
+    let Some(newest) =
+        kept.checkpoints.keys().next_back().copied().filter(|_| kept.checkpoints.iter().all(whole))
+    else {
         return Ok(None);
     };
     // Saved, but not yet written down, when an earlier run was killed: it is saved again.
     checkpoint::back_to(folder, newest)?;
-    let trainer = checkpoint::resume::<f32>(&place(folder, newest), recipe.clone(), Data::load(recipe)?, &Place::Cpu)?;
+    let trainer = checkpoint::resume::<f32>(
+        &place(folder, newest),
+        recipe.clone(),
+        Data::load(recipe)?,
+        &Place::Cpu,
+    )?;
     if kept.losses.len() as u64 != newest || trainer.steps_done() != newest {
         return Ok(None);
     }
-    let weights = |step: u64| read(&place(folder, step).join("unet").join(WEIGHTS), trainer.program());
+    let weights =
+        |step: u64| read(&place(folder, step).join("unet").join(WEIGHTS), trainer.program());
     let behind = stops.iter().filter(|step| **step <= newest);
-    let mut earlier = behind.map(|step| Ok((*step, weights(*step)?))).collect::<Result<Weights>>()?;
+    let mut earlier =
+        behind.map(|step| Ok((*step, weights(*step)?))).collect::<Result<Weights>>()?;
     earlier.sort_by_key(|e| e.0);
     earlier.dedup_by_key(|e| e.0);
     Ok(Some(Run { trainer, kept, earlier }))
@@ -168,7 +193,10 @@ mod tests {
     #[test]
     fn a_stopped_training_goes_on_to_the_bit() {
         let whole = run(None, 6);
-        assert_eq!((whole.0.iter().map(|s| s.0).collect::<Vec<_>>(), whole.1.len()), (vec![0, 2, 5, 6], 6));
+        assert_eq!(
+            (whole.0.iter().map(|s| s.0).collect::<Vec<_>>(), whole.1.len()),
+            (vec![0, 2, 5, 6], 6)
+        );
         let dir = tempfile::tempdir().unwrap();
         let stopped = run(Some(dir.path()), 2);
         assert!(stopped.0.len() == 2 && stopped.1.is_empty());

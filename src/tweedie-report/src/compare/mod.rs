@@ -1,4 +1,5 @@
-//! Two reports, two models or two training runs side by side: where they differ, beyond tolerance or not.
+//! Two reports, two models or two training runs side by side: where they differ, beyond tolerance
+//! or not.
 
 mod models;
 mod reports;
@@ -27,7 +28,8 @@ pub struct Options {
     pub b: PathBuf,
     /// Chapters of reports to compare; none means all.
     pub names: Vec<String>,
-    /// Largest difference that passes, over the scale of what is compared; none means the kind's own.
+    /// Largest difference that passes, over the scale of what is compared; none means the kind's
+    /// own.
     pub tolerance: Option<f64>,
     /// How much is computed, of models.
     pub profile: Profile,
@@ -60,30 +62,47 @@ struct Part {
     document: Value,
 }
 
-/// Tolerance of reports: the same program on another machine, or with its sums in another order, rounds otherwise by some 1e-16 at every
-/// operation, which sums of thousands of terms and condition numbers up to a million leave below 1e-9 of a figure's largest number.
+/// Tolerance of reports: the same program on another machine, or with its sums in another order,
+/// rounds otherwise by some 1e-16 at every operation, which sums of thousands of terms and
+/// condition numbers up to a million leave below 1e-9 of a figure's largest number.
 pub const OF_REPORTS: f64 = 1e-9;
 
 /// Compares two folders and writes the page.
 ///
 /// # Errors
-/// Folders that are of different kinds, of no known kind, or too damaged to be read at all; a folder that can't be written, or that is one of
-/// the two compared.
+/// Folders that are of different kinds, of no known kind, or too damaged to be read at all; a
+/// folder that can't be written, or that is one of the two compared.
 pub fn run(options: &Options) -> Result<Summary> {
     let (a, b) = (&options.a, &options.b);
     let kind = source::kind(a, b)?;
     if let Some(tolerance) = options.tolerance.filter(|t| !(*t >= 0.0 && t.is_finite())) {
-        return Err(Error::domain("--tolerance", tolerance, "0 or more", "0 lets nothing pass but equal bits"));
+        return Err(Error::domain(
+            "--tolerance",
+            tolerance,
+            "0 or more",
+            "0 lets nothing pass but equal bits",
+        ));
     }
     if kind != Kind::Report && !options.names.is_empty() {
         let allowed = format!("no names: a {kind} has no chapters");
-        return Err(Error::domain("experiments of a comparison", options.names.join(", "), allowed, "leave them out"));
+        return Err(Error::domain(
+            "experiments of a comparison",
+            options.names.join(", "),
+            allowed,
+            "leave them out",
+        ));
     }
     if [a, b].into_iter().any(|folder| source::same_folder(folder, &options.out)) {
         let mend = "choose another folder with --out";
-        return Err(Error::domain("--out", options.out.display(), "a folder that is not compared", mend));
+        return Err(Error::domain(
+            "--out",
+            options.out.display(),
+            "a folder that is not compared",
+            mend,
+        ));
     }
-    // Its chapters' names follow from what is compared, which may be refused: until then no folder is made.
+    // Its chapters' names follow from what is compared, which may be refused: until then no folder
+    // is made.
     if options.out.is_dir() {
         Staging::new(&options.out)?.claim(["index.html", MANIFEST])?;
     }
@@ -128,10 +147,12 @@ pub fn run(options: &Options) -> Result<Summary> {
     Ok(Summary { index: options.out.join("index.html"), says: part.says, beyond, document })
 }
 
-/// The recipe of the run that a model is a checkpoint of, or an average in one; none of any other model.
+/// The recipe of the run that a model is a checkpoint of, or an average in one; none of any other
+/// model.
 fn recipe(model: &Path) -> Option<Value> {
-    let state =
-        [model.to_owned(), model.join("..")].into_iter().find_map(|folder| source::json(&folder.join("training/state.json")).ok());
+    let state = [model.to_owned(), model.join("..")]
+        .into_iter()
+        .find_map(|folder| source::json(&folder.join("training/state.json")).ok());
     state?.get("settings").cloned()
 }
 
@@ -139,10 +160,15 @@ fn recipe(model: &Path) -> Option<Value> {
 fn command(options: &Options) -> String {
     let names: String = options.names.iter().map(|name| format!(" {name}")).collect();
     let tolerance = options.tolerance.map_or(String::new(), |t| format!(" --tolerance {t:e}"));
-    format!("tweedie report{names} --compare {} {}{tolerance}", options.a.display(), options.b.display())
+    format!(
+        "tweedie report{names} --compare {} {}{tolerance}",
+        options.a.display(),
+        options.b.display()
+    )
 }
 
-/// The beginning of a name or a value from a folder, of a length that a table or a legend bears, and without what acts where it is shown.
+/// The beginning of a name or a value from a folder, of a length that a table or a legend bears,
+/// and without what acts where it is shown.
 fn cut(text: &str, longest: usize) -> String {
     let shown = |c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c };
     let mut cut: String = text.chars().take(longest).map(shown).collect();
@@ -165,7 +191,11 @@ fn folder(path: &Path) -> String {
 /// A document beside a table.
 fn file(name: &str, about: &str, content: &impl Serialize) -> Block {
     let content = serde_json::to_value(content).expect("plain data is JSON");
-    Block::Files(vec![File { name: name.into(), about: about.into(), content: pretty(&content).into_bytes() }])
+    Block::Files(vec![File {
+        name: name.into(),
+        about: about.into(),
+        content: pretty(&content).into_bytes(),
+    }])
 }
 
 /// Rows of a table that a reader still goes through; all of them are in the JSON beside it.

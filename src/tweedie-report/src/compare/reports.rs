@@ -6,7 +6,10 @@ use super::super::foreign::Foreign;
 use super::super::page::{Block, Chapter, Section, Table, number};
 use super::super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
 use super::settings::{self, Setting};
-use super::{OF_REPORTS, Options, Part, ROWS, amount, code, command, counted, cut, file, folder, shown_of, source};
+use super::{
+    OF_REPORTS, Options, Part, ROWS, amount, code, command, counted, cut, file, folder, shown_of,
+    source,
+};
 use crate::difference::checks::{self, Checked};
 use crate::difference::values::{self, Found, paired};
 use crate::difference::{Agreement, Gap, LEAST_SCALE};
@@ -65,9 +68,12 @@ impl Comparison {
 
     /// What differs, the worst first.
     fn differing(&self) -> Vec<&Item> {
-        let mut found: Vec<&Item> = self.items.iter().filter(|i| i.agreement != Agreement::Equal).collect();
+        let mut found: Vec<&Item> =
+            self.items.iter().filter(|i| i.agreement != Agreement::Equal).collect();
         // A stable sort: of equals, the page's order.
-        found.sort_by(|a, b| (b.agreement, b.found.off()).partial_cmp(&(a.agreement, a.found.off())).expect("no NaN"));
+        found.sort_by(|a, b| {
+            (b.agreement, b.found.off()).partial_cmp(&(a.agreement, a.found.off())).expect("no NaN")
+        });
         found
     }
 }
@@ -75,10 +81,16 @@ impl Comparison {
 pub fn compare(options: &Options) -> Result<Part> {
     let comparison = read(options)?;
     let c = &comparison;
-    let (equal, within, beyond) = (c.of(Agreement::Equal), c.of(Agreement::Within), c.of(Agreement::Beyond));
+    let (equal, within, beyond) =
+        (c.of(Agreement::Equal), c.of(Agreement::Within), c.of(Agreement::Beyond));
     let worst = c.differing().first().map_or(String::new(), |worst| {
-        let by = if worst.found.off().is_finite() { format!(", {:.1e} off", worst.found.off()) } else { String::new() };
-        let [chapter, document, name] = [&worst.chapter, &worst.document, &worst.name].map(Foreign::raw);
+        let by = if worst.found.off().is_finite() {
+            format!(", {:.1e} off", worst.found.off())
+        } else {
+            String::new()
+        };
+        let [chapter, document, name] =
+            [&worst.chapter, &worst.document, &worst.name].map(Foreign::raw);
         format!("; farthest {chapter}/{document} ({}){by}", cut(name, 200))
     });
     let changed = c.checks.iter().filter(|k| k.checked.verdict_changed()).count();
@@ -90,9 +102,14 @@ pub fn compare(options: &Options) -> Result<Part> {
         thousands(within),
         c.tolerance,
         thousands(beyond),
-        if changed > 0 { format!("; {}", counted(changed, "verdict changed", "verdicts changed")) } else { String::new() },
+        if changed > 0 {
+            format!("; {}", counted(changed, "verdict changed", "verdicts changed"))
+        } else {
+            String::new()
+        },
     );
-    let document = json!({"summary": comparison, "series": comparison.items, "checks": comparison.checks});
+    let document =
+        json!({"summary": comparison, "series": comparison.items, "checks": comparison.checks});
     Ok(Part { says, chapters: vec![chapter(&comparison, options)?], document })
 }
 
@@ -110,26 +127,42 @@ fn read(options: &Options) -> Result<Comparison> {
     for (folder, manifest) in [(a, &manifest_a), (b, &manifest_b)] {
         if chapters_of(manifest).is_empty() {
             let path = folder.join("manifest.json");
-            return Err(Error::file(path, "names no experiments", "pass a folder that `tweedie report` wrote"));
+            return Err(Error::file(
+                path,
+                "names no experiments",
+                "pass a folder that `tweedie report` wrote",
+            ));
         }
         // They are names of folders, of files and of anchors.
         if let Some(name) = chapters_of(manifest).iter().find(|name| !source::is_chapter(name)) {
-            let problem = format!("names an experiment {:?}, which is not made of letters, digits, - and _", cut(name, 60));
-            return Err(Error::file(folder.join("manifest.json"), problem, "pass a folder that `tweedie report` wrote"));
+            let problem = format!(
+                "names an experiment {:?}, which is not made of letters, digits, - and _",
+                cut(name, 60)
+            );
+            return Err(Error::file(
+                folder.join("manifest.json"),
+                problem,
+                "pass a folder that `tweedie report` wrote",
+            ));
         }
     }
     let chosen = |name: &String| options.names.is_empty() || options.names.contains(name);
     let (of_a, of_b) = (chapters_of(&manifest_a), chapters_of(&manifest_b));
-    if let Some(name) = options.names.iter().find(|name| !of_a.contains(name) && !of_b.contains(name)) {
+    if let Some(name) =
+        options.names.iter().find(|name| !of_a.contains(name) && !of_b.contains(name))
+    {
         let both: BTreeSet<&str> = of_a.iter().chain(&of_b).map(String::as_str).collect();
         let allowed = both.into_iter().collect::<Vec<_>>().join(", ");
         return Err(Error::domain("experiment", name, allowed, "name one that a report has"));
     }
     let (of_a, of_b): (Vec<String>, Vec<String>) =
         (of_a.into_iter().filter(chosen).collect(), of_b.into_iter().filter(chosen).collect());
-    let alone = |one: &[String], other: &[String]| one.iter().filter(|name| !other.contains(name)).cloned().collect::<Vec<_>>();
+    let alone = |one: &[String], other: &[String]| {
+        one.iter().filter(|name| !other.contains(name)).cloned().collect::<Vec<_>>()
+    };
     let (only_a, only_b) = (alone(&of_a, &of_b), alone(&of_b, &of_a));
-    let mut c = Comparison { tolerance: options.tolerance.unwrap_or(OF_REPORTS), ..Comparison::default() };
+    let mut c =
+        Comparison { tolerance: options.tolerance.unwrap_or(OF_REPORTS), ..Comparison::default() };
     for name in of_a.iter().filter(|name| of_b.contains(name)) {
         chapter_of(&mut c, name, a, b);
     }
@@ -137,15 +170,16 @@ fn read(options: &Options) -> Result<Comparison> {
     for manifest in [&mut manifest_a, &mut manifest_b] {
         if let Some(list) = manifest.get_mut("experiments").and_then(Value::as_array_mut) {
             list.retain(|e| {
-                e.get("name")
-                    .and_then(Value::as_str)
-                    .is_some_and(|name| of_a.iter().any(|n| n == name) && of_b.iter().any(|n| n == name))
+                e.get("name").and_then(Value::as_str).is_some_and(|name| {
+                    of_a.iter().any(|n| n == name) && of_b.iter().any(|n| n == name)
+                })
             });
         }
     }
     c.settings = settings::differing(&manifest_a, &manifest_b);
     c.chapters = of_a.into_iter().chain(only_b.iter().cloned()).map(Foreign::from).collect();
-    [c.only_a, c.only_b] = [only_a, only_b].map(|names| names.into_iter().map(Foreign::from).collect());
+    [c.only_a, c.only_b] =
+        [only_a, only_b].map(|names| names.into_iter().map(Foreign::from).collect());
     Ok(c)
 }
 
@@ -160,27 +194,47 @@ fn chapter_of(c: &mut Comparison, name: &str, a: &Path, b: &Path) {
     let all: BTreeSet<&String> = of_a.iter().chain(&of_b).collect();
     let mut put = |document: &str, name_within: &str, found: Found| {
         let agreement = found.agreement(c.tolerance);
-        let [chapter, document, name] = [name, document.trim_end_matches(".json"), name_within].map(Foreign::from);
+        let [chapter, document, name] =
+            [name, document.trim_end_matches(".json"), name_within].map(Foreign::from);
         c.items.push(Item { chapter, document, name, agreement, found });
     };
     if all.is_empty() {
-        put("", "the whole folder", Found::Texts("no documents".into(), "no documents".into(), Agreement::Beyond));
+        put(
+            "",
+            "the whole folder",
+            Found::Texts("no documents".into(), "no documents".into(), Agreement::Beyond),
+        );
     }
     for document in all {
         match (of_a.contains(document), of_b.contains(document)) {
             (true, false) => put(document, "the whole document", Found::OnlyA),
             (false, _) => put(document, "the whole document", Found::OnlyB),
-            (true, true) => match (document_of(a, name, document), document_of(b, name, document)) {
-                (Ok(a), Ok(b)) if document == "checks.json" => {
-                    let checks = checks::compare(&checks::read(&a), &checks::read(&b), c.tolerance);
-                    c.checks.extend(checks.into_iter().map(|checked| ChapterCheck { chapter: name.into(), checked }));
+            (true, true) => {
+                match (document_of(a, name, document), document_of(b, name, document)) {
+                    (Ok(a), Ok(b)) if document == "checks.json" => {
+                        let checks =
+                            checks::compare(&checks::read(&a), &checks::read(&b), c.tolerance);
+                        c.checks.extend(
+                            checks
+                                .into_iter()
+                                .map(|checked| ChapterCheck { chapter: name.into(), checked }),
+                        );
+                    }
+                    (Ok(a), Ok(b)) => values::compare(&a, &b)
+                        .into_iter()
+                        .for_each(|(within, found)| put(document, &within, found)),
+                    (a, b) => {
+                        let state = |read: Result<Value>| {
+                            read.map_or_else(|e| e.to_string(), |_| "readable".into())
+                        };
+                        put(
+                            document,
+                            "the whole document",
+                            Found::Texts(state(a), state(b), Agreement::Beyond),
+                        );
+                    }
                 }
-                (Ok(a), Ok(b)) => values::compare(&a, &b).into_iter().for_each(|(within, found)| put(document, &within, found)),
-                (a, b) => {
-                    let state = |read: Result<Value>| read.map_or_else(|e| e.to_string(), |_| "readable".into());
-                    put(document, "the whole document", Found::Texts(state(a), state(b), Agreement::Beyond));
-                }
-            },
+            }
         }
     }
 }
@@ -193,7 +247,11 @@ fn chapter(c: &Comparison, options: &Options) -> Result<Chapter> {
         (0, _) => "Two reports with the same numbers but for rounding",
         _ => "Two reports, and where they differ",
     };
-    let numbers: usize = c.items.iter().map(|i| if let Found::Numbers(gap) = &i.found { gap.count } else { 0 }).sum();
+    let numbers: usize = c
+        .items
+        .iter()
+        .map(|i| if let Found::Numbers(gap) = &i.found { gap.count } else { 0 })
+        .sum();
     let lead = format!(
         "A is {}, B is {}. They share {}, with {} numbers in {} and {}. Of the series {} are equal to the bit, {} agree within the tolerance of {}, and {} do not.",
         folder(&options.a),
@@ -210,29 +268,57 @@ fn chapter(c: &Comparison, options: &Options) -> Result<Chapter> {
     let mut sections = vec![verdict(c), settings(c)];
     sections.extend(series(c, options)?);
     sections.extend(differing_checks(c));
-    Ok(Chapter { name: "reports".into(), title: title.into(), lead, command: command(options), sections })
+    Ok(Chapter {
+        name: "reports".into(),
+        title: title.into(),
+        lead,
+        command: command(options),
+        sections,
+    })
 }
 
 fn verdict(c: &Comparison) -> Section {
     let rows = c.chapters.iter().map(|name| {
         let of: Vec<&Item> = c.items.iter().filter(|i| i.chapter == *name).collect();
         let with = |agreement| of.iter().filter(|i| i.agreement == agreement).count();
-        let farthest = of.iter().map(|i| i.found.off()).filter(|off| off.is_finite()).fold(0.0, larger);
-        let checks: Vec<&Checked> = c.checks.iter().filter(|k| k.chapter == *name).map(|k| &k.checked).collect();
+        let farthest =
+            of.iter().map(|i| i.found.off()).filter(|off| off.is_finite()).fold(0.0, larger);
+        let checks: Vec<&Checked> =
+            c.checks.iter().filter(|k| k.chapter == *name).map(|k| &k.checked).collect();
         let changed = checks.iter().filter(|k| k.verdict_changed()).count();
         let mut row = vec![code(name.raw())];
         if c.only_a.contains(name) || c.only_b.contains(name) {
             row.push(if c.only_a.contains(name) { "only in A".into() } else { "only in B".into() });
             row.extend(vec![String::new(); 6]);
         } else {
-            row.extend([of.len(), with(Agreement::Equal), with(Agreement::Within), with(Agreement::Beyond)].map(thousands));
+            row.extend(
+                [
+                    of.len(),
+                    with(Agreement::Equal),
+                    with(Agreement::Within),
+                    with(Agreement::Beyond),
+                ]
+                .map(thousands),
+            );
             row.extend([amount(farthest), thousands(checks.len()), thousands(changed)]);
         }
         row
     });
-    let measured = c.items.iter().map(|i| &i.found).filter_map(|f| if let Found::Numbers(gap) = f { Some(gap.off) } else { None });
-    let unlike = c.items.iter().filter(|i| i.agreement == Agreement::Beyond && !matches!(i.found, Found::Numbers(_))).count();
-    let of_checks = c.checks.iter().filter(|k| !k.checked.verdict_changed() && k.checked.agreement == Agreement::Beyond).count();
+    let measured = c
+        .items
+        .iter()
+        .map(|i| &i.found)
+        .filter_map(|f| if let Found::Numbers(gap) = f { Some(gap.off) } else { None });
+    let unlike = c
+        .items
+        .iter()
+        .filter(|i| i.agreement == Agreement::Beyond && !matches!(i.found, Found::Numbers(_)))
+        .count();
+    let of_checks = c
+        .checks
+        .iter()
+        .filter(|k| !k.checked.verdict_changed() && k.checked.agreement == Agreement::Beyond)
+        .count();
     let changed = c.checks.iter().filter(|k| k.checked.verdict_changed()).count();
     let none = |what: &str, n: usize| Evidence::new(what, n as f64, 0.0, 0.0);
     let evidence = vec![
@@ -242,11 +328,21 @@ fn verdict(c: &Comparison) -> Section {
             0.0,
             c.tolerance,
         )
-        .because(if c.tolerance == OF_REPORTS { "rounding in another order, see above" } else { "as asked for" }),
-        none("series and texts that are in one report only, have other lengths, or say something else", unlike),
+        .because(if c.tolerance == OF_REPORTS {
+            "rounding in another order, see above"
+        } else {
+            "as asked for"
+        }),
+        none(
+            "series and texts that are in one report only, have other lengths, or say something else",
+            unlike,
+        ),
         none("chapters in one report only", c.only_a.len() + c.only_b.len()),
         none("checks that hold in one report only", changed),
-        none("other checks in one report only, or whose numbers differ beyond the tolerance", of_checks),
+        none(
+            "other checks in one report only, or whose numbers differ beyond the tolerance",
+            of_checks,
+        ),
     ];
     section(
         "verdict",
@@ -280,7 +376,8 @@ fn settings(c: &Comparison) -> Section {
         )]
     } else {
         let said = "A difference of the numbers may have its reason here. What differs in this table does not count in the verdict: only numbers do. Times and threads are not compared.";
-        let [table, file] = settings::table(&c.settings, "values of the manifests that differ", "settings.json");
+        let [table, file] =
+            settings::table(&c.settings, "values of the manifests that differ", "settings.json");
         vec![p(said), table, file]
     };
     section("settings", "What the two were made with", blocks)
@@ -291,8 +388,11 @@ fn series(c: &Comparison, options: &Options) -> Result<Option<Section>> {
     if differing.is_empty() {
         return Ok(None);
     }
-    let offs: Vec<(f64, Agreement)> =
-        differing.iter().map(|i| (i.found.off(), i.agreement)).filter(|o| o.0.is_finite() && o.0 > 0.0).collect();
+    let offs: Vec<(f64, Agreement)> = differing
+        .iter()
+        .map(|i| (i.found.off(), i.agreement))
+        .filter(|o| o.0.is_finite() && o.0 > 0.0)
+        .collect();
     let mut blocks = vec![];
     if offs.len() > 1 {
         let rank = |agreement| {
@@ -332,17 +432,30 @@ fn series(c: &Comparison, options: &Options) -> Result<Option<Section>> {
     }
     let cells = |i: &Item| {
         let (count, off, a, b) = match &i.found {
-            Found::Numbers(g) => {
-                (format!("{} of {}", thousands(g.differing), thousands(g.count)), amount(g.off), number(g.a), number(g.b))
-            }
-            Found::Lengths(a, b) => {
-                (String::new(), "other length".into(), counted(*a, "number", "numbers"), counted(*b, "number", "numbers"))
-            }
+            Found::Numbers(g) => (
+                format!("{} of {}", thousands(g.differing), thousands(g.count)),
+                amount(g.off),
+                number(g.a),
+                number(g.b),
+            ),
+            Found::Lengths(a, b) => (
+                String::new(),
+                "other length".into(),
+                counted(*a, "number", "numbers"),
+                counted(*b, "number", "numbers"),
+            ),
             Found::Texts(a, b, _) => (String::new(), "other text".into(), code(a), code(b)),
             Found::OnlyA => (String::new(), "only in A".into(), String::new(), String::new()),
             Found::OnlyB => (String::new(), "only in B".into(), String::new(), String::new()),
         };
-        vec![format!("{} {}", code(&place(i)), Foreign::from(cut(i.name.raw(), 200))), count, off, a, b, i.agreement.to_string()]
+        vec![
+            format!("{} {}", code(&place(i)), Foreign::from(cut(i.name.raw(), 200))),
+            count,
+            off,
+            a,
+            b,
+            i.agreement.to_string(),
+        ]
     };
     blocks.push(Block::Table(Table {
         caption: shown_of(differing.len(), "series with a difference, the farthest first: how many of their numbers differ, the largest difference over the scale, and the two numbers where it is"),
@@ -359,17 +472,21 @@ fn place(item: &Item) -> String {
     format!("{}/{}", item.chapter.raw(), item.document.raw())
 }
 
-/// The figures of A and B on top of each other, of the documents with the farthest series. Their files are numbered: what a document is called is
-/// no name for a file here.
+/// The figures of A and B on top of each other, of the documents with the farthest series. Their
+/// files are numbered: what a document is called is no name for a file here.
 fn overlays(differing: &[&Item], options: &Options) -> Result<Vec<Block>> {
     let mut seen: Vec<String> = vec![];
     let mut blocks = vec![];
-    for item in differing.iter().filter(|i| matches!(i.found, Found::Numbers(_) | Found::Lengths(..))) {
+    for item in
+        differing.iter().filter(|i| matches!(i.found, Found::Numbers(_) | Found::Lengths(..)))
+    {
         let place = place(item);
         if seen.contains(&place) || blocks.len() == DRAWN {
             continue;
         }
-        let read = |report: &Path| document_of(report, item.chapter.raw(), &format!("{}.json", item.document.raw()));
+        let read = |report: &Path| {
+            document_of(report, item.chapter.raw(), &format!("{}.json", item.document.raw()))
+        };
         let (a, b) = (read(&options.a)?, read(&options.b)?);
         let id = format!("overlay-{}", blocks.len() + 1);
         let of = format!("{} of {}", cut(item.document.raw(), 90), item.chapter.raw());
@@ -396,15 +513,28 @@ fn overlays(differing: &[&Item], options: &Options) -> Result<Vec<Block>> {
 
 /// A list of numbers of a document.
 fn list(value: &Value, key: &str) -> Vec<f64> {
-    value.get(key).and_then(Value::as_array).into_iter().flatten().map(|v| v.as_f64().unwrap_or(f64::NAN)).collect()
+    value
+        .get(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .map(|v| v.as_f64().unwrap_or(f64::NAN))
+        .collect()
 }
 
-/// An axis as its document names it; logarithmic where its numbers need that to be seen, which a document does not say.
+/// An axis as its document names it; logarithmic where its numbers need that to be seen, which a
+/// document does not say.
 fn axis(a: &Value, key: &str, values: &[f64]) -> Axis {
     let word = |what: &str| {
-        a.get(key).and_then(|axis| axis.get(what)).and_then(Value::as_str).map_or_else(|| key.to_owned(), |text| cut(text, 60))
+        a.get(key)
+            .and_then(|axis| axis.get(what))
+            .and_then(Value::as_str)
+            .map_or_else(|| key.to_owned(), |text| cut(text, 60))
     };
-    let ends = values.iter().filter(|v| v.is_finite()).fold((f64::INFINITY, 0.0f64), |(l, h), v| (smaller(l, *v), larger(h, *v)));
+    let ends = values
+        .iter()
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, 0.0f64), |(l, h), v| (smaller(l, *v), larger(h, *v)));
     let axis = if ends.0 > 0.0 && ends.1 > 50.0 * ends.0 { Axis::log } else { Axis::linear };
     axis(&word("name"), &word("label"))
 }
@@ -415,12 +545,15 @@ type Curve = (Vec<f64>, Vec<f64>);
 /// The farthest three series of a plot, overlaid; none where the document is no plot.
 fn curves(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
     let series = |document: &Value| -> Option<Vec<(String, Curve)>> {
-        let of = |s: &Value| Some((s.get("label")?.as_str()?.to_owned(), (list(s, "x"), list(s, "y"))));
+        let of =
+            |s: &Value| Some((s.get("label")?.as_str()?.to_owned(), (list(s, "x"), list(s, "y"))));
         document.get("series")?.as_array()?.iter().map(of).collect()
     };
     let (of_a, of_b) = (series(a)?, series(b)?);
-    let off = |a: &[f64], b: &[f64]| if a.len() == b.len() { Gap::of(a, b).off } else { f64::INFINITY };
-    let mut found: Vec<_> = paired(&of_a, &of_b).into_iter().filter_map(|(name, a, b)| Some((name, a?, b?))).collect();
+    let off =
+        |a: &[f64], b: &[f64]| if a.len() == b.len() { Gap::of(a, b).off } else { f64::INFINITY };
+    let mut found: Vec<_> =
+        paired(&of_a, &of_b).into_iter().filter_map(|(name, a, b)| Some((name, a?, b?))).collect();
     found.retain(|(_, a, b)| a != b);
     found.sort_by(|p, q| off(&q.1.1, &q.2.1).total_cmp(&off(&p.1.1, &p.2.1)));
     found.truncate(3);
@@ -428,37 +561,88 @@ fn curves(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
     let pairs = [(BLUE, ORANGE), (PURPLE, GREEN), (INK, SKY)];
     for ((name, a, b), (colour_a, colour_b)) in found.iter().zip(pairs) {
         let name = cut(name, 60);
-        overlay.push(Series::new(format!("A: {name}"), a.0.clone(), a.1.clone(), Mark::Line, colour_a));
-        overlay.push(Series::new(format!("B: {name}"), b.0.clone(), b.1.clone(), Mark::Dashed, colour_b));
+        overlay.push(Series::new(
+            format!("A: {name}"),
+            a.0.clone(),
+            a.1.clone(),
+            Mark::Line,
+            colour_a,
+        ));
+        overlay.push(Series::new(
+            format!("B: {name}"),
+            b.0.clone(),
+            b.1.clone(),
+            Mark::Dashed,
+            colour_b,
+        ));
         let difference = a.1.iter().zip(&b.1).map(|(a, b)| (a - b).abs());
-        apart.push(Series::new(name, a.0.clone(), difference.collect::<Vec<_>>(), Mark::Linked, colour_a));
+        apart.push(Series::new(
+            name,
+            a.0.clone(),
+            difference.collect::<Vec<_>>(),
+            Mark::Linked,
+            colour_a,
+        ));
     }
-    let along = |pick: fn(&(f64, f64)) -> f64| overlay.iter().flat_map(|s| s.points.iter().map(pick)).collect::<Vec<f64>>();
+    let along = |pick: fn(&(f64, f64)) -> f64| {
+        overlay.iter().flat_map(|s| s.points.iter().map(pick)).collect::<Vec<f64>>()
+    };
     let (x, y) = (axis(a, "x", &along(|p| p.0)), axis(a, "y", &along(|p| p.1)));
     let label = format!("|A − B| of {}", y.label);
-    (!overlay.is_empty())
-        .then(|| vec![plot("A and B", x.clone(), y, overlay), plot("Their difference", x, Axis::log("difference", &label), apart)])
+    (!overlay.is_empty()).then(|| {
+        vec![
+            plot("A and B", x.clone(), y, overlay),
+            plot("Their difference", x, Axis::log("difference", &label), apart),
+        ]
+    })
 }
 
 /// The farthest six pictures of a document, with their differences; none where it has none.
 fn pictures(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
     let all = |document: &Value| -> Option<Vec<(String, Vec<f64>)>> {
-        let rows = document.get("rows")?.as_array()?.iter().filter_map(|row| row.get("pictures")?.as_array()).flatten();
-        Some(rows.map(|q| (q.get("note").and_then(Value::as_str).unwrap_or_default().to_owned(), list(q, "values"))).collect())
+        let rows = document
+            .get("rows")?
+            .as_array()?
+            .iter()
+            .filter_map(|row| row.get("pictures")?.as_array())
+            .flatten();
+        Some(
+            rows.map(|q| {
+                (
+                    q.get("note").and_then(Value::as_str).unwrap_or_default().to_owned(),
+                    list(q, "values"),
+                )
+            })
+            .collect(),
+        )
     };
     let side = |key: &str| a.get(key).and_then(Value::as_u64).map(|n| n as usize);
     let (of_a, of_b, shape) = (all(a)?, all(b)?, (side("width")?, side("height")?));
     // A row of pictures is as tall as its shape says: a strip of pixels would be a page of its own.
-    let drawable = shape.0 <= shape.1.saturating_mul(SLIMMEST) && shape.1 <= shape.0.saturating_mul(SLIMMEST);
+    let drawable =
+        shape.0 <= shape.1.saturating_mul(SLIMMEST) && shape.1 <= shape.0.saturating_mul(SLIMMEST);
     let whole = |v: &[f64]| drawable && shape.0.checked_mul(shape.1) == Some(v.len());
-    let mut pairs: Vec<_> =
-        of_a.iter().zip(&of_b).map(|(a, b)| (&a.1, &b.1)).filter(|(a, b)| a != b && whole(a) && whole(b)).collect();
+    let mut pairs: Vec<_> = of_a
+        .iter()
+        .zip(&of_b)
+        .map(|(a, b)| (&a.1, &b.1))
+        .filter(|(a, b)| a != b && whole(a) && whole(b))
+        .collect();
     pairs.sort_by(|p, q| Gap::of(q.0, q.1).off.total_cmp(&Gap::of(p.0, p.1).off));
     pairs.truncate(6);
     let rows = |rows, tone| {
-        Drawing::Pictures(Pictures { title: String::new(), heading: String::new(), columns: vec![], rows, shape, tone })
+        Drawing::Pictures(Pictures {
+            title: String::new(),
+            heading: String::new(),
+            columns: vec![],
+            rows,
+            shape,
+            tone,
+        })
     };
-    let [of_a, of_b] = [0, 1].map(|k| pairs.iter().map(|(a, b)| picture([a, b][k].iter().copied(), "")).collect::<Vec<_>>());
+    let [of_a, of_b] = [0, 1].map(|k| {
+        pairs.iter().map(|(a, b)| picture([a, b][k].iter().copied(), "")).collect::<Vec<_>>()
+    });
     let signed = pairs.iter().any(|(a, b)| a.iter().chain(*b).any(|v| v.abs() > 1.5));
     let apart = pairs.iter().map(|(a, b)| {
         let apart: Vec<f64> = a.iter().zip(*b).map(|(a, b)| a - b).collect();
@@ -474,7 +658,8 @@ fn pictures(a: &Value, b: &Value) -> Option<Vec<Drawing>> {
 }
 
 fn differing_checks(c: &Comparison) -> Option<Section> {
-    let mut differing: Vec<&ChapterCheck> = c.checks.iter().filter(|k| k.checked.agreement != Agreement::Equal).collect();
+    let mut differing: Vec<&ChapterCheck> =
+        c.checks.iter().filter(|k| k.checked.agreement != Agreement::Equal).collect();
     let off = |k: &Checked| k.gap.as_ref().map_or(f64::INFINITY, |g| g.off);
     differing.sort_by(|p, q| {
         let key = |k: &Checked| (k.verdict_changed(), k.agreement, off(k));
@@ -485,7 +670,9 @@ fn differing_checks(c: &Comparison) -> Option<Section> {
     }
     let cells = |k: &&ChapterCheck| {
         let said = |check: Option<checks::Check>| {
-            check.map_or(String::new(), |c| format!("{}{}", number(c.got), if c.ok { "" } else { ", is off" }))
+            check.map_or(String::new(), |c| {
+                format!("{}{}", number(c.got), if c.ok { "" } else { ", is off" })
+            })
         };
         let Checked { what, a, b, agreement, .. } = &k.checked;
         let state = match (a, b) {

@@ -24,7 +24,8 @@ const POINTS: usize = 60;
 struct Run {
     /// Loss of each step.
     losses: BTreeMap<u64, f64>,
-    /// Of the last validation: the images, the noise level, the losses of the network and of the exact denoiser.
+    /// Of the last validation: the images, the noise level, the losses of the network and of the
+    /// exact denoiser.
     validation: Vec<Validated>,
     recipe: Option<Value>,
     /// Lines that could not be read.
@@ -59,9 +60,11 @@ struct Comparison {
 fn read(folder: &Path) -> Result<Run> {
     let (metrics, broken) = source::lines(&folder.join("metrics.jsonl"))?;
     let (validated, broken_too) = source::lines(&folder.join("validation.jsonl"))?;
-    let number = |line: &Value, key: &str| line.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    let number =
+        |line: &Value, key: &str| line.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
     let step = |line: &Value| line.get("step").and_then(Value::as_u64);
-    let losses = metrics.iter().filter_map(|line| Some((step(line)?, number(line, "loss")))).collect();
+    let losses =
+        metrics.iter().filter_map(|line| Some((step(line)?, number(line, "loss")))).collect();
     let last = validated.iter().filter_map(step).max();
     let validation = validated.iter().filter(|line| step(line) == last).filter_map(|line| {
         Some(Validated {
@@ -83,7 +86,8 @@ fn read(folder: &Path) -> Result<Run> {
 
 pub fn compare(options: &Options, progress: &Progress) -> Result<Part> {
     let (a, b) = (read(&options.a)?, read(&options.b)?);
-    let common: Vec<(u64, f64, f64)> = a.losses.iter().filter_map(|(step, x)| Some((*step, *x, *b.losses.get(step)?))).collect();
+    let common: Vec<(u64, f64, f64)> =
+        a.losses.iter().filter_map(|(step, x)| Some((*step, *x, *b.losses.get(step)?))).collect();
     let off = |x: f64, y: f64| match (x - y).abs() / x.abs().max(y.abs()) {
         _ if x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan() => 0.0,
         off if off.is_nan() => f64::INFINITY,
@@ -92,14 +96,18 @@ pub fn compare(options: &Options, progress: &Progress) -> Result<Part> {
     let none = Value::Null;
     let c = Comparison {
         tolerance: options.tolerance.unwrap_or(OF_MODELS),
-        recipe: settings::differing(a.recipe.as_ref().unwrap_or(&none), b.recipe.as_ref().unwrap_or(&none)),
+        recipe: settings::differing(
+            a.recipe.as_ref().unwrap_or(&none),
+            b.recipe.as_ref().unwrap_or(&none),
+        ),
         steps: [a.losses.len(), b.losses.len()],
         common: common.len(),
         parted: common.iter().find(|(_, x, y)| off(*x, *y) > 0.0).map(|c| c.0),
         farthest: common.iter().map(|(_, x, y)| off(*x, *y)).fold(0.0, larger),
         validation: [a.validation.clone(), b.validation.clone()],
     };
-    let apart: Vec<(f64, f64)> = common.iter().map(|(step, x, y)| (*step as f64, off(*x, *y))).collect();
+    let apart: Vec<(f64, f64)> =
+        common.iter().map(|(step, x, y)| (*step as f64, off(*x, *y))).collect();
     let mut chapters = vec![chapter(&c, &a, &b, &apart, options)];
     let mut says = format!(
         "{} in both, {}",
@@ -120,8 +128,11 @@ pub fn compare(options: &Options, progress: &Progress) -> Result<Part> {
 }
 
 fn chapter(c: &Comparison, a: &Run, b: &Run, apart: &[(f64, f64)], options: &Options) -> Chapter {
-    let title =
-        if c.parted.is_none() && c.common > 0 && c.steps[0] == c.steps[1] { "One training, twice" } else { "Two trainings" };
+    let title = if c.parted.is_none() && c.common > 0 && c.steps[0] == c.steps[1] {
+        "One training, twice"
+    } else {
+        "Two trainings"
+    };
     let lead = format!(
         "A is {}, B is {}. A has {}, B {}, and both have the first {}. {}",
         folder(&options.a),
@@ -168,7 +179,8 @@ fn verdict(c: &Comparison, a: &Run, b: &Run) -> Section {
             if n == 1 { "is" } else { "are" }
         )));
     }
-    let why = if c.tolerance == OF_MODELS { "rounding in single precision" } else { "as asked for" };
+    let why =
+        if c.tolerance == OF_MODELS { "rounding in single precision" } else { "as asked for" };
     blocks.push(Block::Evidence(vec![
         Evidence::new(
             "steps that one of the two has and the other has not",
@@ -176,7 +188,13 @@ fn verdict(c: &Comparison, a: &Run, b: &Run) -> Section {
             0.0,
             0.0,
         ),
-        Evidence::new("largest difference of the two losses of a step, over the larger", c.farthest, 0.0, c.tolerance).because(why),
+        Evidence::new(
+            "largest difference of the two losses of a step, over the larger",
+            c.farthest,
+            0.0,
+            c.tolerance,
+        )
+        .because(why),
     ]));
     section("verdict", "The verdict", blocks)
 }
@@ -194,7 +212,12 @@ fn binned(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
     out.into_iter().map(|(_, x, y, n)| (x / n, y / n)).collect()
 }
 
-fn curve(label: &str, points: &[(f64, f64)], mark: Mark, colour: super::super::style::Colour) -> Series {
+fn curve(
+    label: &str,
+    points: &[(f64, f64)],
+    mark: Mark,
+    colour: super::super::style::Colour,
+) -> Series {
     Series { label: label.into(), points: points.to_vec(), mark, colour }
 }
 
@@ -209,7 +232,8 @@ fn losses(a: &Run, b: &Run, apart: &[(f64, f64)]) -> Section {
         vec![curve("A", &of_a, Mark::Line, BLUE), curve("B", &of_b, Mark::Dashed, ORANGE)],
     )];
     if apart.iter().any(|p| p.1 > 0.0) {
-        let positive: Vec<(f64, f64)> = apart.iter().copied().filter(|p| p.1 > 0.0 && p.1.is_finite()).collect();
+        let positive: Vec<(f64, f64)> =
+            apart.iter().copied().filter(|p| p.1 > 0.0 && p.1.is_finite()).collect();
         drawings.push(plot(
             "Their difference, step by step",
             step(),
@@ -236,11 +260,16 @@ fn losses(a: &Run, b: &Run, apart: &[(f64, f64)]) -> Section {
 
 fn validation(c: &Comparison) -> Section {
     let [a, b] = &c.validation;
-    let sets: Vec<&Foreign> = a.iter().map(|v| &v.set).filter(|set| b.iter().any(|v| v.set == **set)).collect();
+    let sets: Vec<&Foreign> =
+        a.iter().map(|v| &v.set).filter(|set| b.iter().any(|v| v.set == **set)).collect();
     let train = Foreign::from("train");
-    let set = sets.iter().find(|set| set.raw() == "held-out").or(sets.first()).copied().unwrap_or(&train);
+    let set =
+        sets.iter().find(|set| set.raw() == "held-out").or(sets.first()).copied().unwrap_or(&train);
     let of = |side: &[Validated], pick: fn(&Validated) -> f64| {
-        side.iter().filter(|v| v.set == *set).map(|v| (v.sigma, pick(v))).collect::<Vec<(f64, f64)>>()
+        side.iter()
+            .filter(|v| v.set == *set)
+            .map(|v| (v.sigma, pick(v)))
+            .collect::<Vec<(f64, f64)>>()
     };
     let series = vec![
         curve("exact", &of(a, |v| v.exact), Mark::Line, MUTED),
@@ -250,7 +279,13 @@ fn validation(c: &Comparison) -> Section {
     let rows = a.iter().filter(|x| x.set == *set).filter_map(|x| {
         let y = b.iter().find(|y| y.set == x.set && (y.sigma - x.sigma).abs() <= 1e-9 * x.sigma)?;
         let told = |v: &Validated| measured(v.network, v.stderr);
-        Some(vec![format!("σ = {}", plain(x.sigma)), number(x.exact), told(x), told(y), number(x.network - y.network)])
+        Some(vec![
+            format!("σ = {}", plain(x.sigma)),
+            number(x.exact),
+            told(x),
+            told(y),
+            number(x.network - y.network),
+        ])
     });
     section(
         "validation",

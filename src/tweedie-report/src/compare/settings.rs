@@ -20,17 +20,22 @@ pub struct Setting {
 pub fn differing(a: &Value, b: &Value) -> Vec<Setting> {
     let (a, b) = (values::items(a), values::items(b));
     let differ = paired(&a, &b).into_iter().filter(|(_, a, b)| match (a, b) {
-        (Some(Content::Numbers(a)), Some(Content::Numbers(b))) if a.len() == b.len() => Gap::of(a, b).differing > 0,
+        (Some(Content::Numbers(a)), Some(Content::Numbers(b))) if a.len() == b.len() => {
+            Gap::of(a, b).differing > 0
+        }
         (a, b) => a != b,
     });
     // What JSON calls null is, of a setting, that there is none.
-    let shown = |content: Option<&Content>| content.map(values::shown).filter(|text| text != "NaN").map(Foreign::from);
+    let shown = |content: Option<&Content>| {
+        content.map(values::shown).filter(|text| text != "NaN").map(Foreign::from)
+    };
     differ.map(|(name, a, b)| Setting { name: name.into(), a: shown(a), b: shown(b) }).collect()
 }
 
 /// A table of them, and a file of all.
 pub fn table(settings: &[Setting], what: &str, name: &str) -> [Block; 2] {
-    let cell = |text: &Option<Foreign>| text.as_ref().map_or("none".into(), |text| code(text.raw()));
+    let cell =
+        |text: &Option<Foreign>| text.as_ref().map_or("none".into(), |text| code(text.raw()));
     let table = Table {
         caption: shown_of(settings.len(), what),
         head: ["setting", "A", "B"].map(String::from).to_vec(),
@@ -38,7 +43,8 @@ pub fn table(settings: &[Setting], what: &str, name: &str) -> [Block; 2] {
             .iter()
             .take(ROWS)
             .map(|s| {
-                let name = Foreign::from(cut(s.name.raw().trim_start_matches("experiments · "), 200));
+                let name =
+                    Foreign::from(cut(s.name.raw().trim_start_matches("experiments · "), 200));
                 vec![name.to_string(), cell(&s.a), cell(&s.b)]
             })
             .collect(),

@@ -74,19 +74,26 @@ pub fn json(path: &Path) -> Result<Value> {
     serde_json::from_str(&text).map_err(|e| bad(format!("is no JSON: {e}")))
 }
 
-/// What a folder has under this name, if that is within the folder: neither a name nor a link leads out of it.
+/// What a folder has under this name, if that is within the folder: neither a name nor a link leads
+/// out of it.
 ///
 /// # Errors
 /// What is missing or lies elsewhere.
 pub fn within(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(name);
     let real = |path: &Path| {
-        path.canonicalize().map_err(|e| Error::file(path, format!("cannot be read: {e}"), "make it again, or restore it"))
+        path.canonicalize().map_err(|e| {
+            Error::file(path, format!("cannot be read: {e}"), "make it again, or restore it")
+        })
     };
     if real(&path)?.starts_with(real(folder)?) {
         return Ok(path);
     }
-    Err(Error::file(&path, format!("leads out of {}", folder.display()), "copy into it what it leads to"))
+    Err(Error::file(
+        &path,
+        format!("leads out of {}", folder.display()),
+        "copy into it what it leads to",
+    ))
 }
 
 /// Whether a name may be that of a chapter, and so of a folder of a report.
@@ -97,23 +104,33 @@ pub fn is_chapter(name: &str) -> bool {
 /// The documents of a chapter of a report, by their names, sorted; what cannot be listed is empty.
 pub fn documents(report: &Path, chapter: &str) -> Vec<String> {
     let Ok(folder) = within(report, chapter) else { return vec![] };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let entries = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = entries.filter(|name| name.ends_with(".json")).collect();
     names.sort();
     names
 }
 
-/// The lines of a JSONL file, and how many of them could not be read: a run that was killed leaves half a line. None of a missing file.
+/// The lines of a JSONL file, and how many of them could not be read: a run that was killed leaves
+/// half a line. None of a missing file.
 ///
 /// # Errors
 /// A file that is there and cannot be read.
 pub fn lines(path: &Path) -> Result<(Vec<Value>, usize)> {
     let text = match std::fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((vec![], 0)),
-        text => text.map_err(|e| Error::file(path, format!("cannot be read: {e}"), "check its permissions"))?,
+        text => text.map_err(|e| {
+            Error::file(path, format!("cannot be read: {e}"), "check its permissions")
+        })?,
     };
     let text = String::from_utf8_lossy(&text);
-    let read: Vec<Option<Value>> = text.lines().filter(|l| !l.trim().is_empty()).map(|l| serde_json::from_str(l).ok()).collect();
+    let read: Vec<Option<Value>> = text
+        .lines()
+        .filter(|l| !l.trim().is_empty())
+        .map(|l| serde_json::from_str(l).ok())
+        .collect();
     let broken = read.iter().filter(|line| line.is_none()).count();
     Ok((read.into_iter().flatten().collect(), broken))
 }

@@ -41,7 +41,8 @@ impl Checked {
     }
 }
 
-/// Largest tolerance, over what should come out and at least one, of a check of rounding: such a number has no digits to compare.
+/// Largest tolerance, over what should come out and at least one, of a check of rounding: such a
+/// number has no digits to compare.
 const ROUNDING: f64 = 1e-6;
 
 /// The checks of a `checks.json`, by what they check; an entry that names nothing is left out.
@@ -56,15 +57,17 @@ pub fn read(document: &Value) -> Vec<(String, Check)> {
     document.as_array().into_iter().flatten().filter_map(entry).collect()
 }
 
-/// The checks of both. Two agree when both hold or both do not, and their numbers are within the tolerance; a check of rounding errors, whose own
-/// tolerance is tiny, also when they are within that of each other.
+/// The checks of both. Two agree when both hold or both do not, and their numbers are within the
+/// tolerance; a check of rounding errors, whose own tolerance is tiny, also when they are within
+/// that of each other.
 pub fn compare(a: &[(String, Check)], b: &[(String, Check)], tolerance: f64) -> Vec<Checked> {
     let checked = |(what, a, b): (&str, Option<&Check>, Option<&Check>)| {
         let gap = a.zip(b).map(|(a, b)| Gap::of(&[a.got, a.want], &[b.got, b.want]));
         let agreement = match (a, b, &gap) {
             (Some(a), Some(b), Some(gap)) if a.ok == b.ok => {
                 let rounding = a.tol.min(b.tol) <= ROUNDING * a.want.abs().max(1.0);
-                let near = rounding && a.want == b.want && (a.got - b.got).abs() <= a.tol.max(b.tol);
+                let near =
+                    rounding && a.want == b.want && (a.got - b.got).abs() <= a.tol.max(b.tol);
                 gap.agreement(if near { f64::INFINITY } else { tolerance })
             }
             _ => Agreement::Beyond,
@@ -91,7 +94,8 @@ mod tests {
             one("new", f64::NAN, 1.0)
         ]);
         let found = compare(&read(&a), &read(&b), 1e-9);
-        let told: Vec<_> = found.iter().map(|c| (c.what.as_str(), c.agreement, c.verdict_changed())).collect();
+        let told: Vec<_> =
+            found.iter().map(|c| (c.what.as_str(), c.agreement, c.verdict_changed())).collect();
         let (equal, within, beyond) = (Agreement::Equal, Agreement::Within, Agreement::Beyond);
         assert_eq!(
             told,

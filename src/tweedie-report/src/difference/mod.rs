@@ -1,4 +1,5 @@
-//! What a comparison of two reports, two models or two training runs computes, as plain numbers: no file, no drawing.
+//! What a comparison of two reports, two models or two training runs computes, as plain numbers: no
+//! file, no drawing.
 
 pub mod checks;
 pub mod models;
@@ -31,8 +32,9 @@ impl std::fmt::Display for Agreement {
 
 /// Least scale of a series of numbers.
 ///
-/// What reports show is of order one: pixels, nats a pixel, ratios, errors in units of the data. A curve of rounding errors has no digits to compare,
-/// and its own largest value, 1e-16, is no measure of how far it may be off.
+/// What reports show is of order one: pixels, nats a pixel, ratios, errors in units of the data. A
+/// curve of rounding errors has no digits to compare, and its own largest value, 1e-16, is no
+/// measure of how far it may be off.
 pub const LEAST_SCALE: f64 = 1e-3;
 
 /// How far two lists of as many numbers are apart.
@@ -44,7 +46,8 @@ pub struct Gap {
     pub differing: usize,
     /// Largest absolute value of both lists, at least [`LEAST_SCALE`].
     pub scale: f64,
-    /// Largest difference over the scale; infinite where one of two is NaN, or they are infinite in different ways.
+    /// Largest difference over the scale; infinite where one of two is NaN, or they are infinite in
+    /// different ways.
     #[serde(serialize_with = "or_word")]
     pub off: f64,
     /// Place of the largest difference.
@@ -77,9 +80,11 @@ impl Gap {
     /// assert_eq!(Gap::of(&[f64::NAN], &[1.0]).agreement(1e-9), Agreement::Beyond);
     /// ```
     pub fn of(a: &[f64], b: &[f64]) -> Self {
-        let scale = a.iter().chain(b).filter(|x| x.is_finite()).map(|x| x.abs()).fold(LEAST_SCALE, larger);
+        let scale =
+            a.iter().chain(b).filter(|x| x.is_finite()).map(|x| x.abs()).fold(LEAST_SCALE, larger);
         let first = |x: &[f64]| x.first().copied().unwrap_or(0.0);
-        let mut gap = Self { count: a.len(), differing: 0, scale, off: 0.0, at: 0, a: first(a), b: first(b) };
+        let mut gap =
+            Self { count: a.len(), differing: 0, scale, off: 0.0, at: 0, a: first(a), b: first(b) };
         for (at, (&a, &b)) in a.iter().zip(b).enumerate() {
             // Every NaN is the same answer: none.
             if a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan() {
@@ -135,7 +140,8 @@ mod tests {
     }
 
     proptest! {
-        /// One number moved is found, where it is and as far as it was moved; neither the order of the two nor the unit of all matters.
+        /// One number moved is found, where it is and as far as it was moved; neither the order of
+        /// the two nor the unit of all matters.
         #[test]
         fn a_moved_number_is_found(x in prop::collection::vec(-5.0..5.0f64, 1..40), place in 0usize..40, by in 1e-6..3.0f64, unit in -3i32..8) {
             let unit = 2f64.powi(unit);

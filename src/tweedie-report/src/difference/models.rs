@@ -1,4 +1,5 @@
-//! Two networks: their weights tensor by tensor, what they say of the same noised data, and what is sampled with them from the same starts.
+//! Two networks: their weights tensor by tensor, what they say of the same noised data, and what is
+//! sampled with them from the same starts.
 
 use super::{Agreement, Gap, or_word};
 use crate::experiment::{level, mean_and_stderr};
@@ -27,7 +28,8 @@ pub struct Tensor {
     pub differing: usize,
     /// Numbers.
     pub count: usize,
-    /// Root of the mean square difference over that of A's numbers; infinite where the tensors cannot be compared.
+    /// Root of the mean square difference over that of A's numbers; infinite where the tensors
+    /// cannot be compared.
     #[serde(serialize_with = "or_word")]
     pub distance: f64,
     /// Largest difference over the largest number of either.
@@ -61,7 +63,9 @@ pub fn tensors(program_a: &Program, a: &[f64], program_b: &Program, b: &[f64]) -
         largest: f64::INFINITY,
     };
     let in_a = program_a.params.iter().map(|p| {
-        let Some(q) = other(&p.name) else { return alone(&p.name, [Some(p.shape.clone()), None], p.at.len()) };
+        let Some(q) = other(&p.name) else {
+            return alone(&p.name, [Some(p.shape.clone()), None], p.at.len());
+        };
         let shapes = [Some(p.shape.clone()), Some(q.shape.clone())];
         if p.shape != q.shape {
             return alone(&p.name, shapes, p.at.len());
@@ -83,13 +87,19 @@ pub fn tensors(program_a: &Program, a: &[f64], program_b: &Program, b: &[f64]) -
             largest: gap.off * gap.scale / largest,
         }
     });
-    let only_b = program_b.params.iter().filter(|q| program_a.params.iter().all(|p| p.name != q.name));
+    let only_b =
+        program_b.params.iter().filter(|q| program_a.params.iter().all(|p| p.name != q.name));
     in_a.chain(only_b.map(|q| alone(&q.name, [None, Some(q.shape.clone())], q.at.len()))).collect()
 }
 
-/// Weights as they would be after one rounding to a format of this unit roundoff: each moved by up to it, evenly drawn.
+/// Weights as they would be after one rounding to a format of this unit roundoff: each moved by up
+/// to it, evenly drawn.
 pub fn rounded(params: &[f64], unit: f64, noise: &Noise) -> Vec<f64> {
-    params.iter().enumerate().map(|(i, w)| w * (1.0 + unit * (2.0 * noise.uniform(0, i as u64) - 1.0))).collect()
+    params
+        .iter()
+        .enumerate()
+        .map(|(i, w)| w * (1.0 + unit * (2.0 * noise.uniform(0, i as u64) - 1.0)))
+        .collect()
 }
 
 /// What two denoisers are compared on.
@@ -104,11 +114,13 @@ pub struct Probe {
     pub scale: f64,
 }
 
-/// Largest dimension for which the best linear denoiser is computed: its eigenproblem grows with the cube.
+/// Largest dimension for which the best linear denoiser is computed: its eigenproblem grows with
+/// the cube.
 const LARGEST_COVARIANCE: usize = 1024;
 
 impl Probe {
-    /// At most `images` of the held-out ones, of the training images where none are held out, or fresh draws of a law.
+    /// At most `images` of the held-out ones, of the training images where none are held out, or
+    /// fresh draws of a law.
     ///
     /// # Errors
     /// Moments that are no covariance.
@@ -119,19 +131,30 @@ impl Probe {
                 let from = if held_out.nrows() > 1 { &held_out } else { &train };
                 let n = from.nrows().min(images);
                 // Evenly spread over the set, whose order may mean something.
-                let x0 = from.select(Axis(0), &(0..n).map(|i| i * from.nrows() / n).collect::<Vec<_>>());
+                let x0 =
+                    from.select(Axis(0), &(0..n).map(|i| i * from.nrows() / n).collect::<Vec<_>>());
                 let small = shape.0 * shape.1 * shape.2 <= LARGEST_COVARIANCE && train.nrows() > 1;
                 let linear = small.then(|| Gaussian::from_data(train.view())).transpose()?;
                 Ok(Self::of(x0, None, linear))
             }
-            Source::Law(law) => Ok(Self::of(law.sample(images, noise), Some(Box::new(Exact(law))), None)),
+            Source::Law(law) => {
+                Ok(Self::of(law.sample(images, noise), Some(Box::new(Exact(law))), None))
+            }
         }
     }
 
     /// Draws of a law of one channel, independent in each of `channels`, with their exact denoiser.
-    pub fn by_channel(law: impl Law + Send + 'static, channels: usize, images: usize, noise: &Noise) -> Self {
+    pub fn by_channel(
+        law: impl Law + Send + 'static,
+        channels: usize,
+        images: usize,
+        noise: &Noise,
+    ) -> Self {
         let d = law.dim();
-        let x0 = law.sample(images * channels, noise).into_shape_with_order((images, channels * d)).expect("as many numbers");
+        let x0 = law
+            .sample(images * channels, noise)
+            .into_shape_with_order((images, channels * d))
+            .expect("as many numbers");
         Self::of(x0, Some(Box::new(Channels { law, channels })), None)
     }
 
@@ -168,7 +191,8 @@ impl Denoiser for Exact {
     }
 }
 
-/// A law in each of several channels, independently: the rows of a batch are the rows of its channels, one after the other.
+/// A law in each of several channels, independently: the rows of a batch are the rows of its
+/// channels, one after the other.
 struct Channels<L> {
     law: L,
     channels: usize,
@@ -181,7 +205,11 @@ impl<L: Law> Denoiser for Channels<L> {
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
         let rows = (x.nrows() * self.channels, self.law.dim());
         let split = x.to_shape(rows).expect("as many numbers");
-        let whole = self.law.denoised(split.view(), at).into_shape_with_order(x.raw_dim()).expect("as many numbers");
+        let whole = self
+            .law
+            .denoised(split.view(), at)
+            .into_shape_with_order(x.raw_dim())
+            .expect("as many numbers");
         out.assign(&whole);
     }
 }
@@ -196,7 +224,8 @@ pub struct Level {
     pub apart: f64,
     /// The same of A and of each of the denoisers that measure rounding.
     pub yardsticks: Vec<f64>,
-    /// Mean squared distance a pixel of A and of B: from the exact denoiser where there is one, from the clean images where not.
+    /// Mean squared distance a pixel of A and of B: from the exact denoiser where there is one,
+    /// from the clean images where not.
     pub risk: [f64; 2],
     /// A's less B's, image by image, and its standard error.
     pub excess: [f64; 2],
@@ -214,8 +243,8 @@ pub struct Level {
 pub const SURE: f64 = 3.0;
 
 impl Level {
-    /// Which of the two is nearer to the exact answer or to the clean images, 0 for A and 1 for B; none where chance could be it, or where the two
-    /// are no farther apart than the tolerance.
+    /// Which of the two is nearer to the exact answer or to the clean images, 0 for A and 1 for B;
+    /// none where chance could be it, or where the two are no farther apart than the tolerance.
     pub fn nearer(&self, tolerance: f64) -> Option<usize> {
         let [excess, stderr] = self.excess;
         (self.apart > tolerance && excess.abs() > SURE * stderr).then(|| usize::from(excess > 0.0))
@@ -244,16 +273,24 @@ pub fn at_level(
     let risk = |by: &Array2<f64>| squares(&(by - target.as_ref().unwrap_or(&probe.x0)));
     let (of_a, of_b) = (risk(&by_a), risk(&by_b));
     let paired: Vec<f64> = of_a.iter().zip(&of_b).map(|(a, b)| a - b).collect();
-    let farthest = squares(&between).iter().enumerate().max_by(|p, q| p.1.total_cmp(q.1)).map_or(0, |p| p.0);
+    let farthest =
+        squares(&between).iter().enumerate().max_by(|p, q| p.1.total_cmp(q.1)).map_or(0, |p| p.0);
     let relative = |apart: f64| if apart == 0.0 { 0.0 } else { apart / probe.scale };
     Level {
         sigma,
         apart: relative(mean_square(&between).sqrt()),
-        yardsticks: likes.iter().map(|like| relative(mean_square(&(of(*like) - &by_a)).sqrt())).collect(),
+        yardsticks: likes
+            .iter()
+            .map(|like| relative(mean_square(&(of(*like) - &by_a)).sqrt()))
+            .collect(),
         risk: [mean(&of_a), mean(&of_b)],
         excess: mean_and_stderr(&paired),
         linear: probe.linear.as_ref().map(|linear| mean(&risk(&of(linear)))),
-        by_pixel: between.columns().into_iter().map(|c| relative((c.dot(&c) / c.len() as f64).sqrt())).collect(),
+        by_pixel: between
+            .columns()
+            .into_iter()
+            .map(|c| relative((c.dot(&c) / c.len() as f64).sqrt()))
+            .collect(),
         farthest: [&probe.x0, &xt, &by_a, &by_b].map(|x| x.row(farthest).to_vec()),
     }
 }
@@ -267,13 +304,15 @@ pub struct Samples {
     pub steps: usize,
     /// Noise levels `sigma / alpha` on the way, the start and the end included.
     pub sigmas: Vec<f64>,
-    /// Root mean square distance of the two states at each, over the square root of the data's mean square plus `sigma^2`.
+    /// Root mean square distance of the two states at each, over the square root of the data's mean
+    /// square plus `sigma^2`.
     pub apart: Vec<f64>,
     /// The same of the ends of A and of each of the denoisers that measure rounding.
     pub yardsticks: Vec<f64>,
     /// Root mean square distance of the two samples of each start, over the data's.
     pub of_each: Vec<f64>,
-    /// Root mean square distance of A's and of B's samples from those of the exact denoiser, over the data's.
+    /// Root mean square distance of A's and of B's samples from those of the exact denoiser, over
+    /// the data's.
     pub from_exact: Option<[f64; 2]>,
     /// A's less B's squared distance from them, start by start, and its standard error.
     pub excess: Option<[f64; 2]>,
@@ -285,14 +324,23 @@ pub struct Samples {
 /// Method of the samples.
 const SAMPLER: &str = "heun";
 
-/// The noise levels of [`samples`], Karras's between two ends, each moved to one that both networks were trained on; then the data.
+/// The noise levels of [`samples`], Karras's between two ends, each moved to one that both networks
+/// were trained on; then the data.
 ///
 /// # Errors
 /// Noise levels that are no range.
-pub fn grid(range: [f64; 2], steps: usize, seen: impl Fn(f64) -> Result<f64>) -> Result<Vec<PathPoint>> {
+pub fn grid(
+    range: [f64; 2],
+    steps: usize,
+    seen: impl Fn(f64) -> Result<f64>,
+) -> Result<Vec<PathPoint>> {
     let path = Path::Edm { sigma_max: range[1] };
-    let points = Grid { s_min: range[0], s_max: range[1], ..Grid::new(Spacing::Karras, steps) }.points(&path)?;
-    let mut sigmas = points.iter().map(|p| if p.sigma > 0.0 { seen(p.sigma) } else { Ok(0.0) }).collect::<Result<Vec<f64>>>()?;
+    let points = Grid { s_min: range[0], s_max: range[1], ..Grid::new(Spacing::Karras, steps) }
+        .points(&path)?;
+    let mut sigmas = points
+        .iter()
+        .map(|p| if p.sigma > 0.0 { seen(p.sigma) } else { Ok(0.0) })
+        .collect::<Result<Vec<f64>>>()?;
     sigmas.dedup();
     // On the EDM path of a range that holds them all, where a level is a time.
     let path = Path::Edm { sigma_max: sigmas[0] };
@@ -317,17 +365,23 @@ pub fn samples(
     let start = standard_start(noise, n, a.dim()) * points[0].sigma.hypot(probe.scale);
     let run = |denoiser: &dyn Denoiser| -> Result<Vec<Array2<f64>>> {
         let mut states = Vec::with_capacity(points.len());
-        sample_watched(&method, denoiser, points, start.clone(), &mut Silence, |_, x| states.push(x.clone()))?;
+        sample_watched(&method, denoiser, points, start.clone(), &mut Silence, |_, x| {
+            states.push(x.clone())
+        })?;
         Ok(states)
     };
-    let end = |denoiser: &dyn Denoiser| run(denoiser).map(|mut states| states.pop().expect("a grid has points"));
+    let end = |denoiser: &dyn Denoiser| {
+        run(denoiser).map(|mut states| states.pop().expect("a grid has points"))
+    };
     let (by_a, by_b) = (run(a)?, run(b)?);
-    let (end_a, end_b) = (by_a.last().expect("a grid has points"), by_b.last().expect("a grid has points"));
+    let (end_a, end_b) =
+        (by_a.last().expect("a grid has points"), by_b.last().expect("a grid has points"));
     let far = |x: &Array2<f64>, y: &Array2<f64>| mean_square(&(x - y)).sqrt() / probe.scale;
     let exact = probe.exact.as_ref().map(|exact| end(exact.as_ref())).transpose()?;
     let errors = exact.as_ref().map(|exact| [end_a, end_b].map(|x| squares(&(x - exact))));
-    let apart =
-        |((x, y), at): ((&Array2<f64>, &Array2<f64>), &PathPoint)| mean_square(&(x - y)).sqrt() / at.sigma.hypot(probe.scale);
+    let apart = |((x, y), at): ((&Array2<f64>, &Array2<f64>), &PathPoint)| {
+        mean_square(&(x - y)).sqrt() / at.sigma.hypot(probe.scale)
+    };
     Ok(Samples {
         sampler: SAMPLER,
         steps: points.len() - 1,
@@ -336,7 +390,9 @@ pub fn samples(
         yardsticks: likes.iter().map(|like| Ok(far(&end(*like)?, end_a))).collect::<Result<_>>()?,
         of_each: squares(&(end_a - end_b)).iter().map(|s| s.sqrt() / probe.scale).collect(),
         from_exact: exact.as_ref().map(|exact| [far(end_a, exact), far(end_b, exact)]),
-        excess: errors.map(|[a, b]| mean_and_stderr(&a.iter().zip(&b).map(|(a, b)| a - b).collect::<Vec<_>>())),
+        excess: errors.map(|[a, b]| {
+            mean_and_stderr(&a.iter().zip(&b).map(|(a, b)| a - b).collect::<Vec<_>>())
+        }),
         x: [Some(end_a.clone()), Some(end_b.clone()), exact].into_iter().flatten().collect(),
     })
 }
@@ -393,21 +449,36 @@ mod tests {
         near(found.excess[0], -0.0075);
         near(found.yardsticks[1] * probe.scale, 0.05);
         found.by_pixel.iter().for_each(|v| near(v * probe.scale, 0.15));
-        assert_eq!((found.yardsticks[0], found.nearer(1e-5), found.nearer(1.0)), (0.0, Some(0), None));
+        assert_eq!(
+            (found.yardsticks[0], found.nearer(1e-5), found.nearer(1.0)),
+            (0.0, Some(0), None)
+        );
         assert_eq!(at_level(&a, &a, &[], &probe, 0.7, 3, &noise).nearer(0.0), None);
 
         let points = grid([0.02, 20.0], 5, Ok).unwrap();
         let drawn = samples(&a, &b, &[&a], &probe, 6, &points, &noise).unwrap();
-        assert_eq!((drawn.apart.len(), drawn.apart[0], drawn.yardsticks[0], drawn.x.len()), (6, 0.0, 0.0, 3));
-        // A constant error passes through the affine flow of a Gaussian unchanged in kind: B's samples are 2 times as far off as A's.
+        assert_eq!(
+            (drawn.apart.len(), drawn.apart[0], drawn.yardsticks[0], drawn.x.len()),
+            (6, 0.0, 0.0, 3)
+        );
+        // A constant error passes through the affine flow of a Gaussian unchanged in kind: B's
+        // samples are 2 times as far off as A's.
         let [of_a, of_b] = drawn.from_exact.unwrap();
-        assert!((of_b / of_a - 2.0).abs() <= 1e-9 && drawn.excess.unwrap()[0] < 0.0, "{of_a} {of_b}");
+        assert!(
+            (of_b / of_a - 2.0).abs() <= 1e-9 && drawn.excess.unwrap()[0] < 0.0,
+            "{of_a} {of_b}"
+        );
     }
 
     #[test]
     fn a_grid_keeps_to_levels_that_were_seen() {
-        let sigmas =
-            |seen: fn(f64) -> f64| grid([0.25, 32.0], 9, |s| Ok(seen(s))).unwrap().iter().map(|p| p.sigma).collect::<Vec<_>>();
+        let sigmas = |seen: fn(f64) -> f64| {
+            grid([0.25, 32.0], 9, |s| Ok(seen(s)))
+                .unwrap()
+                .iter()
+                .map(|p| p.sigma)
+                .collect::<Vec<_>>()
+        };
         let powers = sigmas(|s| s.log2().round().exp2());
         assert_eq!(powers, [32.0, 16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25, 0.0]);
         assert_eq!((sigmas(|s| s).len(), sigmas(|s| s)[0]), (10, 32.0));
@@ -441,24 +512,39 @@ mod tests {
             attention_head_dim: Some(2),
             ..UNetConfig::default()
         };
-        let (one, other) = (unet(&config(4, false), 4, 4).unwrap(), unet(&config(4, true), 4, 4).unwrap());
+        let (one, other) =
+            (unet(&config(4, false), 4, 4).unwrap(), unet(&config(4, true), 4, 4).unwrap());
         let a = vec![0.5; one.param_count()];
         let mut b = vec![0.5; other.param_count()];
         let name = "conv_out.weight";
-        let place = |program: &Program| program.params.iter().find(|p| p.name == name).unwrap().at.clone();
+        let place =
+            |program: &Program| program.params.iter().find(|p| p.name == name).unwrap().at.clone();
         b[place(&other).start] = 0.625;
         let found = tensors(&one, &a, &other, &b);
-        let moved: Vec<&Tensor> = found.iter().filter(|t| t.agreement(1e-5) != Agreement::Equal).collect();
-        let (alone, moved): (Vec<&Tensor>, Vec<&Tensor>) = moved.into_iter().partition(|t| t.shapes[0].is_none());
-        assert!(!alone.is_empty() && alone.iter().all(|t| t.name.contains("attentions") && t.distance == f64::INFINITY));
+        let moved: Vec<&Tensor> =
+            found.iter().filter(|t| t.agreement(1e-5) != Agreement::Equal).collect();
+        let (alone, moved): (Vec<&Tensor>, Vec<&Tensor>) =
+            moved.into_iter().partition(|t| t.shapes[0].is_none());
+        assert!(
+            !alone.is_empty()
+                && alone
+                    .iter()
+                    .all(|t| t.name.contains("attentions") && t.distance == f64::INFINITY)
+        );
         assert_eq!((moved.len(), moved[0].name.as_str(), moved[0].differing), (1, name, 1));
         let n = place(&one).len() as f64;
-        assert!((moved[0].distance - 0.125 / (0.5 * n.sqrt())).abs() <= 1e-15 && (moved[0].largest - 0.2).abs() <= 1e-15);
+        assert!(
+            (moved[0].distance - 0.125 / (0.5 * n.sqrt())).abs() <= 1e-15
+                && (moved[0].largest - 0.2).abs() <= 1e-15
+        );
         // Another width is another shape everywhere.
         let wide = unet(&config(6, false), 4, 4).unwrap();
         let found = tensors(&one, &a, &wide, &vec![0.5; wide.param_count()]);
         assert!(found.iter().filter(|t| t.shapes[0] != t.shapes[1]).count() > found.len() / 2);
         let moved = rounded(&a, 0.25, &Noise::new(1));
-        assert!(moved.iter().all(|w| (w - 0.5).abs() <= 0.125) && moved.iter().any(|w| (w - 0.5).abs() > 0.1));
+        assert!(
+            moved.iter().all(|w| (w - 0.5).abs() <= 0.125)
+                && moved.iter().any(|w| (w - 0.5).abs() > 0.1)
+        );
     }
 }

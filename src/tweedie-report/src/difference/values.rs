@@ -40,7 +40,8 @@ impl Found {
         }
     }
 
-    /// What worst is measured by: the difference over the scale, infinite where there is none to measure.
+    /// What worst is measured by: the difference over the scale, infinite where there is none to
+    /// measure.
     pub fn off(&self) -> f64 {
         match self {
             Found::Numbers(gap) => gap.off,
@@ -51,16 +52,25 @@ impl Found {
 }
 
 /// Keys that say how long something took or how it was spread, which no two runs share.
-pub const CLOCKS: [&str; 8] =
-    ["seconds", "duration", "elapsed", "threads", "images_per_s", "seconds_per_step", "started", "finished"];
+pub const CLOCKS: [&str; 8] = [
+    "seconds",
+    "duration",
+    "elapsed",
+    "threads",
+    "images_per_s",
+    "seconds_per_step",
+    "started",
+    "finished",
+];
 
 /// What names an object of a list.
 const NAMES: [&str; 5] = ["label", "what", "id", "name", "title"];
 
 /// Everything in a document under its name, in the document's order; clocks are left out.
 ///
-/// An object of a list goes by its own name where it has one, and by its place where not. A list of numbers is one item, also where its rows are
-/// lists; what a report writes for numbers that JSON lacks (null, "nan", "inf") are numbers.
+/// An object of a list goes by its own name where it has one, and by its place where not. A list of
+/// numbers is one item, also where its rows are lists; what a report writes for numbers that JSON
+/// lacks (null, "nan", "inf") are numbers.
 pub fn items(document: &Value) -> Vec<(String, Content)> {
     let mut out = Vec::new();
     collect("", document, &mut out);
@@ -68,23 +78,35 @@ pub fn items(document: &Value) -> Vec<(String, Content)> {
 }
 
 fn collect(path: &str, value: &Value, out: &mut Vec<(String, Content)>) {
-    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path} · {key}") };
+    let below =
+        |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path} · {key}") };
     if let Some(numbers) = numbers(value) {
         return out.push((path.to_owned(), Content::Numbers(numbers)));
     }
     match value {
         Value::Object(map) => {
-            map.iter().filter(|(key, _)| !CLOCKS.contains(&key.as_str())).for_each(|(key, value)| collect(&below(key), value, out));
+            map.iter()
+                .filter(|(key, _)| !CLOCKS.contains(&key.as_str()))
+                .for_each(|(key, value)| collect(&below(key), value, out));
         }
         Value::Array(list) => {
             for (place, value) in list.iter().enumerate() {
-                let named =
-                    NAMES.iter().find_map(|key| Some((key, value.get(key)?.as_str()?))).filter(|(_, name)| !name.is_empty());
+                let named = NAMES
+                    .iter()
+                    .find_map(|key| Some((key, value.get(key)?.as_str()?)))
+                    .filter(|(_, name)| !name.is_empty());
                 let path = below(named.map_or(&(place + 1).to_string(), |(_, name)| name));
                 match (value, named) {
                     // Its name is said already.
                     (Value::Object(map), Some((key, _))) if map.len() > 1 => {
-                        collect(&path, &map.iter().filter(|(k, _)| k != key).map(|(k, v)| (k.clone(), v.clone())).collect(), out);
+                        collect(
+                            &path,
+                            &map.iter()
+                                .filter(|(k, _)| k != key)
+                                .map(|(k, v)| (k.clone(), v.clone()))
+                                .collect(),
+                            out,
+                        );
                     }
                     _ => collect(&path, value, out),
                 }
@@ -121,7 +143,10 @@ fn texts(a: &str, b: &str) -> Agreement {
     let near = |(a, b): (&f64, &f64)| (a - b).abs() <= 0.011 * a.abs().max(b.abs());
     if a == b {
         Agreement::Equal
-    } else if masked(a) == masked(b) && numbers_a.len() == numbers_b.len() && numbers_a.iter().zip(&numbers_b).all(near) {
+    } else if masked(a) == masked(b)
+        && numbers_a.len() == numbers_b.len()
+        && numbers_a.iter().zip(&numbers_b).all(near)
+    {
         Agreement::Within
     } else {
         Agreement::Beyond
@@ -141,9 +166,13 @@ fn masked(text: &str) -> String {
     out
 }
 
-/// Pairs by name: the k-th of a name in A with the k-th in B, then what is left by names without their numbers, because a name may say what was
-/// computed. In the order of A, and what only B has after.
-pub fn paired<'a, A, B>(a: &'a [(String, A)], b: &'a [(String, B)]) -> Vec<(&'a str, Option<&'a A>, Option<&'a B>)> {
+/// Pairs by name: the k-th of a name in A with the k-th in B, then what is left by names without
+/// their numbers, because a name may say what was computed. In the order of A, and what only B has
+/// after.
+pub fn paired<'a, A, B>(
+    a: &'a [(String, A)],
+    b: &'a [(String, B)],
+) -> Vec<(&'a str, Option<&'a A>, Option<&'a B>)> {
     let mut partner: Vec<Option<usize>> = vec![None; a.len()];
     let mut free = vec![true; b.len()];
     for key in [str::to_owned, masked] {
@@ -151,13 +180,22 @@ pub fn paired<'a, A, B>(a: &'a [(String, A)], b: &'a [(String, B)]) -> Vec<(&'a 
         for (k, (name, _)) in b.iter().enumerate().filter(|(k, _)| free[*k]) {
             places.entry(key(name)).or_default().push_back(k);
         }
-        for ((name, _), partner) in a.iter().zip(&mut partner).filter(|(_, partner)| partner.is_none()) {
+        for ((name, _), partner) in
+            a.iter().zip(&mut partner).filter(|(_, partner)| partner.is_none())
+        {
             *partner = places.get_mut(&key(name)).and_then(VecDeque::pop_front);
             partner.iter().for_each(|k| free[*k] = false);
         }
     }
-    let both = a.iter().zip(&partner).map(|((name, a), partner)| (name.as_str(), Some(a), partner.map(|k| &b[k].1)));
-    let rest = b.iter().zip(&free).filter(|(_, free)| **free).map(|((name, b), _)| (name.as_str(), None, Some(b)));
+    let both = a
+        .iter()
+        .zip(&partner)
+        .map(|((name, a), partner)| (name.as_str(), Some(a), partner.map(|k| &b[k].1)));
+    let rest = b
+        .iter()
+        .zip(&free)
+        .filter(|(_, free)| **free)
+        .map(|((name, b), _)| (name.as_str(), None, Some(b)));
     both.chain(rest).collect()
 }
 
@@ -165,9 +203,13 @@ pub fn paired<'a, A, B>(a: &'a [(String, A)], b: &'a [(String, B)]) -> Vec<(&'a 
 pub fn compare(a: &Value, b: &Value) -> Vec<(String, Found)> {
     let (a, b) = (items(a), items(b));
     let found = |a: Option<&Content>, b: Option<&Content>| match (a, b) {
-        (Some(Content::Numbers(a)), Some(Content::Numbers(b))) if a.len() == b.len() => Found::Numbers(Gap::of(a, b)),
+        (Some(Content::Numbers(a)), Some(Content::Numbers(b))) if a.len() == b.len() => {
+            Found::Numbers(Gap::of(a, b))
+        }
         (Some(Content::Numbers(a)), Some(Content::Numbers(b))) => Found::Lengths(a.len(), b.len()),
-        (Some(Content::Text(a)), Some(Content::Text(b))) => Found::Texts(a.clone(), b.clone(), texts(a, b)),
+        (Some(Content::Text(a)), Some(Content::Text(b))) => {
+            Found::Texts(a.clone(), b.clone(), texts(a, b))
+        }
         (Some(a), Some(b)) => Found::Texts(shown(a), shown(b), Agreement::Beyond),
         (_, None) => Found::OnlyA,
         (None, _) => Found::OnlyB,
@@ -182,7 +224,11 @@ pub fn shown(content: &Content) -> String {
         Content::Numbers(x) if x.len() == 1 => x[0].to_string(),
         Content::Numbers(x) => {
             let first: Vec<String> = x.iter().take(8).map(f64::to_string).collect();
-            format!("{}{}", first.join(", "), if x.len() > 8 { format!(", … ({} numbers)", x.len()) } else { String::new() })
+            format!(
+                "{}{}",
+                first.join(", "),
+                if x.len() > 8 { format!(", … ({} numbers)", x.len()) } else { String::new() }
+            )
         }
     }
 }
@@ -209,17 +255,24 @@ mod tests {
         let same = compare(&figure(4.0, "12 %"), &figure(4.0, "12 %"));
         assert!(same.iter().all(|(_, found)| found.agreement(0.0) == Agreement::Equal));
         let other = compare(&figure(4.0, "12.1 %"), &figure(4.1, "12.2 %"));
-        let differing: Vec<_> = names(&other).into_iter().filter(|n| n.1 != Agreement::Equal).collect();
-        assert_eq!(differing, [("rows · r · pictures · 1 · note", Agreement::Within), ("series · one · y", Agreement::Beyond)]);
-        assert!(other.iter().any(|(name, found)| name.ends_with("values") && matches!(found, Found::Numbers(g) if g.count == 4)));
+        let differing: Vec<_> =
+            names(&other).into_iter().filter(|n| n.1 != Agreement::Equal).collect();
+        assert_eq!(
+            differing,
+            [
+                ("rows · r · pictures · 1 · note", Agreement::Within),
+                ("series · one · y", Agreement::Beyond)
+            ]
+        );
+        assert!(other.iter().any(|(name, found)| name.ends_with("values")
+            && matches!(found, Found::Numbers(g) if g.count == 4)));
         assert_eq!(texts("12 %", "13 %"), Agreement::Beyond);
         assert_eq!(texts("holds", "fails"), Agreement::Beyond);
     }
 
     #[test]
     fn what_moved_is_paired_by_name_and_what_is_missing_is_named() {
-        let a =
-            json!([{"what": "first"}, {"what": "at 17 of 20", "got": 1}, {"what": "twice", "got": 1}, {"what": "twice", "got": 2}]);
+        let a = json!([{"what": "first"}, {"what": "at 17 of 20", "got": 1}, {"what": "twice", "got": 1}, {"what": "twice", "got": 2}]);
         let b = json!([{"what": "twice", "got": 1}, {"what": "at 18 of 20", "got": 1}, {"what": "twice", "got": 2}, {"what": "last", "got": 3}]);
         let found = compare(&a, &b);
         assert_eq!(
@@ -237,9 +290,14 @@ mod tests {
 
     #[test]
     fn other_lengths_and_other_kinds_are_beyond() {
-        let found = compare(&json!({"x": [1, 2], "y": "text", "z": []}), &json!({"x": [1], "y": 3, "z": []}));
+        let found = compare(
+            &json!({"x": [1, 2], "y": "text", "z": []}),
+            &json!({"x": [1], "y": 3, "z": []}),
+        );
         assert_eq!(found[0].1, Found::Lengths(2, 1));
-        assert!(matches!(&found[1].1, Found::Texts(a, b, Agreement::Beyond) if a == "text" && b == "3"));
+        assert!(
+            matches!(&found[1].1, Found::Texts(a, b, Agreement::Beyond) if a == "text" && b == "3")
+        );
         assert_eq!(found[2].1.agreement(0.0), Agreement::Equal);
     }
 }

@@ -1,4 +1,5 @@
-//! The one interface between whatever predicts (an exact law, a network, a foreign model) and whatever samples.
+//! The one interface between whatever predicts (an exact law, a network, a foreign model) and
+//! whatever samples.
 
 use crate::diffusion::PathPoint;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};

@@ -1,26 +1,33 @@
-//! The variational bound, term by term, for any reverse mean and variance, in discrete and continuous time.
+//! The variational bound, term by term, for any reverse mean and variance, in discrete and
+//! continuous time.
 //!
-//! `NELBO = KL(q(x_T|x0) || p(x_T))` (prior) ` + sum_{t=2..T} E KL(q(x_{t-1}|x_t,x0) || p(x_{t-1}|x_t))` (transitions)
-//! ` - E ln p(x0|x_1)` (reconstruction), all averaged over the data.
+//! `NELBO = KL(q(x_T|x0) || p(x_T))` (prior)
+//! ` + sum_{t=2..T} E KL(q(x_{t-1}|x_t,x0) || p(x_{t-1}|x_t))` (transitions) ` - E ln p(x0|x_1)`
+//! (reconstruction), all averaged over the data.
 //!
-//! The steps are any decreasing sequence of signal-to-noise ratios, so a strided sampler, a learned grid and the T steps of training
-//! are one case. A transition depends on the two SNRs, on the error of the denoiser and on the ratio of the reverse variance to the
-//! posterior's, and on nothing else of the path: see [`transition`]. For Gaussian data every term is exact in each eigenmode of the
-//! covariance ([`gaussian_bound`]); for other data the errors `E||x0 - x0_hat||^2` are given ([`bound`]).
+//! The steps are any decreasing sequence of signal-to-noise ratios, so a strided sampler, a learned
+//! grid and the T steps of training are one case. A transition depends on the two SNRs, on the
+//! error of the denoiser and on the ratio of the reverse variance to the posterior's, and on
+//! nothing else of the path: see [`transition`]. For Gaussian data every term is exact in each
+//! eigenmode of the covariance ([`gaussian_bound`]); for other data the errors `E||x0 - x0_hat||^2`
+//! are given ([`bound`]).
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::decoder::{LevelScale, nats_to_bits_per_dim};
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result, finite};
-use crate::math::gaussian::{entropy_normal, kl_normal_mean, kl_normal_var, ln_tau_times, x_minus_ln_1p};
+use crate::math::gaussian::{
+    entropy_normal, kl_normal_mean, kl_normal_var, ln_tau_times, x_minus_ln_1p,
+};
 use crate::math::quadrature::IntervalRule;
 use crate::math::scalar::{Scalar, exponent, ldexp, ln_ratio};
 
 /// `snr_s - snr_t` for a step between `s = (alpha, sigma)` and the noisier `t`, positive.
 ///
 /// # Formula
-/// `(alpha_s/sigma_s)^2 - (alpha_t/sigma_t)^2 = D (alpha_s sigma_t + alpha_t sigma_s) / (sigma_s sigma_t)^2` with
-/// `D = alpha_s sigma_t - alpha_t sigma_s`: the factor that cancels holds the rounding of two products, not of four quotients.
+/// `(alpha_s/sigma_s)^2 - (alpha_t/sigma_t)^2 = D (alpha_s sigma_t + alpha_t sigma_s) / (sigma_s
+/// sigma_t)^2` with `D = alpha_s sigma_t - alpha_t sigma_s`: the factor that cancels holds the
+/// rounding of two products, not of four quotients.
 pub fn snr_drop<S: Scalar>(s: (S, S), t: (S, S)) -> S {
     // In units in which both sigmas are of the order of 1; a is then out of range where the SNR is.
     let [s, t] = [s, t].map(|(alpha, sigma)| {
@@ -31,44 +38,56 @@ pub fn snr_drop<S: Scalar>(s: (S, S), t: (S, S)) -> S {
     if a.re().is_finite() { (a - b) / noise * ((a + b) / noise) } else { a }
 }
 
-/// `ln(var_p/var_q)` of the reverse variance `beta`, the forward variance of the step: `ln(sigma_t^2/sigma_s^2)`.
+/// `ln(var_p/var_q)` of the reverse variance `beta`, the forward variance of the step:
+/// `ln(sigma_t^2/sigma_s^2)`.
 ///
 /// `var_q = beta sigma_s^2/sigma_t^2` is the posterior's, that of q(x_s|x_t,x0).
 pub fn log_ratio_beta<S: Scalar>(s: (S, S), t: (S, S)) -> S {
-    // The difference is exact where the two are within a factor 2; late steps of VP have sigma_t/sigma_s = 1 + 1e-6.
+    // The difference is exact where the two are within a factor 2; late steps of VP have
+    // sigma_t/sigma_s = 1 + 1e-6.
     let growth = (t.1 - s.1) / s.1;
     (if growth.re().is_finite() { growth.ln_1p() } else { ln_ratio(t.1, s.1) }) * 2.0
 }
 
-/// One transition of one dimension, in nats: `E KL(q(x_s|x_t,x0) || N(coef_xt x_t + coef_x0 x0_hat, var_p))`.
+/// One transition of one dimension, in nats:
+/// `E KL(q(x_s|x_t,x0) || N(coef_xt x_t + coef_x0 x0_hat, var_p))`.
 ///
 /// `log_ratio = ln(var_p/var_q)`, `drop = snr_s - snr_t`, `error = E (x0 - x0_hat)^2`.
 ///
 /// # Formula
 /// `(r + e^-r - 1 + e^-r drop error) / 2`, `r = log_ratio`. It is the KL of two normal laws with
-/// `coef_x0^2/var_q = snr_s - snr_t` put in: alpha and sigma of the path enter through their ratio alone.
+/// `coef_x0^2/var_q = snr_s - snr_t` put in: alpha and sigma of the path enter through their ratio
+/// alone.
 ///
-/// With `r = 0` (posterior variance) it is `drop error / 2`; the best r is `ln(1 + drop error)`, and leaves half of itself.
+/// With `r = 0` (posterior variance) it is `drop error / 2`; the best r is `ln(1 + drop error)`,
+/// and leaves half of itself.
 ///
 /// # Source
-/// Ho et al. 2020 (arXiv 2006.11239), eq. 5 and 8; Kingma et al. 2021 (arXiv 2107.00630), the discrete-time loss; Bao et al. 2022
-/// (arXiv 2201.06503), theorem 1, for the best variance.
+/// Ho et al. 2020 (arXiv 2006.11239), eq. 5 and 8; Kingma et al. 2021 (arXiv 2107.00630), the
+/// discrete-time loss; Bao et al. 2022 (arXiv 2201.06503), theorem 1, for the best variance.
 pub fn transition<S: Scalar>(log_ratio: S, drop: S, error: S) -> S {
-    // r + e^-r - 1 is of second order where its terms are of first: at r = 1e-9, the last steps of a fine grid, half of the digits.
+    // r + e^-r - 1 is of second order where its terms are of first: at r = 1e-9, the last steps of
+    // a fine grid, half of the digits.
     let y = (-log_ratio).exp_m1();
     let spread = if log_ratio.re().abs() <= 1.0 { x_minus_ln_1p(y) } else { log_ratio + y };
     // e^-r itself: of y + 1 nothing is left where r is beyond 37.
     let miss = drop * error;
-    let left = if miss.re().is_finite() { miss * (-log_ratio).exp() } else { (drop.ln() + error.ln() - log_ratio).exp() };
+    let left = if miss.re().is_finite() {
+        miss * (-log_ratio).exp()
+    } else {
+        (drop.ln() + error.ln() - log_ratio).exp()
+    };
     (spread + left) * 0.5
 }
 
-/// The prior term of one dimension, in nats: `E KL(N(alpha x0, sigma^2) || N(0, prior_var))`, with `second_moment = E x0^2`.
+/// The prior term of one dimension, in nats: `E KL(N(alpha x0, sigma^2) || N(0, prior_var))`, with
+/// `second_moment = E x0^2`.
 ///
 /// # Formula
 /// `(sigma^2/v - 1 - ln(sigma^2/v)) / 2 + alpha^2 second_moment / (2 v)`
 ///
-/// The prior's variance is that of the sampler's first state: 1 for VP, `sigma_T^2` for VE, where the mean term is all that is left.
+/// The prior's variance is that of the sampler's first state: 1 for VP, `sigma_T^2` for VE, where
+/// the mean term is all that is left.
 pub fn prior<S: Scalar>(last: (S, S), second_moment: S, prior_var: S) -> S {
     let noise = last.1 * last.1;
     // Where the square is out of range, its logarithm is not.
@@ -99,7 +118,8 @@ pub fn mmse<S: Scalar>(lambda: S, at: (S, S)) -> S {
     ldexp(ldexp(lambda, -spread) * (sigma * sigma) / var, spread + 2 * (noise - e))
 }
 
-/// `E (x0 - x0_hat)^2` of a mode of variance `lambda` for the linear denoiser `x0_hat - mean = gain (x_t - alpha mean)`.
+/// `E (x0 - x0_hat)^2` of a mode of variance `lambda` for the linear denoiser
+/// `x0_hat - mean = gain (x_t - alpha mean)`.
 ///
 /// # Formula
 /// `lambda (1 - gain alpha)^2 + gain^2 sigma^2`
@@ -108,10 +128,11 @@ pub fn linear_error<S: Scalar>(lambda: S, gain: S, at: (S, S)) -> S {
     lambda * miss * miss + noise * noise
 }
 
-/// Weight of `||eps - eps_hat||^2` in a transition: `(snr_s/snr_t - 1) var_q / (2 var_p)`; infinite at `alpha_t = 0`.
+/// Weight of `||eps - eps_hat||^2` in a transition: `(snr_s/snr_t - 1) var_q / (2 var_p)`; infinite
+/// at `alpha_t = 0`.
 ///
-/// It is `beta_t / (2 alpha_step (1 - alpha_bar_t))` for the variance beta. Of `||x0 - x0_hat||^2` the weight is
-/// `drop var_q / (2 var_p)`, finite there too.
+/// It is `beta_t / (2 alpha_step (1 - alpha_bar_t))` for the variance beta. Of `||x0 - x0_hat||^2`
+/// the weight is `drop var_q / (2 var_p)`, finite there too.
 ///
 /// # Source
 /// Ho et al. 2020, eq. 12.
@@ -122,13 +143,16 @@ pub fn vlb_weight<S: Scalar>(s: (S, S), t: (S, S), log_ratio: S) -> S {
     (a - b) / b * ((a + b) / b) * (-log_ratio).exp() * 0.5
 }
 
-/// The transitions of a Gaussian mode in the limit of infinitely many steps, in nats; only the end points matter.
+/// The transitions of a Gaussian mode in the limit of infinitely many steps, in nats; only the end
+/// points matter.
 ///
 /// # Formula
-/// `1/2 int mmse dsnr = 1/2 int_{snr_last}^{snr_first} lambda/(1 + snr lambda) dsnr = 1/2 ln((1 + snr_first lambda)/(1 + snr_last lambda))`
+/// `1/2 int mmse dsnr = 1/2 int_{snr_last}^{snr_first} lambda/(1 + snr lambda) dsnr = 1/2 ln((1 +
+/// snr_first lambda)/(1 + snr_last lambda))`
 ///
 /// # Source
-/// Kingma et al. 2021 (arXiv 2107.00630), the continuous-time loss; Guo, Shamai and Verdu 2005 (I-MMSE).
+/// Kingma et al. 2021 (arXiv 2107.00630), the continuous-time loss; Guo, Shamai and Verdu 2005
+/// (I-MMSE).
 pub fn continuous_transitions<S: Scalar>(lambda: S, first: (S, S), last: (S, S)) -> S {
     // ln_1p of the relative change: for lambda of 1e-20 the quotient itself is 1.
     let snr_last = (last.0 / last.1).powi(2);
@@ -141,17 +165,24 @@ pub fn continuous_transitions<S: Scalar>(lambda: S, first: (S, S), last: (S, S))
     std(first) - std(last)
 }
 
-/// The transitions of any denoiser in continuous time, in nats, from its total error `E||x0 - x0_hat||^2` as a function of log-SNR.
+/// The transitions of any denoiser in continuous time, in nats, from its total error
+/// `E||x0 - x0_hat||^2` as a function of log-SNR.
 ///
 /// # Formula
-/// `1/2 int_{log_snr_last}^{log_snr_first} e^l error(l) dl`: the same for every path between two end points.
+/// `1/2 int_{log_snr_last}^{log_snr_first} e^l error(l) dl`: the same for every path between two
+/// end points.
 ///
 /// # Errors
-/// Ends that are not finite and increasing, an error that the adaptive quadrature (1e-13 relative) cannot integrate.
+/// Ends that are not finite and increasing, an error that the adaptive quadrature (1e-13 relative)
+/// cannot integrate.
 ///
 /// # Source
 /// Kingma et al. 2021, the continuous-time loss in terms of the SNR.
-pub fn continuous_diffusion_loss(log_snr_last: f64, log_snr_first: f64, error: impl Fn(f64) -> f64) -> Result<f64> {
+pub fn continuous_diffusion_loss(
+    log_snr_last: f64,
+    log_snr_first: f64,
+    error: impl Fn(f64) -> f64,
+) -> Result<f64> {
     if !log_snr_first.is_finite() || !log_snr_last.is_finite() || log_snr_last >= log_snr_first {
         return Err(Error::domain(
             "log-SNR range",
@@ -167,14 +198,17 @@ pub fn continuous_diffusion_loss(log_snr_last: f64, log_snr_first: f64, error: i
 /// The variance of p(x_s|x_t), as a choice made once for all transitions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReverseVar {
-    /// The forward variance of the step, sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2 (Ho's "fixed large"; for stride 1 it is beta_t).
+    /// The forward variance of the step, sigma_t^2 - (alpha_t/alpha_s)^2 sigma_s^2 (Ho's "fixed
+    /// large"; for stride 1 it is beta_t).
     Beta,
     /// The variance of q(x_s|x_t,x0) ("fixed small").
     Posterior,
-    /// The one that makes the bound least at the errors given: posterior variance plus `coef_x0^2 error`, in each mode. At the least
-    /// error it is the exact variance of q(x_s|x_t), posterior variance plus `coef_x0^2 Cov[x0|x_t]`.
+    /// The one that makes the bound least at the errors given: posterior variance plus
+    /// `coef_x0^2 error`, in each mode. At the least error it is the exact variance of q(x_s|x_t),
+    /// posterior variance plus `coef_x0^2 Cov[x0|x_t]`.
     Optimal,
-    /// `beta^v posterior^(1 - v)`, interpolated in the logarithm by a constant v (Nichol & Dhariwal 2021, eq. 15).
+    /// `beta^v posterior^(1 - v)`, interpolated in the logarithm by a constant v (Nichol & Dhariwal
+    /// 2021, eq. 15).
     Interpolated(f64),
     /// Given numbers, isotropic, `[k]` for the step between points k and k + 1.
     Given(Vec<f64>),
@@ -245,14 +279,20 @@ impl GaussianData<'_> {
         self.variances.iter().map(|&lambda| entropy_normal(lambda)).sum()
     }
 
-    /// `KL(q(x_T) || N(0, prior_var I))` of the marginal at a point, in nats: not the bound's prior term, which keeps x0.
+    /// `KL(q(x_T) || N(0, prior_var I))` of the marginal at a point, in nats: not the bound's prior
+    /// term, which keeps x0.
     pub fn marginal_kl(&self, at: &PathPoint, prior_var: f64) -> f64 {
         let (alpha_var, noise_var) = (at.alpha * at.alpha, at.sigma * at.sigma);
-        let spread: f64 = self.variances.iter().map(|&lambda| kl_normal_var(alpha_var * lambda + noise_var, prior_var)).sum();
+        let spread: f64 = self
+            .variances
+            .iter()
+            .map(|&lambda| kl_normal_var(alpha_var * lambda + noise_var, prior_var))
+            .sum();
         spread + kl_normal_mean(at.alpha * self.mean_square.sqrt(), 0.0, prior_var)
     }
 
-    /// The least NELBO of any reverse model over these points, `entropy + KL(q(x_T) || prior)`: that of the exact reversal.
+    /// The least NELBO of any reverse model over these points, `entropy + KL(q(x_T) || prior)`:
+    /// that of the exact reversal.
     pub fn least_nelbo(&self, last: &PathPoint, prior_var: f64) -> f64 {
         self.entropy() + self.marginal_kl(last, prior_var)
     }
@@ -275,7 +315,8 @@ pub enum Part {
 pub struct Term {
     /// Which.
     pub part: Part,
-    /// Number of the point that the term starts from, 1..=T: transition t leads from x_t to x_{t-1}.
+    /// Number of the point that the term starts from, 1..=T: transition t leads from x_t to
+    /// x_{t-1}.
     pub t: usize,
     /// Nats of the whole datum.
     pub nats: f64,
@@ -285,7 +326,8 @@ pub struct Term {
     pub cumulative: f64,
 }
 
-/// A negative evidence lower bound as the table of its terms: reconstruction, transitions from t = 2 to T, prior.
+/// A negative evidence lower bound as the table of its terms: reconstruction, transitions from t =
+/// 2 to T, prior.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
     dims: usize,
@@ -297,7 +339,13 @@ impl Bound {
         let mut total = 0.0;
         let terms = nats.into_iter().map(|(part, t, nats)| {
             total += nats;
-            Term { part, t, nats, bits_per_dim: nats_to_bits_per_dim(nats, dims), cumulative: nats_to_bits_per_dim(total, dims) }
+            Term {
+                part,
+                t,
+                nats,
+                bits_per_dim: nats_to_bits_per_dim(nats, dims),
+                cumulative: nats_to_bits_per_dim(total, dims),
+            }
         });
         Self { dims, terms: terms.collect() }
     }
@@ -322,12 +370,14 @@ impl Bound {
         self.terms.iter().filter(|term| term.part == part).map(|term| term.nats).sum()
     }
 
-    /// The bound in bits/dim where the reconstruction is a probability of integer levels (a discretised decoder).
+    /// The bound in bits/dim where the reconstruction is a probability of integer levels (a
+    /// discretised decoder).
     pub fn bits_per_dim(&self) -> f64 {
         nats_to_bits_per_dim(self.nats(), self.dims)
     }
 
-    /// The bound in bits/dim of integer levels where the reconstruction is a density of scaled data.
+    /// The bound in bits/dim of integer levels where the reconstruction is a density of scaled
+    /// data.
     pub fn bits_per_dim_of_levels(&self, scale: &LevelScale) -> f64 {
         scale.bits_per_dim(self.nats(), self.dims)
     }
@@ -335,15 +385,18 @@ impl Bound {
 
 /// The bound of Gaussian data, exact in each mode, for a denoiser that acts on each mode by itself.
 ///
-/// `error(point, lambda)` is `E (x0 - x0_hat)^2` of a mode: [`mmse`] for the Wiener filter, [`linear_error`] for another gain.
-/// `points` are x_1 to x_T, the cleanest first; only their alpha and sigma are read.
+/// `error(point, lambda)` is `E (x0 - x0_hat)^2` of a mode: [`mmse`] for the Wiener filter,
+/// [`linear_error`] for another gain. `points` are x_1 to x_T, the cleanest first; only their alpha
+/// and sigma are read.
 ///
-/// With the Wiener filter and [`Reverse::optimal`] the bound equals [`GaussianData::least_nelbo`] for any number and spacing of steps:
-/// the logarithms `ln(1 + drop mmse_t)/2 = ln((1 + snr_s lambda)/(1 + snr_t lambda))/2` telescope.
+/// With the Wiener filter and [`Reverse::optimal`] the bound equals [`GaussianData::least_nelbo`]
+/// for any number and spacing of steps: the logarithms
+/// `ln(1 + drop mmse_t)/2 = ln((1 + snr_s lambda)/(1 + snr_t lambda))/2` telescope.
 ///
 /// # Errors
-/// No points; SNRs that do not fall strictly; sigma = 0; variances or errors negative or not finite; a Gaussian reconstruction of a mode
-/// without variance by its best variance 0, where the bound is -inf; given variances that are too few or not positive.
+/// No points; SNRs that do not fall strictly; sigma = 0; variances or errors negative or not
+/// finite; a Gaussian reconstruction of a mode without variance by its best variance 0, where the
+/// bound is -inf; given variances that are too few or not positive.
 ///
 /// # Example
 /// ```
@@ -363,15 +416,25 @@ pub fn gaussian_bound(
     reverse: &Reverse,
 ) -> Result<Bound> {
     finite("variances", data.variances)?;
-    if let Some(v) = data.variances.iter().chain([&data.mean_square]).find(|v| **v < 0.0 || !v.is_finite()) {
-        return Err(Error::domain("variance of a mode or ||mean||^2", v, ">= 0", "pass the covariance's eigenvalues"));
+    if let Some(v) =
+        data.variances.iter().chain([&data.mean_square]).find(|v| **v < 0.0 || !v.is_finite())
+    {
+        return Err(Error::domain(
+            "variance of a mode or ||mean||^2",
+            v,
+            ">= 0",
+            "pass the covariance's eigenvalues",
+        ));
     }
     let d = data.variances.len();
     let second_moment = data.variances.iter().sum::<f64>() + data.mean_square;
-    assemble(points, d, second_moment, reverse, |at, _| data.variances.iter().map(|&lambda| (1.0, error(at, lambda))).collect())
+    assemble(points, d, second_moment, reverse, |at, _| {
+        data.variances.iter().map(|&lambda| (1.0, error(at, lambda))).collect()
+    })
 }
 
-/// The bound of any data and denoiser, from the errors `E||x0 - x0_hat||^2` at each point and `E||x0||^2`; variances are isotropic.
+/// The bound of any data and denoiser, from the errors `E||x0 - x0_hat||^2` at each point and
+/// `E||x0||^2`; variances are isotropic.
 ///
 /// [`ReverseVar::Optimal`] is then the best isotropic variance, Analytic-DPM's.
 ///
@@ -380,7 +443,13 @@ pub fn gaussian_bound(
 ///
 /// # Source
 /// Bao et al. 2022 (arXiv 2201.06503), theorem 1, for the best isotropic variance.
-pub fn bound(points: &[PathPoint], dims: usize, second_moment: f64, errors: &[f64], reverse: &Reverse) -> Result<Bound> {
+pub fn bound(
+    points: &[PathPoint],
+    dims: usize,
+    second_moment: f64,
+    errors: &[f64],
+    reverse: &Reverse,
+) -> Result<Bound> {
     if errors.len() != points.len() {
         return Err(Error::shape(
             "errors",
@@ -389,7 +458,9 @@ pub fn bound(points: &[PathPoint], dims: usize, second_moment: f64, errors: &[f6
             "give one error a point",
         ));
     }
-    assemble(points, dims, second_moment, reverse, |_, k| vec![(dims as f64, errors[k] / dims as f64)])
+    assemble(points, dims, second_moment, reverse, |_, k| {
+        vec![(dims as f64, errors[k] / dims as f64)]
+    })
 }
 
 /// `errors(point, k)` are groups of dimensions that share an error: (how many, error of each).
@@ -401,14 +472,24 @@ fn assemble(
     errors: impl Fn(&PathPoint, usize) -> Vec<(f64, f64)>,
 ) -> Result<Bound> {
     validate(points, dims, second_moment, reverse)?;
-    let errors: Vec<Vec<(f64, f64)>> = points.iter().enumerate().map(|(k, at)| errors(at, k)).collect();
-    if let Some(e) = errors.iter().flatten().map(|(_, e)| e).find(|e| !(**e >= 0.0 && e.is_finite())) {
-        return Err(Error::domain("E||x0 - x0_hat||^2", e, "finite numbers >= 0", "check the denoiser"));
+    let errors: Vec<Vec<(f64, f64)>> =
+        points.iter().enumerate().map(|(k, at)| errors(at, k)).collect();
+    if let Some(e) =
+        errors.iter().flatten().map(|(_, e)| e).find(|e| !(**e >= 0.0 && e.is_finite()))
+    {
+        return Err(Error::domain(
+            "E||x0 - x0_hat||^2",
+            e,
+            "finite numbers >= 0",
+            "check the denoiser",
+        ));
     }
     let (first, last) = (&errors[0], &points[points.len() - 1]);
     let reconstruction = match reverse.reconstruction {
         Reconstruction::Nats(nats) => nats,
-        Reconstruction::Gaussian(var) => first.iter().map(|&(n, e)| n * gaussian_reconstruction(e, var)).sum(),
+        Reconstruction::Gaussian(var) => {
+            first.iter().map(|&(n, e)| n * gaussian_reconstruction(e, var)).sum()
+        }
         Reconstruction::Optimal if first.iter().all(|&(_, e)| e > 0.0) => {
             first.iter().map(|&(n, e)| n * gaussian_reconstruction(e, e)).sum()
         }
@@ -424,7 +505,10 @@ fn assemble(
     let transitions = points.windows(2).zip(&errors[1..]).enumerate().map(|(k, (pair, errors))| {
         let (s, t) = (&pair[0], &pair[1]);
         let drop = snr_drop((s.alpha, s.sigma), (t.alpha, t.sigma));
-        let nats = errors.iter().map(|&(n, e)| n * transition(reverse.var.log_ratio(k, s, t, drop, e), drop, e)).sum();
+        let nats = errors
+            .iter()
+            .map(|&(n, e)| n * transition(reverse.var.log_ratio(k, s, t, drop, e), drop, e))
+            .sum();
         (Part::Transition, k + 2, nats)
     });
     let d = dims as f64;
@@ -433,16 +517,34 @@ fn assemble(
     Ok(Bound::new(dims, std::iter::once(ends.0).chain(transitions).chain([ends.1])))
 }
 
-fn validate(points: &[PathPoint], dims: usize, second_moment: f64, reverse: &Reverse) -> Result<()> {
+fn validate(
+    points: &[PathPoint],
+    dims: usize,
+    second_moment: f64,
+    reverse: &Reverse,
+) -> Result<()> {
     if points.is_empty() || dims == 0 {
-        return Err(Error::domain("points, dimensions", format!("{}, {dims}", points.len()), ">= 1 each", "pass x_1 to x_T"));
+        return Err(Error::domain(
+            "points, dimensions",
+            format!("{}, {dims}", points.len()),
+            ">= 1 each",
+            "pass x_1 to x_T",
+        ));
     }
     let positive = |what: &str, v: f64, mend: &str| {
-        if v > 0.0 && v.is_finite() { Ok(()) } else { Err(Error::domain(what, v, "> 0 and finite", mend)) }
+        if v > 0.0 && v.is_finite() {
+            Ok(())
+        } else {
+            Err(Error::domain(what, v, "> 0 and finite", mend))
+        }
     };
     for (k, at) in points.iter().enumerate() {
         let what = format!("point {}: sigma", k + 1);
-        positive(&what, at.sigma, "the data themselves are no point of the chain: it starts at x_1")?;
+        positive(
+            &what,
+            at.sigma,
+            "the data themselves are no point of the chain: it starts at x_1",
+        )?;
         if !(at.alpha >= 0.0 && at.alpha.is_finite()) {
             return Err(Error::domain(
                 format!("point {}: alpha", k + 1),
@@ -468,19 +570,23 @@ fn validate(points: &[PathPoint], dims: usize, second_moment: f64, reverse: &Rev
     }
     positive("variance of the prior", reverse.prior_var, "1 for VP, sigma_T^2 for VE")?;
     match (&reverse.var, reverse.reconstruction) {
-        (_, Reconstruction::Gaussian(var)) if !(var > 0.0 && var.is_finite()) => {
-            positive("variance of the reconstruction", var, "the posterior variance at t = 1 is 0: choose beta_1")
+        (_, Reconstruction::Gaussian(var)) if !(var > 0.0 && var.is_finite()) => positive(
+            "variance of the reconstruction",
+            var,
+            "the posterior variance at t = 1 is 0: choose beta_1",
+        ),
+        (_, Reconstruction::Nats(nats)) if !nats.is_finite() => {
+            finite("nats of the reconstruction", &[nats])
         }
-        (_, Reconstruction::Nats(nats)) if !nats.is_finite() => finite("nats of the reconstruction", &[nats]),
         (ReverseVar::Given(vars), _) if vars.len() != points.len() - 1 => Err(Error::shape(
             "reverse variances",
             &[vars.len()],
             format!("({},), one a transition", points.len() - 1),
             "the last step, to x0, is the reconstruction",
         )),
-        (ReverseVar::Given(vars), _) => {
-            vars.iter().try_for_each(|&v| positive("reverse variance", v, "pass variances, not their logarithms"))
-        }
+        (ReverseVar::Given(vars), _) => vars.iter().try_for_each(|&v| {
+            positive("reverse variance", v, "pass variances, not their logarithms")
+        }),
         (ReverseVar::Interpolated(v), _) => finite("interpolation of the log variance", &[*v]),
         _ => Ok(()),
     }
@@ -501,7 +607,8 @@ mod tests {
     use proptest::prelude::*;
     use std::f64::consts::TAU;
 
-    const SCHEDULES: [Schedule; 4] = [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID];
+    const SCHEDULES: [Schedule; 4] =
+        [Schedule::LINEAR, Schedule::SCALED_LINEAR, Schedule::COSINE, Schedule::SIGMOID];
 
     fn points(schedule: Schedule, steps: usize, zero_terminal_snr: bool) -> Vec<PathPoint> {
         let table = Table::new(schedule, steps, zero_terminal_snr).unwrap();
@@ -511,7 +618,11 @@ mod tests {
     /// A subsequence that keeps the last point, chosen by the bits of `mask`.
     fn strided(all: &[PathPoint], mask: &[bool]) -> Vec<PathPoint> {
         let last = all.len() - 1;
-        all.iter().enumerate().filter(|(k, _)| *k == last || mask[k % mask.len()]).map(|(_, p)| *p).collect()
+        all.iter()
+            .enumerate()
+            .filter(|(k, _)| *k == last || mask[k % mask.len()])
+            .map(|(_, p)| *p)
+            .collect()
     }
 
     fn wiener(at: &PathPoint, lambda: f64) -> f64 {
@@ -526,7 +637,8 @@ mod tests {
     fn magnitude(points: &[PathPoint], data: GaussianData) -> f64 {
         let each = data.variances.iter().map(|lambda| {
             let one = GaussianData { variances: std::slice::from_ref(lambda), mean_square: 0.0 };
-            perfect(points, one).terms().iter().map(|term| term.nats.abs()).sum::<f64>() + one.entropy().abs()
+            perfect(points, one).terms().iter().map(|term| term.nats.abs()).sum::<f64>()
+                + one.entropy().abs()
         });
         each.sum::<f64>() + data.mean_square
     }
@@ -535,8 +647,10 @@ mod tests {
     #[test]
     fn perfect_bound_is_entropy_plus_kl() {
         // A spectrum like the digits', 64 variances over seven decades and some nearly empty ones.
-        let variances: Vec<f64> =
-            (0..64).map(|k| 2.0 * f64::from(k + 1).powf(-2.0) * (-0.12 * f64::from(k)).exp()).chain([1e-9, 1e-14, 1e-30]).collect();
+        let variances: Vec<f64> = (0..64)
+            .map(|k| 2.0 * f64::from(k + 1).powf(-2.0) * (-0.12 * f64::from(k)).exp())
+            .chain([1e-9, 1e-14, 1e-30])
+            .collect();
         let data = GaussianData { variances: &variances, mean_square: 20.0 };
         let mut worst: f64 = 0.0;
         for schedule in SCHEDULES {
@@ -544,8 +658,12 @@ mod tests {
                 for zero in [false, true] {
                     let points = points(schedule, steps, zero);
                     for stride in [1, 2, 7] {
-                        let points: Vec<_> = points.iter().rev().step_by(stride).rev().copied().collect();
-                        let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(points.last().unwrap(), 1.0));
+                        let points: Vec<_> =
+                            points.iter().rev().step_by(stride).rev().copied().collect();
+                        let (got, want) = (
+                            perfect(&points, data).nats(),
+                            data.least_nelbo(points.last().unwrap(), 1.0),
+                        );
                         worst = larger(worst, (got - want).abs() / want.abs());
                     }
                 }
@@ -555,7 +673,8 @@ mod tests {
         assert!(worst <= 1e-12, "{worst:e}");
     }
 
-    /// The same in 106 bits, where theory and code agree or not: no tolerance for rounding to hide in.
+    /// The same in 106 bits, where theory and code agree or not: no tolerance for rounding to hide
+    /// in.
     #[test]
     fn perfect_bound_in_double_double() {
         for betas in [[1e-4, 0.02, 0.3, 0.7, 0.9], [0.5, 1e-7, 0.1, 0.999, 1.0]] {
@@ -571,7 +690,8 @@ mod tests {
             let (first, last) = (points[0], points[4]);
             for lambda in [1e-20, 1e-3, 1.0, 7.0, 1e9] {
                 let lambda = Dd::from(lambda);
-                let mut nelbo = gaussian_reconstruction(mmse(lambda, first), mmse(lambda, first)) + prior(last, lambda, Dd::one());
+                let mut nelbo = gaussian_reconstruction(mmse(lambda, first), mmse(lambda, first))
+                    + prior(last, lambda, Dd::one());
                 for pair in points.windows(2) {
                     let drop = snr_drop(pair[0], pair[1]);
                     let error = mmse(lambda, pair[1]);
@@ -597,7 +717,8 @@ mod tests {
     }
 
     prop_compose! {
-        /// A short chain with arbitrary alphas: neither variance preserving nor monotone in alpha or sigma, only in SNR.
+        /// A short chain with arbitrary alphas: neither variance preserving nor monotone in alpha
+        /// or sigma, only in SNR.
         fn any_short_chain()(steps in prop::collection::vec((0.1f64..3.0, 0.1f64..2.0), 1..6)) -> Vec<PathPoint> {
             let mut log_snr = 6.0;
             steps.iter().map(|&(scale, fall)| {
@@ -607,12 +728,22 @@ mod tests {
         }
     }
 
-    /// NELBO minus entropy by the joint law of (x0, x_1, ..., x_T): KL(q(x0..xT) || p(x0..xT)), knowing nothing of terms.
+    /// NELBO minus entropy by the joint law of (x0, x_1, ..., x_T): KL(q(x0..xT) || p(x0..xT)),
+    /// knowing nothing of terms.
     ///
-    /// p runs backwards: x_T ~ N(0, prior_var), x_s = coef_xt x_t + coef_x0 gain x_t + noise. Zero means.
-    fn joint_kl(points: &[PathPoint], lambda: f64, gains: &[f64], vars: &[f64], reconstruction_var: f64, prior_var: f64) -> f64 {
+    /// p runs backwards: x_T ~ N(0, prior_var), x_s = coef_xt x_t + coef_x0 gain x_t + noise. Zero
+    /// means.
+    fn joint_kl(
+        points: &[PathPoint],
+        lambda: f64,
+        gains: &[f64],
+        vars: &[f64],
+        reconstruction_var: f64,
+        prior_var: f64,
+    ) -> f64 {
         let n = points.len();
-        // q: x_0, then x_t given x_s through the forward kernel; as matrices, x = L z with z independent.
+        // q: x_0, then x_t given x_s through the forward kernel; as matrices, x = L z with z
+        // independent.
         let mut q = DMatrix::<f64>::zeros(n + 1, n + 1);
         q[(0, 0)] = lambda.sqrt();
         let (mut alpha, mut sigma) = (1.0, 0.0);
@@ -624,7 +755,8 @@ mod tests {
             (alpha, sigma) = (at.alpha, at.sigma);
         }
         let q = &q * q.transpose();
-        // p: the coefficients of q(x_s|x_t,x0) by conditioning q's covariance of (x_s, x_t, x_0), not by their formula.
+        // p: the coefficients of q(x_s|x_t,x0) by conditioning q's covariance of (x_s, x_t, x_0),
+        // not by their formula.
         let mut p = DMatrix::<f64>::zeros(n + 1, n + 1);
         p[(n, n)] = prior_var.sqrt();
         for t in (1..=n).rev() {
@@ -633,7 +765,8 @@ mod tests {
                 (gains[0], reconstruction_var)
             } else {
                 let given = DMatrix::from_fn(2, 2, |i, j| q[([t, 0][i], [t, 0][j])]);
-                let coef = given.lu().solve(&DVector::from_vec(vec![q[(t, s)], q[(0, s)]])).unwrap();
+                let coef =
+                    given.lu().solve(&DVector::from_vec(vec![q[(t, s)], q[(0, s)]])).unwrap();
                 (coef[0] + coef[1] * gains[t - 1], vars[s - 1])
             };
             let row = p.row(t) * slope;
@@ -642,7 +775,9 @@ mod tests {
         }
         let p = &p * p.transpose();
         let inverse = p.clone().cholesky().unwrap().inverse();
-        let log_det = |m: &DMatrix<f64>| 2.0 * m.clone().cholesky().unwrap().l().diagonal().map(f64::ln).sum();
+        let log_det = |m: &DMatrix<f64>| {
+            2.0 * m.clone().cholesky().unwrap().l().diagonal().map(f64::ln).sum()
+        };
         0.5 * ((inverse * &q).trace() - (n + 1) as f64 + log_det(&p) - log_det(&q))
     }
 
@@ -656,8 +791,9 @@ mod tests {
             let variances: Vec<f64> = logs.iter().map(|l| l.exp()).collect();
             let data = GaussianData { variances: &variances, mean_square };
             let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(points.last().unwrap(), 1.0));
-            // Relative to what is added up, because a NELBO may pass through 0. alpha and sigma carry half an ulp each, so a drop is good
-            // to 2 eps snr/drop, of either sign; the errors of neighbouring drops cancel but for the ends. 1000 additions are below 1e-13.
+            // Relative to what is added up, because a NELBO may pass through 0. alpha and sigma
+            // carry half an ulp each, so a drop is good to 2 eps snr/drop, of either sign; the
+            // errors of neighbouring drops cancel but for the ends. 1000 additions are below 1e-13.
             prop_assert!((got - want).abs() <= 2e-13 * magnitude(&points, data), "{got} {want}");
         }
 
@@ -682,10 +818,12 @@ mod tests {
             };
             let got = gaussian_bound(&points, data, error, &reverse).unwrap().nats() - data.entropy();
             let want = joint_kl(&points, lambda, &gains, &vars, reconstruction_var, prior_var);
-            // The joint covariances have condition numbers up to 1e6 (SNR e^6, scales 0.1 to 3): 1e6 eps is 2e-10.
+            // The joint covariances have condition numbers up to 1e6 (SNR e^6, scales 0.1 to 3):
+            // 1e6 eps is 2e-10.
             prop_assert!((got - want).abs() <= 1e-9 * (1.0 + want), "{got} {want}");
 
-            // And the named variances against numbers worked out from the forward kernel and the conditioned law.
+            // And the named variances against numbers worked out from the forward kernel and the
+            // conditioned law.
             for (pick, ratio) in [(ReverseVar::Beta, 1.0), (ReverseVar::Posterior, 0.0), (ReverseVar::Interpolated(0.3), 0.3)] {
                 let given = points.windows(2).map(|p| {
                     let beta = p[1].sigma.powi(2) - (p[1].alpha / p[0].alpha * p[0].sigma).powi(2);
@@ -763,7 +901,8 @@ mod tests {
             }
         }
 
-        /// Refining a grid with the posterior variance lowers the bound towards the continuous one, and the rest falls like 1/T.
+        /// Refining a grid with the posterior variance lowers the bound towards the continuous one,
+        /// and the rest falls like 1/T.
         #[test]
         fn continuous_time_is_the_limit(log_lambda in -4.0f64..3.0, path in prop::sample::select(vec![Path::VP, Path::Cosine, Path::FlowMatching])) {
             let lambda = log_lambda.exp();
@@ -778,7 +917,8 @@ mod tests {
             let limit = continuous_transitions(lambda, (first.alpha, first.sigma), (last.alpha, last.sigma));
             let gaps = [200, 400, 800].map(|steps| sum(steps) - limit);
             prop_assert!(gaps[0] > gaps[1] && gaps[1] > gaps[2] && gaps[2] > 0.0, "{gaps:?}");
-            // A Riemann sum of a smooth monotone integrand: first order, with ratios 2 up to the second-order term.
+            // A Riemann sum of a smooth monotone integrand: first order, with ratios 2 up to the
+            // second-order term.
             prop_assert!((gaps[1] / gaps[2] - 2.0).abs() <= 0.1, "{gaps:?}");
             // With the best variance nothing depends on the number of steps.
             let points: Vec<_> = (0..=5).map(|k| at(f64::from(k) / 5.0)).collect();
@@ -786,7 +926,8 @@ mod tests {
             prop_assert!((five - limit).abs() <= 1e-13 * limit);
         }
 
-        /// The integral over time, `-1/2 int dSNR/dt mmse dt`, along each path by the path's own rates: only the end points matter.
+        /// The integral over time, `-1/2 int dSNR/dt mmse dt`, along each path by the path's own
+        /// rates: only the end points matter.
         #[test]
         fn continuous_bound_does_not_see_the_schedule(log_lambda in -4.0f64..3.0, log_snr_first in 1.0f64..6.0, log_snr_last in -6.0f64..0.0) {
             let lambda = log_lambda.exp();
@@ -817,13 +958,22 @@ mod tests {
             for pair in table.rows().windows(2) {
                 let (s, t) = ((pair[0].alpha, pair[0].sigma), (pair[1].alpha, pair[1].sigma));
                 let drop = snr_drop(s, t);
-                for (log_ratio, want) in [(log_ratio_beta(s, t), pair[1].vlb_weight_beta), (0.0, pair[1].vlb_weight_posterior)] {
+                for (log_ratio, want) in [
+                    (log_ratio_beta(s, t), pair[1].vlb_weight_beta),
+                    (0.0, pair[1].vlb_weight_posterior),
+                ] {
                     let got = vlb_weight(s, t, log_ratio);
-                    // alpha and sigma to half an ulp: 4 eps snr_t/drop of the drop, 4 more of products.
+                    // alpha and sigma to half an ulp: 4 eps snr_t/drop of the drop, 4 more of
+                    // products.
                     let tol = 4.0 * f64::EPSILON * (2.0 + (t.0 / t.1).powi(2) / drop);
-                    assert!((got / want - 1.0).abs() <= tol, "{schedule:?} t {}: {got} {want}", pair[1].t);
+                    assert!(
+                        (got / want - 1.0).abs() <= tol,
+                        "{schedule:?} t {}: {got} {want}",
+                        pair[1].t
+                    );
                     // The weight of the eps error times snr_t is that of the x0 error.
-                    let x0_weight = transition(log_ratio, drop, 1.0) - transition(log_ratio, drop, 0.0);
+                    let x0_weight =
+                        transition(log_ratio, drop, 1.0) - transition(log_ratio, drop, 0.0);
                     let scale = x0_weight + transition(log_ratio, drop, 0.0);
                     assert!(
                         (got * (t.0 / t.1).powi(2) - x0_weight).abs()
@@ -834,7 +984,8 @@ mod tests {
         }
     }
 
-    /// Each mutant is a bug that was shipped: the value it gives must be far outside of the tolerance of the checks above.
+    /// Each mutant is a bug that was shipped: the value it gives must be far outside of the
+    /// tolerance of the checks above.
     #[test]
     fn shipped_bugs_are_noticed() {
         let variances = [3.0, 0.4, 0.02];
@@ -845,33 +996,49 @@ mod tests {
         let noticed = |nats: f64| (nats - least).abs() > 1e-9 * least.abs();
         assert!(!noticed(perfect(&points, data).nats()));
 
-        // ddpm-torch #9: the log variance of q(x_t|x0) taken for ln sigma instead of ln sigma^2; it shows in the prior term alone.
+        // ddpm-torch #9: the log variance of q(x_t|x0) taken for ln sigma instead of ln sigma^2; it
+        // shows in the prior term alone.
         let right = perfect(&points, data);
         let var = last.sigma.powi(2);
-        let mutant: f64 = 0.5 * (3.0 * (var - 1.0 - last.sigma.ln()) + last.alpha.powi(2) * (variances.iter().sum::<f64>() + 1.5));
+        let mutant: f64 = 0.5
+            * (3.0 * (var - 1.0 - last.sigma.ln())
+                + last.alpha.powi(2) * (variances.iter().sum::<f64>() + 1.5));
         assert!(noticed(right.nats() - right.part(Part::Prior) + mutant));
 
-        // The prior term with the marginal's variance in place of the conditional's: the classic confusion of KL(q(x_T)) and E KL(q(x_T|x0)).
+        // The prior term with the marginal's variance in place of the conditional's: the classic
+        // confusion of KL(q(x_T)) and E KL(q(x_T|x0)).
         assert!(noticed(right.nats() - right.part(Part::Prior) + data.marginal_kl(&last, 1.0)));
 
-        // score_sde #64: a VE prior that forgets the mean. The prior term has ||mean||^2/(2 sigma_T^2), whatever the variances.
-        let (with, without) = (prior::<f64>((1.0, 50.0), 0.4 + 9.0, 2500.0), prior((1.0, 50.0), 0.4, 2500.0));
+        // score_sde #64: a VE prior that forgets the mean. The prior term has ||mean||^2/(2
+        // sigma_T^2), whatever the variances.
+        let (with, without) =
+            (prior::<f64>((1.0, 50.0), 0.4 + 9.0, 2500.0), prior((1.0, 50.0), 0.4, 2500.0));
         assert!((with - without - 9.0 / 5000.0).abs() <= 1e-15);
 
         // diffusers #2090: beta_t of the full table used for a strided step.
         let table = Table::new(Schedule::LINEAR, 100, false).unwrap();
         let rows: Vec<_> = table.rows().iter().step_by(9).collect();
-        let sparse: Vec<_> = rows.iter().map(|row| PathPoint::still(row.alpha, row.sigma)).collect();
-        let with = |var| gaussian_bound(&sparse, data, wiener, &Reverse { var, ..Reverse::optimal() }).unwrap().nats();
+        let sparse: Vec<_> =
+            rows.iter().map(|row| PathPoint::still(row.alpha, row.sigma)).collect();
+        let with = |var| {
+            gaussian_bound(&sparse, data, wiener, &Reverse { var, ..Reverse::optimal() })
+                .unwrap()
+                .nats()
+        };
         let beta = with(ReverseVar::Beta);
-        assert!((with(ReverseVar::Given(rows[1..].iter().map(|row| row.beta).collect())) - beta).abs() > 1e-2 * beta.abs());
+        assert!(
+            (with(ReverseVar::Given(rows[1..].iter().map(|row| row.beta).collect())) - beta).abs()
+                > 1e-2 * beta.abs()
+        );
 
-        // diffusers #3006: the learned-range variance interpolated linearly and not in its logarithm.
+        // diffusers #3006: the learned-range variance interpolated linearly and not in its
+        // logarithm.
         let linear = sparse.windows(2).map(|p| {
             let beta = p[1].sigma.powi(2) - (p[1].alpha / p[0].alpha * p[0].sigma).powi(2);
             0.5 * beta * (1.0 + (p[0].sigma / p[1].sigma).powi(2))
         });
-        let (got, log) = (with(ReverseVar::Given(linear.collect())), with(ReverseVar::Interpolated(0.5)));
+        let (got, log) =
+            (with(ReverseVar::Given(linear.collect())), with(ReverseVar::Interpolated(0.5)));
         assert!((got - log).abs() > 1e-4 * log.abs(), "{got} {log}");
     }
 
@@ -887,26 +1054,36 @@ mod tests {
         assert_eq!((terms[25].part, terms[25].t, terms[25].nats), (Part::Prior, 25, 0.0));
         assert!((terms[25].cumulative - bound.bits_per_dim()).abs() <= 1e-15);
         assert_eq!(bound.bits_per_dim(), bound.nats() / (2.0 * 2f64.ln()));
-        assert_eq!(bound.bits_per_dim_of_levels(&LevelScale::dequantised(256).unwrap()), bound.bits_per_dim() + 7.0);
-        let parts = [Part::Reconstruction, Part::Transition, Part::Prior].map(|part| bound.part(part));
+        assert_eq!(
+            bound.bits_per_dim_of_levels(&LevelScale::dequantised(256).unwrap()),
+            bound.bits_per_dim() + 7.0
+        );
+        let parts =
+            [Part::Reconstruction, Part::Transition, Part::Prior].map(|part| bound.part(part));
         assert!((parts.iter().sum::<f64>() - bound.nats()).abs() <= 1e-14);
         let json = serde_json::to_string(&terms[1]).unwrap();
         assert!(json.starts_with(r#"{"part":"transition","t":2,"nats":"#), "{json}");
     }
 
-    /// With a decoder of integer levels the bound is one of a probability: never below the entropy of the rounded data.
+    /// With a decoder of integer levels the bound is one of a probability: never below the entropy
+    /// of the rounded data.
     #[test]
     fn discretised_decoder_bounds_a_discrete_entropy() {
-        // One pixel, normal with standard deviation 0.3, rounded to 17 levels; x0 the level. Errors of the best denoiser by quadrature.
+        // One pixel, normal with standard deviation 0.3, rounded to 17 levels; x0 the level. Errors
+        // of the best denoiser by quadrature.
         let decoder = DiscretisedGaussian::new(17).unwrap();
-        let probabilities: Vec<f64> = (0..17).map(|k| decoder.log_mass(k, 0.0, 0.3).exp()).collect();
+        let probabilities: Vec<f64> =
+            (0..17).map(|k| decoder.log_mass(k, 0.0, 0.3).exp()).collect();
         let level = |k: usize| decoder.scale().scaled(k as f64);
         let points = points(Schedule::COSINE, 50, false);
         let rule = NormalRule::new(60).unwrap();
         // x0_hat = E[x0|x_t], exactly, by Bayes over the 17 levels.
         let denoise = |at: &PathPoint, x: f64| {
-            let logs: Vec<f64> =
-                (0..17).map(|k| probabilities[k].ln() - 0.5 * ((x - at.alpha * level(k)) / at.sigma).powi(2)).collect();
+            let logs: Vec<f64> = (0..17)
+                .map(|k| {
+                    probabilities[k].ln() - 0.5 * ((x - at.alpha * level(k)) / at.sigma).powi(2)
+                })
+                .collect();
             let top = logs.iter().copied().fold(f64::NEG_INFINITY, larger);
             let (mut sum, mut mean) = (0.0, 0.0);
             for (k, l) in logs.iter().enumerate() {
@@ -916,15 +1093,29 @@ mod tests {
             mean / sum
         };
         let average = |at: &PathPoint, f: &dyn Fn(f64, f64) -> f64| -> f64 {
-            (0..17).map(|k| probabilities[k] * rule.expectation(at.alpha * level(k), at.sigma.powi(2), |x| f(level(k), x))).sum()
+            (0..17)
+                .map(|k| {
+                    probabilities[k]
+                        * rule
+                            .expectation(at.alpha * level(k), at.sigma.powi(2), |x| f(level(k), x))
+                })
+                .sum()
         };
-        let errors: Vec<f64> = points.iter().map(|at| average(at, &|x0, x| (x0 - denoise(at, x)).powi(2))).collect();
-        let nats = average(&points[0], &|x0, x| -decoder.log_mass(decoder.level(x0).unwrap(), denoise(&points[0], x), 0.03));
+        let errors: Vec<f64> =
+            points.iter().map(|at| average(at, &|x0, x| (x0 - denoise(at, x)).powi(2))).collect();
+        let nats = average(&points[0], &|x0, x| {
+            -decoder.log_mass(decoder.level(x0).unwrap(), denoise(&points[0], x), 0.03)
+        });
         let second_moment = (0..17).map(|k| probabilities[k] * level(k).powi(2)).sum();
         let entropy: f64 = -probabilities.iter().map(|p| p * p.ln()).sum::<f64>();
-        let reverse = Reverse { var: ReverseVar::Optimal, reconstruction: Reconstruction::Nats(nats), prior_var: 1.0 };
+        let reverse = Reverse {
+            var: ReverseVar::Optimal,
+            reconstruction: Reconstruction::Nats(nats),
+            prior_var: 1.0,
+        };
         let bound = bound(&points, 1, second_moment, &errors, &reverse).unwrap();
-        // The gap is small because the reverse steps are short and nearly normal; the prior's marginal is nearly N(0, 1).
+        // The gap is small because the reverse steps are short and nearly normal; the prior's
+        // marginal is nearly N(0, 1).
         assert!(bound.nats() >= entropy, "{} {entropy}", bound.nats());
         assert!(bound.nats() <= entropy + 0.1, "{} {entropy}", bound.nats());
     }
@@ -933,23 +1124,51 @@ mod tests {
     fn bad_input_is_refused() {
         let points = points(Schedule::COSINE, 4, false);
         let data = GaussianData { variances: &[1.0, 0.0], mean_square: 0.0 };
-        let run =
-            |points: &[PathPoint], reverse: &Reverse| gaussian_bound(points, data, wiener, reverse).map_err(|e| e.to_string());
-        let fixed = |var| Reverse { var, reconstruction: Reconstruction::Gaussian(0.1), prior_var: 1.0 };
+        let run = |points: &[PathPoint], reverse: &Reverse| {
+            gaussian_bound(points, data, wiener, reverse).map_err(|e| e.to_string())
+        };
+        let fixed =
+            |var| Reverse { var, reconstruction: Reconstruction::Gaussian(0.1), prior_var: 1.0 };
         assert!(run(&points, &fixed(ReverseVar::Optimal)).is_ok());
         assert!(run(&points, &Reverse::optimal()).unwrap_err().contains("best variance is 0"));
         assert!(run(&[], &fixed(ReverseVar::Beta)).unwrap_err().contains("x_1 to x_T"));
         let reversed: Vec<_> = points.iter().rev().copied().collect();
-        assert!(run(&reversed, &fixed(ReverseVar::Beta)).unwrap_err().contains("cleanest to the noisiest"));
-        assert!(run(&[PathPoint::still(1.0, 0.0), points[0]], &fixed(ReverseVar::Beta)).unwrap_err().contains("starts at x_1"));
-        assert!(run(&points, &fixed(ReverseVar::Given(vec![0.1; 4]))).unwrap_err().contains("one a transition"));
-        assert!(run(&points, &fixed(ReverseVar::Given(vec![0.1, -0.1, 0.1]))).unwrap_err().contains("reverse variance"));
+        assert!(
+            run(&reversed, &fixed(ReverseVar::Beta))
+                .unwrap_err()
+                .contains("cleanest to the noisiest")
+        );
+        assert!(
+            run(&[PathPoint::still(1.0, 0.0), points[0]], &fixed(ReverseVar::Beta))
+                .unwrap_err()
+                .contains("starts at x_1")
+        );
+        assert!(
+            run(&points, &fixed(ReverseVar::Given(vec![0.1; 4])))
+                .unwrap_err()
+                .contains("one a transition")
+        );
+        assert!(
+            run(&points, &fixed(ReverseVar::Given(vec![0.1, -0.1, 0.1])))
+                .unwrap_err()
+                .contains("reverse variance")
+        );
         assert!(run(&points, &fixed(ReverseVar::Interpolated(f64::NAN))).is_err());
-        assert!(run(&points, &Reverse { prior_var: 0.0, ..fixed(ReverseVar::Beta) }).unwrap_err().contains("prior"));
-        for reconstruction in
-            [Reconstruction::Gaussian(0.0), Reconstruction::Gaussian(f64::NAN), Reconstruction::Nats(f64::INFINITY)]
-        {
-            assert!(run(&points, &Reverse { reconstruction, ..fixed(ReverseVar::Beta) }).unwrap_err().contains("reconstruction"));
+        assert!(
+            run(&points, &Reverse { prior_var: 0.0, ..fixed(ReverseVar::Beta) })
+                .unwrap_err()
+                .contains("prior")
+        );
+        for reconstruction in [
+            Reconstruction::Gaussian(0.0),
+            Reconstruction::Gaussian(f64::NAN),
+            Reconstruction::Nats(f64::INFINITY),
+        ] {
+            assert!(
+                run(&points, &Reverse { reconstruction, ..fixed(ReverseVar::Beta) })
+                    .unwrap_err()
+                    .contains("reconstruction")
+            );
         }
         let bad = GaussianData { variances: &[1.0, f64::NAN], mean_square: 0.0 };
         assert!(gaussian_bound(&points, bad, wiener, &fixed(ReverseVar::Beta)).is_err());
@@ -961,28 +1180,42 @@ mod tests {
     #[test]
     fn what_is_refused_is_named() {
         let points = points(Schedule::COSINE, 4, false);
-        let fixed = |var| Reverse { var, reconstruction: Reconstruction::Gaussian(0.1), prior_var: 1.0 };
+        let fixed =
+            |var| Reverse { var, reconstruction: Reconstruction::Gaussian(0.1), prior_var: 1.0 };
         let gaussian = |variances: &[f64], mean_square| {
             let data = GaussianData { variances, mean_square };
-            gaussian_bound(&points, data, wiener, &fixed(ReverseVar::Beta)).map_err(|e| e.to_string())
+            gaussian_bound(&points, data, wiener, &fixed(ReverseVar::Beta))
+                .map_err(|e| e.to_string())
         };
         // A negative variance hidden by the others, and by the mean.
         assert!(gaussian(&[3.0, -1.0], 5.0).unwrap_err().contains("variance of a mode"));
         assert!(gaussian(&[3.0, 1.0], f64::INFINITY).unwrap_err().contains("variance of a mode"));
         assert_eq!(gaussian(&[3.0, 1.0], 5.0).unwrap().dims(), 2);
         let total = |second_moment, error, reverse: &Reverse| {
-            bound(&points, 2, second_moment, &[0.1, error, 0.3, 0.4], reverse).map_err(|e| e.to_string())
+            bound(&points, 2, second_moment, &[0.1, error, 0.3, 0.4], reverse)
+                .map_err(|e| e.to_string())
         };
         for bad in [-0.1, f64::INFINITY, f64::NAN] {
-            assert!(total(1.0, bad, &fixed(ReverseVar::Beta)).unwrap_err().contains("x0_hat"), "{bad}");
-            assert!(total(bad, 0.2, &fixed(ReverseVar::Beta)).unwrap_err().contains("E||x0||^2"), "{bad}");
+            assert!(
+                total(1.0, bad, &fixed(ReverseVar::Beta)).unwrap_err().contains("x0_hat"),
+                "{bad}"
+            );
+            assert!(
+                total(bad, 0.2, &fixed(ReverseVar::Beta)).unwrap_err().contains("E||x0||^2"),
+                "{bad}"
+            );
         }
         for alpha in [-0.1, f64::INFINITY, f64::NAN] {
             let points = [points[0], PathPoint { alpha, ..points[1] }];
-            let message = bound(&points, 1, 1.0, &[0.1; 2], &fixed(ReverseVar::Beta)).unwrap_err().to_string();
+            let message = bound(&points, 1, 1.0, &[0.1; 2], &fixed(ReverseVar::Beta))
+                .unwrap_err()
+                .to_string();
             assert!(message.contains("point 2: alpha"), "{message}");
         }
-        let nats = Reverse { reconstruction: Reconstruction::Nats(1.0), ..fixed(ReverseVar::Given(vec![0.1; 2])) };
+        let nats = Reverse {
+            reconstruction: Reconstruction::Nats(1.0),
+            ..fixed(ReverseVar::Given(vec![0.1; 2]))
+        };
         assert!(total(1.0, 0.2, &nats).unwrap_err().contains("one a transition"));
         let inf = f64::INFINITY;
         for (last, first) in [(-inf, 1.0), (-1.0, inf), (1.0, 1.0), (f64::NAN, 1.0)] {
@@ -997,25 +1230,36 @@ mod tests {
         for k in -12..300 {
             let drop = 10f64.powi(k);
             let want = 0.5 * drop.ln_1p();
-            assert!((transition(drop.ln_1p(), drop, 1.0) - want).abs() <= 2.0 * f64::EPSILON * want, "{drop:e}");
+            assert!(
+                (transition(drop.ln_1p(), drop, 1.0) - want).abs() <= 2.0 * f64::EPSILON * want,
+                "{drop:e}"
+            );
         }
         // 1e200 times 1e150 is out of range, its logarithm is not.
         let (s, t) = (PathPoint::still(1.0, 1e-100), PathPoint::still(0.0, 1.0));
         let r = ReverseVar::Optimal.log_ratio(0, &s, &t, 1e200, 1e150);
         let want = 350.0 * std::f64::consts::LN_10;
-        assert!((r - want).abs() <= 4.0 * f64::EPSILON * want && (2.0 * transition(r, 1e200, 1e150) - want).abs() <= 1e-12 * want);
+        assert!(
+            (r - want).abs() <= 4.0 * f64::EPSILON * want
+                && (2.0 * transition(r, 1e200, 1e150) - want).abs() <= 1e-12 * want
+        );
     }
 
-    /// No model over these points is better than the exact reversal, in one step from almost clean data to pure noise too.
+    /// No model over these points is better than the exact reversal, in one step from almost clean
+    /// data to pure noise too.
     #[test]
     fn the_bound_of_one_long_step_is_the_least() {
         for (lambda, k) in [(1.0, 3), (1.0, 6), (1.0, 9), (0.3, 20), (7.0, 70), (1e-3, 150)] {
             let s = 10f64.powi(-k);
-            let points = [PathPoint::still(((1.0 - s) * (1.0 + s)).sqrt(), s), PathPoint::still(0.0, 1.0)];
+            let points =
+                [PathPoint::still(((1.0 - s) * (1.0 + s)).sqrt(), s), PathPoint::still(0.0, 1.0)];
             let data = GaussianData { variances: &[lambda], mean_square: 0.0 };
             let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(&points[1], 1.0));
             // Terms of k ln 10 each way.
-            assert!((got - want).abs() <= 8.0 * f64::EPSILON * (1.0 + 2.4 * f64::from(k)), "s = {s:e}: {got} {want}");
+            assert!(
+                (got - want).abs() <= 8.0 * f64::EPSILON * (1.0 + 2.4 * f64::from(k)),
+                "s = {s:e}: {got} {want}"
+            );
         }
     }
 
@@ -1027,9 +1271,14 @@ mod tests {
         for path in [Path::VP, Path::Cosine, Path::FlowMatching] {
             for steps in [2, 10, 100, 1000] {
                 for first in [1e-5, 1e-3, 0.1] {
-                    let time = |k: usize| (first + (1.0 - first) * k as f64 / (steps - 1) as f64).min(1.0);
-                    let points: Vec<_> = (0..steps).map(|k| path.still_at(time(k)).unwrap()).collect();
-                    let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(points.last().unwrap(), 1.0));
+                    let time =
+                        |k: usize| (first + (1.0 - first) * k as f64 / (steps - 1) as f64).min(1.0);
+                    let points: Vec<_> =
+                        (0..steps).map(|k| path.still_at(time(k)).unwrap()).collect();
+                    let (got, want) = (
+                        perfect(&points, data).nats(),
+                        data.least_nelbo(points.last().unwrap(), 1.0),
+                    );
                     assert!(
                         (got - want).abs() <= 1e-12 * want.abs(),
                         "{} in {steps} from {first}: {:e}",
@@ -1043,14 +1292,19 @@ mod tests {
 
     #[test]
     fn squares_out_of_range_do_not_matter() {
-        let close = |got: f64, want: f64| assert!((got / want - 1.0).abs() <= 8.0 * f64::EPSILON, "{got:e} {want:e}");
+        let close = |got: f64, want: f64| {
+            assert!((got / want - 1.0).abs() <= 8.0 * f64::EPSILON, "{got:e} {want:e}")
+        };
         close(mmse(1e308, (1.0, 80.0)), 6400.0);
         close(mmse(1e-308, (1.0, 1e200)), 1e-308);
         close(snr_drop((1e190, 1e200), (1e180, 1e200)), 1e-20);
         close(log_ratio_beta((1.0, 1e-300), (1.0, 1e300)), 1200.0 * std::f64::consts::LN_10);
         // KL of a prior that is far too wide: -ln(sigma^2)/2 - 1/2.
         close(prior((0.0, 1e-200), 1.0, 1.0), 200.0 * std::f64::consts::LN_10 - 0.5);
-        close(gaussian_reconstruction(1e308, 1e308), 0.5 * (TAU.ln() + 308.0 * std::f64::consts::LN_10 + 1.0));
+        close(
+            gaussian_reconstruction(1e308, 1e308),
+            0.5 * (TAU.ln() + 308.0 * std::f64::consts::LN_10 + 1.0),
+        );
     }
 
     #[test]
@@ -1060,9 +1314,13 @@ mod tests {
             let want = r * r / 4.0 * (1.0 - r / 3.0 + r * r / 12.0);
             assert!((transition(r, 0.0, 0.0) / want - 1.0).abs() <= 1e-12, "{r}");
         }
-        // One ulp above the posterior variance of 3/4: the logarithm of the rounded quotient would be half too large.
+        // One ulp above the posterior variance of 3/4: the logarithm of the rounded quotient would
+        // be half too large.
         let (s, t) = (PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 2.0));
         let got = ReverseVar::Given(vec![0.75f64.next_up()]).log_ratio(0, &s, &t, 0.75, 1.0);
-        assert!((got / (f64::EPSILON / 2.0 / 0.75).ln_1p() - 1.0).abs() <= 4.0 * f64::EPSILON, "{got:e}");
+        assert!(
+            (got / (f64::EPSILON / 2.0 / 0.75).ln_1p() - 1.0).abs() <= 4.0 * f64::EPSILON,
+            "{got:e}"
+        );
     }
 }

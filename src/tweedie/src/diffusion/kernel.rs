@@ -1,34 +1,44 @@
-//! The Gaussian kernels of the forward process between any two times: marginals, posteriors, the DDIM family.
+//! The Gaussian kernels of the forward process between any two times: marginals, posteriors, the
+//! DDIM family.
 //!
-//! Every one of them depends on the path only through (alpha, sigma) at both ends, and loses digits only in one quantity, the
-//! share of the signal-to-noise ratio that is lost on the way; [`snr_loss`] forms it once without cancellation.
+//! Every one of them depends on the path only through (alpha, sigma) at both ends, and loses digits
+//! only in one quantity, the share of the signal-to-noise ratio that is lost on the way;
+//! [`snr_loss`] forms it once without cancellation.
 
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::math::gaussian::log_density_normal;
 use crate::math::scalar::Scalar;
 
-/// The share `1 - snr_t / snr_s` of the signal-to-noise ratio lost from level `s` to the noisier level `t`, in [0, 1].
+/// The share `1 - snr_t / snr_s` of the signal-to-noise ratio lost from level `s` to the noisier
+/// level `t`, in [0, 1].
 ///
 /// # Formula
 /// `(alpha_s sigma_t - alpha_t sigma_s) (alpha_s sigma_t + alpha_t sigma_s) / (alpha_s sigma_t)^2`
 ///
-/// The difference of products is formed with a fused multiply-add, so that the result is good to a few ulp for the coefficients
-/// as given, however close the levels. What it can't repair is that coefficients rounded to f64 know the difference of two
-/// levels only to `eps / (1 - sqrt(snr_t / snr_s))`: where the difference of log-SNR is known better than its ends (a path in
-/// closed form), pass [`snr_loss_from_log`] to [`Transition::with_loss`] and [`Posterior::with_loss`]; or take `S` = double-double.
+/// The difference of products is formed with a fused multiply-add, so that the result is good to a
+/// few ulp for the coefficients as given, however close the levels. What it can't repair is that
+/// coefficients rounded to f64 know the difference of two levels only to
+/// `eps / (1 - sqrt(snr_t / snr_s))`: where the difference of log-SNR is known better than its ends
+/// (a path in closed form), pass [`snr_loss_from_log`] to [`Transition::with_loss`] and
+/// [`Posterior::with_loss`]; or take `S` = double-double.
 ///
 /// # Errors
-/// Coefficients that are negative, not finite or both 0; `t` less noisy than `s`; two levels without noise or both without
-/// signal, between which nothing is defined.
+/// Coefficients that are negative, not finite or both 0; `t` less noisy than `s`; two levels
+/// without noise or both without signal, between which nothing is defined.
 pub fn snr_loss<S: Scalar>(s: Level<S>, t: Level<S>) -> Result<S> {
     s.checked()?;
     t.checked()?;
-    // The share depends on the ratio of the SNRs alone, and products of tiny coefficients underflow.
+    // The share depends on the ratio of the SNRs alone, and products of tiny coefficients
+    // underflow.
     let (given, (s, t)) = ((s, t), Level::in_common_units(s, t));
     let (kept, all) = (t.alpha * s.sigma, s.alpha * t.sigma);
     if all.re() == 0.0 {
-        let why = if s.alpha.re() == 0.0 { "the earlier level has no signal" } else { "the later level has no noise" };
+        let why = if s.alpha.re() == 0.0 {
+            "the earlier level has no signal"
+        } else {
+            "the later level has no noise"
+        };
         return Err(Error::singular(
             "transition kernel",
             describe(given.0, given.1),
@@ -36,11 +46,17 @@ pub fn snr_loss<S: Scalar>(s: Level<S>, t: Level<S>) -> Result<S> {
             "choose levels with alpha_s > 0 and sigma_t > 0",
         ));
     }
-    // Kahan's difference of products: without a fused multiply-add (dual numbers) the correction is nothing or rounding.
+    // Kahan's difference of products: without a fused multiply-add (dual numbers) the correction is
+    // nothing or rounding.
     let correction = (-t.alpha).mul_add(s.sigma, kept);
     let gap = s.alpha.mul_add(t.sigma, -kept) + correction;
     if gap.re() < 0.0 {
-        return Err(Error::domain("levels s, t", describe(given.0, given.1), "snr_t <= snr_s", "order them from data to noise"));
+        return Err(Error::domain(
+            "levels s, t",
+            describe(given.0, given.1),
+            "snr_t <= snr_s",
+            "order them from data to noise",
+        ));
     }
     Ok(gap / all * ((all + kept) / all))
 }
@@ -61,7 +77,8 @@ fn describe<S: Scalar>(s: Level<S>, t: Level<S>) -> String {
 /// The forward kernel `q(x_t | x_s) = N(scale x_s, var I)`.
 ///
 /// # Formula
-/// `scale = alpha_t / alpha_s`, `var = sigma_t^2 - scale^2 sigma_s^2 = sigma_t^2 (1 - snr_t / snr_s)`
+/// `scale = alpha_t / alpha_s`,
+/// `var = sigma_t^2 - scale^2 sigma_s^2 = sigma_t^2 (1 - snr_t / snr_s)`
 ///
 /// # Source
 /// Kingma et al., "Variational Diffusion Models", 2021, appendix A.1.
@@ -83,7 +100,8 @@ pub struct Transition<S> {
 }
 
 impl<S: Scalar> Transition<S> {
-    /// From level `s` to the noisier level `t`; from [`Level::clean`] it is the marginal `q(x_t | x0)`.
+    /// From level `s` to the noisier level `t`; from [`Level::clean`] it is the marginal
+    /// `q(x_t | x0)`.
     ///
     /// # Errors
     /// As [`snr_loss`].
@@ -91,7 +109,8 @@ impl<S: Scalar> Transition<S> {
         Ok(Self::with_loss(s, t, snr_loss(s, t)?))
     }
 
-    /// The same with the share of SNR lost given, for levels whose difference is known better than their ends.
+    /// The same with the share of SNR lost given, for levels whose difference is known better than
+    /// their ends.
     pub fn with_loss(s: Level<S>, t: Level<S>, loss: S) -> Self {
         // From the share outwards: sigma^2 may be out of range where the variance is not.
         Self { scale: t.alpha / s.alpha, var: t.sigma * loss * t.sigma }
@@ -113,7 +132,8 @@ impl<S: Scalar> Transition<S> {
     }
 }
 
-/// The kernel `q(x_s | x_t, x0) = N(coef_x0 x0 + coef_xt x_t, var I)`: the posterior, or one of the DDIM family.
+/// The kernel `q(x_s | x_t, x0) = N(coef_x0 x0 + coef_xt x_t, var I)`: the posterior, or one of the
+/// DDIM family.
 ///
 /// # Example
 /// ```
@@ -137,8 +157,8 @@ impl<S: Scalar> Posterior<S> {
     /// The posterior of the Markov chain, any stride: [`Posterior::ddim`] with `eta = 1`.
     ///
     /// # Formula
-    /// With `loss = 1 - snr_t / snr_s`: `coef_x0 = alpha_s loss`, `coef_xt = alpha_t sigma_s^2 / (alpha_s sigma_t^2)`,
-    /// `var = sigma_s^2 loss`.
+    /// With `loss = 1 - snr_t / snr_s`: `coef_x0 = alpha_s loss`,
+    /// `coef_xt = alpha_t sigma_s^2 / (alpha_s sigma_t^2)`, `var = sigma_s^2 loss`.
     ///
     /// # Errors
     /// As [`snr_loss`].
@@ -149,23 +169,31 @@ impl<S: Scalar> Posterior<S> {
         Ok(Self::with_loss(s, t, snr_loss(s, t)?))
     }
 
-    /// The posterior with the share of SNR lost given, for levels whose difference is known better than their ends.
+    /// The posterior with the share of SNR lost given, for levels whose difference is known better
+    /// than their ends.
     pub fn with_loss(s: Level<S>, t: Level<S>, loss: S) -> Self {
         let kept = t.alpha / s.alpha * (s.sigma / t.sigma);
-        Self { coef_x0: s.alpha * loss, coef_xt: kept * (s.sigma / t.sigma), var: s.sigma * loss * s.sigma }
+        Self {
+            coef_x0: s.alpha * loss,
+            coef_xt: kept * (s.sigma / t.sigma),
+            var: s.sigma * loss * s.sigma,
+        }
     }
 
-    /// The DDIM family `q_eta(x_s | x_t, x0)`, all of which have the marginals `q(x_s | x0)`: the deterministic map at
-    /// `eta = 0`, the posterior at `eta = 1`.
+    /// The DDIM family `q_eta(x_s | x_t, x0)`, all of which have the marginals `q(x_s | x0)`: the
+    /// deterministic map at `eta = 0`, the posterior at `eta = 1`.
     ///
     /// # Formula
-    /// `var = eta^2 sigma_s^2 loss`, `coef_xt = sqrt(sigma_s^2 - var) / sigma_t`, `coef_x0 = alpha_s - alpha_t coef_xt`.
+    /// `var = eta^2 sigma_s^2 loss`, `coef_xt = sqrt(sigma_s^2 - var) / sigma_t`,
+    /// `coef_x0 = alpha_s - alpha_t coef_xt`.
     ///
-    /// Both differences are rearranged. With `r = alpha_t sigma_s / (alpha_s sigma_t)` and `k^2 = 1 - eta^2 + eta^2 r^2`:
-    /// `coef_xt = k sigma_s / sigma_t` and `coef_x0 = alpha_s loss (1 + eta^2 r^2) / (1 + k r)`, sums of what is not negative.
+    /// Both differences are rearranged. With `r = alpha_t sigma_s / (alpha_s sigma_t)` and
+    /// `k^2 = 1 - eta^2 + eta^2 r^2`: `coef_xt = k sigma_s / sigma_t` and
+    /// `coef_x0 = alpha_s loss (1 + eta^2 r^2) / (1 + k r)`, sums of what is not negative.
     ///
     /// # Errors
-    /// As [`snr_loss`]; an `eta` that is negative, or so large that the variance exceeds `sigma_s^2` (`eta^2 loss > 1`).
+    /// As [`snr_loss`]; an `eta` that is negative, or so large that the variance exceeds
+    /// `sigma_s^2` (`eta^2 loss > 1`).
     ///
     /// # Source
     /// Song, Meng, Ermon, "Denoising Diffusion Implicit Models", 2021, equations 7, 12 and 16.
@@ -183,7 +211,8 @@ impl<S: Scalar> Posterior<S> {
                 "1 is the posterior, 0 deterministic",
             ));
         }
-        // The root has no derivative at 0, where it is no longer needed: x_s is clean data or all of its noise is fresh.
+        // The root has no derivative at 0, where it is no longer needed: x_s is clean data or all
+        // of its noise is fresh.
         let k = if k2.re() == 0.0 { S::zero() } else { k2.sqrt() };
         Ok(Self {
             coef_x0: s.alpha * loss * (eta2 * r2 + 1.0) / (k * r + 1.0),
@@ -203,7 +232,8 @@ impl<S: Scalar> Posterior<S> {
     }
 }
 
-/// The level of the random walk `x_t = x_{t-1} + eps_t` after `t` unit steps: `q(x_t | x0) = N(x0, t I)`.
+/// The level of the random walk `x_t = x_{t-1} + eps_t` after `t` unit steps:
+/// `q(x_t | x0) = N(x0, t I)`.
 ///
 /// # Source
 /// The Purdue deck, "The forward process can be collapsed into a single step".
@@ -211,7 +241,8 @@ pub fn random_walk<S: Scalar>(t: S) -> Level<S> {
     Level { alpha: S::one(), sigma: if t.re() == 0.0 { S::zero() } else { t.sqrt() } }
 }
 
-/// The posterior of the random walk for any `0 <= s < t`, from the times themselves: no root is squared again.
+/// The posterior of the random walk for any `0 <= s < t`, from the times themselves: no root is
+/// squared again.
 ///
 /// # Formula
 /// `q(x_s | x_t, x0) = N((t - s)/t x0 + s/t x_t, s (t - s)/t I)`; for `s = t - 1` the deck's
@@ -243,17 +274,23 @@ mod tests {
         Level::new(c / (1.0 + (-lambda).exp()).sqrt(), c / (1.0 + lambda.exp()).sqrt())
     }
 
-    /// Three levels in order, from clean to noisy and of any scale; strides from 1e-6 to 20 in log-SNR.
+    /// Three levels in order, from clean to noisy and of any scale; strides from 1e-6 to 20 in
+    /// log-SNR.
     fn chain() -> impl Strategy<Value = [Level<f64>; 3]> {
         let scale = || (-3.0..3.0f64).prop_map(|e| 10f64.powf(e));
         let stride = || (-6.0..1.3f64).prop_map(|e| 10f64.powf(e));
-        (-30.0..40.0f64, stride(), stride(), [scale(), scale(), scale()])
-            .prop_map(|(lambda, a, b, c)| [level(lambda, c[0]), level(lambda - a, c[1]), level(lambda - a - b, c[2])])
+        (-30.0..40.0f64, stride(), stride(), [scale(), scale(), scale()]).prop_map(
+            |(lambda, a, b, c)| {
+                [level(lambda, c[0]), level(lambda - a, c[1]), level(lambda - a - b, c[2])]
+            },
+        )
     }
 
-    /// The same at log-SNR within [-16, 6], strides 0.05 to 5: where brute force keeps most of its digits.
+    /// The same at log-SNR within [-16, 6], strides 0.05 to 5: where brute force keeps most of its
+    /// digits.
     fn mild_chain() -> impl Strategy<Value = [Level<f64>; 2]> {
-        (-6.0..6.0f64, 0.05..5.0f64, 0.2..5.0f64).prop_map(|(lambda, a, c)| [level(lambda, c), level(lambda - a, 1.0)])
+        (-6.0..6.0f64, 0.05..5.0f64, 0.2..5.0f64)
+            .prop_map(|(lambda, a, c)| [level(lambda, c), level(lambda - a, 1.0)])
     }
 
     proptest! {
@@ -261,15 +298,16 @@ mod tests {
         fn the_snr_loss_of_rounded_levels_is_that_of_their_log_snr(lambda in -30.0..30.0f64, drop in (-6.0..2.0f64).prop_map(|e| 10f64.powf(e))) {
             let next = lambda - drop;
             let (loss, want) = (snr_loss(level(lambda, 1.0), level(next, 3.0)).unwrap(), snr_loss_from_log(lambda - next));
-            // Four coefficients of a few eps each (exp turns an error of lambda eps into one of that size), over the gap.
+            // Four coefficients of a few eps each (exp turns an error of lambda eps into one of
+            // that size), over the gap.
             let gap = 1.0 - (-drop / 2.0).exp();
             prop_assert!(close(loss, want, (16.0 + lambda.abs() + next.abs()) * EPS / gap), "{loss} {want}");
         }
 
         #[test]
         fn kernels_of_given_levels_are_good_to_a_few_ulp([s, t, _] in chain(), eta in 0.0..1.0f64) {
-            // The same f64 coefficients in 106 bits: a stride of 1e-6 costs nothing. Two half-ulp quotients for the loss's
-            // factors, two for the coefficients, and as many products.
+            // The same f64 coefficients in 106 bits: a stride of 1e-6 costs nothing. Two half-ulp
+            // quotients for the loss's factors, two for the coefficients, and as many products.
             let wide = |l: Level<f64>| Level::new(Dd::from(l.alpha), Dd::from(l.sigma));
             let (q, exact) = (Transition::between(s, t).unwrap(), Transition::between(wide(s), wide(t)).unwrap());
             prop_assert!(close(q.scale, exact.scale.hi(), EPS) && close(q.var, exact.var.hi(), 4.0 * EPS));
@@ -284,7 +322,8 @@ mod tests {
         fn marginals_form_a_semigroup([s, t, u] in chain()) {
             let q = |a, b| Transition::between(a, b).unwrap();
             let (direct, composed) = (q(s, u), q(s, t).then(q(t, u)));
-            // An identity in the six coefficients as given and a sum of positive terms: no condition number at any stride.
+            // An identity in the six coefficients as given and a sum of positive terms: no
+            // condition number at any stride.
             prop_assert!(close(composed.scale, direct.scale, 4.0 * EPS));
             prop_assert!(close(composed.var, direct.var, 16.0 * EPS), "{} {}", composed.var, direct.var);
         }
@@ -294,8 +333,9 @@ mod tests {
             let most = snr_loss(s, t).unwrap().sqrt().recip();
             for eta in [0.0, share, 1.0, (1.0 + (most - 1.0) * share).min(most * (1.0 - 4.0 * EPS))] {
                 let q = Posterior::ddim(s, t, eta).unwrap();
-                // x_t = alpha_t x0 + sigma_t eps in, x_s = alpha_s x0 + sigma_s eps' out: positive sums, hence plain eps. For
-                // eta > 1, k^2 is a difference of up to eta^2 and its error eta^2 eps enters against 1.
+                // x_t = alpha_t x0 + sigma_t eps in, x_s = alpha_s x0 + sigma_s eps' out: positive
+                // sums, hence plain eps. For eta > 1, k^2 is a difference of up to eta^2 and its
+                // error eta^2 eps enters against 1.
                 let slack = 16.0 * EPS * eta.max(1.0).powi(2);
                 prop_assert!(close(q.coef_x0 + q.coef_xt * t.alpha, s.alpha, slack));
                 prop_assert!(close((q.coef_xt * t.sigma).powi(2) + q.var, s.sigma * s.sigma, slack));
@@ -339,7 +379,8 @@ mod tests {
             let xt = step.mean(xs) + et * step.var.sqrt();
             let posterior = Posterior::between(s, t).unwrap().log_density(xs, xt, x0);
             let (forward, prior, evidence) = (step.log_density(xt, xs), to_s.log_density(xs, x0), to_t.log_density(xt, x0));
-            // Squares of up to a few deviations; a mean of size m has the relative error eps m / std in its z-score.
+            // Squares of up to a few deviations; a mean of size m has the relative error eps m /
+            // std in its z-score.
             let loss = snr_loss(s, t).unwrap();
             let z = 1.0 + 10.0 * (1.0 + s.alpha / s.sigma) / loss.sqrt();
             let tol = 16.0 * EPS * z * (10.0 + forward.abs() + prior.abs() + evidence.abs());
@@ -380,7 +421,9 @@ mod tests {
             assert!(marginal.scale == 1.0 && close(marginal.var, q.var, EPS));
             let (deck, got) = (1.0 / t as f64, random_walk_posterior((t - 1) as f64, t as f64));
             assert!(
-                close(got.coef_x0, deck, EPS) && (got.coef_xt - (1.0 - deck)).abs() <= EPS && (got.var - (1.0 - deck)).abs() <= EPS
+                close(got.coef_x0, deck, EPS)
+                    && (got.coef_xt - (1.0 - deck)).abs() <= EPS
+                    && (got.var - (1.0 - deck)).abs() <= EPS
             );
         }
     }
@@ -388,11 +431,17 @@ mod tests {
     #[test]
     fn both_ends_of_the_path_have_their_limits() {
         let (mid, noise) = (Level::new(0.6, 0.8), Level::new(0.0, 1.0));
-        assert_eq!(Transition::between(Level::clean(), mid).unwrap(), Transition { scale: 0.6, var: 0.8 * 0.8 });
+        assert_eq!(
+            Transition::between(Level::clean(), mid).unwrap(),
+            Transition { scale: 0.6, var: 0.8 * 0.8 }
+        );
         assert_eq!(Transition::between(mid, noise).unwrap(), Transition { scale: 0.0, var: 1.0 });
         for eta in [0.0, 0.5, 1.0] {
             // To clean data: x0 itself. From pure noise: x_t carries nothing of x0, only eps.
-            assert_eq!(Posterior::ddim(Level::clean(), mid, eta).unwrap(), Posterior { coef_x0: 1.0, coef_xt: 0.0, var: 0.0 });
+            assert_eq!(
+                Posterior::ddim(Level::clean(), mid, eta).unwrap(),
+                Posterior { coef_x0: 1.0, coef_xt: 0.0, var: 0.0 }
+            );
             let q = Posterior::ddim(mid, noise, eta).unwrap();
             assert!(q.coef_x0 == 0.6 && close(q.coef_xt, 0.8 * (1.0 - eta * eta).sqrt(), EPS));
         }
@@ -405,10 +454,22 @@ mod tests {
     fn what_is_undefined_is_refused() {
         let (mid, noise) = (Level::new(0.6, 0.8), Level::new(0.0, 1.0));
         assert!(matches!(snr_loss(noise, noise), Err(Error::Singular { .. })));
-        assert!(matches!(snr_loss(Level::<f64>::clean(), Level::clean()), Err(Error::Singular { .. })));
+        assert!(matches!(
+            snr_loss(Level::<f64>::clean(), Level::clean()),
+            Err(Error::Singular { .. })
+        ));
         let message = snr_loss(mid, Level::new(0.8, 0.6)).unwrap_err().to_string();
-        assert!(message.contains("(0.6, 0.8) to (0.8, 0.6)") && message.contains("order them from data to noise"), "{message}");
-        for bad in [Level::new(-0.1, 1.0), Level::new(f64::NAN, 1.0), Level::new(0.0, 0.0), Level::new(1.0, f64::INFINITY)] {
+        assert!(
+            message.contains("(0.6, 0.8) to (0.8, 0.6)")
+                && message.contains("order them from data to noise"),
+            "{message}"
+        );
+        for bad in [
+            Level::new(-0.1, 1.0),
+            Level::new(f64::NAN, 1.0),
+            Level::new(0.0, 0.0),
+            Level::new(1.0, f64::INFINITY),
+        ] {
             assert!(matches!(snr_loss(mid, bad), Err(Error::Domain { .. })), "{bad:?}");
         }
         assert!(matches!(Posterior::ddim(mid, noise, -0.1), Err(Error::Domain { .. })));
@@ -419,7 +480,13 @@ mod tests {
     #[test]
     fn what_is_singular_is_named() {
         let message = |s, t| snr_loss(s, t).unwrap_err().to_string();
-        assert!(message(Level::new(0.0, 1.0), Level::new(0.0, 2.0)).contains("the earlier level has no signal"));
-        assert!(message(Level::new(1.0, 0.0), Level::new(2.0, 0.0)).contains("the later level has no noise"));
+        assert!(
+            message(Level::new(0.0, 1.0), Level::new(0.0, 2.0))
+                .contains("the earlier level has no signal")
+        );
+        assert!(
+            message(Level::new(1.0, 0.0), Level::new(2.0, 0.0))
+                .contains("the later level has no noise")
+        );
     }
 }

@@ -5,7 +5,8 @@ use crate::error::{Error, Result};
 use crate::math::scalar::{Scalar, exponent, ldexp, ln_ratio};
 use num_dual::Dual64;
 
-/// The coefficients of `x = alpha x0 + sigma eps` at one time: all that most closed forms read of a [`PathPoint`].
+/// The coefficients of `x = alpha x0 + sigma eps` at one time: all that most closed forms read of a
+/// [`PathPoint`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level<S = f64> {
     /// Signal coefficient, `>= 0`.
@@ -32,13 +33,14 @@ impl<S: Scalar> Level<S> {
 
     /// Variance of `x` in a mode whose data variance is `lambda`, `alpha^2 lambda + sigma^2`.
     ///
-    /// It over- and underflows where variances do: deviations beyond 1e154 or below 1e-162. What divides by a variance takes
-    /// [`split_var`](Self::split_var).
+    /// It over- and underflows where variances do: deviations beyond 1e154 or below 1e-162. What
+    /// divides by a variance takes [`split_var`](Self::split_var).
     pub fn var(self, lambda: S) -> S {
         self.alpha * self.alpha * lambda + self.sigma * self.sigma
     }
 
-    /// [`var`](Self::var) as (v, e), `var = v 4^e` with `2^e` the order of the deviation: v is of the order of 1 for any level that is one.
+    /// [`var`](Self::var) as (v, e), `var = v 4^e` with `2^e` the order of the deviation: v is of
+    /// the order of 1 for any level that is one.
     pub fn split_var(self, lambda: S) -> (S, i32) {
         let (alpha, spread) = (exponent(self.alpha.re()), exponent(lambda.re()));
         let signal = 2 * alpha + spread;
@@ -51,7 +53,8 @@ impl<S: Scalar> Level<S> {
         (ldexp(a * a * ldexp(lambda, -spread), signal - 2 * e) + s * s, e)
     }
 
-    /// Deviation of `x` in a mode whose data variance is `lambda`, `sqrt(alpha^2 lambda + sigma^2)`.
+    /// Deviation of `x` in a mode whose data variance is `lambda`,
+    /// `sqrt(alpha^2 lambda + sigma^2)`.
     pub fn std(self, lambda: S) -> S {
         let (v, e) = self.split_var(lambda);
         ldexp(v.sqrt(), e)
@@ -64,15 +67,17 @@ impl<S: Scalar> Level<S> {
         ldexp(s * s / v, 2 * (sigma - e))
     }
 
-    /// `(alpha alpha' lambda + sigma sigma') / (alpha^2 lambda + sigma^2)` with another level, or rates, as the primed ones: what a mode's
-    /// state moves by for each unit of itself, in one DDIM step or in unit time.
+    /// `(alpha alpha' lambda + sigma sigma') / (alpha^2 lambda + sigma^2)` with another level, or
+    /// rates, as the primed ones: what a mode's state moves by for each unit of itself, in one DDIM
+    /// step or in unit time.
     pub fn projection(self, other: Self, lambda: S) -> S {
         let (var, e) = self.split_var(lambda);
         let term = |a: S, b: S, c: S| {
             let [i, j, k] = [a, b, c].map(|x| exponent(x.re()));
             (ldexp(a, -i) * ldexp(b, -j) * ldexp(c, -k), i + j + k - 2 * e)
         };
-        let ((signal, i), (noise, j)) = (term(self.alpha, other.alpha, lambda), term(self.sigma, other.sigma, S::one()));
+        let ((signal, i), (noise, j)) =
+            (term(self.alpha, other.alpha, lambda), term(self.sigma, other.sigma, S::one()));
         // A term that is 0 has no size.
         let top = match (signal.re() == 0.0, noise.re() == 0.0) {
             (true, _) => j,
@@ -82,8 +87,9 @@ impl<S: Scalar> Level<S> {
         ldexp((ldexp(signal, i - top) + ldexp(noise, j - top)) / var, top)
     }
 
-    /// Two levels with their alphas over the order of the larger one, and their sigmas likewise, powers of two: the ratio of the two SNRs
-    /// stays as it is, to the bit, and `alpha sigma'` is in range.
+    /// Two levels with their alphas over the order of the larger one, and their sigmas likewise,
+    /// powers of two: the ratio of the two SNRs stays as it is, to the bit, and `alpha sigma'` is
+    /// in range.
     pub fn in_common_units(s: Self, t: Self) -> (Self, Self) {
         let order = |x: S, y: S| exponent(x.re().max(y.re()));
         let (i, j) = (order(s.alpha, t.alpha), order(s.sigma, t.sigma));
@@ -102,7 +108,12 @@ impl<S: Scalar> Level<S> {
             return Ok(self);
         }
         let got = format!("({alpha}, {sigma})");
-        Err(Error::domain("(alpha, sigma)", got, "finite, >= 0, not both 0", "take the point from a path"))
+        Err(Error::domain(
+            "(alpha, sigma)",
+            got,
+            "finite, >= 0, not both 0",
+            "take the point from a path",
+        ))
     }
 }
 
@@ -123,9 +134,13 @@ impl From<&PathPoint> for Level {
 }
 
 impl Level<Dual64> {
-    /// The level together with its rate in t, so that any closed form of levels is differentiated along the path.
+    /// The level together with its rate in t, so that any closed form of levels is differentiated
+    /// along the path.
     pub fn with_rates(point: &PathPoint) -> Self {
-        Self { alpha: Dual64::new(point.alpha, point.d_alpha), sigma: Dual64::new(point.sigma, point.d_sigma) }
+        Self {
+            alpha: Dual64::new(point.alpha, point.d_alpha),
+            sigma: Dual64::new(point.sigma, point.d_sigma),
+        }
     }
 }
 
@@ -136,17 +151,24 @@ mod tests {
     #[test]
     fn a_level_has_a_ratio() {
         let (level, point) = (Level::new(0.5, 0.25), PathPoint::still(0.5, 0.25));
-        assert_eq!((level.log_snr(), point.log_snr()), (2.0 * std::f64::consts::LN_2, 2.0 * std::f64::consts::LN_2));
+        assert_eq!(
+            (level.log_snr(), point.log_snr()),
+            (2.0 * std::f64::consts::LN_2, 2.0 * std::f64::consts::LN_2)
+        );
         assert_eq!((level.var(3.0), point.snr(), point.edm_sigma()), (0.75 + 0.0625, 4.0, 0.5));
     }
 
     #[test]
     fn levels_reach_to_the_ends_of_what_is_finite() {
-        for (alpha, sigma) in [(0.0, 1.0), (1.0, 0.0), (1e-320, 0.0), (1e200, 1e200), (f64::MAX, f64::MAX)] {
+        for (alpha, sigma) in
+            [(0.0, 1.0), (1.0, 0.0), (1e-320, 0.0), (1e200, 1e200), (f64::MAX, f64::MAX)]
+        {
             assert!(Level::new(alpha, sigma).checked().is_ok(), "({alpha}, {sigma})");
         }
         let (inf, nan) = (f64::INFINITY, f64::NAN);
-        for (alpha, sigma) in [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (inf, 1.0), (1.0, inf), (nan, 1.0), (1.0, nan)] {
+        for (alpha, sigma) in
+            [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (inf, 1.0), (1.0, inf), (nan, 1.0), (1.0, nan)]
+        {
             assert!(Level::new(alpha, sigma).checked().is_err(), "({alpha}, {sigma})");
         }
     }

@@ -1,7 +1,8 @@
-//! The diffusion process itself, for any data: noise schedules and paths, kernels, predictions, weightings, the ELBO.
+//! The diffusion process itself, for any data: noise schedules and paths, kernels, predictions,
+//! weightings, the ELBO.
 //!
-//! Everything a formula needs of a schedule at one time is a [`PathPoint`]: VP, VE, EDM, cosine, flow matching and the discrete
-//! DDPM tables differ only in how they make one.
+//! Everything a formula needs of a schedule at one time is a [`PathPoint`]: VP, VE, EDM, cosine,
+//! flow matching and the discrete DDPM tables differ only in how they make one.
 
 pub mod decoder;
 pub mod denoiser;
@@ -37,8 +38,10 @@ mod extremes {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// Whatever is returned as a value is a number: what has none is an error, but for conversions whose x0 or eps leave the range on the way.
-        /// Infinite only where the documentation says so, a weight of a loss that vanishes, or where the exact value is beyond the range.
+        /// Whatever is returned as a value is a number: what has none is an error, but for
+        /// conversions whose x0 or eps leave the range on the way. Infinite only where the
+        /// documentation says so, a weight of a loss that vanishes, or where the exact value is
+        /// beyond the range.
         #[test]
         fn no_value_is_nan((alpha, sigma, p, xt) in (size(), size(), size(), size()), (d_alpha, d_sigma) in (size(), size()), noisier in size()) {
             let at = Frame { alpha, sigma, d_alpha: -d_alpha, d_sigma, sigma_data: 0.5 };

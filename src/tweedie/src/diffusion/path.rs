@@ -1,7 +1,9 @@
-//! Noise paths `x_t = alpha x0 + sigma eps`: VP, VE, EDM, cosine, flow matching, and any discrete table.
+//! Noise paths `x_t = alpha x0 + sigma eps`: VP, VE, EDM, cosine, flow matching, and any discrete
+//! table.
 //!
-//! A path is one formula `t -> (alpha, sigma)`, generic over [`Scalar`]. It is evaluated in double-double with a dual part and
-//! rounded once, so values *and rates* are right to the last bit or two and no derivative is written by hand.
+//! A path is one formula `t -> (alpha, sigma)`, generic over [`Scalar`]. It is evaluated in
+//! double-double with a dual part and rounded once, so values *and rates* are right to the last bit
+//! or two and no derivative is written by hand.
 
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::error::{Error, Result};
@@ -13,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// Everything a sampler, a law or a network needs to know of a noise path at one time.
 ///
-/// `x_t = alpha x0 + sigma eps`; t = 0 is data, t = 1 is noise; x0 is always data, in flow matching too.
+/// `x_t = alpha x0 + sigma eps`; t = 0 is data, t = 1 is noise; x0 is always data, in flow matching
+/// too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PathPoint {
     /// Time in [0, 1].
@@ -52,25 +55,28 @@ impl PathPoint {
 
 /// A noise path over t in [0, 1].
 ///
-/// Written down (JSON, TOML) as its settings, `{"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}`; a table as the schedule that made
-/// it or, where there was none, as its betas.
+/// Written down (JSON, TOML) as its settings, `{"kind": "vp", "beta_min": 0.1, "beta_max": 20.0}`;
+/// a table as the schedule that made it or, where there was none, as its betas.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Settings", into = "Settings")]
 pub enum Path {
-    /// Variance preserving with `beta(t)` linear: `alpha = exp(-B/2)`, `sigma^2 = 1 - exp(-B)`, `B = int_0^t beta`.
-    /// Source: Song et al. 2021 (arXiv 2011.13456), eq. 33.
+    /// Variance preserving with `beta(t)` linear: `alpha = exp(-B/2)`, `sigma^2 = 1 - exp(-B)`,
+    /// `B = int_0^t beta`. Source: Song et al. 2021 (arXiv 2011.13456), eq. 33.
     Vp { beta_min: f64, beta_max: f64 },
-    /// Variance exploding: `alpha = 1`, `sigma = sigma_min (sigma_max/sigma_min)^t`. Source: Song et al. 2021, eq. 32.
+    /// Variance exploding: `alpha = 1`, `sigma = sigma_min (sigma_max/sigma_min)^t`. Source: Song
+    /// et al. 2021, eq. 32.
     Ve { sigma_min: f64, sigma_max: f64 },
-    /// EDM: `alpha = 1`, `sigma = sigma_max t`, so that noise level is time but for its unit. Source: Karras et al. 2022
-    /// (arXiv 2206.00364), table 1.
+    /// EDM: `alpha = 1`, `sigma = sigma_max t`, so that noise level is time but for its unit.
+    /// Source: Karras et al. 2022 (arXiv 2206.00364), table 1.
     Edm { sigma_max: f64 },
-    /// `alpha = cos(pi t / 2)`, `sigma = sin(pi t / 2)`. Source: Salimans & Ho 2022 (arXiv 2202.00512), section 4.
+    /// `alpha = cos(pi t / 2)`, `sigma = sin(pi t / 2)`. Source: Salimans & Ho 2022 (arXiv
+    /// 2202.00512), section 4.
     Cosine,
-    /// Flow matching, rectified flow: `alpha = 1 - t`, `sigma = t`. Source: Liu et al. 2022 (arXiv 2209.03003).
+    /// Flow matching, rectified flow: `alpha = 1 - t`, `sigma = t`. Source: Liu et al. 2022 (arXiv
+    /// 2209.03003).
     FlowMatching,
-    /// A discrete table at `t = k / T`, with `alpha` linear between its rows (and from 1 at t = 0): exact at every row, and
-    /// defined where alpha reaches 0.
+    /// A discrete table at `t = k / T`, with `alpha` linear between its rows (and from 1 at t = 0):
+    /// exact at every row, and defined where alpha reaches 0.
     Discrete(Table),
 }
 
@@ -112,7 +118,9 @@ impl From<Path> for Settings {
             Path::Cosine => Self::Cosine {},
             Path::FlowMatching => Self::Fm {},
             Path::Discrete(table) => match table.origin() {
-                Some((schedule, zero_terminal_snr)) => Self::Discrete { schedule, steps: table.steps(), zero_terminal_snr },
+                Some((schedule, zero_terminal_snr)) => {
+                    Self::Discrete { schedule, steps: table.steps(), zero_terminal_snr }
+                }
                 None => Self::Betas { betas: table.rows().iter().map(|row| row.beta).collect() },
             },
         }
@@ -179,12 +187,19 @@ impl Path {
             if lo > 0.0 && hi > lo && hi.is_finite() {
                 Ok(())
             } else {
-                Err(Error::domain(names, format!("{lo}, {hi}"), "0 < first < second < inf", "pass them in ascending order"))
+                Err(Error::domain(
+                    names,
+                    format!("{lo}, {hi}"),
+                    "0 < first < second < inf",
+                    "pass them in ascending order",
+                ))
             }
         };
         match self {
             Path::Vp { beta_min, beta_max } => ordered(beta_min, beta_max, "beta_min, beta_max")?,
-            Path::Ve { sigma_min, sigma_max } => ordered(sigma_min, sigma_max, "sigma_min, sigma_max")?,
+            Path::Ve { sigma_min, sigma_max } => {
+                ordered(sigma_min, sigma_max, "sigma_min, sigma_max")?
+            }
             Path::Edm { sigma_max } => ordered(f64::MIN_POSITIVE, sigma_max, "sigma_max")?,
             Path::Cosine | Path::FlowMatching | Path::Discrete(_) => {}
         }
@@ -200,13 +215,17 @@ impl Path {
                 ((b * -0.5).exp(), (-((-b).exp_m1())).sqrt())
             }
             Path::Ve { sigma_min, sigma_max } => {
-                // From the nearer end and in two halves: the ratio of the ends may be beyond 1.8e308.
-                let (end, from_end) = if t.re() <= 0.5 { (*sigma_min, t) } else { (*sigma_max, t - 1.0) };
-                let half = (from_end * ln_ratio(S::from(*sigma_max), S::from(*sigma_min)) * 0.5).exp();
+                // From the nearer end and in two halves: the ratio of the ends may be beyond
+                // 1.8e308.
+                let (end, from_end) =
+                    if t.re() <= 0.5 { (*sigma_min, t) } else { (*sigma_max, t - 1.0) };
+                let half =
+                    (from_end * ln_ratio(S::from(*sigma_max), S::from(*sigma_min)) * 0.5).exp();
                 (S::one(), half * end * half)
             }
             Path::Edm { sigma_max } => (S::one(), t * *sigma_max),
-            // Past the middle from the other end: cos(pi/2) would not be 0 at t = 1, nor its rate at t = 0.
+            // Past the middle from the other end: cos(pi/2) would not be 0 at t = 1, nor its rate
+            // at t = 0.
             Path::Cosine if t.re() <= 0.5 => {
                 let (sin, cos) = (t * half_pi::<S>()).sin_cos();
                 (cos, sin)
@@ -220,7 +239,8 @@ impl Path {
     /// The point at time t with its rates.
     ///
     /// # Errors
-    /// t outside [0, 1] or NaN; a time where a rate is not finite (VP at t = 0, where sigma grows like sqrt(t)).
+    /// t outside [0, 1] or NaN; a time where a rate is not finite (VP at t = 0, where sigma grows
+    /// like sqrt(t)).
     ///
     /// # Example
     /// ```
@@ -231,12 +251,20 @@ impl Path {
     /// ```
     pub fn at(&self, t: f64) -> Result<PathPoint> {
         let (alpha, sigma) = self.dual_at(t)?;
-        let point = PathPoint { t, alpha: alpha.re.hi(), sigma: sigma.re.hi(), d_alpha: alpha.eps.hi(), d_sigma: sigma.eps.hi() };
+        let point = PathPoint {
+            t,
+            alpha: alpha.re.hi(),
+            sigma: sigma.re.hi(),
+            d_alpha: alpha.eps.hi(),
+            d_sigma: sigma.eps.hi(),
+        };
         match point {
             _ if point.d_alpha.is_finite() && point.d_sigma.is_finite() => Ok(point),
-            PathPoint { sigma: 0.0, .. } => {
-                Err(self.singular("the rate of the path", t, "d_sigma is infinite, because sigma grows like the root of t"))
-            }
+            PathPoint { sigma: 0.0, .. } => Err(self.singular(
+                "the rate of the path",
+                t,
+                "d_sigma is infinite, because sigma grows like the root of t",
+            )),
             PathPoint { d_alpha, d_sigma, .. } => {
                 let got = format!("({d_alpha}, {d_sigma}) at t = {t}");
                 Err(Error::domain(
@@ -264,10 +292,15 @@ impl Path {
     /// t outside [0, 1]; an end point where it is infinite.
     pub fn log_snr(&self, t: f64) -> Result<f64> {
         let l = self.log_snr_dd(t)?.hi();
-        if l.is_finite() { Ok(l) } else { Err(self.singular("log SNR", t, "alpha or sigma is 0 there")) }
+        if l.is_finite() {
+            Ok(l)
+        } else {
+            Err(self.singular("log SNR", t, "alpha or sigma is 0 there"))
+        }
     }
 
-    /// From the logarithms of the coefficients, which are finite where a coefficient or their quotient is out of range.
+    /// From the logarithms of the coefficients, which are finite where a coefficient or their
+    /// quotient is out of range.
     fn log_snr_dd(&self, t: f64) -> Result<Dd> {
         let t = Dd::from(in_unit_interval(t)?);
         let half = match self {
@@ -277,7 +310,11 @@ impl Path {
             }
             Path::Ve { sigma_min, sigma_max } => {
                 let (low, high) = (Dd::from(*sigma_min), Dd::from(*sigma_max));
-                if t <= 0.5 { low.ln() + t * ln_ratio(high, low) } else { high.ln() + (t - 1.0) * ln_ratio(high, low) }
+                if t <= 0.5 {
+                    low.ln() + t * ln_ratio(high, low)
+                } else {
+                    high.ln() + (t - 1.0) * ln_ratio(high, low)
+                }
             }
             Path::Edm { sigma_max } => Dd::from(*sigma_max).ln() + t.ln(),
             Path::Discrete(table) => return Ok(table.log_snr(t)),
@@ -291,7 +328,8 @@ impl Path {
         Ok(half * -2.0)
     }
 
-    /// The row of the path's table at time t; at an end point SNR and log SNR may be 0 or infinite, rates may not.
+    /// The row of the path's table at time t; at an end point SNR and log SNR may be 0 or infinite,
+    /// rates may not.
     ///
     /// # Errors
     /// As [`at`](Self::at).
@@ -299,7 +337,15 @@ impl Path {
         let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = self.at(t)?;
         let (a, s) = self.alpha_sigma(Dd::from(t));
         let r = a / s;
-        Ok(PathRow { t, alpha, sigma, d_alpha, d_sigma, snr: (r * r).hi(), log_snr: self.log_snr_dd(t)?.hi() })
+        Ok(PathRow {
+            t,
+            alpha,
+            sigma,
+            d_alpha,
+            d_sigma,
+            snr: (r * r).hi(),
+            log_snr: self.log_snr_dd(t)?.hi(),
+        })
     }
 
     /// The time at which `sigma / alpha` has the given value.
@@ -369,7 +415,8 @@ impl Path {
         Ok(t.hi().clamp(0.0, 1.0))
     }
 
-    /// `sigma / alpha` at an end of the path, an ulp further out at the noisy one: its rounding must not exclude the end.
+    /// `sigma / alpha` at an end of the path, an ulp further out at the noisy one: its rounding
+    /// must not exclude the end.
     fn edm_sigma_at_end(&self, t: f64) -> Result<f64> {
         let l = self.log_snr_dd(t)?;
         let s = (l * -0.5).exp().hi();
@@ -413,7 +460,12 @@ fn in_unit_interval(t: f64) -> Result<f64> {
     if (0.0..=1.0).contains(&t) {
         Ok(t)
     } else {
-        Err(Error::domain("time t", t, "[0, 1], 0 for data and 1 for noise", "divide a step index by the number of steps"))
+        Err(Error::domain(
+            "time t",
+            t,
+            "[0, 1], 0 for data and 1 for noise",
+            "divide a step index by the number of steps",
+        ))
     }
 }
 
@@ -424,13 +476,22 @@ mod tests {
 
     pub(crate) fn all_paths() -> Vec<Path> {
         let table = |s| Path::Discrete(Table::new(s, 50, false).unwrap());
-        vec![Path::VP, Path::VE, Path::EDM, Path::Cosine, Path::FlowMatching, table(Schedule::LINEAR), table(Schedule::COSINE)]
+        vec![
+            Path::VP,
+            Path::VE,
+            Path::EDM,
+            Path::Cosine,
+            Path::FlowMatching,
+            table(Schedule::LINEAR),
+            table(Schedule::COSINE),
+        ]
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
-        /// Second route for the rates: a central difference in double-double, whose error is O(h^2) with h = 1e-9.
+        /// Second route for the rates: a central difference in double-double, whose error is O(h^2)
+        /// with h = 1e-9.
         #[test]
         fn rates_are_the_derivatives(t in 0.001..0.999f64) {
             for path in all_paths() {
@@ -488,7 +549,12 @@ mod tests {
         }
         for path in all_paths() {
             assert!(path.t_from_edm_sigma(-1.0).is_err() && path.t_from_log_snr(f64::NAN).is_err());
-            assert_eq!(path.t_from_edm_sigma(path.still_at(1.0).unwrap().edm_sigma()).unwrap(), 1.0, "{}", path.name());
+            assert_eq!(
+                path.t_from_edm_sigma(path.still_at(1.0).unwrap().edm_sigma()).unwrap(),
+                1.0,
+                "{}",
+                path.name()
+            );
         }
         assert!(Path::VE.t_from_edm_sigma(1e-3).is_err());
         assert!(Path::Vp { beta_min: 2.0, beta_max: 1.0 }.validated().is_err());
@@ -504,17 +570,29 @@ mod tests {
             let back = steep.t_from_log_snr(steep.log_snr(t).unwrap()).unwrap();
             assert!((back - t).abs() <= f64::EPSILON, "{t} {back}");
         }
-        // Its noise level is finite everywhere, if beyond what a number holds: infinity is not on it, nor on a path that stops short.
+        // Its noise level is finite everywhere, if beyond what a number holds: infinity is not on
+        // it, nor on a path that stops short.
         for path in [steep, Path::VP, Path::VE, Path::EDM] {
             assert!(
-                path.t_from_edm_sigma(f64::INFINITY).is_err() && path.t_from_log_snr(f64::NEG_INFINITY).is_err(),
+                path.t_from_edm_sigma(f64::INFINITY).is_err()
+                    && path.t_from_log_snr(f64::NEG_INFINITY).is_err(),
                 "{}",
                 path.name()
             );
             assert!(path.t_from_log_snr(-1e6).is_err());
         }
-        assert!(Path::VP.t_from_log_snr(-1450.0).unwrap_err().to_string().contains("log SNR on the path vp"));
-        for path in [Path::Cosine, Path::FlowMatching, Path::Discrete(Table::new(Schedule::LINEAR, 20, true).unwrap())] {
+        assert!(
+            Path::VP
+                .t_from_log_snr(-1450.0)
+                .unwrap_err()
+                .to_string()
+                .contains("log SNR on the path vp")
+        );
+        for path in [
+            Path::Cosine,
+            Path::FlowMatching,
+            Path::Discrete(Table::new(Schedule::LINEAR, 20, true).unwrap()),
+        ] {
             assert_eq!(path.t_from_edm_sigma(f64::INFINITY).unwrap(), 1.0, "{}", path.name());
             assert_eq!(path.t_from_log_snr(-1450.0).unwrap(), 1.0, "{}", path.name());
         }
@@ -522,13 +600,20 @@ mod tests {
 
     #[test]
     fn a_table_below_the_smallest_number_has_times_and_levels() {
-        // alpha_t = 2^-t, so that log SNR is -2 t ln 2 but for the 1 - alpha^2 of the first rows; alpha is subnormal from t = 1022.
+        // alpha_t = 2^-t, so that log SNR is -2 t ln 2 but for the 1 - alpha^2 of the first rows;
+        // alpha is subnormal from t = 1022.
         let path = Path::Discrete(Table::from_betas(&[0.75; 1500]).unwrap());
         for row in [100.0, 700.0, 1020.0, 1073.0, 1074.0, 1100.0, 1500.0] {
             let (t, want) = (row / 1500.0, -2.0 * row * std::f64::consts::LN_2);
             let got = path.log_snr(t).unwrap();
-            assert!((got - want).abs() <= 4.0 * f64::EPSILON * want.abs(), "row {row}: {got} {want}");
-            assert!((path.t_from_log_snr(want).unwrap() - t).abs() <= 4.0 * f64::EPSILON, "row {row}");
+            assert!(
+                (got - want).abs() <= 4.0 * f64::EPSILON * want.abs(),
+                "row {row}: {got} {want}"
+            );
+            assert!(
+                (path.t_from_log_snr(want).unwrap() - t).abs() <= 4.0 * f64::EPSILON,
+                "row {row}"
+            );
         }
         // Half way between two rows alpha is 3/4 of the first.
         let got = path.log_snr(1100.5 / 1500.0).unwrap();
@@ -548,21 +633,38 @@ mod tests {
     #[test]
     fn parameters_out_of_order_are_refused() {
         type Make = fn(f64, f64) -> Path;
-        let makers: [Make; 2] =
-            [|beta_min, beta_max| Path::Vp { beta_min, beta_max }, |sigma_min, sigma_max| Path::Ve { sigma_min, sigma_max }];
+        let makers: [Make; 2] = [
+            |beta_min, beta_max| Path::Vp { beta_min, beta_max },
+            |sigma_min, sigma_max| Path::Ve { sigma_min, sigma_max },
+        ];
         for make in makers {
             assert!(make(0.1, 0.2).validated().is_ok());
-            for (lo, hi) in [(0.2, 0.1), (0.1, 0.1), (0.0, 1.0), (-1.0, 1.0), (1.0, f64::INFINITY), (f64::NAN, 1.0)] {
+            for (lo, hi) in [
+                (0.2, 0.1),
+                (0.1, 0.1),
+                (0.0, 1.0),
+                (-1.0, 1.0),
+                (1.0, f64::INFINITY),
+                (f64::NAN, 1.0),
+            ] {
                 assert!(make(lo, hi).validated().is_err(), "{lo}, {hi}");
             }
         }
-        assert!(Path::Edm { sigma_max: 1.0 }.validated().is_ok() && Path::Edm { sigma_max: 0.0 }.validated().is_err());
+        assert!(
+            Path::Edm { sigma_max: 1.0 }.validated().is_ok()
+                && Path::Edm { sigma_max: 0.0 }.validated().is_err()
+        );
     }
 
     #[test]
     fn both_ends_belong_to_the_path() {
         for path in all_paths() {
-            assert_eq!(path.t_from_edm_sigma(path.still_at(0.0).unwrap().edm_sigma()).unwrap(), 0.0, "{}", path.name());
+            assert_eq!(
+                path.t_from_edm_sigma(path.still_at(0.0).unwrap().edm_sigma()).unwrap(),
+                0.0,
+                "{}",
+                path.name()
+            );
         }
         // B = 1000: sigma/alpha is 1e195, whose square overflows.
         let steep = Path::Vp { beta_min: 0.1, beta_max: 2000.0 };

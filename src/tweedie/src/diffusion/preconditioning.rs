@@ -1,4 +1,5 @@
-//! EDM's preconditioning: the scalings that give a network unit-variance inputs and targets at every noise level.
+//! EDM's preconditioning: the scalings that give a network unit-variance inputs and targets at
+//! every noise level.
 //!
 //! All of it lives in EDM's coordinates, `y = x_t / alpha = x0 + sigma eps` with `sigma` the path's
 //! [`edm_sigma`](crate::diffusion::PathPoint::edm_sigma).
@@ -6,7 +7,8 @@
 use crate::error::{Error, Result};
 use crate::math::scalar::{Scalar, exponent, hypot, ldexp};
 
-/// The four scalings of `D(y) = c_skip y + c_out F(c_in y, c_noise)`, with D the denoiser and F the network.
+/// The four scalings of `D(y) = c_skip y + c_out F(c_in y, c_noise)`, with D the denoiser and F the
+/// network.
 ///
 /// F's training target is [`Prediction::F`](crate::diffusion::prediction::Prediction::F).
 ///
@@ -30,28 +32,45 @@ pub struct Preconditioning<S> {
 }
 
 impl<S: Scalar> Preconditioning<S> {
-    /// EDM's choice for data of deviation `sigma_data`; at `sigma = 0` the identity, with `c_noise = -inf`.
+    /// EDM's choice for data of deviation `sigma_data`; at `sigma = 0` the identity, with
+    /// `c_noise = -inf`.
     ///
     /// # Formula
-    /// With `n^2 = sigma^2 + sigma_data^2`: `c_skip = sigma_data^2 / n^2`, `c_out = sigma sigma_data / n`, `c_in = 1 / n`,
-    /// `c_noise = ln(sigma) / 4`.
+    /// With `n^2 = sigma^2 + sigma_data^2`: `c_skip = sigma_data^2 / n^2`,
+    /// `c_out = sigma sigma_data / n`, `c_in = 1 / n`, `c_noise = ln(sigma) / 4`.
     ///
     /// # Errors
     /// `sigma` negative or not finite, `sigma_data` not positive and finite.
     ///
     /// # Source
-    /// Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, table 1 and appendix B.6.
+    /// Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
+    /// table 1 and appendix B.6.
     pub fn edm(sigma: S, sigma_data: S) -> Result<Self> {
         let (s, sd) = (sigma.re(), sigma_data.re());
         if !(s >= 0.0 && s.is_finite()) {
-            return Err(Error::domain("sigma", s, ">= 0 and finite", "pass sigma / alpha of a path point with signal"));
+            return Err(Error::domain(
+                "sigma",
+                s,
+                ">= 0 and finite",
+                "pass sigma / alpha of a path point with signal",
+            ));
         }
         if !(sd > 0.0 && sd.is_finite()) {
-            return Err(Error::domain("sigma_data", sd, "> 0 and finite", "give the data's standard deviation"));
+            return Err(Error::domain(
+                "sigma_data",
+                sd,
+                "> 0 and finite",
+                "give the data's standard deviation",
+            ));
         }
         let n = hypot(sigma, sigma_data);
         let share = sigma_data / n;
-        Ok(Self { c_skip: share * share, c_out: sigma * share, c_in: n.recip(), c_noise: sigma.ln() * 0.25 })
+        Ok(Self {
+            c_skip: share * share,
+            c_out: sigma * share,
+            c_in: n.recip(),
+            c_noise: sigma.ln() * 0.25,
+        })
     }
 
     /// The denoiser's output from the network's, `c_skip y + c_out f`.
@@ -59,7 +78,8 @@ impl<S: Scalar> Preconditioning<S> {
         self.c_skip * y + self.c_out * f
     }
 
-    /// EDM's weight on the x0-loss, `lambda(sigma) = 1 / c_out^2`: it makes the loss of F unweighted.
+    /// EDM's weight on the x0-loss, `lambda(sigma) = 1 / c_out^2`: it makes the loss of F
+    /// unweighted.
     pub fn loss_weight(&self) -> S {
         // Squared last: 1/c_out is in range where c_out^2 is not.
         let root = self.c_out.recip();
@@ -67,7 +87,8 @@ impl<S: Scalar> Preconditioning<S> {
     }
 }
 
-/// Variance of the network's input `c_in y` along a direction in which the data has variance `data_var`; 1 at `sigma_data^2`.
+/// Variance of the network's input `c_in y` along a direction in which the data has variance
+/// `data_var`; 1 at `sigma_data^2`.
 ///
 /// # Formula
 /// `(data_var + sigma^2) / (sigma_data^2 + sigma^2)`
@@ -76,10 +97,11 @@ pub fn input_var<S: Scalar>(sigma: S, sigma_data: S, data_var: S) -> S {
     (ldexp(data_var, -2 * e) + sigma * sigma) / (sigma_data * sigma_data + sigma * sigma)
 }
 
-/// Variance of the network's target F along a direction in which the data has variance `data_var`; 1 at `sigma_data^2`.
+/// Variance of the network's target F along a direction in which the data has variance `data_var`;
+/// 1 at `sigma_data^2`.
 ///
-/// What one `sigma_data` does to data of many scales, mode by mode: the variance runs from 1 at small sigma, where the target is
-/// noise, to `data_var / sigma_data^2` at large, where it is data.
+/// What one `sigma_data` does to data of many scales, mode by mode: the variance runs from 1 at
+/// small sigma, where the target is noise, to `data_var / sigma_data^2` at large, where it is data.
 ///
 /// # Formula
 /// `(sigma^2 data_var + sigma_data^4) / (sigma_data^2 (sigma^2 + sigma_data^2))`
@@ -116,7 +138,8 @@ mod tests {
             let input = c.c_in.powi(2) * (sd * sd + sigma * sigma);
             prop_assert!((input - 1.0).abs() <= 8.0 * EPS);
             prop_assert!((input_var(sigma, sd, sd * sd) - 1.0).abs() <= 4.0 * EPS && (target_var(sigma, sd, sd * sd) - 1.0).abs() <= 8.0 * EPS);
-            // What the network has to supply, x0 - c y, has variance (1 - c)^2 sd^2 + c^2 sigma^2: c_out^2, and least at c_skip.
+            // What the network has to supply, x0 - c y, has variance (1 - c)^2 sd^2 + c^2 sigma^2:
+            // c_out^2, and least at c_skip.
             let residual = |c: Dual2_64| (c - 1.0) * (c - 1.0) * (sd * sd) + c * c * (sigma * sigma);
             let (var, slope, curvature) = second_derivative(residual, c.c_skip);
             prop_assert!((c.c_out.powi(2) - var).abs() <= 16.0 * EPS * var);
@@ -147,8 +170,13 @@ mod tests {
     fn the_end_without_noise_is_the_identity_and_bad_deviations_are_refused() {
         assert_eq!(Preconditioning::edm(16.0, 0.5).unwrap().c_noise, std::f64::consts::LN_2);
         let c = Preconditioning::edm(0.0, 0.5).unwrap();
-        assert_eq!((c.x0_hat(7.0, 3.0), c.c_noise, c.loss_weight()), (3.0, f64::NEG_INFINITY, f64::INFINITY));
-        for (sigma, sd) in [(-1.0, 0.5), (f64::NAN, 0.5), (f64::INFINITY, 0.5), (1.0, 0.0), (1.0, f64::NAN)] {
+        assert_eq!(
+            (c.x0_hat(7.0, 3.0), c.c_noise, c.loss_weight()),
+            (3.0, f64::NEG_INFINITY, f64::INFINITY)
+        );
+        for (sigma, sd) in
+            [(-1.0, 0.5), (f64::NAN, 0.5), (f64::INFINITY, 0.5), (1.0, 0.0), (1.0, f64::NAN)]
+        {
             assert!(matches!(Preconditioning::edm(sigma, sd), Err(Error::Domain { .. })));
         }
     }

@@ -1,8 +1,9 @@
 //! What a network may predict, and every conversion between predictions.
 //!
-//! Each prediction is `a x0 + b eps` with coefficients of the path, and `x_t = alpha x0 + sigma eps`: two equations for x0 and
-//! eps. So a conversion goes through (x0, eps), six formulas in and six out, and is singular only where the two equations are:
-//! that is an error, never a clamp.
+//! Each prediction is `a x0 + b eps` with coefficients of the path, and
+//! `x_t = alpha x0 + sigma eps`: two equations for x0 and eps. So a conversion goes through (x0,
+//! eps), six formulas in and six out, and is singular only where the two equations are: that is an
+//! error, never a clamp.
 
 use crate::choice::Choice;
 use crate::diffusion::PathPoint;
@@ -27,12 +28,13 @@ pub enum Prediction {
     Eps,
     /// `alpha eps - sigma x0` (Salimans & Ho, 2022, section 4).
     V,
-    /// The rate of change of `x_t` at fixed (x0, eps), `d_alpha x0 + d_sigma eps` (Lipman et al., 2023, section 4).
+    /// The rate of change of `x_t` at fixed (x0, eps), `d_alpha x0 + d_sigma eps` (Lipman et al.,
+    /// 2023, section 4).
     Velocity,
     /// `-eps / sigma`, whose expectation is `grad ln p(x_t)` (Vincent, 2011).
     Score,
-    /// EDM's preconditioned network output, `(sigma x0 - alpha sigma_data^2 eps) / (sigma_data n)` with
-    /// `n^2 = sigma^2 + alpha^2 sigma_data^2` (Karras et al., 2022, equation 8).
+    /// EDM's preconditioned network output, `(sigma x0 - alpha sigma_data^2 eps) / (sigma_data n)`
+    /// with `n^2 = sigma^2 + alpha^2 sigma_data^2` (Karras et al., 2022, equation 8).
     F,
 }
 
@@ -92,14 +94,16 @@ impl Prediction {
         (self.target(S::one(), S::zero(), at), self.target(S::zero(), S::one(), at))
     }
 
-    /// The determinant `alpha b - sigma a` of `x_t` and this prediction `a x0 + b eps` as equations for (x0, eps).
+    /// The determinant `alpha b - sigma a` of `x_t` and this prediction `a x0 + b eps` as equations
+    /// for (x0, eps).
     ///
-    /// It says how much the prediction tells beyond `x_t`: an error of the prediction is `-determinant / sigma` times the error
-    /// of the x0 that it implies, and where it vanishes nothing can be converted from it.
+    /// It says how much the prediction tells beyond `x_t`: an error of the prediction is
+    /// `-determinant / sigma` times the error of the x0 that it implies, and where it vanishes
+    /// nothing can be converted from it.
     ///
     /// # Formula
-    /// x0 `-sigma`, eps `alpha`, v `alpha^2 + sigma^2`, velocity `alpha d_sigma - sigma d_alpha`, score `-alpha / sigma`,
-    /// F `-n / sigma_data`.
+    /// x0 `-sigma`, eps `alpha`, v `alpha^2 + sigma^2`, velocity `alpha d_sigma - sigma d_alpha`,
+    /// score `-alpha / sigma`, F `-n / sigma_data`.
     pub fn determinant<S: Scalar>(self, at: &Frame<S>) -> S {
         match self {
             Self::X0 => -at.sigma,
@@ -147,18 +151,26 @@ impl From<&PathPoint> for Frame<f64> {
 }
 
 impl<S: Scalar> Frame<S> {
-    /// The variance-preserving frame of this log-SNR, with rates per unit of log-SNR and EDM's [`SIGMA_DATA`].
+    /// The variance-preserving frame of this log-SNR, with rates per unit of log-SNR and EDM's
+    /// [`SIGMA_DATA`].
     ///
     /// # Formula
-    /// `alpha^2 = 1 / (1 + exp(-log_snr))`, `sigma^2 = 1 / (1 + exp(log_snr))`, `d_alpha = alpha sigma^2 / 2`,
-    /// `d_sigma = -sigma alpha^2 / 2`. An infinite log-SNR gives the clean or the pure-noise end.
+    /// `alpha^2 = 1 / (1 + exp(-log_snr))`, `sigma^2 = 1 / (1 + exp(log_snr))`,
+    /// `d_alpha = alpha sigma^2 / 2`, `d_sigma = -sigma alpha^2 / 2`. An infinite log-SNR gives the
+    /// clean or the pure-noise end.
     pub fn variance_preserving(log_snr: S) -> Self {
         let share = |x: S| ((-x).exp() + 1.0).recip();
         let (signal, noise) = (share(log_snr), share(-log_snr));
         // The root of e^x is in range twice as far as e^x, and there 1 + e^x is 1.
         let root = |x: S, share: S| if x.re() < -600.0 { (x * 0.5).exp() } else { share.sqrt() };
         let (alpha, sigma) = (root(log_snr, signal), root(-log_snr, noise));
-        Self { alpha, sigma, d_alpha: alpha * noise * 0.5, d_sigma: -sigma * signal * 0.5, sigma_data: S::from(SIGMA_DATA) }
+        Self {
+            alpha,
+            sigma,
+            d_alpha: alpha * noise * 0.5,
+            d_sigma: -sigma * signal * 0.5,
+            sigma_data: S::from(SIGMA_DATA),
+        }
     }
 
     /// The same frame for data of another deviation.
@@ -166,40 +178,62 @@ impl<S: Scalar> Frame<S> {
         Self { sigma_data, ..self }
     }
 
-    /// Deviation of `x_t` for data of deviation `sigma_data`: `sqrt(sigma^2 + alpha^2 sigma_data^2)`.
+    /// Deviation of `x_t` for data of deviation `sigma_data`:
+    /// `sqrt(sigma^2 + alpha^2 sigma_data^2)`.
     pub fn input_std(&self) -> S {
         hypot(self.sigma, self.alpha * self.sigma_data)
     }
 
-    /// The same frame in another unit of length, a power of two `2^e`, so that its larger coefficient is in [1, 2); the data's deviation
-    /// is a length of its own and stays.
+    /// The same frame in another unit of length, a power of two `2^e`, so that its larger
+    /// coefficient is in [1, 2); the data's deviation is a length of its own and stays.
     pub(crate) fn in_unit(&self) -> (Self, i32) {
         let e = exponent(self.alpha.re().abs().max(self.sigma.re().abs()));
-        let [alpha, sigma, d_alpha, d_sigma] = [self.alpha, self.sigma, self.d_alpha, self.d_sigma].map(|x| ldexp(x, -e));
+        let [alpha, sigma, d_alpha, d_sigma] =
+            [self.alpha, self.sigma, self.d_alpha, self.d_sigma].map(|x| ldexp(x, -e));
         (Self { alpha, sigma, d_alpha, d_sigma, ..*self }, e)
     }
 
     /// That this prediction is defined here.
     ///
     /// # Errors
-    /// Coefficients that are negative, not finite or both 0; a velocity where a rate is not finite; a score at `sigma = 0`;
-    /// an F without a positive `sigma_data`.
+    /// Coefficients that are negative, not finite or both 0; a velocity where a rate is not finite;
+    /// a score at `sigma = 0`; an F without a positive `sigma_data`.
     pub fn check(&self, prediction: Prediction) -> Result<()> {
         let (alpha, sigma) = (self.alpha.re(), self.sigma.re());
         let finite = 0.0..f64::INFINITY;
         if !(finite.contains(&alpha) && finite.contains(&sigma) && (alpha, sigma) != (0.0, 0.0)) {
-            return Err(Error::domain("path coefficients", self.place(), "finite, >= 0 and not both 0", "take them from a path"));
+            return Err(Error::domain(
+                "path coefficients",
+                self.place(),
+                "finite, >= 0 and not both 0",
+                "take them from a path",
+            ));
         }
         match prediction {
-            Prediction::Velocity if !(self.d_alpha.re().is_finite() && self.d_sigma.re().is_finite()) => {
+            Prediction::Velocity
+                if !(self.d_alpha.re().is_finite() && self.d_sigma.re().is_finite()) =>
+            {
                 let why = format!("its rates are ({}, {})", self.d_alpha.re(), self.d_sigma.re());
-                Err(Error::singular("velocity", self.place(), why, "take a point with finite rates from a path"))
+                Err(Error::singular(
+                    "velocity",
+                    self.place(),
+                    why,
+                    "take a point with finite rates from a path",
+                ))
             }
-            Prediction::Score if sigma == 0.0 => {
-                Err(Error::singular("score -eps / sigma", self.place(), "there is no noise", "use x0, v or velocity at sigma = 0"))
-            }
+            Prediction::Score if sigma == 0.0 => Err(Error::singular(
+                "score -eps / sigma",
+                self.place(),
+                "there is no noise",
+                "use x0, v or velocity at sigma = 0",
+            )),
             Prediction::F if !(self.sigma_data.re() > 0.0 && self.sigma_data.re().is_finite()) => {
-                Err(Error::domain("sigma_data", self.sigma_data.re(), "> 0 and finite", "give the data's standard deviation"))
+                Err(Error::domain(
+                    "sigma_data",
+                    self.sigma_data.re(),
+                    "> 0 and finite",
+                    "give the data's standard deviation",
+                ))
             }
             _ => Ok(()),
         }
@@ -235,21 +269,25 @@ pub struct Conversion<S> {
 impl<S: Scalar> Conversion<S> {
     /// The conversion at this frame.
     ///
-    /// Defined at both ends wherever the answer is: at `alpha = 0` from x0, v, velocity and F to anything, and between eps and
-    /// score; at `sigma = 0` from eps, v, velocity and F to anything but the score, and from the score too, whose eps is there
-    /// `-sigma score = 0`.
+    /// Defined at both ends wherever the answer is: at `alpha = 0` from x0, v, velocity and F to
+    /// anything, and between eps and score; at `sigma = 0` from eps, v, velocity and F to anything
+    /// but the score, and from the score too, whose eps is there `-sigma score = 0`.
     ///
     /// # Errors
-    /// [`Frame::check`] of either prediction; [`Error::Singular`] where `from` and `x_t` don't determine `to`: x0 (and all that
-    /// needs it) from eps or the score at `alpha = 0`; eps (and all that needs it) from x0 at `sigma = 0`; anything from a
-    /// velocity whose [`Prediction::determinant`] is 0.
+    /// [`Frame::check`] of either prediction; [`Error::Singular`] where `from` and `x_t` don't
+    /// determine `to`: x0 (and all that needs it) from eps or the score at `alpha = 0`; eps (and
+    /// all that needs it) from x0 at `sigma = 0`; anything from a velocity whose
+    /// [`Prediction::determinant`] is 0.
     pub fn new(from: Prediction, to: Prediction, at: Frame<S>) -> Result<Self> {
         use Prediction::*;
         // A score at sigma = 0 can be read (a smooth law's is finite) but not be made.
         at.check(if from == Score { Eps } else { from })?;
         at.check(to)?;
         let (needs_x0, needs_eps) = (!matches!(to, Eps | Score), to != X0);
-        let (what, why) = (format!("{to} from {from}"), "x_t and the prediction are the same equation for x0 and eps");
+        let (what, why) = (
+            format!("{to} from {from}"),
+            "x_t and the prediction are the same equation for x0 and eps",
+        );
         let lost = match from {
             _ if from == to => false,
             X0 => needs_eps && at.sigma.re() == 0.0,
@@ -268,8 +306,9 @@ impl<S: Scalar> Conversion<S> {
         Ok(Self { from, to, at })
     }
 
-    /// The prediction `to` of one coordinate, from the prediction `from` and `x_t`, by way of x0 and eps: without a value (infinite or NaN) where one of
-    /// these is beyond the range of the numbers.
+    /// The prediction `to` of one coordinate, from the prediction `from` and `x_t`, by way of x0
+    /// and eps: without a value (infinite or NaN) where one of these is beyond the range of the
+    /// numbers.
     pub fn apply(&self, prediction: S, xt: S) -> S {
         use Prediction::*;
         match self.to {
@@ -281,8 +320,9 @@ impl<S: Scalar> Conversion<S> {
         }
     }
 
-    /// The equations `alpha x0 + sigma eps = x_t`, `a x0 + b eps = p` of v and velocity, each over the order of its coefficients: as they
-    /// stand, the determinant is out of range where sigma is beyond 1e154.
+    /// The equations `alpha x0 + sigma eps = x_t`, `a x0 + b eps = p` of v and velocity, each over
+    /// the order of its coefficients: as they stand, the determinant is out of range where sigma is
+    /// beyond 1e154.
     fn rows(&self) -> Rows<S> {
         let (a, b) = match self.from {
             Prediction::Velocity => (self.at.d_alpha, self.at.d_sigma),
@@ -351,18 +391,25 @@ impl Conversion<f64> {
     ///
     /// # Errors
     /// Shapes that differ.
-    pub fn apply_batch(&self, prediction: ArrayView2<f64>, xt: ArrayView2<f64>, out: ArrayViewMut2<f64>) -> Result<()> {
+    pub fn apply_batch(
+        &self,
+        prediction: ArrayView2<f64>,
+        xt: ArrayView2<f64>,
+        out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         same_shape("x_t", xt.dim(), prediction.dim())?;
         same_shape("out", out.dim(), prediction.dim())?;
         Zip::from(out).and(prediction).and(xt).par_for_each(|out, &p, &x| *out = self.apply(p, x));
         Ok(())
     }
 
-    /// The conversion's condition: [`Conversion::apply`] with every product taken positive, `>= |apply|`.
+    /// The conversion's condition: [`Conversion::apply`] with every product taken positive,
+    /// `>= |apply|`.
     ///
-    /// The error of `apply` is at most a few eps times this, and a relative error of the inputs grows to no more than this; a
-    /// round trip errs by at most `8 eps` times the way back's condition at the way out's (Skeel's condition of the two
-    /// equations). It is large where `to` is nearly undetermined, like x0 from eps at small alpha.
+    /// The error of `apply` is at most a few eps times this, and a relative error of the inputs
+    /// grows to no more than this; a round trip errs by at most `8 eps` times the way back's
+    /// condition at the way out's (Skeel's condition of the two equations). It is large where `to`
+    /// is nearly undetermined, like x0 from eps at small alpha.
     pub fn condition(&self, prediction: f64, xt: f64) -> f64 {
         use Prediction::*;
         let (p, x, at) = (prediction.abs(), xt.abs(), &self.at);
@@ -374,8 +421,15 @@ impl Conversion<f64> {
                 let Rows { alpha, sigma, a, b, det, unit } = self.rows();
                 let (p, x, det) = (ldexp(p, -unit.1), ldexp(x, -unit.0), det.abs());
                 // Only the velocity's determinant can cancel, where both rates have one sign.
-                let cancelled = if self.from == Velocity { ((alpha * b).abs() + (sigma * a).abs()) / det } else { 1.0 };
-                (cancelled * ((b.abs() * x + sigma * p) / det), cancelled * ((a.abs() * x + alpha * p) / det))
+                let cancelled = if self.from == Velocity {
+                    ((alpha * b).abs() + (sigma * a).abs()) / det
+                } else {
+                    1.0
+                };
+                (
+                    cancelled * ((b.abs() * x + sigma * p) / det),
+                    cancelled * ((a.abs() * x + alpha * p) / det),
+                )
             }
             // Without the determinant, alpha: eps and the score give each other also where it is 0.
             Eps => ((x + at.sigma * p) / at.alpha, p),
@@ -395,14 +449,19 @@ impl Conversion<f64> {
 }
 
 pub(crate) fn same_shape(what: &str, got: (usize, usize), want: (usize, usize)) -> Result<()> {
-    if got == want { Ok(()) } else { Err(Error::shape(what, &[got.0, got.1], format!("{want:?}"), "pass arrays of one shape")) }
+    if got == want {
+        Ok(())
+    } else {
+        Err(Error::shape(what, &[got.0, got.1], format!("{want:?}"), "pass arrays of one shape"))
+    }
 }
 
 /// `2^k a x`, by the order of operations that stays within range.
 fn scaled<S: Scalar>(a: S, x: S, k: i32) -> S {
     let product = a * x;
     // A coefficient that is 0 leaves nothing, however large what it multiplies becomes.
-    let whole = a.re() == 0.0 || product.re().is_finite() && product.re().abs() >= f64::MIN_POSITIVE;
+    let whole =
+        a.re() == 0.0 || product.re().is_finite() && product.re().abs() >= f64::MIN_POSITIVE;
     if whole { ldexp(product, k) } else { a * ldexp(x, k) }
 }
 
@@ -429,18 +488,21 @@ pub(crate) mod tests {
             let at = Frame::variance_preserving(log_snr);
             Frame { d_alpha: -rate * at.d_alpha, d_sigma: -rate * at.d_sigma, ..at }
         });
-        let ve = (power(-15.0, 15.0), power(-3.0, 3.0)).prop_map(|(sigma, rate)| frame(1.0, sigma, 0.0, sigma * rate, 0.5));
+        let ve = (power(-15.0, 15.0), power(-3.0, 3.0))
+            .prop_map(|(sigma, rate)| frame(1.0, sigma, 0.0, sigma * rate, 0.5));
         let edm = power(-15.0, 15.0).prop_map(|sigma| frame(1.0, sigma, 0.0, 1.0, 0.5));
         let cosine = (1e-12..1.0 - 1e-12f64).prop_map(|t| {
             let (sigma, alpha) = (FRAC_PI_2 * t).sin_cos();
             frame(alpha, sigma, -FRAC_PI_2 * sigma, FRAC_PI_2 * alpha, 0.5)
         });
-        let fm = prop_oneof![0.0..1.0f64, power(-15.0, 0.0), power(-15.0, 0.0).prop_map(|s| 1.0 - s)]
-            .prop_map(|t| frame(1.0 - t, t, -1.0, 1.0, 0.5));
+        let fm =
+            prop_oneof![0.0..1.0f64, power(-15.0, 0.0), power(-15.0, 0.0).prop_map(|s| 1.0 - s)]
+                .prop_map(|t| frame(1.0 - t, t, -1.0, 1.0, 0.5));
         // No known path: both rates of one sign, so that the velocity's determinant cancels.
         let odd = (power(-2.0, 2.0), power(-2.0, 2.0), -3.0..3.0f64, -3.0..3.0f64)
             .prop_map(|(alpha, sigma, da, ds)| frame(alpha, sigma, da, ds, 0.5));
-        (prop_oneof![vp, ve, edm, cosine, fm, odd], power(-1.0, 1.0)).prop_map(|(at, sd)| at.with_sigma_data(sd))
+        (prop_oneof![vp, ve, edm, cosine, fm, odd], power(-1.0, 1.0))
+            .prop_map(|(at, sd)| at.with_sigma_data(sd))
     }
 
     fn pairs() -> impl Iterator<Item = (Prediction, Prediction)> {
@@ -456,8 +518,9 @@ pub(crate) mod tests {
                 let (p, q) = (a.target(x0, eps, &at), b.target(x0, eps, &at));
                 let got = there.apply(p, xt);
                 let condition = there.condition(p, xt);
-                // p and x_t are themselves rounded, in terms that may cancel (v = 0): their error is eps of the positive sum,
-                // which the condition of the positive sum carries over. That positive sum exceeds any cancelled one.
+                // p and x_t are themselves rounded, in terms that may cancel (v = 0): their error
+                // is eps of the positive sum, which the condition of the positive sum carries over.
+                // That positive sum exceeds any cancelled one.
                 let size = |k: Prediction| { let (u, w) = k.coefficients(&at); (u * x0).abs() + (w * eps).abs() };
                 let given = there.condition(size(a), (at.alpha * x0).abs() + (at.sigma * eps).abs());
                 prop_assert!((got - q).abs() <= 8.0 * EPS * (given + size(b)), "{a} to {b} at {at:?}: {got} for {q}");
@@ -502,7 +565,8 @@ pub(crate) mod tests {
             // x_t - alpha x0 cancels to sigma eps.
             let error = 4.0 * EPS * (xt.abs() + (alpha.re * x0).abs()) / (sigma.re * sigma.re);
             prop_assert!((Prediction::Score.target(x0, eps, &at) - score).abs() <= error + 4.0 * EPS * score.abs());
-            // On a unit circle at constant angular speed the velocity is v at that speed; F of unit data is -v.
+            // On a unit circle at constant angular speed the velocity is v at that speed; F of unit
+            // data is -v.
             let v = Prediction::V.target(x0, eps, &at);
             prop_assert!((velocity - FRAC_PI_2 * v).abs() <= 16.0 * EPS * 6.0);
             prop_assert!((Prediction::F.target(x0, eps, &at) + v).abs() <= 16.0 * EPS * 6.0);
@@ -512,16 +576,27 @@ pub(crate) mod tests {
     #[test]
     fn exactly_the_determined_conversions_exist_at_both_ends() {
         use Prediction::*;
-        let refused = |at: Frame<f64>| -> Vec<_> { pairs().filter(|&(a, b)| Conversion::new(a, b, at).is_err()).collect() };
+        let refused = |at: Frame<f64>| -> Vec<_> {
+            pairs().filter(|&(a, b)| Conversion::new(a, b, at).is_err()).collect()
+        };
         let noise = refused(frame(0.0, 1.0, -1.0, 1.0, 0.5));
-        let want: Vec<_> = pairs().filter(|&(a, b)| a != b && matches!(a, Eps | Score) && !matches!(b, Eps | Score)).collect();
+        let want: Vec<_> = pairs()
+            .filter(|&(a, b)| a != b && matches!(a, Eps | Score) && !matches!(b, Eps | Score))
+            .collect();
         assert_eq!(noise, want);
         let data = refused(frame(1.0, 0.0, -1.0, 1.0, 0.5));
         let want: Vec<_> = pairs().filter(|&(a, b)| b == Score || (a == X0 && b != X0)).collect();
         assert_eq!(data, want);
         // A velocity that says the same as x_t.
         let parallel = refused(frame(1.0, 2.0, 0.5, 1.0, 0.5));
-        assert_eq!(parallel, Prediction::ALL.map(|b| (Velocity, b)).into_iter().filter(|p| p.1 != Velocity).collect::<Vec<_>>());
+        assert_eq!(
+            parallel,
+            Prediction::ALL
+                .map(|b| (Velocity, b))
+                .into_iter()
+                .filter(|p| p.1 != Velocity)
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -540,36 +615,62 @@ pub(crate) mod tests {
         assert_eq!(apply(Score, Velocity, data, 9.0, 3.0), -3.0);
         assert_eq!(apply(Velocity, Eps, data, -2.0, 3.0), 1.0);
         // x_t / alpha is beyond the range, and eps does not depend on it.
-        let tiny = Frame { alpha: 1e-300, sigma: 0.0, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
+        let tiny =
+            Frame { alpha: 1e-300, sigma: 0.0, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
         assert_eq!(apply(V, Eps, tiny, 2e-300, 1e10), 2.0);
-        let (clean, pure) = (Frame::variance_preserving(f64::INFINITY), Frame::variance_preserving(f64::NEG_INFINITY));
+        let (clean, pure) = (
+            Frame::variance_preserving(f64::INFINITY),
+            Frame::variance_preserving(f64::NEG_INFINITY),
+        );
         assert_eq!((clean.alpha, clean.sigma, pure.alpha, pure.sigma), (1.0, 0.0, 0.0, 1.0));
     }
 
     #[test]
     fn what_a_prediction_lacks_is_said() {
         let at = Frame::from(&PathPoint::still(0.6, 0.8));
-        let message = Conversion::new(Prediction::Eps, Prediction::Velocity, at).unwrap_err().to_string();
+        let message =
+            Conversion::new(Prediction::Eps, Prediction::Velocity, at).unwrap_err().to_string();
         assert!(message.contains("rates are (NaN, NaN)"), "{message}");
-        let message = Conversion::new(Prediction::Eps, Prediction::X0, frame(0.0, 1.0, 0.0, 0.0, 0.5)).unwrap_err().to_string();
+        let message =
+            Conversion::new(Prediction::Eps, Prediction::X0, frame(0.0, 1.0, 0.0, 0.0, 0.5))
+                .unwrap_err()
+                .to_string();
         assert!(message.contains("x0 from eps is singular at alpha = 0, sigma = 1"), "{message}");
-        assert!(matches!(Conversion::new(Prediction::F, Prediction::X0, at.with_sigma_data(0.0)), Err(Error::Domain { .. })));
-        for bad in [frame(-1.0, 1.0, 0.0, 0.0, 0.5), frame(f64::NAN, 1.0, 0.0, 0.0, 0.5), frame(0.0, 0.0, 0.0, 0.0, 0.5)] {
-            assert!(matches!(Conversion::new(Prediction::V, Prediction::X0, bad), Err(Error::Domain { .. })));
+        assert!(matches!(
+            Conversion::new(Prediction::F, Prediction::X0, at.with_sigma_data(0.0)),
+            Err(Error::Domain { .. })
+        ));
+        for bad in [
+            frame(-1.0, 1.0, 0.0, 0.0, 0.5),
+            frame(f64::NAN, 1.0, 0.0, 0.0, 0.5),
+            frame(0.0, 0.0, 0.0, 0.0, 0.5),
+        ] {
+            assert!(matches!(
+                Conversion::new(Prediction::V, Prediction::X0, bad),
+                Err(Error::Domain { .. })
+            ));
         }
     }
 
     #[test]
     fn a_batch_is_its_elements_and_shapes_are_checked() {
         let at = frame(0.6, 0.8, -1.0, 1.0, 0.5);
-        let (p, xt) =
-            (Array2::from_shape_fn((3, 5), |(i, j)| i as f64 - j as f64), Array2::from_shape_fn((3, 5), |(i, j)| (i * j) as f64));
+        let (p, xt) = (
+            Array2::from_shape_fn((3, 5), |(i, j)| i as f64 - j as f64),
+            Array2::from_shape_fn((3, 5), |(i, j)| (i * j) as f64),
+        );
         let mut out = Array2::zeros((3, 5));
         for (a, b) in pairs() {
             let conversion = Conversion::new(a, b, at).unwrap();
             conversion.apply_batch(p.view(), xt.view(), out.view_mut()).unwrap();
-            Zip::from(&out).and(&p).and(&xt).for_each(|&out, &p, &xt| assert_eq!(out, conversion.apply(p, xt)));
-            assert!(matches!(conversion.apply_batch(p.view(), xt.t(), out.view_mut()), Err(Error::Shape { .. })));
+            Zip::from(&out)
+                .and(&p)
+                .and(&xt)
+                .for_each(|&out, &p, &xt| assert_eq!(out, conversion.apply(p, xt)));
+            assert!(matches!(
+                conversion.apply_batch(p.view(), xt.t(), out.view_mut()),
+                Err(Error::Shape { .. })
+            ));
             assert!(matches!(
                 conversion.apply_batch(p.view(), xt.view(), out.slice_mut(ndarray::s![1.., ..])),
                 Err(Error::Shape { .. })
@@ -589,7 +690,8 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// x0, eps and the score of anything but a velocity are sums of two terms: the condition is the sum of their sizes.
+        /// x0, eps and the score of anything but a velocity are sums of two terms: the condition is
+        /// the sum of their sizes.
         #[test]
         fn the_condition_takes_both_terms_positive(at in any_frame(), p in -3.0..3.0f64, xt in -3.0..3.0f64) {
             for (from, to) in pairs().filter(|(a, b)| *a != Prediction::Velocity && matches!(b, Prediction::X0 | Prediction::Eps | Prediction::Score)) {
@@ -602,7 +704,8 @@ pub(crate) mod tests {
 
     #[test]
     fn conditions_at_the_ends() {
-        let [noise, clean] = [(0.0, 2.0), (2.0, 0.0)].map(|(alpha, sigma)| Frame::from(&PathPoint::still(alpha, sigma)));
+        let [noise, clean] = [(0.0, 2.0), (2.0, 0.0)]
+            .map(|(alpha, sigma)| Frame::from(&PathPoint::still(alpha, sigma)));
         let condition = |from, to, at| Conversion::new(from, to, at).unwrap().condition(3.0, 5.0);
         // Of pure noise eps is known without x0, of clean data x0 without eps.
         assert_eq!(condition(Prediction::Eps, Prediction::Score, noise), 1.5);
@@ -613,12 +716,15 @@ pub(crate) mod tests {
 
     #[test]
     fn frames_are_checked_to_the_ends_of_what_is_finite() {
-        let check = |alpha, sigma| Frame::from(&PathPoint::still(alpha, sigma)).check(Prediction::X0);
+        let check =
+            |alpha, sigma| Frame::from(&PathPoint::still(alpha, sigma)).check(Prediction::X0);
         for (alpha, sigma) in [(0.0, 1.0), (1.0, 0.0), (1e200, 1e200), (f64::MAX, f64::MAX)] {
             assert!(check(alpha, sigma).is_ok(), "({alpha}, {sigma})");
         }
         let (inf, nan) = (f64::INFINITY, f64::NAN);
-        for (alpha, sigma) in [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (inf, 1.0), (1.0, inf), (nan, 1.0), (1.0, nan)] {
+        for (alpha, sigma) in
+            [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (inf, 1.0), (1.0, inf), (nan, 1.0), (1.0, nan)]
+        {
             assert!(check(alpha, sigma).is_err(), "({alpha}, {sigma})");
         }
     }

@@ -1,11 +1,14 @@
-//! One path into another: every path is the same process seen with another clock and another unit of length.
+//! One path into another: every path is the same process seen with another clock and another unit
+//! of length.
 //!
 //! # Formula
-//! Two points with the same `sigma / alpha` differ by the factor `c = alpha' / alpha`: `x' = c x` has the law of the other path
-//! at the matching time. Hence one denoiser, trained or exact, serves every path, and a trajectory on one is a trajectory on all.
+//! Two points with the same `sigma / alpha` differ by the factor `c = alpha' / alpha`: `x' = c x`
+//! has the law of the other path at the matching time. Hence one denoiser, trained or exact, serves
+//! every path, and a trajectory on one is a trajectory on all.
 //!
 //! # Source
-//! Karras et al. 2022 (arXiv 2206.00364), eq. 3 to 5; Harvard deck, "Link to Variance-Preserving (VP) ODE".
+//! Karras et al. 2022 (arXiv 2206.00364), eq. 3 to 5; Harvard deck, "Link to Variance-Preserving
+//! (VP) ODE".
 
 use crate::diffusion::path::{Path, PathPoint};
 use crate::error::{Error, Result};
@@ -19,11 +22,12 @@ pub struct Matched {
     pub scale: f64,
 }
 
-/// The point of `to` that shows the same noise level as `from`, and the factor that carries states over.
+/// The point of `to` that shows the same noise level as `from`, and the factor that carries states
+/// over.
 ///
 /// # Errors
-/// A noise level that `to` does not reach, a point of pure noise (`alpha = 0`, where no finite factor exists), or a time of `to`
-/// at which its rates are singular.
+/// A noise level that `to` does not reach, a point of pure noise (`alpha = 0`, where no finite
+/// factor exists), or a time of `to` at which its rates are singular.
 ///
 /// # Example
 /// ```
@@ -64,7 +68,8 @@ mod tests {
                 for b in &paths {
                     let direct = matched(&p, b).unwrap();
                     let back = matched(&direct.point, a).unwrap();
-                    // t -> sigma/alpha -> t costs the condition number of the noise level in t, at most 20 on VP at t = 1.
+                    // t -> sigma/alpha -> t costs the condition number of the noise level in t, at
+                    // most 20 on VP at t = 1.
                     prop_assert!((back.scale * direct.scale - 1.0).abs() <= 1e-13, "{} {}", a.name(), b.name());
                     prop_assert!((direct.point.edm_sigma() / s - 1.0).abs() <= 1e-13);
                     // The marginal of N(m, v): x' = scale x must have the other path's moments.
@@ -87,7 +92,8 @@ mod tests {
 
     #[test]
     fn pure_noise_is_refused_by_name() {
-        let message = matched(&PathPoint::still(0.0, 1.0), &Path::FlowMatching).unwrap_err().to_string();
+        let message =
+            matched(&PathPoint::still(0.0, 1.0), &Path::FlowMatching).unwrap_err().to_string();
         assert!(message.contains("pure noise has no scale"), "{message}");
     }
 }

@@ -1,6 +1,8 @@
-//! The stochastic and ordinary differential equations whose marginals are those of a path, and Tweedie's formula.
+//! The stochastic and ordinary differential equations whose marginals are those of a path, and
+//! Tweedie's formula.
 //!
-//! Time t runs from data (0) to noise (1) in every coefficient here; samplers run it backwards, `dt < 0`.
+//! Time t runs from data (0) to noise (1) in every coefficient here; samplers run it backwards,
+//! `dt < 0`.
 
 use crate::diffusion::level::Level;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
@@ -10,8 +12,9 @@ use crate::math::scalar::Scalar;
 /// The linear SDE `dx = f x dt + g dW` whose solution from x0 is `x_t = alpha x0 + sigma eps`.
 ///
 /// # Source
-/// Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021, equations 5, 6 and 13;
-/// Lu et al., "DPM-Solver", 2022, section 2.1, for the coefficients in (alpha, sigma).
+/// Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021,
+/// equations 5, 6 and 13; Lu et al., "DPM-Solver", 2022, section 2.1, for the coefficients in
+/// (alpha, sigma).
 ///
 /// # Example
 /// ```
@@ -32,12 +35,13 @@ impl<S: Scalar> Sde<S> {
     /// The coefficients at one point of a path.
     ///
     /// # Formula
-    /// `f = d_alpha / alpha`, `g^2 = d(sigma^2)/dt - 2 f sigma^2`, formed as `2 (sigma / alpha) (alpha d_sigma - sigma d_alpha)`:
-    /// a sum of positive terms on every usual path.
+    /// `f = d_alpha / alpha`, `g^2 = d(sigma^2)/dt - 2 f sigma^2`, formed as
+    /// `2 (sigma / alpha) (alpha d_sigma - sigma d_alpha)`: a sum of positive terms on every usual
+    /// path.
     ///
     /// # Errors
-    /// [`Error::Singular`] at `alpha = 0`, where f is infinite, or where a rate is not finite; [`Error::Domain`] where the noise
-    /// level falls with time, which no diffusion does.
+    /// [`Error::Singular`] at `alpha = 0`, where f is infinite, or where a rate is not finite;
+    /// [`Error::Domain`] where the noise level falls with time, which no diffusion does.
     pub fn at(frame: &Frame<S>) -> Result<Self> {
         frame.check(Prediction::Velocity)?;
         let place = || format!("alpha = {}, sigma = {}", frame.alpha.re(), frame.sigma.re());
@@ -52,14 +56,25 @@ impl<S: Scalar> Sde<S> {
         let det = Prediction::Velocity.determinant(frame);
         if det.re() < 0.0 {
             let got = format!("{} at {}", det.re(), place());
-            return Err(Error::domain("rate alpha d_sigma - sigma d_alpha", got, ">= 0", "let time run from data to noise"));
+            return Err(Error::domain(
+                "rate alpha d_sigma - sigma d_alpha",
+                got,
+                ">= 0",
+                "let time run from data to noise",
+            ));
         }
-        let sde = Self { f: frame.d_alpha / frame.alpha, g2: frame.sigma / frame.alpha * det * 2.0 };
+        let sde =
+            Self { f: frame.d_alpha / frame.alpha, g2: frame.sigma / frame.alpha * det * 2.0 };
         if sde.f.re().is_finite() && sde.g2.re().is_finite() {
             return Ok(sde);
         }
         let got = format!("({}, {}) at {}", sde.f.re(), sde.g2.re(), place());
-        Err(Error::domain("drift and squared diffusion (f, g^2)", got, "below 1.8e308", "measure the data in a larger unit"))
+        Err(Error::domain(
+            "drift and squared diffusion (f, g^2)",
+            got,
+            "below 1.8e308",
+            "measure the data in a larger unit",
+        ))
     }
 
     /// Drift of the SDE with noise `eta g dW` that has the path's marginals, run forward in time.
@@ -70,15 +85,17 @@ impl<S: Scalar> Sde<S> {
         self.f * x - (S::one() - eta) * (S::one() + eta) * self.g2 * score * 0.5
     }
 
-    /// Drift of the SDE with noise `eta g dW` that has the path's marginals, run backward in time (`dx = drift dt`, `dt < 0`,
-    /// plus `eta g sqrt(|dt|)` noise).
+    /// Drift of the SDE with noise `eta g dW` that has the path's marginals, run backward in time
+    /// (`dx = drift dt`, `dt < 0`, plus `eta g sqrt(|dt|)` noise).
     ///
     /// # Formula
-    /// `f x - (1 + eta^2)/2 g^2 score`: Anderson's reverse SDE at `eta = 1`, the probability-flow ODE at 0.
+    /// `f x - (1 + eta^2)/2 g^2 score`: Anderson's reverse SDE at `eta = 1`, the probability-flow
+    /// ODE at 0.
     ///
     /// # Source
-    /// Anderson, "Reverse-time diffusion equation models", 1982; the Harvard deck, "There is a parametric family of SDE that all
-    /// reverse the noising process" (`f = 0`, `g = 1` there, and time reversed).
+    /// Anderson, "Reverse-time diffusion equation models", 1982; the Harvard deck, "There is a
+    /// parametric family of SDE that all reverse the noising process" (`f = 0`, `g = 1` there, and
+    /// time reversed).
     pub fn reverse_drift(&self, x: S, score: S, eta: S) -> S {
         self.f * x - (eta * eta + 1.0) * self.g2 * score * 0.5
     }
@@ -87,22 +104,37 @@ impl<S: Scalar> Sde<S> {
 /// The probability-flow velocity dx/dt at x, from whatever prediction of its expectation there is.
 ///
 /// # Formula
-/// `d_alpha x0_hat + d_sigma eps_hat`, the [`Conversion`] to a velocity; from the score `f x - g^2/2 score`.
+/// `d_alpha x0_hat + d_sigma eps_hat`, the [`Conversion`] to a velocity; from the score
+/// `f x - g^2/2 score`.
 ///
 /// # Errors
 /// As [`Conversion::new`].
-pub fn pf_ode_velocity<S: Scalar>(kind: Prediction, prediction: S, x: S, at: &Frame<S>) -> Result<S> {
+pub fn pf_ode_velocity<S: Scalar>(
+    kind: Prediction,
+    prediction: S,
+    x: S,
+    at: &Frame<S>,
+) -> Result<S> {
     Ok(Conversion::new(kind, Prediction::Velocity, *at)?.apply(prediction, x))
 }
 
-/// The probability-flow velocity of EDM's equation scaled in space, `x~ = alpha x`, from its noise level `edm_sigma`.
+/// The probability-flow velocity of EDM's equation scaled in space, `x~ = alpha x`, from its noise
+/// level `edm_sigma`.
 ///
 /// # Formula
-/// `(d_alpha / alpha) x~ - alpha^2 d_edm_sigma edm_sigma score`, the score being the gradient in x~.
+/// `(d_alpha / alpha) x~ - alpha^2 d_edm_sigma edm_sigma score`, the score being the gradient in
+/// x~.
 ///
 /// # Source
 /// The Harvard deck, "Link to Variance-Preserving (VP) ODE", first form.
-pub fn scaled_ode_velocity<S: Scalar>(x: S, score: S, alpha: S, d_alpha: S, edm_sigma: S, d_edm_sigma: S) -> S {
+pub fn scaled_ode_velocity<S: Scalar>(
+    x: S,
+    score: S,
+    alpha: S,
+    d_alpha: S,
+    edm_sigma: S,
+    d_edm_sigma: S,
+) -> S {
     d_alpha / alpha * x - alpha * alpha * d_edm_sigma * edm_sigma * score
 }
 
@@ -124,7 +156,8 @@ pub fn vp_ode_velocity<S: Scalar>(x: S, score: S, alpha: S, d_alpha: S, sigma: S
 /// `(x + sigma^2 score) / alpha`
 ///
 /// # Source
-/// Robbins, "An empirical Bayes approach to statistics", 1956; Efron, "Tweedie's formula and selection bias", 2011, equation 2.8.
+/// Robbins, "An empirical Bayes approach to statistics", 1956; Efron, "Tweedie's formula and
+/// selection bias", 2011, equation 2.8.
 ///
 /// # Example
 /// ```
@@ -144,7 +177,8 @@ pub fn tweedie_score<S: Scalar>(x: S, x0_hat: S, at: Level<S>) -> S {
     (at.alpha * x0_hat - x) / at.sigma / at.sigma
 }
 
-/// Tweedie's formula of second order: `Var[x0 | x_t = x]` from the second derivative of `ln p(x_t)`, at `alpha > 0`.
+/// Tweedie's formula of second order: `Var[x0 | x_t = x]` from the second derivative of
+/// `ln p(x_t)`, at `alpha > 0`.
 ///
 /// # Formula
 /// `(sigma / alpha)^2 (1 + sigma^2 curvature)`
@@ -170,7 +204,10 @@ mod tests {
     fn path<S: Scalar>(kind: usize, t: S) -> Level<S> {
         let one = S::one();
         match kind {
-            0 => Level::new((t * std::f64::consts::FRAC_PI_2).cos(), (t * std::f64::consts::FRAC_PI_2).sin()),
+            0 => Level::new(
+                (t * std::f64::consts::FRAC_PI_2).cos(),
+                (t * std::f64::consts::FRAC_PI_2).sin(),
+            ),
             1 => Level::new(one - t, t),
             // VP with beta from 0.1 to 20.
             _ => {
@@ -182,7 +219,13 @@ mod tests {
 
     fn frame(kind: usize, t: f64) -> Frame<f64> {
         let at = path(kind, Dual64::from(t).derivative());
-        Frame { alpha: at.alpha.re, sigma: at.sigma.re, d_alpha: at.alpha.eps, d_sigma: at.sigma.eps, sigma_data: 0.5 }
+        Frame {
+            alpha: at.alpha.re,
+            sigma: at.sigma.re,
+            d_alpha: at.alpha.eps,
+            d_sigma: at.sigma.eps,
+            sigma_data: 0.5,
+        }
     }
 
     fn level(at: &Frame<f64>) -> Level<f64> {
@@ -195,7 +238,9 @@ mod tests {
     /// The mixture's density at x_t.
     fn density<S: Scalar>(x: S, at: Level<S>) -> S {
         MIXTURE.iter().fold(S::zero(), |sum, &(w, m, v)| {
-            sum + log_density_normal(x, at.alpha * m, at.alpha * at.alpha * v + at.sigma * at.sigma).exp() * w
+            sum + log_density_normal(x, at.alpha * m, at.alpha * at.alpha * v + at.sigma * at.sigma)
+                .exp()
+                * w
         })
     }
 
@@ -279,7 +324,8 @@ mod tests {
             });
             let mean: f64 = parts.iter().map(|(w, m, _)| w * m).sum();
             let var: f64 = parts.iter().map(|(w, m, v)| w * (v + (m - mean).powi(2))).sum();
-            // x and sigma^2 score, 1 and sigma^2 curvature cancel; both derivatives carry the exponents' eps (up to a hundred).
+            // x and sigma^2 score, 1 and sigma^2 curvature cancel; both derivatives carry the
+            // exponents' eps (up to a hundred).
             let s2 = at.sigma * at.sigma;
             let mean_error = 256.0 * EPS * (x.abs() + s2 * (score.abs() + 1.0)) / at.alpha;
             prop_assert!((tweedie_x0_hat(x, score, at) - mean).abs() <= mean_error, "{} {mean}", tweedie_x0_hat(x, score, at));
@@ -298,10 +344,19 @@ mod tests {
     fn ends_without_an_sde_are_refused() {
         let at = Frame { alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
         assert!(matches!(Sde::at(&at), Err(Error::Singular { .. })));
-        assert!(matches!(Sde::at(&Frame { alpha: 1.0, sigma: 0.0, d_sigma: f64::INFINITY, ..at }), Err(Error::Singular { .. })));
-        assert!(matches!(Sde::at(&Frame { alpha: 0.5, d_alpha: 1.0, d_sigma: -1.0, ..at }), Err(Error::Domain { .. })));
+        assert!(matches!(
+            Sde::at(&Frame { alpha: 1.0, sigma: 0.0, d_sigma: f64::INFINITY, ..at }),
+            Err(Error::Singular { .. })
+        ));
+        assert!(matches!(
+            Sde::at(&Frame { alpha: 0.5, d_alpha: 1.0, d_sigma: -1.0, ..at }),
+            Err(Error::Domain { .. })
+        ));
         // Flow matching starts without diffusion: g^2 = 2t/(1 - t).
-        assert_eq!(Sde::at(&Frame { alpha: 1.0, sigma: 0.0, ..at }).unwrap(), Sde { f: -1.0, g2: 0.0 });
+        assert_eq!(
+            Sde::at(&Frame { alpha: 1.0, sigma: 0.0, ..at }).unwrap(),
+            Sde { f: -1.0, g2: 0.0 }
+        );
     }
 
     #[test]

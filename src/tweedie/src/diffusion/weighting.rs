@@ -1,8 +1,10 @@
 //! The weightings in use, each as a function of log-SNR with its limits.
 //!
-//! A weighting is fixed by its weight on any one prediction's loss; [`loss_ratio`](super::loss::loss_ratio) gives the others.
-//! Stated on the loss of v every weighting here is finite at every SNR, zero and infinity included; stated on the loss of x0 or
-//! eps some are infinite at the end where that loss vanishes, which is then the value returned, never 0/0.
+//! A weighting is fixed by its weight on any one prediction's loss;
+//! [`loss_ratio`](super::loss::loss_ratio) gives the others. Stated on the loss of v every
+//! weighting here is finite at every SNR, zero and infinity included; stated on the loss of x0 or
+//! eps some are infinite at the end where that loss vanishes, which is then the value returned,
+//! never 0/0.
 
 use crate::diffusion::kernel::Posterior;
 use crate::diffusion::level::Level;
@@ -26,8 +28,8 @@ pub struct Weights<S> {
 
 /// The weightings of the literature.
 ///
-/// Written `name` or `name:parameters` on the command line and in files, like `min-snr:5` or `p2:1:0.5`; without parameters they
-/// take the papers' values.
+/// Written `name` or `name:parameters` on the command line and in files, like `min-snr:5` or
+/// `p2:1:0.5`; without parameters they take the papers' values.
 ///
 /// # Example
 /// ```
@@ -40,7 +42,8 @@ pub struct Weights<S> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Weighting {
-    /// `simple`, also `snr`: 1 on the eps-loss, that is SNR on the x0-loss (Ho et al., 2020, equation 14).
+    /// `simple`, also `snr`: 1 on the eps-loss, that is SNR on the x0-loss (Ho et al., 2020,
+    /// equation 14).
     Simple,
     /// `x0`: 1 on the x0-loss.
     X0,
@@ -53,17 +56,20 @@ pub enum Weighting {
         /// The SNR above which the weight on the x0-loss stays constant, `> 0`.
         gamma: f64,
     },
-    /// `edm:sigma_data`: `1 / c_out^2 = SNR + 1/sigma_data^2` on the x0-loss, sigma_data 0.5 (Karras et al., 2022, table 1).
+    /// `edm:sigma_data`: `1 / c_out^2 = SNR + 1/sigma_data^2` on the x0-loss, sigma_data 0.5
+    /// (Karras et al., 2022, table 1).
     Edm {
         /// Deviation of the data, `> 0`.
         sigma_data: f64,
     },
-    /// `sigmoid:bias`: `sigmoid(bias - log_snr)` on the eps-loss, bias 2 (Kingma & Gao, 2023, section 5; Hoogeboom et al., 2024).
+    /// `sigmoid:bias`: `sigmoid(bias - log_snr)` on the eps-loss, bias 2 (Kingma & Gao, 2023,
+    /// section 5; Hoogeboom et al., 2024).
     Sigmoid {
         /// The log-SNR at which the weight on the eps-loss is one half.
         bias: f64,
     },
-    /// `p2:k:gamma`: `1 / (k + SNR)^gamma` on the eps-loss, k 1 and gamma 1 (Choi et al., 2022, equation 8).
+    /// `p2:k:gamma`: `1 / (k + SNR)^gamma` on the eps-loss, k 1 and gamma 1 (Choi et al., 2022,
+    /// equation 8).
     P2 {
         /// Keeps the weight finite at SNR 0, `> 0`.
         k: f64,
@@ -77,7 +83,8 @@ impl Weighting {
     ///
     /// # Formula
     /// With `snr = exp(log_snr)`, `alpha^2 = snr / (1 + snr)`, `sigma^2 = 1 / (1 + snr)`:
-    /// `eps = x0 / snr`, `v = x0 / (1 + snr)`; the table below states each so that no 0/0 or inf/inf arises.
+    /// `eps = x0 / snr`, `v = x0 / (1 + snr)`; the table below states each so that no 0/0 or
+    /// inf/inf arises.
     ///
     /// | | on x0 at SNR 0, inf | on eps | on v |
     /// |---|---|---|---|
@@ -97,17 +104,22 @@ impl Weighting {
             Self::Simple => Weights { x0: snr, eps: one, v: p },
             Self::X0 => Weights { x0: one, eps: inverse, v: q },
             Self::SnrPlusOne => Weights { x0: snr + 1.0, eps: inverse + 1.0, v: one },
-            Self::TruncatedSnr => Weights { x0: max(snr, one), eps: max(one, inverse), v: max(p, q) },
-            Self::MinSnr { gamma } => {
-                Weights { x0: min(snr, S::from(gamma)), eps: min(one, inverse * gamma), v: min(p, q * gamma) }
+            Self::TruncatedSnr => {
+                Weights { x0: max(snr, one), eps: max(one, inverse), v: max(p, q) }
             }
+            Self::MinSnr { gamma } => Weights {
+                x0: min(snr, S::from(gamma)),
+                eps: min(one, inverse * gamma),
+                v: min(p, q * gamma),
+            },
             Self::Edm { sigma_data } => {
                 let flat = (sigma_data * sigma_data).recip();
                 Weights { x0: snr + flat, eps: inverse * flat + 1.0, v: p + q * flat }
             }
             Self::Sigmoid { bias } => {
                 let eps = ((log_snr - bias).exp() + 1.0).recip();
-                // snr sigmoid(bias - log_snr) = e^bias sigmoid(log_snr - bias), or 1 / (1/snr + e^-bias) where e^bias is out of range.
+                // snr sigmoid(bias - log_snr) = e^bias sigmoid(log_snr - bias), or 1 / (1/snr +
+                // e^-bias) where e^bias is out of range.
                 let most = bias.exp();
                 let x0 = if most.is_finite() {
                     ((-log_snr + bias).exp() + 1.0).recip() * most
@@ -125,11 +137,12 @@ impl Weighting {
         }
     }
 
-    /// The weight on the loss of any prediction at any point of a path (its log-SNR decides the weighting, its coefficients the
-    /// prediction's scale).
+    /// The weight on the loss of any prediction at any point of a path (its log-SNR decides the
+    /// weighting, its coefficients the prediction's scale).
     ///
     /// # Errors
-    /// [`Frame::check`]; [`Error::Singular`] for a velocity whose loss can't see an error; parameters out of range.
+    /// [`Frame::check`]; [`Error::Singular`] for a velocity whose loss can't see an error;
+    /// parameters out of range.
     pub fn weight<S: Scalar>(self, target: Prediction, at: &Frame<S>) -> Result<S> {
         self.check()?;
         at.check(target)?;
@@ -159,17 +172,29 @@ impl Weighting {
 
     fn check(self) -> Result<()> {
         let positive = |name: &str, x: f64| {
-            if x > 0.0 && x.is_finite() { Ok(()) } else { Err(Error::domain(name, x, "> 0 and finite", "use the paper's value")) }
+            if x > 0.0 && x.is_finite() {
+                Ok(())
+            } else {
+                Err(Error::domain(name, x, "> 0 and finite", "use the paper's value"))
+            }
         };
         match self {
             Self::Simple | Self::X0 | Self::SnrPlusOne | Self::TruncatedSnr => Ok(()),
             Self::MinSnr { gamma } => positive("min-snr's gamma", gamma),
             Self::Edm { sigma_data } => positive("edm's sigma_data", sigma_data),
             Self::Sigmoid { bias } if bias.is_finite() => Ok(()),
-            Self::Sigmoid { bias } => Err(Error::domain("sigmoid's bias", bias, "a finite number", "use the paper's value, 2")),
-            Self::P2 { gamma, .. } if !(gamma >= 0.0 && gamma.is_finite()) => {
-                Err(Error::domain("p2's gamma", gamma, ">= 0 and finite", "use the paper's value, 1"))
-            }
+            Self::Sigmoid { bias } => Err(Error::domain(
+                "sigmoid's bias",
+                bias,
+                "a finite number",
+                "use the paper's value, 2",
+            )),
+            Self::P2 { gamma, .. } if !(gamma >= 0.0 && gamma.is_finite()) => Err(Error::domain(
+                "p2's gamma",
+                gamma,
+                ">= 0 and finite",
+                "use the paper's value, 1",
+            )),
             Self::P2 { k, .. } => positive("p2's k", k),
         }
     }
@@ -203,13 +228,18 @@ impl FromStr for Weighting {
 
     fn from_str(text: &str) -> Result<Self> {
         let unknown = || {
-            let allowed =
-                "simple (or snr), x0, snr+1, truncated-snr, min-snr[:GAMMA], edm[:SIGMA_DATA], sigmoid[:BIAS], p2[:K:GAMMA]";
-            Error::domain("weighting", text, allowed, "write a name, with its parameters after colons")
+            let allowed = "simple (or snr), x0, snr+1, truncated-snr, min-snr[:GAMMA], edm[:SIGMA_DATA], sigmoid[:BIAS], p2[:K:GAMMA]";
+            Error::domain(
+                "weighting",
+                text,
+                allowed,
+                "write a name, with its parameters after colons",
+            )
         };
         let mut parts = text.split(':');
         let name = parts.next().unwrap_or_default();
-        let parameters: Vec<f64> = parts.map(|p| p.parse().map_err(|_| unknown())).collect::<Result<_>>()?;
+        let parameters: Vec<f64> =
+            parts.map(|p| p.parse().map_err(|_| unknown())).collect::<Result<_>>()?;
         let weighting = match (name, parameters.as_slice()) {
             ("simple" | "snr", []) => Self::Simple,
             ("x0", []) => Self::X0,
@@ -243,13 +273,15 @@ impl From<Weighting> for String {
     }
 }
 
-/// The weights that make one transition's KL of the discrete bound, for a reverse step of variance `reverse_var` from level `t`
-/// to level `s`: `KL = weight |error|^2` plus what the variances alone cost.
+/// The weights that make one transition's KL of the discrete bound, for a reverse step of variance
+/// `reverse_var` from level `t` to level `s`: `KL = weight |error|^2` plus what the variances alone
+/// cost.
 ///
 /// # Formula
-/// On the x0-loss `coef_x0^2 / (2 reverse_var)` with the [`Posterior`]'s `coef_x0`; on the eps-loss, in Ho's terms,
-/// `beta^2 / (2 reverse_var alpha_step (1 - alpha_bar))`. A `reverse_var` of 0 gives infinity, as it should: the last step's
-/// posterior is a point. At zero terminal SNR the weight on the eps-loss is infinite, that on v finite.
+/// On the x0-loss `coef_x0^2 / (2 reverse_var)` with the [`Posterior`]'s `coef_x0`; on the
+/// eps-loss, in Ho's terms, `beta^2 / (2 reverse_var alpha_step (1 - alpha_bar))`. A `reverse_var`
+/// of 0 gives infinity, as it should: the last step's posterior is a point. At zero terminal SNR
+/// the weight on the eps-loss is infinite, that on v finite.
 ///
 /// # Errors
 /// As [`Posterior::between`]; a negative variance.
@@ -258,7 +290,12 @@ impl From<Weighting> for String {
 /// Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, equation 12.
 pub fn vlb_discrete<S: Scalar>(s: Level<S>, t: Level<S>, reverse_var: S) -> Result<Weights<S>> {
     if reverse_var.re().is_nan() || reverse_var.re() < 0.0 {
-        return Err(Error::domain("reverse variance", reverse_var.re(), ">= 0", "pass the variance of the reverse step"));
+        return Err(Error::domain(
+            "reverse variance",
+            reverse_var.re(),
+            ">= 0",
+            "pass the variance of the reverse step",
+        ));
     }
     let coef_x0 = Posterior::between(s, t)?.coef_x0;
     Ok(from_x0(coef_x0 / reverse_var * coef_x0 * 0.5, t))
@@ -267,10 +304,12 @@ pub fn vlb_discrete<S: Scalar>(s: Level<S>, t: Level<S>, reverse_var: S) -> Resu
 /// The weights that make the continuous-time bound `integral over t of weight |error|^2`.
 ///
 /// # Formula
-/// On the x0-loss `-d(snr)/dt / 2`, on the eps-loss `-d(log_snr)/dt / 2`: one half per unit of log-SNR, whatever the schedule.
+/// On the x0-loss `-d(snr)/dt / 2`, on the eps-loss `-d(log_snr)/dt / 2`: one half per unit of
+/// log-SNR, whatever the schedule.
 ///
 /// # Errors
-/// [`Frame::check`] for the rates; [`Error::Singular`] at `sigma = 0`, where the SNR's rate is infinite.
+/// [`Frame::check`] for the rates; [`Error::Singular`] at `sigma = 0`, where the SNR's rate is
+/// infinite.
 ///
 /// # Source
 /// Kingma et al., "Variational Diffusion Models", 2021, the discrete- and the continuous-time loss.
@@ -286,7 +325,8 @@ pub fn vlb_continuous<S: Scalar>(at: &Frame<S>) -> Result<Weights<S>> {
         ));
     }
     let det = Prediction::Velocity.determinant(at);
-    // -d(snr)/dt / 2 = alpha det / sigma^3; the eps weight det / (alpha sigma) is formed without it, for alpha = 0.
+    // -d(snr)/dt / 2 = alpha det / sigma^3; the eps weight det / (alpha sigma) is formed without
+    // it, for alpha = 0.
     let x0 = at.alpha / at.sigma * (det / at.sigma) / at.sigma;
     Ok(Weights { eps: det / (at.alpha * at.sigma), ..from_x0(x0, Level::new(at.alpha, at.sigma)) })
 }
@@ -377,7 +417,8 @@ mod tests {
             let w = vlb_discrete(s, t, reverse_var).unwrap();
             let q = Posterior::between(s, t).unwrap();
             let kl = |x0_hat: f64| kl_normal(q.mean(x0, xt), q.var, q.mean(x0_hat, xt), reverse_var);
-            // The means differ by coef_x0 error and are known to eps of themselves; then the KL without error is taken off.
+            // The means differ by coef_x0 error and are known to eps of themselves; then the KL
+            // without error is taken off.
             let mean = q.mean(x0, xt).abs() + q.mean(x0.abs(), xt.abs()) + q.coef_x0 * error;
             let tol = 16.0 * EPS * (mean * q.coef_x0 * error / reverse_var + kl(x0 + error));
             prop_assert!((kl(x0 + error) - kl(x0) - w.x0 * error * error).abs() <= tol);
@@ -467,17 +508,31 @@ mod tests {
             assert!(matches!(bad.parse::<Weighting>(), Err(Error::Domain { .. })), "{bad}");
         }
         let message = "uniform".parse::<Weighting>().unwrap_err().to_string();
-        assert!(message.starts_with("weighting: got uniform, allowed: simple (or snr), x0, snr+1"), "{message}");
+        assert!(
+            message.starts_with("weighting: got uniform, allowed: simple (or snr), x0, snr+1"),
+            "{message}"
+        );
         let at = Frame::variance_preserving(0.0);
         assert!(Weighting::MinSnr { gamma: -1.0 }.weight(Prediction::X0, &at).is_err());
-        assert!(matches!(vlb_discrete(Level::clean(), Level::new(0.6, 0.8), -1.0), Err(Error::Domain { .. })));
-        assert!(matches!(vlb_continuous(&Frame { alpha: 1.0, sigma: 0.0, ..at }), Err(Error::Singular { .. })));
-        let parallel = Frame { alpha: 1.0, sigma: 2.0, d_alpha: 0.5, d_sigma: 1.0, sigma_data: 0.5 };
-        assert!(matches!(Weighting::Simple.weight(Prediction::Velocity, &parallel), Err(Error::Singular { .. })));
+        assert!(matches!(
+            vlb_discrete(Level::clean(), Level::new(0.6, 0.8), -1.0),
+            Err(Error::Domain { .. })
+        ));
+        assert!(matches!(
+            vlb_continuous(&Frame { alpha: 1.0, sigma: 0.0, ..at }),
+            Err(Error::Singular { .. })
+        ));
+        let parallel =
+            Frame { alpha: 1.0, sigma: 2.0, d_alpha: 0.5, d_sigma: 1.0, sigma_data: 0.5 };
+        assert!(matches!(
+            Weighting::Simple.weight(Prediction::Velocity, &parallel),
+            Err(Error::Singular { .. })
+        ));
     }
 
     proptest! {
-        /// A loss of x0 is a loss of v times the square of what x0 moves with v, `-sigma / (alpha^2 + sigma^2)` at a given x_t.
+        /// A loss of x0 is a loss of v times the square of what x0 moves with v,
+        /// `-sigma / (alpha^2 + sigma^2)` at a given x_t.
         #[test]
         fn weights_on_v_are_right_off_the_unit_circle(alpha in 0.1..3.0f64, sigma in 0.1..3.0f64, x0 in 0.1..2.0f64) {
             let moved = first_derivative(

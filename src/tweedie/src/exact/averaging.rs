@@ -1,22 +1,26 @@
 //! What an exponential moving average does to weights that fluctuate about an optimum.
 //!
-//! The average is `m' = g m + (1 - g) w'` of a stationary sequence of weights whose correlation falls by a factor `a` a step, as that of
-//! stochastic gradient steps on a quadratic loss does along each eigenvector: `a = 1 - rate * curvature`.
+//! The average is `m' = g m + (1 - g) w'` of a stationary sequence of weights whose correlation
+//! falls by a factor `a` a step, as that of stochastic gradient steps on a quadratic loss does
+//! along each eigenvector: `a = 1 - rate * curvature`.
 
 use crate::math::scalar::Scalar;
 
 /// Variance of the average over that of the weights.
 ///
 /// # Formula
-/// `(1 - g) / (1 + g) * (1 + a g) / (1 - a g)`: one over the [`window`] for independent weights, 1 for weights that do not move.
+/// `(1 - g) / (1 + g) * (1 + a g) / (1 - a g)`: one over the [`window`] for independent weights, 1
+/// for weights that do not move.
 ///
-/// Only the correlation `a^|k|` enters, so that it holds for noise that depends on the weights too, as that of mini-batches does.
+/// Only the correlation `a^|k|` enters, so that it holds for noise that depends on the weights too,
+/// as that of mini-batches does.
 ///
 /// # Domain
 /// `a` in (-1, 1), `g` in (0, 1).
 ///
 /// # Source
-/// Harvard deck, training details; Busbridge et al. 2023, "How to scale your EMA", for the role of the correlation.
+/// Harvard deck, training details; Busbridge et al. 2023, "How to scale your EMA", for the role of
+/// the correlation.
 ///
 /// # Example
 /// ```
@@ -52,7 +56,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Second route: the double sum over the correlations, `(1-g)^2 sum_ij g^(i+j) a^|i-j|`, its two sums one after the other.
+        /// Second route: the double sum over the correlations, `(1-g)^2 sum_ij g^(i+j) a^|i-j|`,
+        /// its two sums one after the other.
         #[test]
         fn the_variance_is_the_sum_of_all_correlations(a in -0.95..0.95f64, g in 0.05..0.95f64) {
             let n = (1e-17f64.ln() / g.ln()).ceil() as i32;
@@ -62,7 +67,8 @@ mod tests {
             prop_assert!((variance_ratio(a, g) - want).abs() <= 1e-13, "{} {want}", variance_ratio(a, g));
         }
 
-        /// Second route: the recursion itself, on a weight that is its own step's number, and the shares of independent weights.
+        /// Second route: the recursion itself, on a weight that is its own step's number, and the
+        /// shares of independent weights.
         #[test]
         fn lag_and_window_are_those_of_the_recursion(g in 0.05..0.95f64) {
             let n = (1e-17f64.ln() / g.ln()).ceil() as i32;

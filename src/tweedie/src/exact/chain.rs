@@ -1,7 +1,8 @@
-//! Markov chains of one number with linear Gaussian steps, as one joint Gaussian: forward processes, and samplers with linear denoisers.
+//! Markov chains of one number with linear Gaussian steps, as one joint Gaussian: forward
+//! processes, and samplers with linear denoisers.
 //!
-//! The joint law is dense linear algebra and knows nothing of diffusion: a second route for every statement about a chain. The law of the
-//! last state alone takes one multiplication a step.
+//! The joint law is dense linear algebra and knows nothing of diffusion: a second route for every
+//! statement about a chain. The law of the last state alone takes one multiplication a step.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::kernel::Posterior;
@@ -28,7 +29,8 @@ impl Step {
     }
 }
 
-/// The joint law of (first state, second, ...) of the chain that starts from `N(mean, var)`; `var` may be 0.
+/// The joint law of (first state, second, ...) of the chain that starts from `N(mean, var)`; `var`
+/// may be 0.
 ///
 /// # Errors
 /// A negative variance, NaN.
@@ -43,7 +45,12 @@ impl Step {
 pub fn joint(mean: f64, var: f64, steps: &[Step]) -> Result<Normal> {
     let start = Normal::new(DVector::from_element(1, mean), Covariance::Isotropic(var))?;
     steps.iter().try_fold(start, |law, step| {
-        let last = DMatrix::from_fn(1, law.dim(), |_, j| if j + 1 == law.dim() { step.scale } else { 0.0 });
+        let last =
+            DMatrix::from_fn(
+                1,
+                law.dim(),
+                |_, j| if j + 1 == law.dim() { step.scale } else { 0.0 },
+            );
         law.joint(&last, &DVector::from_element(1, step.shift), Covariance::Isotropic(step.var))
     })
 }
@@ -53,12 +60,16 @@ pub fn joint(mean: f64, var: f64, steps: &[Step]) -> Result<Normal> {
 /// # Formula
 /// `mean' = scale mean + shift`, `var' = scale^2 var + var_step`
 pub fn end(mean: f64, var: f64, steps: &[Step]) -> (f64, f64) {
-    steps.iter().fold((mean, var), |(m, v), s| (s.scale * m + s.shift, s.scale * s.scale * v + s.var))
+    steps
+        .iter()
+        .fold((mean, var), |(m, v), s| (s.scale * m + s.shift, s.scale * s.scale * v + s.var))
 }
 
-/// The steps of ancestral sampling, from x_T down to x_0, with the denoiser `x0_hat = gains[k] x_t` at `points[k]`.
+/// The steps of ancestral sampling, from x_T down to x_0, with the denoiser `x0_hat = gains[k] x_t`
+/// at `points[k]`.
 ///
-/// `points` are x_1 to x_T, the cleanest first; `vars[k]` is the variance of the step that leaves `points[k]`, and `vars[0]` that of p(x_0|x_1).
+/// `points` are x_1 to x_T, the cleanest first; `vars[k]` is the variance of the step that leaves
+/// `points[k]`, and `vars[0]` that of p(x_0|x_1).
 ///
 /// # Formula
 /// `x_s = (coef_xt + coef_x0 gain) x_t + sqrt(var) eps` with the coefficients of q(x_s|x_t,x0).
@@ -68,7 +79,12 @@ pub fn end(mean: f64, var: f64, steps: &[Step]) -> (f64, f64) {
 pub fn ancestral(points: &[PathPoint], gains: &[f64], vars: &[f64]) -> Result<Vec<Step>> {
     if gains.len() != points.len() || vars.len() != points.len() {
         let want = format!("({0},) and ({0},), one a point", points.len());
-        return Err(Error::shape("gains, variances", &[gains.len(), vars.len()], want, "p(x_0|x_1) has a variance of its own"));
+        return Err(Error::shape(
+            "gains, variances",
+            &[gains.len(), vars.len()],
+            want,
+            "p(x_0|x_1) has a variance of its own",
+        ));
     }
     (0..points.len())
         .rev()
@@ -97,7 +113,8 @@ mod tests {
             prop_assert!((law.cov_matrix()[(steps.len(), steps.len())] - got.1).abs() <= 1e-13 * 300.0);
         }
 
-        /// With the best gains and the variances of q(x_s|x_t) by conditioning, the way back from the true marginal has the law of the way out.
+        /// With the best gains and the variances of q(x_s|x_t) by conditioning, the way back from
+        /// the true marginal has the law of the way out.
         #[test]
         fn the_exact_reversal_returns_to_the_data(lambda in 0.1..4.0f64, sigmas in prop::collection::vec(0.1..0.9f64, 3)) {
             let noise = sigmas.iter().scan(0.0, |s: &mut f64, d| { *s += (1.0 - *s) * d; Some(*s) });
@@ -118,7 +135,12 @@ mod tests {
     #[test]
     fn lists_that_do_not_fit_are_refused() {
         let points = [PathPoint::still(0.8, 0.6), PathPoint::still(0.6, 0.8)];
-        assert!(ancestral(&points, &[1.0], &[1.0, 1.0]).unwrap_err().to_string().contains("one a point"));
+        assert!(
+            ancestral(&points, &[1.0], &[1.0, 1.0])
+                .unwrap_err()
+                .to_string()
+                .contains("one a point")
+        );
         assert!(joint(0.0, -1.0, &[]).is_err());
     }
 }

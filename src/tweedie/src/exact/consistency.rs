@@ -7,15 +7,20 @@ use crate::law::{Gaussian, Law};
 use ndarray::{Array2, ArrayView2};
 
 /// Clean data: the end of every path.
-const DATA: PathPoint = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
+const DATA: PathPoint =
+    PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
 
-/// What a perfect consistency model returns for Gaussian data: the clean end of the trajectory through `x`.
+/// What a perfect consistency model returns for Gaussian data: the clean end of the trajectory
+/// through `x`.
 ///
 /// # Formula
-/// `f(x, t) = mean + sum_k sqrt(lambda_k / (alpha^2 lambda_k + sigma^2)) u_k u_k^T (x - alpha mean)`.
+/// `f(x, t) = mean + sum_k sqrt(lambda_k / (alpha^2 lambda_k + sigma^2)) u_k u_k^T (x - alpha
+/// mean)`.
 ///
-/// It differs from the denoiser `E[x0 | x]`, whose gain is `alpha lambda / (alpha^2 lambda + sigma^2)`: the denoiser averages over all data that may
-/// have given `x` and has too little variance, the consistency map has exactly the data's. At `sigma = 0` it is `x / alpha`.
+/// It differs from the denoiser `E[x0 | x]`, whose gain is
+/// `alpha lambda / (alpha^2 lambda + sigma^2)`: the denoiser averages over all data that may have
+/// given `x` and has too little variance, the consistency map has exactly the data's. At
+/// `sigma = 0` it is `x / alpha`.
 ///
 /// # Shapes
 /// `x` (n, d), result (n, d).
@@ -53,12 +58,14 @@ mod tests {
             let x = normal_rows(3, 4, seed);
             let later = pf_ode_map(&law, x.view(), &a, &b).unwrap();
             let (here, there) = (consistency_map(&law, x.view(), &a).unwrap(), consistency_map(&law, later.view(), &b).unwrap());
-            // Rounding of the intermediate state, against its size there, comes through with the gain of its mode: at most 1 / alpha.
+            // Rounding of the intermediate state, against its size there, comes through with the
+            // gain of its mode: at most 1 / alpha.
             let scale = 1.0 + size(&here) + (size(&later) + 3.0 * b.alpha) / b.alpha;
             prop_assert!(gap(&here, &there) <= 64.0 * f64::EPSILON * scale);
         }
 
-        /// Whitening by the state's covariance and colouring by the data's: the end has the data's covariance.
+        /// Whitening by the state's covariance and colouring by the data's: the end has the data's
+        /// covariance.
         #[test]
         fn the_end_has_the_law_of_the_data(law in full_gaussian(3), [at, ..] in three_points()) {
             let origin = consistency_map(&law, (&law.mean() * at.alpha).insert_axis(ndarray::Axis(0)).view(), &at).unwrap();
@@ -67,7 +74,8 @@ mod tests {
             let cov = (&law.modes() * &law.variances()).dot(&law.modes().t());
             let state_cov = &cov * (at.alpha * at.alpha) + Array2::<f64>::eye(3) * (at.sigma * at.sigma);
             let got = matrix.dot(&state_cov).dot(&matrix.t());
-            // The unit rows round against the mean (up to 3 alpha), the products against the state's covariance.
+            // The unit rows round against the mean (up to 3 alpha), the products against the
+            // state's covariance.
             prop_assert!(gap(&got, &cov) <= 1e-13 * (1.0 + size(&state_cov) * (1.0 + size(&matrix)).powi(2)));
         }
     }

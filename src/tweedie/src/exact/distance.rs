@@ -9,7 +9,8 @@ use nalgebra::{DMatrix, DVector};
 /// Squared 2-Wasserstein distance of two Gaussians, singular ones included.
 ///
 /// # Formula
-/// `|m1 - m2|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2))`; for commuting covariances `|m1 - m2|^2 + sum_k (sqrt(a_k) - sqrt(b_k))^2`.
+/// `|m1 - m2|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2))`; for commuting covariances
+/// `|m1 - m2|^2 + sum_k (sqrt(a_k) - sqrt(b_k))^2`.
 ///
 /// # Errors
 /// Dimensions that differ.
@@ -21,17 +22,19 @@ pub fn w2_squared(a: &Gaussian, b: &Gaussian) -> Result<f64> {
         Ok(shared) => {
             let shift = &a.mean() - &b.mean();
             let pairs = shared.variances[0].iter().zip(&shared.variances[1]);
-            Ok(shift.dot(&shift) + pairs.map(|(&a, &b)| w2_squared_normal(0.0, a, 0.0, b)).sum::<f64>())
+            Ok(shift.dot(&shift)
+                + pairs.map(|(&a, &b)| w2_squared_normal(0.0, a, 0.0, b)).sum::<f64>())
         }
         Err(_) => normal(a)?.w2_squared(&normal(b)?),
     }
 }
 
-/// `KL(a || b)` in nats; infinite where `a` has mass that `b` has not, or is itself singular where `b` is not.
+/// `KL(a || b)` in nats; infinite where `a` has mass that `b` has not, or is itself singular where
+/// `b` is not.
 ///
 /// # Formula
-/// For commuting covariances the sum over the shared modes of the one-dimensional divergences; two modes without variance at the same
-/// place add nothing.
+/// For commuting covariances the sum over the shared modes of the one-dimensional divergences; two
+/// modes without variance at the same place add nothing.
 ///
 /// # Errors
 /// Dimensions that differ; a singular `b` whose covariance does not commute with `a`'s.
@@ -43,7 +46,10 @@ pub fn kl(a: &Gaussian, b: &Gaussian) -> Result<f64> {
         match (v1 == 0.0, v2 == 0.0) {
             (true, true) => {
                 // Projections round to d eps of the means' length.
-                let rounding = 8.0 * a.dim() as f64 * f64::EPSILON * (a.mean().dot(&a.mean()) + b.mean().dot(&b.mean())).sqrt();
+                let rounding = 8.0
+                    * a.dim() as f64
+                    * f64::EPSILON
+                    * (a.mean().dot(&a.mean()) + b.mean().dot(&b.mean())).sqrt();
                 if (m1[k] - m2[k]).abs() <= rounding { 0.0 } else { f64::INFINITY }
             }
             (false, false) => kl_normal(m1[k], v1, m2[k], v2),
@@ -58,7 +64,10 @@ fn normal(law: &Gaussian) -> Result<Normal> {
     let cov = law.matrix(|lambda| lambda);
     // Mirrored, so that rounding of the product leaves no asymmetry.
     let cov = DMatrix::from_fn(law.dim(), law.dim(), |i, j| 0.5 * (cov[[i, j]] + cov[[j, i]]));
-    Normal::new(DVector::from_iterator(law.dim(), law.mean().iter().copied()), Covariance::Full(cov))
+    Normal::new(
+        DVector::from_iterator(law.dim(), law.mean().iter().copied()),
+        Covariance::Full(cov),
+    )
 }
 
 #[cfg(test)]
@@ -97,14 +106,16 @@ mod tests {
     }
 
     proptest! {
-        /// In the plane that two singular laws share they are at their divergence there; off it only the means can differ.
+        /// In the plane that two singular laws share they are at their divergence there; off it
+        /// only the means can differ.
         #[test]
         fn modes_without_variance_add_nothing_or_infinity(seed: u64, var in prop::array::uniform4(0.01..10.0f64), shift in 0.1..3.0f64, at in 1.0..100.0f64) {
             let modes = orthonormal(4, seed);
             let law = |mean: Array1<f64>, v: [f64; 2], stored: usize| {
                 Gaussian::from_modes(modes.dot(&mean), array![v[0], v[1], 0.0, 0.0], modes.to_owned()).unwrap().truncated(stored)
             };
-            // The far means are equal, so that only their projections' rounding could tell them apart.
+            // The far means are equal, so that only their projections' rounding could tell them
+            // apart.
             let a = || law(array![0.0, 0.0, at, 0.0], [var[0], var[1]], 4);
             for stored in [2, 3, 4] {
                 let b = law(array![shift, 0.0, at, 0.0], [var[2], var[3]], stored);
@@ -113,7 +124,8 @@ mod tests {
                 prop_assert!((kl(&a(), &b).unwrap() - want).abs() <= 64.0 * f64::EPSILON * (want + at * shift / var[2].min(var[3])) * 4.0);
                 let far = law(array![0.0, 0.0, at, shift], [var[2], var[3]], stored);
                 prop_assert_eq!(kl(&a(), &far).unwrap(), f64::INFINITY);
-                // A mean of any length along the plane stays within it to rounding, also against a mean of 0.
+                // A mean of any length along the plane stays within it to rounding, also against a
+                // mean of 0.
                 let along = law(array![at, at, 0.0, 0.0], [var[2], var[3]], stored);
                 prop_assert!(kl(&law(Array1::zeros(4), [var[0], var[1]], 4), &along).unwrap().is_finite());
             }

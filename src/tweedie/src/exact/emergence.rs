@@ -6,14 +6,16 @@ use crate::law::Gaussian;
 use crate::math::scalar::{Scalar, exponent, ldexp};
 use ndarray::Array1;
 
-/// Share of its final value that a mode of the denoised picture has reached, along a PF-ODE trajectory.
+/// Share of its final value that a mode of the denoised picture has reached, along a PF-ODE
+/// trajectory.
 ///
 /// # Formula
-/// `xi(lambda; from, to) / xi(lambda; from, data) = alpha sqrt(lambda) / sqrt(alpha^2 lambda + sigma^2) = 1 / sqrt(1 + edm_sigma^2 / lambda)`,
-/// whatever level the trajectory comes from.
+/// `xi(lambda; from, to) / xi(lambda; from, data) = alpha sqrt(lambda) / sqrt(alpha^2 lambda +
+/// sigma^2) = 1 / sqrt(1 + edm_sigma^2 / lambda)`, whatever level the trajectory comes from.
 ///
 /// # Source
-/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score model; lecture decks, order of emergence.
+/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score
+/// model; lecture decks, order of emergence.
 pub fn emerged_fraction<S: Scalar>(lambda: S, edm_sigma: S) -> S {
     let (var, e) = Level { alpha: S::one(), sigma: edm_sigma }.split_var(lambda);
     let spread = exponent(lambda.re());
@@ -21,10 +23,12 @@ pub fn emerged_fraction<S: Scalar>(lambda: S, edm_sigma: S) -> S {
     ldexp((ldexp(lambda, -2 * unit) / var).sqrt(), unit - e)
 }
 
-/// Noise level `sigma / alpha` at which a mode of the denoised picture reaches `fraction` of its final value.
+/// Noise level `sigma / alpha` at which a mode of the denoised picture reaches `fraction` of its
+/// final value.
 ///
 /// # Formula
-/// `sqrt(lambda (1 - fraction) (1 + fraction)) / fraction`: proportional to the mode's own deviation, so the order is that of the variances.
+/// `sqrt(lambda (1 - fraction) (1 + fraction)) / fraction`: proportional to the mode's own
+/// deviation, so the order is that of the variances.
 ///
 /// A path's own time of emergence is its time at this `edm_sigma`.
 ///
@@ -41,7 +45,8 @@ pub fn emergence_sigma<S: Scalar>(lambda: S, fraction: S) -> S {
     (lambda * (-fraction + 1.0) * (fraction + 1.0)).sqrt() / fraction
 }
 
-/// Emergence sigma of every stored mode of a law, in the order of [`Gaussian::variances`]: descending.
+/// Emergence sigma of every stored mode of a law, in the order of [`Gaussian::variances`]:
+/// descending.
 ///
 /// # Shapes
 /// Result (r).
@@ -66,7 +71,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// By the denoiser itself, on a trajectory of any path, at the sigma found: in each mode `fraction` of what it ends with.
+        /// By the denoiser itself, on a trajectory of any path, at the sigma found: in each mode
+        /// `fraction` of what it ends with.
         #[test]
         fn at_the_emergence_sigma_the_denoiser_is_there(law in full_gaussian(4), fraction in 0.05..0.999f64, [from, ..] in three_points(), seed: u64) {
             let x = normal_rows(1, 4, seed);
@@ -92,7 +98,8 @@ mod tests {
             let want = xi(lambda, from, to) / xi(lambda, from, Level { alpha: 1.0, sigma: 0.0 });
             let got = emerged_fraction(lambda, to.sigma / to.alpha);
             prop_assert!((got - want).abs() <= 16.0 * f64::EPSILON * want);
-            // Inverse: the sigma at that fraction is the level's own. 1 - fraction keeps the digits of fraction against 1.
+            // Inverse: the sigma at that fraction is the level's own. 1 - fraction keeps the digits
+            // of fraction against 1.
             if got < 0.999 {
                 let sigma = emergence_sigma(lambda, got);
                 prop_assert!((sigma / (to.sigma / to.alpha) - 1.0).abs() <= 16.0 * f64::EPSILON / (1.0 - got));

@@ -16,7 +16,8 @@ pub fn velocity_gain<S: Scalar>(lambda: S, at: Level<S>, rate: Level<S>) -> S {
     at.projection(rate, lambda)
 }
 
-/// Marginal velocity `E[d_alpha x0 + d_sigma eps | x_t = x]` of any law: what flow matching regresses, and the PF-ODE's right-hand side.
+/// Marginal velocity `E[d_alpha x0 + d_sigma eps | x_t = x]` of any law: what flow matching
+/// regresses, and the PF-ODE's right-hand side.
 ///
 /// # Formula
 /// `d_alpha x0_hat + d_sigma eps_hat` with `eps_hat = (x - alpha x0_hat) / sigma`.
@@ -33,7 +34,12 @@ pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> R
     let level = Level::of(at)?;
     if level.sigma == 0.0 {
         let why = "the noise in a clean state is 0/0";
-        return Err(Error::singular("the marginal velocity", "sigma = 0", why, "take its limit from a small positive sigma"));
+        return Err(Error::singular(
+            "the marginal velocity",
+            "sigma = 0",
+            why,
+            "take its limit from a small positive sigma",
+        ));
     }
     let mut velocity = Array2::zeros(fitting(law.dim(), x)?.dim());
     law.denoise(x, at, velocity.view_mut());
@@ -54,11 +60,20 @@ pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> R
 ///
 /// # Errors
 /// `x` that does not fit; a pair that is no level; `sigma = 0` with a singular covariance.
-pub fn gaussian_velocity(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+pub fn gaussian_velocity(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    at: &PathPoint,
+) -> Result<Array2<f64>> {
     let (level, rate) = (Level::of(at)?, Level { alpha: at.d_alpha, sigma: at.d_sigma });
     if level.sigma == 0.0 && (law.rank() < law.dim() || law.variances().iter().any(|v| *v == 0.0)) {
         let why = "a mode without variance leaves its point at no definite speed";
-        return Err(Error::singular("the velocity of a singular covariance", "sigma = 0", why, "take a small positive sigma"));
+        return Err(Error::singular(
+            "the velocity of a singular covariance",
+            "sigma = 0",
+            why,
+            "take a small positive sigma",
+        ));
     }
     mapped(law, x, at.alpha, at.d_alpha, |lambda| velocity_gain(lambda, level, rate))
 }
@@ -66,11 +81,13 @@ pub fn gaussian_velocity(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> 
 /// The optimal-transport (Monge) map between two Gaussians, applied to `x`.
 ///
 /// # Formula
-/// `m_b + A^(-1/2) (A^(1/2) B A^(1/2))^(1/2) A^(-1/2) (x - m_a)`: the one symmetric positive map that carries one covariance into the other.
+/// `m_b + A^(-1/2) (A^(1/2) B A^(1/2))^(1/2) A^(-1/2) (x - m_a)`: the one symmetric positive map
+/// that carries one covariance into the other.
 ///
-/// The PF-ODE's map is this map between any two marginals of Gaussian data with white noise: both are `sqrt(var_to / var_from)` in the shared
-/// modes. With noise whose covariance does not commute with the data's the flow still carries noise to data, but by a map that is not
-/// symmetric, and costs more.
+/// The PF-ODE's map is this map between any two marginals of Gaussian data with white noise: both
+/// are `sqrt(var_to / var_from)` in the shared modes. With noise whose covariance does not commute
+/// with the data's the flow still carries noise to data, but by a map that is not symmetric, and
+/// costs more.
 ///
 /// # Shapes
 /// `x` (n, d), result (n, d).
@@ -79,15 +96,26 @@ pub fn gaussian_velocity(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> 
 /// Dimensions that differ; a singular `from`, out of which no map need exist.
 ///
 /// # Source
-/// Knott and Smith 1984; Khrulkov et al. 2023, "Understanding DDPM latent codes through optimal transport".
+/// Knott and Smith 1984; Khrulkov et al. 2023, "Understanding DDPM latent codes through optimal
+/// transport".
 pub fn monge_map(from: &Gaussian, to: &Gaussian, x: ArrayView2<f64>) -> Result<Array2<f64>> {
     let d = from.dim();
     if to.dim() != d {
-        return Err(Error::shape("mean", &[to.dim()], format!("({d},), the other law's dimension"), "pass laws on the same space"));
+        return Err(Error::shape(
+            "mean",
+            &[to.dim()],
+            format!("({d},), the other law's dimension"),
+            "pass laws on the same space",
+        ));
     }
     if from.rank() < d || from.variances().iter().any(|v| *v == 0.0) {
         let why = "a direction without variance can not be stretched";
-        return Err(Error::singular("the Monge map", "a singular law", why, "start from a law of full rank"));
+        return Err(Error::singular(
+            "the Monge map",
+            "a singular law",
+            why,
+            "start from a law of full rank",
+        ));
     }
     let (root, inverse_root) = (from.matrix(f64::sqrt), from.matrix(|v| v.sqrt().recip()));
     let middle = root.dot(&to.matrix(|v| v)).dot(&root);
@@ -109,7 +137,12 @@ mod tests {
     /// Law of x_t.
     fn marginal(law: &Gaussian, at: &PathPoint) -> Gaussian {
         let level = Level::from(at);
-        Gaussian::from_modes(&law.mean() * at.alpha, law.variances().mapv(|l| level.var(l)), law.modes().to_owned()).unwrap()
+        Gaussian::from_modes(
+            &law.mean() * at.alpha,
+            law.variances().mapv(|l| level.var(l)),
+            law.modes().to_owned(),
+        )
+        .unwrap()
     }
 
     proptest! {
@@ -126,20 +159,23 @@ mod tests {
         fn the_flow_is_the_monge_map_between_its_marginals(law in full_gaussian(4), [a, b, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
             let (flow, monge) = (pf_ode_map(&law, x.view(), &a, &b).unwrap(), monge_map(&marginal(&law, &a), &marginal(&law, &b), x.view()).unwrap());
-            // Two square roots and an inverse one: condition numbers of both marginals, at the size of the result.
+            // Two square roots and an inverse one: condition numbers of both marginals, at the size
+            // of the result.
             let spread = |at: &PathPoint| { let m = marginal(&law, at); m.variances()[0] / m.variances()[3] };
             let condition = spread(&a) * spread(&b).sqrt();
             prop_assert!(gap(&flow, &monge) <= 64.0 * f64::EPSILON * condition * (1.0 + size(&flow)));
         }
     }
 
-    /// Linear flow matching from N(0, C) to N(0, A): its velocity is linear, and its map solves a matrix equation.
+    /// Linear flow matching from N(0, C) to N(0, A): its velocity is linear, and its map solves a
+    /// matrix equation.
     fn flow_from(noise: &Gaussian, data: &Gaussian) -> Array2<f64> {
         let (a, c) = (data.matrix(|v| v), noise.matrix(|v| v));
         let f = |t: f64, m: &Array2<f64>, dm: &mut Array2<f64>| {
             let cross = &c * t - &a * (1.0 - t);
             let var = &c * (t * t) + &a * ((1.0 - t) * (1.0 - t));
-            let inverse = Gaussian::new(ndarray::Array1::zeros(2), var.view()).unwrap().matrix(f64::recip);
+            let inverse =
+                Gaussian::new(ndarray::Array1::zeros(2), var.view()).unwrap().matrix(f64::recip);
             dm.assign(&cross.dot(&inverse).dot(m));
         };
         integrate(f, Array2::eye(2), (1.0, 0.0), |_, _| Array2::from_elem((2, 2), 1e-13)).unwrap().0
@@ -155,10 +191,14 @@ mod tests {
         for (noise, optimal) in [(&commuting, true), (&skew, false)] {
             let flow = flow_from(noise, &data);
             let cov = noise.matrix(|v| v);
-            assert!(gap(&flow.dot(&cov).dot(&flow.t()), &data.matrix(|v| v)) <= 1e-11, "the flow carries noise to data");
+            assert!(
+                gap(&flow.dot(&cov).dot(&flow.t()), &data.matrix(|v| v)) <= 1e-11,
+                "the flow carries noise to data"
+            );
             let monge = monge_map(noise, &data, units.view()).unwrap();
             let moved = &flow - &units;
-            let excess = moved.dot(&cov).dot(&moved.t()).diag().sum() - w2_squared(noise, &data).unwrap();
+            let excess =
+                moved.dot(&cov).dot(&moved.t()).diag().sum() - w2_squared(noise, &data).unwrap();
             if optimal {
                 assert!(gap(&flow, &monge) <= 1e-11 && excess.abs() <= 1e-11);
             } else {
@@ -175,7 +215,8 @@ mod tests {
         assert!(marginal_velocity(&law, x.view(), &data).is_err());
         assert!(gaussian_velocity(&law, x.view(), &data).is_err());
         assert!(monge_map(&law, &law, x.view()).is_err());
-        // A mode that is not stored is as singular as one of variance 0; a full law has its limit at the data.
+        // A mode that is not stored is as singular as one of variance 0; a full law has its limit
+        // at the data.
         let full = Gaussian::diagonal(array![0.0, 0.0], array![2.0, 1.0]).unwrap();
         let flat = full.truncated(1);
         assert!(matches!(gaussian_velocity(&flat, x.view(), &data), Err(Error::Singular { .. })));

@@ -12,7 +12,8 @@ use crate::math::scalar::{Scalar, exponent, ldexp};
 /// Infinite or NaN where `lambda = 0` and `from.sigma = 0`: all mass sits in one point there.
 ///
 /// # Source
-/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score model; Harvard deck, Gaussian solution.
+/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score
+/// model; Harvard deck, Gaussian solution.
 ///
 /// # Example
 /// ```
@@ -26,12 +27,14 @@ pub fn psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
     ldexp((to / from).sqrt(), e_to - e_from)
 }
 
-/// `ln psi`, which the log-determinant of the flow adds up, exact to rounding also where the two levels are close.
+/// `ln psi`, which the log-determinant of the flow adds up, exact to rounding also where the two
+/// levels are close.
 ///
 /// # Formula
-/// `ln(var_to / var_from) / 2`, taken as `ln_1p((larger - smaller) / smaller) / 2` with the difference of squares factored.
-/// At lambda = 1e-12, sigma = 1e-8 to 1e-8 (1 + 1e-12) the logarithm of the rounded ratio keeps 4 digits; over the smaller variance
-/// `ln_1p` never amplifies the error of its argument.
+/// `ln(var_to / var_from) / 2`, taken as `ln_1p((larger - smaller) / smaller) / 2` with the
+/// difference of squares factored. At lambda = 1e-12, sigma = 1e-8 to 1e-8 (1 + 1e-12) the
+/// logarithm of the rounded ratio keeps 4 digits; over the smaller variance `ln_1p` never amplifies
+/// the error of its argument.
 pub fn log_psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
     let ((var_to, e_to), (var_from, e_from)) = (to.split_var(lambda), from.split_var(lambda));
     if (e_to - e_from).abs() > 2 {
@@ -51,17 +54,20 @@ pub fn log_psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
     if growth.re() >= 0.0 { (growth / from).ln_1p() * 0.5 } else { (-growth / to).ln_1p() * -0.5 }
 }
 
-/// Gain of the denoiser along the PF-ODE on one mode: what `E[x0 | x_to]` moves for each unit of `x_from`.
+/// Gain of the denoiser along the PF-ODE on one mode: what `E[x0 | x_to]` moves for each unit of
+/// `x_from`.
 ///
 /// # Formula
-/// `xi = alpha_to lambda / sqrt((sigma_to^2 + lambda alpha_to^2) (sigma_from^2 + lambda alpha_from^2))`, the Wiener gain at `to` times [`psi`].
+/// `xi = alpha_to lambda / sqrt((sigma_to^2 + lambda alpha_to^2) (sigma_from^2 + lambda
+/// alpha_from^2))`, the Wiener gain at `to` times [`psi`].
 ///
 /// # Source
 /// Wang and Vastola 2023, the Gaussian score model.
 pub fn xi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
     let ((var_to, e_to), (var_from, e_from)) = (to.split_var(lambda), from.split_var(lambda));
     let (alpha, spread) = (exponent(to.alpha.re()), exponent(lambda.re()));
-    // Everything of the order of 1, the powers of two apart: a product of two variances is out of range long before xi is.
+    // Everything of the order of 1, the powers of two apart: a product of two variances is out of
+    // range long before xi is.
     let gain = ldexp(to.alpha, -alpha) * ldexp(lambda, -spread) / (var_to * var_from).sqrt();
     ldexp(gain, alpha + spread - e_to - e_from)
 }
@@ -82,12 +88,17 @@ mod tests {
 
     #[test]
     fn gains_match_fifty_digits() {
-        let mut reader = csv::Reader::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/mp/gains.csv")).unwrap();
+        let mut reader = csv::Reader::from_path(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/golden/mp/gains.csv"
+        ))
+        .unwrap();
         let mut rows = 0;
         let mut worst = [0.0f64; 3];
         for row in reader.deserialize::<[f64; 7]>() {
             let [lambda, sigma_t, sigma_from, _, want_psi, want_xi, want_log] = row.unwrap();
-            let (from, to) = (Level { alpha: 1.0, sigma: sigma_from }, Level { alpha: 1.0, sigma: sigma_t });
+            let (from, to) =
+                (Level { alpha: 1.0, sigma: sigma_from }, Level { alpha: 1.0, sigma: sigma_t });
             let errors = [
                 ulps(psi(lambda, from, to), want_psi),
                 ulps(xi(lambda, from, to), want_xi),
@@ -95,7 +106,10 @@ mod tests {
             ];
             for (w, e) in worst.iter_mut().zip(errors) {
                 *w = larger(*w, e);
-                assert!(e <= 4.0, "lambda {lambda}, sigma {sigma_from} to {sigma_t}: {errors:?} ulp");
+                assert!(
+                    e <= 4.0,
+                    "lambda {lambda}, sigma {sigma_from} to {sigma_t}: {errors:?} ulp"
+                );
             }
             rows += 1;
         }
@@ -105,8 +119,10 @@ mod tests {
 
     #[test]
     fn log_psi_keeps_its_digits_between_close_levels() {
-        // psi = sqrt(1 + delta (2 + delta)) at lambda = 0, hence ln psi = ln_1p(delta) with delta the exact relative difference.
-        let (from, to) = (Level { alpha: 1.0, sigma: 1.0 }, Level { alpha: 1.0, sigma: 1.0 + f64::EPSILON });
+        // psi = sqrt(1 + delta (2 + delta)) at lambda = 0, hence ln psi = ln_1p(delta) with delta
+        // the exact relative difference.
+        let (from, to) =
+            (Level { alpha: 1.0, sigma: 1.0 }, Level { alpha: 1.0, sigma: 1.0 + f64::EPSILON });
         assert!(ulps(log_psi(0.0, from, to), f64::EPSILON.ln_1p()) <= 1.0);
         assert_eq!(log_psi(0.0, from, from), 0.0);
     }
@@ -147,8 +163,9 @@ mod tests {
         fn log_psi_is_the_logarithm(lambda in -12.0..12.0f64, (a, b) in (levels(), levels())) {
             let lambda = 10f64.powf(lambda);
             let log = psi(lambda, a, b).ln();
-            // The naive logarithm is good to a few eps absolute; where alpha and sigma move against each other the factored
-            // difference has the condition of the variances themselves, which is absolute too.
+            // The naive logarithm is good to a few eps absolute; where alpha and sigma move against
+            // each other the factored difference has the condition of the variances themselves,
+            // which is absolute too.
             prop_assert!((log_psi(lambda, a, b) - log).abs() <= 16.0 * f64::EPSILON * (1.0 + log.abs()));
         }
     }

@@ -1,4 +1,5 @@
-//! A reference integrator of ordinary differential equations: Gragg's midpoint rule, extrapolated (Bulirsch and Stoer), adaptive.
+//! A reference integrator of ordinary differential equations: Gragg's midpoint rule, extrapolated
+//! (Bulirsch and Stoer), adaptive.
 
 use crate::math::dd::Dd;
 use ndarray::{Array2, Zip};
@@ -15,12 +16,15 @@ pub(crate) struct Stopped {
     pub why: &'static str,
 }
 
-/// Carries `y' = f(x, y)` from `a` to `b` and counts the steps; each step's estimated error is at most `allowed(x, y)`, entry by entry.
+/// Carries `y' = f(x, y)` from `a` to `b` and counts the steps; each step's estimated error is at
+/// most `allowed(x, y)`, entry by entry.
 ///
-/// Steps are computed as increments and added up with the rounding of each sum carried on, so that many small ones cost no digits of `y`.
+/// Steps are computed as increments and added up with the rounding of each sum carried on, so that
+/// many small ones cost no digits of `y`.
 ///
 /// # Errors
-/// [`Stopped`] where the step falls below 1e-13 of the interval (the solution is not smooth there), or after [`MAX_STEPS`].
+/// [`Stopped`] where the step falls below 1e-13 of the interval (the solution is not smooth there),
+/// or after [`MAX_STEPS`].
 ///
 /// # Source
 /// Hairer, Norsett and Wanner, "Solving ordinary differential equations I", section II.9.
@@ -37,7 +41,10 @@ pub(crate) fn integrate(
         let last = (b - x).abs() <= step.abs() * (1.0 + 1e-9);
         let h = if last { b - x } else { step };
         if h.abs() < 1e-13 * (b - a).abs() {
-            return Err(Stopped { at: x, why: "the step size fell below 1e-13 of the interval, so the slope is not smooth there" });
+            return Err(Stopped {
+                at: x,
+                why: "the step size fell below 1e-13 of the interval, so the slope is not smooth there",
+            });
         }
         if steps == MAX_STEPS {
             return Err(Stopped { at: x, why: "10,000 steps lead no further" });
@@ -58,7 +65,10 @@ pub(crate) fn integrate(
             }
             // Written so that a NaN is too much.
             let close = table.last().is_some_and(|previous| {
-                Zip::from(&value).and(previous).and(&allowed).all(|v, p, allowed| (v - p).abs() <= *allowed)
+                Zip::from(&value)
+                    .and(previous)
+                    .and(&allowed)
+                    .all(|v, p, allowed| (v - p).abs() <= *allowed)
             });
             table.push(value);
             if close {
@@ -81,7 +91,8 @@ pub(crate) fn integrate(
     Ok((y, steps))
 }
 
-/// What `substeps` (even) explicit midpoint steps over `h` add to `y`, whose error is a series in `(h / substeps)^2`.
+/// What `substeps` (even) explicit midpoint steps over `h` add to `y`, whose error is a series in
+/// `(h / substeps)^2`.
 fn midpoint(
     f: &mut impl FnMut(f64, &Array2<f64>, &mut Array2<f64>),
     x: f64,
@@ -130,36 +141,58 @@ mod tests {
         let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&y.mapv(|y| y * y));
         let stopped = integrate(f, array![[1.0]], (0.0, 2.0), up_to(1e-12)).unwrap_err();
         // y = 1 / (1 - x).
-        assert!((stopped.at - 1.0).abs() <= 1e-6 && stopped.why.contains("step size"), "{stopped:?}");
+        assert!(
+            (stopped.at - 1.0).abs() <= 1e-6 && stopped.why.contains("step size"),
+            "{stopped:?}"
+        );
     }
 
     #[test]
     fn tolerances_are_in_units_of_the_scale() {
         // The same rotation in units of 1e-6: errors of 1e-13 of the unit, not of 1.
-        let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&array![[y[[0, 1]], -y[[0, 0]]]]);
+        let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
+            dy.assign(&array![[y[[0, 1]], -y[[0, 0]]]])
+        };
         let unit = 1e-6;
-        let y = integrate(f, array![[unit, 0.0]], (0.0, 2.0 * std::f64::consts::PI), up_to(1e-13 * unit)).unwrap().0;
+        let y = integrate(
+            f,
+            array![[unit, 0.0]],
+            (0.0, 2.0 * std::f64::consts::PI),
+            up_to(1e-13 * unit),
+        )
+        .unwrap()
+        .0;
         assert!((y[[0, 0]] - unit).abs() <= 1e-11 * unit && y[[0, 1]].abs() <= 1e-11 * unit, "{y}");
     }
 
     #[test]
     fn the_least_step_is_a_part_of_the_interval() {
-        // y' = k y over intervals of any length (one of 8, whose first step is 1), and one that lies far out.
+        // y' = k y over intervals of any length (one of 8, whose first step is 1), and one that
+        // lies far out.
         for length in [1e-8, 8.0, 1e8] {
             let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&(y / length));
             let y = integrate(f, array![[1.0]], (0.0, length), up_to(1e-13)).unwrap().0;
             assert!((y[[0, 0]] - 1f64.exp()).abs() <= 1e-11, "{length}: {y}");
         }
         let rise = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(1.0);
-        assert_eq!(integrate(rise, array![[0.0]], (1e13, 1e13 + 1.0), up_to(1e-13)).unwrap().0[[0, 0]], 1.0);
+        assert_eq!(
+            integrate(rise, array![[0.0]], (1e13, 1e13 + 1.0), up_to(1e-13)).unwrap().0[[0, 0]],
+            1.0
+        );
     }
 
     #[test]
     fn an_integration_has_an_end() {
-        // A slope with a jump in every thousandth needs more steps than are allowed, and says how far it came.
-        let saw = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill((x * 1234.567).floor().rem_euclid(2.0));
+        // A slope with a jump in every thousandth needs more steps than are allowed, and says how
+        // far it came.
+        let saw = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| {
+            dy.fill((x * 1234.567).floor().rem_euclid(2.0))
+        };
         let stopped = integrate(saw, array![[0.0]], (0.0, 1e3), up_to(1e-12)).unwrap_err();
-        assert!(stopped.at > 0.0 && stopped.at < 1e3 && stopped.why.starts_with("10,000 steps"), "{stopped:?}");
+        assert!(
+            stopped.at > 0.0 && stopped.at < 1e3 && stopped.why.starts_with("10,000 steps"),
+            "{stopped:?}"
+        );
         // NaN is never close enough.
         let lost = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(f64::NAN);
         assert!(integrate(lost, array![[0.0]], (0.0, 1.0), up_to(1e-12)).is_err());
@@ -167,9 +200,11 @@ mod tests {
 
     #[test]
     fn small_steps_add_up() {
-        // Back to 1e6 after fifty turns of y' = sin x: nearly two hundred steps, each of which would round to 1e-10.
+        // Back to 1e6 after fifty turns of y' = sin x: nearly two hundred steps, each of which
+        // would round to 1e-10.
         let f = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(x.sin());
-        let (y, steps) = integrate(f, array![[1e6]], (0.0, 100.0 * std::f64::consts::PI), up_to(1e-13)).unwrap();
+        let (y, steps) =
+            integrate(f, array![[1e6]], (0.0, 100.0 * std::f64::consts::PI), up_to(1e-13)).unwrap();
         assert!(steps >= 150, "{steps}");
         assert!((y[[0, 0]] - 1e6).abs() <= 1.2e-10, "{:e}", y[[0, 0]] - 1e6);
     }

@@ -1,7 +1,9 @@
-//! Unadjusted Langevin dynamics on a Gaussian: the exact law of the discretised chain, and its bias.
+//! Unadjusted Langevin dynamics on a Gaussian: the exact law of the discretised chain, and its
+//! bias.
 //!
-//! The chain is `x' = x + step score(x) + sqrt(2 step) z`. Its continuous limit has the target as stationary law; at a finite step each
-//! mode has too much variance, by a factor that depends on `step / var` alone.
+//! The chain is `x' = x + step score(x) + sqrt(2 step) z`. Its continuous limit has the target as
+//! stationary law; at a finite step each mode has too much variance, by a factor that depends on
+//! `step / var` alone.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
@@ -11,7 +13,8 @@ use crate::law::Gaussian;
 use crate::math::scalar::Scalar;
 use crate::math::smaller;
 
-/// Factor of a deviation from the mean in one step, in a mode of target variance `var`: the chain forgets where it is below 1.
+/// Factor of a deviation from the mean in one step, in a mode of target variance `var`: the chain
+/// forgets where it is below 1.
 ///
 /// # Formula
 /// `1 - step / var`
@@ -22,11 +25,13 @@ pub fn gain<S: Scalar>(var: S, step: S) -> S {
 /// Variance of the chain's stationary law in a mode of target variance `var`, for `step < 2 var`.
 ///
 /// # Formula
-/// `var / (1 - step / (2 var))`: the fixed point of `V' = gain^2 V + 2 step`, too large by the relative `step / (2 var - step)`.
+/// `var / (1 - step / (2 var))`: the fixed point of `V' = gain^2 V + 2 step`, too large by the
+/// relative `step / (2 var - step)`.
 ///
 /// # Source
-/// Roberts and Tweedie 1996, "Exponential convergence of Langevin distributions and their discrete approximations" (the chain);
-/// Wibisono 2018, "Sampling as optimization in the space of measures" (its bias on a Gaussian).
+/// Roberts and Tweedie 1996, "Exponential convergence of Langevin distributions and their discrete
+/// approximations" (the chain); Wibisono 2018, "Sampling as optimization in the space of measures"
+/// (its bias on a Gaussian).
 ///
 /// # Example
 /// ```
@@ -37,24 +42,28 @@ pub fn stationary_var<S: Scalar>(var: S, step: S) -> S {
     var / (-step / (var * 2.0) + 1.0)
 }
 
-/// Variance of one mode after `steps` steps from variance `start`, for any step: the chain may diverge.
+/// Variance of one mode after `steps` steps from variance `start`, for any step: the chain may
+/// diverge.
 ///
 /// # Formula
 /// `gain^(2 n) start + 2 step (1 + gain^2 + ... + gain^(2 n - 2))`
 pub fn var_after<S: Scalar>(var: S, start: S, step: S, steps: u32) -> S {
     let gain = gain(var, step);
     let shrink = gain * gain;
-    // Step by step, not by the sum of the geometric series: that is 0/0 at step = 2 var, where the gain is -1.
+    // Step by step, not by the sum of the geometric series: that is 0/0 at step = 2 var, where the
+    // gain is -1.
     (0..steps).fold(start, |v, _| shrink * v + step * 2.0)
 }
 
-/// Stationary law of the chain on the noised law of Gaussian `data` at one level, in all d directions.
+/// Stationary law of the chain on the noised law of Gaussian `data` at one level, in all d
+/// directions.
 ///
 /// # Formula
 /// Mean `alpha mean`; in each mode [`stationary_var`] of `alpha^2 lambda + sigma^2`.
 ///
 /// # Errors
-/// A step that is not positive, or not below twice the smallest variance of the level: the chain then has no stationary law.
+/// A step that is not positive, or not below twice the smallest variance of the level: the chain
+/// then has no stationary law.
 ///
 /// # Example
 /// ```
@@ -73,9 +82,18 @@ pub fn stationary_law(data: &Gaussian, at: &PathPoint, step: f64) -> Result<Gaus
     let least = vars.iter().copied().fold(f64::INFINITY, smaller);
     if !(step > 0.0 && step < 2.0 * least) {
         let allowed = format!("between 0 and {}, twice the smallest variance", 2.0 * least);
-        return Err(Error::domain("Langevin step", step, allowed, "take a smaller step, or more noise"));
+        return Err(Error::domain(
+            "Langevin step",
+            step,
+            allowed,
+            "take a smaller step, or more noise",
+        ));
     }
-    Gaussian::from_modes(&data.mean() * level.alpha, vars.mapv(|var| stationary_var(var, step)), shared.modes)
+    Gaussian::from_modes(
+        &data.mean() * level.alpha,
+        vars.mapv(|var| stationary_var(var, step)),
+        shared.modes,
+    )
 }
 
 #[cfg(test)]
@@ -98,7 +116,8 @@ mod tests {
                 law = law.joint(&gain, &DVector::zeros(1), Covariance::Isotropic(2.0 * step)).unwrap().marginal(&[1]).unwrap();
             }
             let got = var_after(var, start, step, steps);
-            // 1 - share loses digits near share = 1, to eps absolutely, against noise of variance 2 step.
+            // 1 - share loses digits near share = 1, to eps absolutely, against noise of variance 2
+            // step.
             prop_assert!((got - law.cov_matrix()[(0, 0)]).abs() <= 16.0 * f64::EPSILON * (1.0 + start + step) * f64::from(steps));
         }
 
@@ -122,7 +141,8 @@ mod tests {
 
     #[test]
     fn steps_without_a_stationary_law_are_refused() {
-        let data = Gaussian::diagonal(ndarray::array![0.0, 0.0], ndarray::array![1.0, 0.0]).unwrap();
+        let data =
+            Gaussian::diagonal(ndarray::array![0.0, 0.0], ndarray::array![1.0, 0.0]).unwrap();
         let level = PathPoint::still(1.0, 0.5);
         for step in [0.0, -0.1, 0.5, f64::NAN] {
             let message = stationary_law(&data, &level, step).unwrap_err().to_string();

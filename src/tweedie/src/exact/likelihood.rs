@@ -30,7 +30,8 @@ pub fn log_det(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<f64> 
 /// # Formula
 /// `ln p_from(x) = ln p_to(x_to) + ln |det d x_to / d x|`, in nats.
 ///
-/// The prior is the true marginal at `to`. Sampling code that puts `N(0, sigma^2 I)` in its place reports the likelihood of another model.
+/// The prior is the true marginal at `to`. Sampling code that puts `N(0, sigma^2 I)` in its place
+/// reports the likelihood of another model.
 ///
 /// # Shapes
 /// `x` (n, d), result (n).
@@ -51,23 +52,35 @@ pub fn log_det(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<f64> 
 /// let by_flow = log_likelihood(&law, x.view(), &clean, &noise).unwrap();
 /// assert!((by_flow[0] - law.log_density(x.view(), &clean)[0]).abs() < 1e-15);
 /// ```
-pub fn log_likelihood(law: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array1<f64>> {
+pub fn log_likelihood(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    from: &PathPoint,
+    to: &PathPoint,
+) -> Result<Array1<f64>> {
     let image = pf_ode_map(law, x, from, to)?;
     Ok(law.log_density(image.view(), to) + log_det(law, from, to)?)
 }
 
-/// Log density of `x` at `from` for any law, by the reference integrator, with the trace of the denoiser's Jacobian.
+/// Log density of `x` at `from` for any law, by the reference integrator, with the trace of the
+/// denoiser's Jacobian.
 ///
 /// # Formula
-/// As [`log_likelihood`], with `d ln |det| / dphi = (d cos(phi) - tr(d x0_hat / dz)) / sin(phi)` integrated beside the state
-/// (see [`pf_ode_solve`](crate::exact::pf_ode::pf_ode_solve) for phi and z).
+/// As [`log_likelihood`], with `d ln |det| / dphi = (d cos(phi) - tr(d x0_hat / dz)) / sin(phi)`
+/// integrated beside the state (see [`pf_ode_solve`](crate::exact::pf_ode::pf_ode_solve) for phi
+/// and z).
 ///
 /// # Shapes
 /// `x` (n, d), result (n).
 ///
 /// # Errors
 /// As [`pf_ode_solve`](crate::exact::pf_ode::pf_ode_solve), at `sigma = 0` at either end.
-pub fn log_likelihood_solve(law: &dyn Law, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array1<f64>> {
+pub fn log_likelihood_solve(
+    law: &dyn Law,
+    x: ArrayView2<f64>,
+    from: &PathPoint,
+    to: &PathPoint,
+) -> Result<Array1<f64>> {
     if to.sigma == 0.0 {
         let why = "the log-determinant is -inf for a law without a density";
         return Err(Error::singular(
@@ -98,7 +111,8 @@ mod tests {
             let x = crate::exact::pf_ode::pf_ode_map(&law, eps.view(), &PathPoint::still(0.0, 1.0), &from).unwrap();
             let (got, want) = (log_likelihood(&law, x.view(), &from, &to).unwrap(), law.log_density(x.view(), &from));
             for (got, want) in got.iter().zip(&want) {
-                // Squares over the variance: the state rounds against the mean and the largest mode, the variance is at least sigma^2.
+                // Squares over the variance: the state rounds against the mean and the largest
+                // mode, the variance is at least sigma^2.
                 let rounding = |at: &PathPoint| { let r = (at.alpha * (3.0 + 10.0) + at.sigma) / at.sigma; 4.0 * r * size(&eps) };
                 prop_assert!((got - want).abs() <= 16.0 * f64::EPSILON * (want.abs() + 100.0 + rounding(&from) + rounding(&to)), "{got} {want}");
             }
@@ -108,7 +122,8 @@ mod tests {
     #[test]
     fn ends_without_a_density_are_refused() {
         let law = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
-        let (clean, noise, x) = (PathPoint::still(1.0, 0.0), PathPoint::still(0.0, 1.0), array![[1.0, 0.0]]);
+        let (clean, noise, x) =
+            (PathPoint::still(1.0, 0.0), PathPoint::still(0.0, 1.0), array![[1.0, 0.0]]);
         assert!(log_likelihood(&law, x.view(), &clean, &noise).is_err());
         assert!(log_likelihood_solve(&law, x.view(), &clean, &noise).is_err());
         assert!(log_likelihood_solve(&law, x.view(), &noise, &clean).is_err());

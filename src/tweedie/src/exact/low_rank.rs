@@ -1,4 +1,5 @@
-//! Predictors of limited rank: what a bottleneck costs each prediction target, by reduced-rank regression.
+//! Predictors of limited rank: what a bottleneck costs each prediction target, by reduced-rank
+//! regression.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::prediction::{Frame, Prediction};
@@ -6,17 +7,18 @@ use crate::error::{Error, Result};
 use crate::law::Gaussian;
 use ndarray::{Array1, Array2};
 
-/// The best predictor of a target that is an affine function of `x_t` of limited rank, for Gaussian data (or for any data with
-/// these two moments).
+/// The best predictor of a target that is an affine function of `x_t` of limited rank, for Gaussian
+/// data (or for any data with these two moments).
 ///
 /// # Formula
-/// Of a target `y = a x0 + b eps` the mode of variance `lambda` can be predicted with the gain `g = c / sqrt(v)`, where
-/// `c = (a alpha lambda + b sigma) / sqrt(v)` and `v = alpha^2 lambda + sigma^2`; all directions off the modes are modes with
-/// `lambda = 0`. The best predictor of rank k keeps the k modes with the largest `c^2`, and each mode that it drops adds its `c^2`
-/// to the loss `E||y - y_hat||^2`.
+/// Of a target `y = a x0 + b eps` the mode of variance `lambda` can be predicted with the gain
+/// `g = c / sqrt(v)`, where `c = (a alpha lambda + b sigma) / sqrt(v)` and
+/// `v = alpha^2 lambda + sigma^2`; all directions off the modes are modes with `lambda = 0`. The
+/// best predictor of rank k keeps the k modes with the largest `c^2`, and each mode that it drops
+/// adds its `c^2` to the loss `E||y - y_hat||^2`.
 ///
-/// So a target that is all noise off the data (eps, v, velocity) needs rank d, however few dimensions the data have, while for x0
-/// the `c` of every direction without data is 0.
+/// So a target that is all noise off the data (eps, v, velocity) needs rank d, however few
+/// dimensions the data have, while for x0 the `c` of every direction without data is 0.
 ///
 /// # Example
 /// ```
@@ -32,8 +34,9 @@ use ndarray::{Array1, Array2};
 /// ```
 ///
 /// # Source
-/// Izenman 1975, "Reduced-rank regression for the multivariate linear model", with the identity as weight;
-/// Li and He 2025 (arXiv 2511.13720), "Back to basics: let denoising generative models denoise", for the question.
+/// Izenman 1975, "Reduced-rank regression for the multivariate linear model", with the identity as
+/// weight; Li and He 2025 (arXiv 2511.13720), "Back to basics: let denoising generative models
+/// denoise", for the question.
 #[derive(Clone, Debug)]
 pub struct LowRank {
     mean: Array1<f64>,
@@ -49,13 +52,19 @@ impl LowRank {
     /// Where several modes tie, the ones of larger variance are kept.
     ///
     /// # Errors
-    /// `sigma = 0`, where `x_t` has no variance off the data; a target that is not defined at the point ([`Frame::check`]).
+    /// `sigma = 0`, where `x_t` has no variance off the data; a target that is not defined at the
+    /// point ([`Frame::check`]).
     pub fn new(law: &Gaussian, target: Prediction, at: &PathPoint, rank: usize) -> Result<Self> {
         let frame = Frame::from(at);
         frame.check(target)?;
         if at.sigma == 0.0 {
             let why = "x_t is the data themselves, and off them there is nothing to regress on";
-            return Err(Error::singular("a predictor of limited rank", "sigma = 0", why, "take a point with noise"));
+            return Err(Error::singular(
+                "a predictor of limited rank",
+                "sigma = 0",
+                why,
+                "take a point with noise",
+            ));
         }
         let (d, r) = (law.dim(), law.rank());
         let (a, b) = target.coefficients(&frame);
@@ -63,8 +72,10 @@ impl LowRank {
         let cross = |lambda: f64| a * at.alpha * lambda + b * at.sigma;
         let strength = |lambda: f64| cross(lambda) * cross(lambda) / var(lambda);
 
-        // The stored modes, largest variance first, then the d - r directions off them, which are all alike.
-        let mut order: Vec<(usize, f64)> = law.variances().iter().map(|&l| strength(l)).enumerate().collect();
+        // The stored modes, largest variance first, then the d - r directions off them, which are
+        // all alike.
+        let mut order: Vec<(usize, f64)> =
+            law.variances().iter().map(|&l| strength(l)).enumerate().collect();
         order.extend((r..d).map(|k| (k, strength(0.0))));
         order.sort_by(|x, y| y.1.total_cmp(&x.1));
         let kept = order.iter().take(rank).filter(|(_, c)| *c > 0.0).count();
@@ -107,14 +118,16 @@ impl LowRank {
     }
 }
 
-/// The law's modes, followed if asked for by an orthonormal basis of the rest, shape (d, r) or (d, d).
+/// The law's modes, followed if asked for by an orthonormal basis of the rest, shape (d, r) or (d,
+/// d).
 fn with_complement(law: &Gaussian, complete: bool) -> Array2<f64> {
     let (d, r) = (law.dim(), law.rank());
     let mut basis = Array2::zeros((d, if complete { d } else { r }));
     basis.slice_mut(ndarray::s![.., ..r]).assign(&law.modes());
     let mut filled = r;
     while filled < basis.ncols() {
-        // The axis that the basis covers least keeps at least (d - filled) / d of its square: Gram and Schmidt, twice, is stable.
+        // The axis that the basis covers least keeps at least (d - filled) / d of its square: Gram
+        // and Schmidt, twice, is stable.
         let covered = |i: usize| basis.row(i).iter().take(filled).map(|u| u * u).sum::<f64>();
         let axis = (0..d).min_by(|&i, &j| covered(i).total_cmp(&covered(j))).expect("d > 0");
         let mut v = Array1::zeros(d);
@@ -137,7 +150,8 @@ mod tests {
     use nalgebra::{DMatrix, SymmetricEigen};
     use proptest::prelude::*;
 
-    const TARGETS: [Prediction; 4] = [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
+    const TARGETS: [Prediction; 4] =
+        [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::Velocity];
 
     fn dense(a: &Array2<f64>) -> DMatrix<f64> {
         DMatrix::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]])
@@ -146,13 +160,17 @@ mod tests {
     /// `E||y - W z||^2` with `z = x_t - alpha mean`, from the covariances.
     fn loss(w: &DMatrix<f64>, cov: &DMatrix<f64>, (a, b): (f64, f64), at: &PathPoint) -> f64 {
         let one = DMatrix::identity(cov.nrows(), cov.nrows());
-        let (xx, yx) = (cov * at.alpha.powi(2) + &one * at.sigma.powi(2), cov * (a * at.alpha) + &one * (b * at.sigma));
+        let (xx, yx) = (
+            cov * at.alpha.powi(2) + &one * at.sigma.powi(2),
+            cov * (a * at.alpha) + &one * (b * at.sigma),
+        );
         let yy = cov * (a * a) + &one * (b * b);
         (yy - w * yx.transpose() * 2.0 + w * xx * w.transpose()).trace()
     }
 
     proptest! {
-        /// Second route: Eckart and Young on the dense `W_full Cov[x_t]^(1/2)`, whose singular values decide.
+        /// Second route: Eckart and Young on the dense `W_full Cov[x_t]^(1/2)`, whose singular
+        /// values decide.
         #[test]
         fn excess_is_the_discarded_part_of_the_singular_values(
             law in gaussian(4),
@@ -176,7 +194,8 @@ mod tests {
             // And the matrix does attain it.
             let full = loss(&(&yx * inverse), &cov, (a, b), &at);
             prop_assert!((loss(&dense(best.matrix()), &cov, (a, b), &at) - full - best.excess()).abs() <= tol);
-            // As many modes as the limit allows or as have anything to predict: those clear of 0 must be in, those at 0 need not.
+            // As many modes as the limit allows or as have anything to predict: those clear of 0
+            // must be in, those at 0 need not.
             let (clear, any) = (squares.iter().filter(|s| **s > tol).count(), squares.iter().filter(|s| **s >= -tol).count());
             prop_assert!((rank.min(clear)..=rank.min(any)).contains(&best.rank()));
             prop_assert!(dense(best.matrix()).rank(1e-12) <= best.rank());

@@ -1,4 +1,5 @@
-//! The price of a wrong law: the Wiener filter made from one mean and covariance, used on data with others.
+//! The price of a wrong law: the Wiener filter made from one mean and covariance, used on data with
+//! others.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
@@ -7,15 +8,19 @@ use crate::exact::pf_ode::mapped;
 use crate::law::Gaussian;
 use crate::law::gaussian::wiener_gain;
 
-/// Mean squared error, summed over the coordinates, of the Wiener filter of `model` on noised data that have the moments of `data`.
+/// Mean squared error, summed over the coordinates, of the Wiener filter of `model` on noised data
+/// that have the moments of `data`.
 ///
 /// # Formula
-/// With the filter `x0_hat = m + J (x - alpha m)`, `J = alpha Sigma (alpha^2 Sigma + sigma^2 I)^-1`, and `K = I - alpha J`:
-/// `tr(K C K) + |K (mean - m)|^2 + sigma^2 tr(J^2)`, where `mean` and `C` are the data's. A filter is linear, so this holds for data of any
-/// law with these moments, Gaussian or not. With `data = model` it is the least error, `sum_k lambda_k sigma^2 / (alpha^2 lambda_k + sigma^2)`.
+/// With the filter `x0_hat = m + J (x - alpha m)`,
+/// `J = alpha Sigma (alpha^2 Sigma + sigma^2 I)^-1`, and `K = I - alpha J`:
+/// `tr(K C K) + |K (mean - m)|^2 + sigma^2 tr(J^2)`, where `mean` and `C` are the data's. A filter
+/// is linear, so this holds for data of any law with these moments, Gaussian or not. With
+/// `data = model` it is the least error, `sum_k lambda_k sigma^2 / (alpha^2 lambda_k + sigma^2)`.
 ///
 /// # Errors
-/// Dimensions that differ; a pair of coefficients that is no level; `sigma = 0`, where the filter off the model's span is 0/0.
+/// Dimensions that differ; a pair of coefficients that is no level; `sigma = 0`, where the filter
+/// off the model's span is 0/0.
 ///
 /// # Example
 /// ```
@@ -31,7 +36,12 @@ pub fn wiener_risk(model: &Gaussian, data: &Gaussian, at: &PathPoint) -> Result<
     let level = Level::of(at)?;
     if level.sigma == 0.0 {
         let why = "the filter is 0/0 off the model's span";
-        return Err(Error::singular("the Wiener filter", "sigma = 0", why, "start from a small positive sigma"));
+        return Err(Error::singular(
+            "the Wiener filter",
+            "sigma = 0",
+            why,
+            "start from a small positive sigma",
+        ));
     }
     if model.dim() != data.dim() {
         return Err(Error::shape(
@@ -44,10 +54,12 @@ pub fn wiener_risk(model: &Gaussian, data: &Gaussian, at: &PathPoint) -> Result<
     let gain = |lambda: f64| wiener_gain(lambda, level.alpha, level.sigma);
     // 1 - alpha gain without the cancellation where the noise is low.
     let miss = |lambda: f64| level.noise_share(lambda);
-    let spread = data.modes().t().to_owned() * &data.variances().mapv(f64::sqrt).insert_axis(ndarray::Axis(1));
+    let spread = data.modes().t().to_owned()
+        * &data.variances().mapv(f64::sqrt).insert_axis(ndarray::Axis(1));
     let shift = (&data.mean() - &model.mean()).insert_axis(ndarray::Axis(0));
     let energy = |x: ndarray::Array2<f64>| x.iter().map(|v| v * v).sum::<f64>();
-    let signal = energy(mapped(model, spread.view(), 0.0, 0.0, miss)?) + energy(mapped(model, shift.view(), 0.0, 0.0, miss)?);
+    let signal = energy(mapped(model, spread.view(), 0.0, 0.0, miss)?)
+        + energy(mapped(model, shift.view(), 0.0, 0.0, miss)?);
     let noise: f64 = model.variances().iter().map(|l| gain(*l).powi(2)).sum();
     Ok(signal + level.sigma * level.sigma * noise)
 }
@@ -94,7 +106,8 @@ mod tests {
         assert!(wiener_risk(&law(2), &law(2), &PathPoint::still(1.0, 0.0)).is_err());
         assert!(wiener_risk(&law(2), &law(3), &PathPoint::still(1.0, 1.0)).is_err());
         // A model without variance says its mean, and misses all of the data.
-        let point = Gaussian::from_modes(Array1::zeros(2), Array1::zeros(0), Array2::zeros((2, 0))).unwrap();
+        let point = Gaussian::from_modes(Array1::zeros(2), Array1::zeros(0), Array2::zeros((2, 0)))
+            .unwrap();
         assert_eq!(wiener_risk(&point, &law(2), &PathPoint::still(1.0, 1.0)).unwrap(), 2.0);
     }
 }

@@ -1,8 +1,9 @@
 //! Closed-form solutions: what a perfect sampler, student, guide or likelihood would give.
 //!
-//! Almost everything here is diagonal in the eigenbasis of the data covariance: each file states a scalar formula for one mode of
-//! variance `lambda`, and applies it to a [`Gaussian`](crate::law::Gaussian) mode by mode. Laws without closed forms go through
-//! the reference integrator of [`pf_ode`].
+//! Almost everything here is diagonal in the eigenbasis of the data covariance: each file states a
+//! scalar formula for one mode of variance `lambda`, and applies it to a
+//! [`Gaussian`](crate::law::Gaussian) mode by mode. Laws without closed forms go through the
+//! reference integrator of [`pf_ode`].
 //!
 //! | module | question it answers |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! The probability-flow ODE: its exact map for a Gaussian between any two levels, and a reference integrator for every law.
+//! The probability-flow ODE: its exact map for a Gaussian between any two levels, and a reference
+//! integrator for every law.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
@@ -12,19 +13,23 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 /// State at `to` of the PF-ODE trajectories that pass `from` at `x`, for Gaussian data.
 ///
 /// # Formula
-/// `x_to = alpha_to mean + sum_k psi(lambda_k) u_k u_k^T (x - alpha_from mean)`, with [`psi`] of lambda = 0 off the modes.
+/// `x_to = alpha_to mean + sum_k psi(lambda_k) u_k u_k^T (x - alpha_from mean)`, with [`psi`] of
+/// lambda = 0 off the modes.
 ///
-/// The map is the same on every path through the two levels, in both directions; `from` and `to` may be noisier or cleaner.
+/// The map is the same on every path through the two levels, in both directions; `from` and `to`
+/// may be noisier or cleaner.
 ///
 /// # Shapes
 /// `x` (n, d), result (n, d).
 ///
 /// # Errors
-/// `x` that does not fit; a pair of coefficients that is no level; `from.sigma = 0` with a singular covariance, unless `to.sigma = 0` too
-/// (a mode without variance has collapsed to a point there: any state at `to` comes from it).
+/// `x` that does not fit; a pair of coefficients that is no level; `from.sigma = 0` with a singular
+/// covariance, unless `to.sigma = 0` too (a mode without variance has collapsed to a point there:
+/// any state at `to` comes from it).
 ///
 /// # Source
-/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score model.
+/// Wang and Vastola 2023, "Diffusion models generate images like painters", the Gaussian score
+/// model.
 ///
 /// # Example
 /// ```
@@ -35,13 +40,25 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 /// let data = pf_ode_map(&law, array![[1.0, 1.0]].view(), &noise, &PathPoint::still(1.0, 0.0)).unwrap();
 /// assert_eq!(data, array![[3.0, 0.0]]);
 /// ```
-pub fn pf_ode_map(law: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array2<f64>> {
+pub fn pf_ode_map(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    from: &PathPoint,
+    to: &PathPoint,
+) -> Result<Array2<f64>> {
     let (from, to) = (regular(law, from, to)?, Level::of(to)?);
-    let gain = move |lambda| if from.sigma == 0.0 && to.sigma == 0.0 { to.alpha / from.alpha } else { psi(lambda, from, to) };
+    let gain = move |lambda| {
+        if from.sigma == 0.0 && to.sigma == 0.0 {
+            to.alpha / from.alpha
+        } else {
+            psi(lambda, from, to)
+        }
+    };
     mapped(law, x, from.alpha, to.alpha, gain)
 }
 
-/// Denoiser `E[x0 | x_to]` on the trajectories that pass `from` at `x`, for Gaussian data: what a sampler sees appear.
+/// Denoiser `E[x0 | x_to]` on the trajectories that pass `from` at `x`, for Gaussian data: what a
+/// sampler sees appear.
 ///
 /// # Formula
 /// `mean + sum_k xi(lambda_k) u_k u_k^T (x - alpha_from mean)`
@@ -50,20 +67,28 @@ pub fn pf_ode_map(law: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &Pat
 /// `x` (n, d), result (n, d).
 ///
 /// # Errors
-/// As [`pf_ode_map`]; `to.sigma = 0` with a singular covariance is the limit (the mean, off the data's span), not an error.
+/// As [`pf_ode_map`]; `to.sigma = 0` with a singular covariance is the limit (the mean, off the
+/// data's span), not an error.
 ///
 /// # Source
 /// Wang and Vastola 2023, the Gaussian score model.
-pub fn denoiser_along(law: &Gaussian, x: ArrayView2<f64>, from: &PathPoint, to: &PathPoint) -> Result<Array2<f64>> {
+pub fn denoiser_along(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    from: &PathPoint,
+    to: &PathPoint,
+) -> Result<Array2<f64>> {
     let (from, to) = (regular(law, from, to)?, Level::of(to)?);
     // A mode without variance is never moved; the quotient itself would be 0/0 at to.sigma = 0.
     mapped(law, x, from.alpha, 1.0, |lambda| if lambda == 0.0 { 0.0 } else { xi(lambda, from, to) })
 }
 
-/// Part of `x - alpha mean` that lies off the data's span: the directions without variance, which shrink as `sigma`.
+/// Part of `x - alpha mean` that lies off the data's span: the directions without variance, which
+/// shrink as `sigma`.
 ///
 /// # Formula
-/// `z - sum over lambda_k > 0 of u_k u_k^T z` with `z = x - alpha mean`; along the PF-ODE it is scaled by `sigma_to / sigma_from`.
+/// `z - sum over lambda_k > 0 of u_k u_k^T z` with `z = x - alpha mean`; along the PF-ODE it is
+/// scaled by `sigma_to / sigma_from`.
 ///
 /// # Shapes
 /// `x` (n, d), result (n, d).
@@ -77,33 +102,45 @@ pub fn off_manifold(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Resul
     Ok(z - on)
 }
 
-/// States at each of `points` of the PF-ODE trajectories that start in `x` at `points[0]`, for any law, by an adaptive integrator.
+/// States at each of `points` of the PF-ODE trajectories that start in `x` at `points[0]`, for any
+/// law, by an adaptive integrator.
 ///
 /// # Formula
-/// With `c` the data's root mean square deviation, `phi = atan2(sigma, c alpha)` and `z = x / hypot(alpha, sigma / c)`, every path through the
-/// same (alpha, sigma) gives the same equation `dz/du = cos(phi) z - E[x0 | x]` in `u = ln tan(phi / 2)`. It has no singular coefficient, is regular
-/// at pure noise (`alpha = 0` is `u = 0`, where `ln(sigma / alpha)` is infinite), and gives a mode of any variance a unit of u to bend in.
+/// With `c` the data's root mean square deviation, `phi = atan2(sigma, c alpha)` and
+/// `z = x / hypot(alpha, sigma / c)`, every path through the same (alpha, sigma) gives the same
+/// equation `dz/du = cos(phi) z - E[x0 | x]` in `u = ln tan(phi / 2)`. It has no singular
+/// coefficient, is regular at pure noise (`alpha = 0` is `u = 0`, where `ln(sigma / alpha)` is
+/// infinite), and gives a mode of any variance a unit of u to bend in.
 ///
 /// # Accuracy
-/// Each step's estimated error in z is at most 1e-13 c, and on the way to more noise, where errors grow as the noise does, at most 1e-13 c sin(phi);
-/// no step is held below 8 roundings of z. What these become at the end depends on the law (between two clusters trajectories part):
-/// [`pf_ode_measured`] estimates it. A mean beyond c costs no digits but the rounding of `x` itself: the flow of the law moved to mean 0
-/// ([`Law::translated`]) is followed; a law that can't be moved is followed to the roundings of its mean.
+/// Each step's estimated error in z is at most 1e-13 c, and on the way to more noise, where errors
+/// grow as the noise does, at most 1e-13 c sin(phi); no step is held below 8 roundings of z. What
+/// these become at the end depends on the law (between two clusters trajectories part):
+/// [`pf_ode_measured`] estimates it. A mean beyond c costs no digits but the rounding of `x`
+/// itself: the flow of the law moved to mean 0 ([`Law::translated`]) is followed; a law that can't
+/// be moved is followed to the roundings of its mean.
 ///
-/// An end at `sigma = 0` is reached by integrating to `phi = 1e-15` and denoising there, which is off by at most 1e-15 c: from there on a mode
-/// either has its final value or is all noise. A start at any positive sigma is taken as it is, to 2^-53 of its distance from the mean: of a deviation from a
-/// data point no more is kept.
+/// An end at `sigma = 0` is reached by integrating to `phi = 1e-15` and denoising there, which is
+/// off by at most 1e-15 c: from there on a mode either has its final value or is all noise. A start
+/// at any positive sigma is taken as it is, to 2^-53 of its distance from the mean: of a deviation
+/// from a data point no more is kept.
 ///
 /// # Shapes
 /// `x` (n, d), each result (n, d).
 ///
 /// # Errors
-/// `x` that does not fit or is not finite; a point that is no level; a start at `sigma = 0` (which has a solution only for laws with a density, and
-/// a law cannot be asked for one: start from a small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps.
+/// `x` that does not fit or is not finite; a point that is no level; a start at `sigma = 0` (which
+/// has a solution only for laws with a density, and a law cannot be asked for one: start from a
+/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps.
 ///
 /// # Source
-/// Song et al. 2021, "Score-based generative modeling through stochastic differential equations", eq. 13.
-pub fn pf_ode_solve(law: &dyn Law, x: ArrayView2<f64>, points: &[PathPoint]) -> Result<Vec<Array2<f64>>> {
+/// Song et al. 2021, "Score-based generative modeling through stochastic differential equations",
+/// eq. 13.
+pub fn pf_ode_solve(
+    law: &dyn Law,
+    x: ArrayView2<f64>,
+    points: &[PathPoint],
+) -> Result<Vec<Array2<f64>>> {
     Ok(Flow::new(law).solve(x, points)?.0)
 }
 
@@ -112,8 +149,8 @@ pub fn pf_ode_solve(law: &dyn Law, x: ArrayView2<f64>, points: &[PathPoint]) -> 
 pub struct Solution {
     /// States at each point, each (n, d).
     pub states: Vec<Array2<f64>>,
-    /// Estimated error of the states at each point: the largest of all entries, over the root mean square deviation of the law there,
-    /// `hypot(alpha c, sigma)`.
+    /// Estimated error of the states at each point: the largest of all entries, over the root mean
+    /// square deviation of the law there, `hypot(alpha c, sigma)`.
     pub errors: Vec<f64>,
     /// Steps of the integrator.
     pub steps: usize,
@@ -122,34 +159,51 @@ pub struct Solution {
 /// [`pf_ode_solve`], and an estimate of the error that was reached, for twice the work.
 ///
 /// # Formula
-/// The error is twice the distance to a second run with 16 times the tolerance, whose start is a rounding (2^-52 of z, of either sign)
-/// away, and half a unit in the last place of the states. So it holds what the steps leave out, what rounding adds, and how the
-/// flow magnifies both. Where a level k is noisier than one before it, i, two roundings of the state there are added, `2^-51 |x_i - alpha_i mean|`
-/// times `sigma_k / sigma_i`: no law's flow magnifies more, since `Cov[x0 | x] >= 0`. Where a law whose mean is beyond its deviation has no
-/// [`Law::translated`], every step adds a rounding of the mean, 2^-52 of it. It is an estimate, not a bound: tests find it above the true
-/// error on laws whose flow is known (in one dimension it keeps quantiles).
+/// The error is twice the distance to a second run with 16 times the tolerance, whose start is a
+/// rounding (2^-52 of z, of either sign) away, and half a unit in the last place of the states. So
+/// it holds what the steps leave out, what rounding adds, and how the flow magnifies both. Where a
+/// level k is noisier than one before it, i, two roundings of the state there are added,
+/// `2^-51 |x_i - alpha_i mean|` times `sigma_k / sigma_i`: no law's flow magnifies more, since
+/// `Cov[x0 | x] >= 0`. Where a law whose mean is beyond its deviation has no [`Law::translated`],
+/// every step adds a rounding of the mean, 2^-52 of it. It is an estimate, not a bound: tests find
+/// it above the true error on laws whose flow is known (in one dimension it keeps quantiles).
 ///
 /// # Shapes, errors, source
 /// As [`pf_ode_solve`].
-pub fn pf_ode_measured(law: &dyn Law, x: ArrayView2<f64>, points: &[PathPoint]) -> Result<Solution> {
+pub fn pf_ode_measured(
+    law: &dyn Law,
+    x: ArrayView2<f64>,
+    points: &[PathPoint],
+) -> Result<Solution> {
     let flow = Flow::new(law);
     let (states, steps) = flow.solve(x, points)?;
-    let (others, _) = Flow { tol: 16.0 * flow.tol, nudge: f64::EPSILON, ..flow }.solve(x, points)?;
+    let (others, _) =
+        Flow { tol: 16.0 * flow.tol, nudge: f64::EPSILON, ..flow }.solve(x, points)?;
     let mean = law.mean();
     let stays = mean.iter().any(|m| m.abs() > flow.c) && law.translated((-&mean).view()).is_none();
-    let of_mean = if stays { steps as f64 * f64::EPSILON * mean.iter().map(|m| m.abs()).fold(0.0, larger) } else { 0.0 };
+    let of_mean = if stays {
+        steps as f64 * f64::EPSILON * mean.iter().map(|m| m.abs()).fold(0.0, larger)
+    } else {
+        0.0
+    };
     let largest = |gaps: &mut dyn Iterator<Item = f64>| {
         // A NaN becomes the largest.
         gaps.fold(0.0, larger)
     };
     let errors = (0..points.len()).map(|k| {
         let at = &points[k];
-        let gaps = states[k].iter().zip(&others[k]).map(|(a, b)| 2.0 * (a - b).abs() + 0.5 * (a.abs().next_up() - a.abs()));
-        let risen = (0..k).filter(|&i| points[i].sigma * at.alpha < at.sigma * points[i].alpha).map(|i| {
-            let centred = &states[i] - &(&mean * points[i].alpha);
-            2.0 * f64::EPSILON * largest(&mut centred.iter().map(|z| z.abs())) * at.sigma / points[i].sigma
-        });
-        (largest(&mut { gaps }) + largest(&mut { risen }) + at.alpha * of_mean) / (flow.c * at.alpha).hypot(at.sigma)
+        let gaps = states[k]
+            .iter()
+            .zip(&others[k])
+            .map(|(a, b)| 2.0 * (a - b).abs() + 0.5 * (a.abs().next_up() - a.abs()));
+        let risen =
+            (0..k).filter(|&i| points[i].sigma * at.alpha < at.sigma * points[i].alpha).map(|i| {
+                let centred = &states[i] - &(&mean * points[i].alpha);
+                2.0 * f64::EPSILON * largest(&mut centred.iter().map(|z| z.abs())) * at.sigma
+                    / points[i].sigma
+            });
+        (largest(&mut { gaps }) + largest(&mut { risen }) + at.alpha * of_mean)
+            / (flow.c * at.alpha).hypot(at.sigma)
     });
     let errors = errors.collect();
     Ok(Solution { states, errors, steps })
@@ -171,7 +225,13 @@ pub(crate) struct Flow<'a> {
 impl<'a> Flow<'a> {
     pub(crate) fn new(law: &'a dyn Law) -> Self {
         let std = law.cov().diag().mean().unwrap_or(0.0).sqrt();
-        Self { law, c: if std > 0.0 { std } else { 1.0 }, tol: 1e-13, nudge: 0.0, with_log_det: false }
+        Self {
+            law,
+            c: if std > 0.0 { std } else { 1.0 },
+            tol: 1e-13,
+            nudge: 0.0,
+            with_log_det: false,
+        }
     }
 
     /// Follows `ln |det d x_point / d x_start|` in one more column (of no meaning at `sigma = 0`).
@@ -180,7 +240,11 @@ impl<'a> Flow<'a> {
     }
 
     /// States at each of the points, and the number of steps.
-    pub(crate) fn solve(&self, x: ArrayView2<f64>, points: &[PathPoint]) -> Result<(Vec<Array2<f64>>, usize)> {
+    pub(crate) fn solve(
+        &self,
+        x: ArrayView2<f64>,
+        points: &[PathPoint],
+    ) -> Result<(Vec<Array2<f64>>, usize)> {
         /// Angle from which a trajectory to `sigma = 0` is finished by denoising.
         const CLEAN: f64 = 1e-15;
         let Self { law, c, tol, nudge, with_log_det } = *self;
@@ -188,15 +252,29 @@ impl<'a> Flow<'a> {
         finite("states", x.iter())?;
         let levels = points.iter().map(Level::of).collect::<Result<Vec<_>>>()?;
         let Some(&start) = levels.first() else {
-            return Err(Error::shape("points", &[0], "at least one", "pass the starting point first"));
+            return Err(Error::shape(
+                "points",
+                &[0],
+                "at least one",
+                "pass the starting point first",
+            ));
         };
         if levels[..levels.len() - 1].iter().any(|l| l.sigma == 0.0) {
             let why = "the map out of sigma = 0 exists only for a law with a density";
-            return Err(Error::singular("the PF-ODE", "a start at sigma = 0", why, "start from a small positive sigma"));
+            return Err(Error::singular(
+                "the PF-ODE",
+                "a start at sigma = 0",
+                why,
+                "start from a small positive sigma",
+            ));
         }
         // A law far from 0 is moved there; one near it stays, since moving rounds its points.
         let centre = law.mean();
-        let moved = if centre.iter().any(|m| m.abs() > c) { law.translated((-&centre).view()) } else { None };
+        let moved = if centre.iter().any(|m| m.abs() > c) {
+            law.translated((-&centre).view())
+        } else {
+            None
+        };
         let (law, mean) = match &moved {
             Some(moved) => (moved.as_ref(), Array1::zeros(d)),
             None => (law, centre.clone()),
@@ -206,10 +284,12 @@ impl<'a> Flow<'a> {
 
         // The state is centred, y = z - cos(phi) mean.
         let mut y = Array2::zeros((n, d + usize::from(with_log_det)));
-        Zip::indexed(y.slice_mut(s![.., ..d])).and(&x).and_broadcast(&centre).for_each(|(i, j), y, x, m| {
-            let sign = if (i + j) % 2 == 0 { 1.0 } else { -1.0 };
-            *y = (-start.alpha).mul_add(*m, *x) / radius(start) * (1.0 + sign * nudge);
-        });
+        Zip::indexed(y.slice_mut(s![.., ..d])).and(&x).and_broadcast(&centre).for_each(
+            |(i, j), y, x, m| {
+                let sign = if (i + j) % 2 == 0 { 1.0 } else { -1.0 };
+                *y = (-start.alpha).mul_add(*m, *x) / radius(start) * (1.0 + sign * nudge);
+            },
+        );
         let (mut z, mut denoised) = (Array2::zeros((n, d)), Array2::zeros((n, d)));
         let mut slope = |u: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
             let (cos, sin) = (-u.tanh(), u.cosh().recip());
@@ -220,7 +300,11 @@ impl<'a> Flow<'a> {
             Zip::from(&mut z).and(&y).and_broadcast(&mean).for_each(|z, y, m| *z = y + cos * m);
             law.denoise(z.view(), &at, denoised.view_mut());
             let (mut dz, mut d_log_det) = dy.view_mut().split_at(Axis(1), d);
-            Zip::from(&mut dz).and(&y).and(&denoised).and_broadcast(&mean).for_each(|dz, y, e, m| *dz = (y - (e - m)) - rest * y);
+            Zip::from(&mut dz)
+                .and(&y)
+                .and(&denoised)
+                .and_broadcast(&mean)
+                .for_each(|dz, y, e, m| *dz = (y - (e - m)) - rest * y);
             for (mut out, z) in d_log_det.rows_mut().into_iter().zip(z.rows()) {
                 out.mapv_inplace(|_| d as f64 * cos - law.jacobian(z, &at).diag().sum());
             }
@@ -230,12 +314,17 @@ impl<'a> Flow<'a> {
         for (k, &level) in levels.iter().enumerate() {
             let before = if k == 0 { start } else { levels[k - 1] };
             // From a start that is cleaner than CLEAN it is denoised there.
-            let to = if level.sigma == 0.0 { (0.5 * CLEAN).tan().ln().min(now) } else { time(level) };
+            let to =
+                if level.sigma == 0.0 { (0.5 * CLEAN).tan().ln().min(now) } else { time(level) };
             let rises = levels[k..].iter().any(|l| time(*l) > now);
             let allowed = |u: f64, y: &Array2<f64>| {
                 let part = tol * if rises { u.cosh().recip() } else { 1.0 };
                 Array2::from_shape_fn(y.dim(), |(i, j)| {
-                    if j < d { (part * c).max(8.0 * f64::EPSILON * (y[[i, j]].abs() + mean[j].abs())) } else { tol * d as f64 }
+                    if j < d {
+                        (part * c).max(8.0 * f64::EPSILON * (y[[i, j]].abs() + mean[j].abs()))
+                    } else {
+                        tol * d as f64
+                    }
                 })
             };
             let (end, taken) = integrate(&mut slope, y, (now, to), allowed).map_err(|stopped| {
@@ -246,7 +335,12 @@ impl<'a> Flow<'a> {
                     before.sigma / before.alpha,
                     level.sigma / level.alpha
                 );
-                Error::singular("the PF-ODE's trajectory", at, stopped.why, "end there, or start there in a second run")
+                Error::singular(
+                    "the PF-ODE's trajectory",
+                    at,
+                    stopped.why,
+                    "end there, or start there in a second run",
+                )
             })?;
             (y, steps, now) = (end, steps + taken, to);
             if level.sigma == 0.0 {
@@ -257,7 +351,9 @@ impl<'a> Flow<'a> {
             }
             let mut state = y.clone();
             let (mut xs, mut log_det) = state.view_mut().split_at(Axis(1), d);
-            Zip::from(&mut xs).and_broadcast(&centre).for_each(|x, m| *x = level.alpha.mul_add(*m, *x * radius(level)));
+            Zip::from(&mut xs)
+                .and_broadcast(&centre)
+                .for_each(|x, m| *x = level.alpha.mul_add(*m, *x * radius(level)));
             log_det += d as f64 * (radius(level) / radius(start)).ln();
             states.push(state);
         }
@@ -270,13 +366,21 @@ pub(crate) fn fitting(d: usize, x: ArrayView2<f64>) -> Result<ArrayView2<f64>> {
     if x.ncols() == d {
         return Ok(x);
     }
-    Err(Error::shape("states", x.shape(), format!("(n, {d}), the law's dimension"), "pass one state in each row"))
+    Err(Error::shape(
+        "states",
+        x.shape(),
+        format!("(n, {d}), the law's dimension"),
+        "pass one state in each row",
+    ))
 }
 
 /// `from` as a level out of which the map of this law to `to` exists.
 pub(crate) fn regular(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<Level> {
     let level = Level::of(from)?;
-    if level.sigma == 0.0 && to.sigma > 0.0 && (law.rank() < law.dim() || law.variances().iter().any(|v| *v == 0.0)) {
+    if level.sigma == 0.0
+        && to.sigma > 0.0
+        && (law.rank() < law.dim() || law.variances().iter().any(|v| *v == 0.0))
+    {
         let why = "psi is infinite in the directions without variance";
         return Err(Error::singular(
             "the PF-ODE map of a singular covariance",
@@ -289,7 +393,13 @@ pub(crate) fn regular(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Resul
 }
 
 /// [`Gaussian::map_modes`] into a new array.
-pub(crate) fn mapped(law: &Gaussian, x: ArrayView2<f64>, from: f64, to: f64, gain: impl Fn(f64) -> f64) -> Result<Array2<f64>> {
+pub(crate) fn mapped(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    from: f64,
+    to: f64,
+    gain: impl Fn(f64) -> f64,
+) -> Result<Array2<f64>> {
     let mut out = Array2::zeros(fitting(law.dim(), x)?.dim());
     law.map_modes(x, from, to, gain, out.view_mut());
     Ok(out)
@@ -308,10 +418,12 @@ mod tests {
     use num_dual::Dual64;
     use proptest::prelude::*;
 
-    const DATA: PathPoint = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
+    const DATA: PathPoint =
+        PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
 
     proptest! {
-        /// The rate of the closed form, by dual numbers along the path, is the PF-ODE's velocity where the state then is.
+        /// The rate of the closed form, by dual numbers along the path, is the PF-ODE's velocity
+        /// where the state then is.
         #[test]
         fn the_map_solves_the_ode(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
@@ -332,7 +444,8 @@ mod tests {
             let map = |x: &Array2<f64>, from, to| pf_ode_map(&law, x.view(), from, to).unwrap();
             let at_b = map(&x, &a, &b);
             let (via, direct) = (map(&at_b, &b, &c), map(&x, &a, &c));
-            // The middle state rounds against its size, and what that is in each mode leaves with at most the largest gain.
+            // The middle state rounds against its size, and what that is in each mode leaves with
+            // at most the largest gain.
             let lambdas = law.variances().to_vec().into_iter().chain([0.0]);
             let growth = |from: &PathPoint, to: &PathPoint| {
                 lambdas.clone().map(|l| psi(l, Level::from(from), Level::from(to))).fold(1.0, larger)
@@ -365,7 +478,8 @@ mod tests {
             prop_assert!(gap(&(before * ratio), &after) <= 64.0 * f64::EPSILON * growth * (10.0 + size(&x)));
         }
 
-        /// The integrator against the closed form, at every rank, forward and backward, to the clean end as well.
+        /// The integrator against the closed form, at every rank, forward and backward, to the
+        /// clean end as well.
         #[test]
         fn the_integrator_reproduces_the_closed_form(law in gaussian(3), [from, to, _] in three_points(), seed: u64) {
             let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::still(0.0, 1.0), &from).unwrap();
@@ -374,7 +488,8 @@ mod tests {
             let c = if std > 0.0 { std } else { 1.0 };
             for (state, at) in states.iter().skip(1).zip([to, DATA]) {
                 let want = pf_ode_map(&law, x.view(), &from, &at).unwrap();
-                // 1e-13 c a step in units of hypot(alpha, sigma / c), at most 100 steps; going up, a small mode's error grows with psi <= sigma ratio.
+                // 1e-13 c a step in units of hypot(alpha, sigma / c), at most 100 steps; going up,
+                // a small mode's error grows with psi <= sigma ratio.
                 let growth = (to.edm_sigma() / from.edm_sigma()).max(1.0);
                 let unit = (c + 10.0 * f64::EPSILON / 1e-13 * 3.0) * at.alpha.hypot(at.sigma / c) * growth;
                 prop_assert!(gap(state, &want) <= 1e-11 * unit, "{} {unit} {from:?} {at:?}", gap(state, &want));
@@ -394,7 +509,8 @@ mod tests {
             let x = pf_ode_solve(&law, eps.view(), &[PathPoint::still(0.0, 1.0), a]).unwrap().swap_remove(1);
             let run = |x: &Array2<f64>, points: &[PathPoint]| pf_ode_solve(&law, x.view(), points).unwrap().pop().unwrap();
             let (direct, via) = (run(&x, &[a, c]), run(&x, &[a, b, c]));
-            // Between the modes the flow is unstable: errors grow by the measured growth of a small difference, on each leg.
+            // Between the modes the flow is unstable: errors grow by the measured growth of a small
+            // difference, on each leg.
             let growth = |x: &Array2<f64>, from, to| gap(&run(&(x + 1e-6), &[from, to]), &run(x, &[from, to])) / 1e-6;
             let unit = |at: &PathPoint| 1e-11 * 3.0 * at.alpha.hypot(at.sigma);
             let tol = unit(&c) + unit(&a) * growth(&x, a, c) + unit(&b) * growth(&run(&x, &[a, b]), b, c);
@@ -409,10 +525,17 @@ mod tests {
         let points = array![[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]];
         let law = Empirical::new(points.clone()).unwrap();
         let x = normal_rows(20, 2, 3);
-        let end = pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), DATA]).unwrap().swap_remove(1);
+        let end = pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), DATA])
+            .unwrap()
+            .swap_remove(1);
         for row in end.rows() {
-            let nearest = points.rows().into_iter().map(|p| (&p - &row).mapv(f64::abs).sum()).fold(f64::INFINITY, smaller);
-            // Denoised at the end, not only nearly clean: a noise of 1e-15 is taken away, and rounding is left.
+            let nearest = points
+                .rows()
+                .into_iter()
+                .map(|p| (&p - &row).mapv(f64::abs).sum())
+                .fold(f64::INFINITY, smaller);
+            // Denoised at the end, not only nearly clean: a noise of 1e-15 is taken away, and
+            // rounding is left.
             assert!(nearest <= 4.0 * f64::EPSILON, "{row} {nearest:e}");
         }
     }
@@ -425,11 +548,17 @@ mod tests {
         let noise = PathPoint::still(0.0, 1.0);
         assert!(pf_ode_map(&full, x.view(), &DATA, &noise).is_ok());
         for law in [flat.clone(), full.truncated(1)] {
-            assert!(matches!(pf_ode_map(&law, x.view(), &DATA, &noise), Err(Error::Singular { .. })));
+            assert!(matches!(
+                pf_ode_map(&law, x.view(), &DATA, &noise),
+                Err(Error::Singular { .. })
+            ));
             assert!(denoiser_along(&law, x.view(), &DATA, &noise).is_err());
             assert_eq!(pf_ode_map(&law, x.view(), &DATA, &DATA).unwrap(), x);
         }
-        assert!(matches!(pf_ode_solve(&full, x.view(), &[DATA, noise]), Err(Error::Singular { .. })));
+        assert!(matches!(
+            pf_ode_solve(&full, x.view(), &[DATA, noise]),
+            Err(Error::Singular { .. })
+        ));
         assert!(pf_ode_solve(&full, x.view(), &[]).is_err());
         assert!(pf_ode_map(&full, array![[1.0]].view(), &noise, &DATA).is_err());
     }
@@ -440,18 +569,26 @@ mod tests {
         let x = array![[3.0, 2.0]];
         let clean = |alpha| PathPoint::still(alpha, 0.0);
         // Between clean levels the state is scaled, off the data as well.
-        assert_eq!(pf_ode_map(&law, x.view(), &clean(0.5), &clean(2.0)).unwrap(), array![[12.0, 8.0]]);
+        assert_eq!(
+            pf_ode_map(&law, x.view(), &clean(0.5), &clean(2.0)).unwrap(),
+            array![[12.0, 8.0]]
+        );
         // A stored mode of variance 0 is off the manifold like one that is not stored.
         for law in [&law, &law.truncated(1)] {
-            assert_eq!(off_manifold(law, x.view(), &PathPoint::still(1.0, 1.0)).unwrap(), array![[0.0, 2.0]]);
+            assert_eq!(
+                off_manifold(law, x.view(), &PathPoint::still(1.0, 1.0)).unwrap(),
+                array![[0.0, 2.0]]
+            );
         }
     }
 
-    /// In one dimension the flow keeps quantiles, so that a law without a closed form has one: two modes far apart about a mean.
+    /// In one dimension the flow keeps quantiles, so that a law without a closed form has one: two
+    /// modes far apart about a mean.
     #[test]
     fn a_mean_costs_no_steps_and_no_digits() {
         let part = |m: f64| Gaussian::isotropic(array![m], 0.01).unwrap();
-        let modes = |m: f64| Mixture::new(array![1.0, 1.0], vec![part(m - 1.0), part(m + 1.0)]).unwrap();
+        let modes =
+            |m: f64| Mixture::new(array![1.0, 1.0], vec![part(m - 1.0), part(m + 1.0)]).unwrap();
         let solve = |m: f64| {
             let points = [PathPoint::still(1.0, 2.0), DATA];
             let solution = pf_ode_measured(&modes(m), array![[m + 0.75]].view(), &points).unwrap();
@@ -477,7 +614,12 @@ mod tests {
             fn dim(&self) -> usize {
                 1
             }
-            fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ndarray::ArrayViewMut2<f64>) {
+            fn denoise(
+                &self,
+                x: ArrayView2<f64>,
+                at: &PathPoint,
+                out: ndarray::ArrayViewMut2<f64>,
+            ) {
                 self.0.denoise(x, at, out);
             }
         }
@@ -522,10 +664,14 @@ mod tests {
             let got = &pf_ode_solve(&law, x.view(), &[from, to]).unwrap()[1] - &array![[0.5, 0.25]];
             let off = &got - &grown;
             // Eight roundings of z in each of some ten steps.
-            assert!(off.iter().all(|e| e.abs() <= 80.0 * f64::EPSILON * 0.5), "{sigma}: {off} of {grown}");
+            assert!(
+                off.iter().all(|e| e.abs() <= 80.0 * f64::EPSILON * 0.5),
+                "{sigma}: {off} of {grown}"
+            );
         }
-        // Two points 1 apart: a start at the first with a deviation of 2 sigma ends 2 sigma off its quantile, as far as its digits reach. They are those of
-        // its distance from the mean, and what is lost of them is said.
+        // Two points 1 apart: a start at the first with a deviation of 2 sigma ends 2 sigma off its
+        // quantile, as far as its digits reach. They are those of its distance from the mean, and
+        // what is lost of them is said.
         let two = Empirical::new(array![[0.0], [1.0]]).unwrap();
         for sigma in [1e-9, 1e-12, 1e-20] {
             let points = [PathPoint::still(1.0, sigma), PathPoint::still(1.0, 1e-3)];
@@ -535,8 +681,15 @@ mod tests {
             assert!(sigma < 1e-9 || solution.errors[1] <= 1e-8, "{:e}", solution.errors[1]);
         }
         // And is denoised where it stands on the way to the data.
-        assert_eq!(pf_ode_solve(&two, array![[2e-20]].view(), &[PathPoint::still(1.0, 1e-20), DATA]).unwrap()[1], array![[0.0]]);
-        assert!(pf_ode_solve(&two, array![[f64::NAN]].view(), &[PathPoint::still(1.0, 1.0), DATA]).is_err());
+        assert_eq!(
+            pf_ode_solve(&two, array![[2e-20]].view(), &[PathPoint::still(1.0, 1e-20), DATA])
+                .unwrap()[1],
+            array![[0.0]]
+        );
+        assert!(
+            pf_ode_solve(&two, array![[f64::NAN]].view(), &[PathPoint::still(1.0, 1.0), DATA])
+                .is_err()
+        );
     }
 
     #[test]
@@ -547,7 +700,12 @@ mod tests {
             fn dim(&self) -> usize {
                 1
             }
-            fn denoise(&self, _: ArrayView2<f64>, at: &PathPoint, mut out: ndarray::ArrayViewMut2<f64>) {
+            fn denoise(
+                &self,
+                _: ArrayView2<f64>,
+                at: &PathPoint,
+                mut out: ndarray::ArrayViewMut2<f64>,
+            ) {
                 out.fill((at.sigma * 1e5).floor().rem_euclid(2.0));
             }
         }
@@ -568,7 +726,9 @@ mod tests {
                 Array2::zeros((n, 1))
             }
         }
-        let said = pf_ode_solve(&Saw, array![[0.0]].view(), &[PathPoint::still(1.0, 2.0), DATA]).unwrap_err().to_string();
+        let said = pf_ode_solve(&Saw, array![[0.0]].view(), &[PathPoint::still(1.0, 2.0), DATA])
+            .unwrap_err()
+            .to_string();
         for part in ["sigma / alpha = ", "on the way from 2 to 0", "step", "end there"] {
             assert!(said.contains(part), "{said}");
         }

@@ -1,4 +1,5 @@
-//! The fewest nats that say where a draw of a Gaussian lies, up to a mean squared error: reverse water-filling.
+//! The fewest nats that say where a draw of a Gaussian lies, up to a mean squared error: reverse
+//! water-filling.
 
 use crate::error::{Error, Result};
 use crate::law::Gaussian;
@@ -21,7 +22,8 @@ pub fn water_level(law: &Gaussian, distortion: f64) -> Result<f64> {
             "ask for a larger error",
         ));
     }
-    // From the smallest mode up: those below the level are given up whole, the others share what is left evenly.
+    // From the smallest mode up: those below the level are given up whole, the others share what is
+    // left evenly.
     let mut below = 0.0;
     for (k, lambda) in variances.iter().enumerate().rev() {
         let level = (distortion - below) / (k + 1) as f64;
@@ -33,7 +35,8 @@ pub fn water_level(law: &Gaussian, distortion: f64) -> Result<f64> {
     Ok(variances.first().copied().unwrap_or(0.0))
 }
 
-/// Least rate, in nats a draw, of any code whose mean squared error, summed over the coordinates, is `distortion`.
+/// Least rate, in nats a draw, of any code whose mean squared error, summed over the coordinates,
+/// is `distortion`.
 ///
 /// # Formula
 /// `sum_k max(0, ln(lambda_k / theta)) / 2` at the [`water_level`] theta.
@@ -74,7 +77,8 @@ mod tests {
             prop_assert!((spent - share * total).abs() <= 16.0 * f64::EPSILON * total);
         }
 
-        /// Any other way to share the same error between the modes needs no fewer nats: the rate is the least of a convex problem.
+        /// Any other way to share the same error between the modes needs no fewer nats: the rate is
+        /// the least of a convex problem.
         #[test]
         fn no_other_allocation_needs_less(variances in variances(4), share in 0.01..0.99f64, other in prop::collection::vec(0.01..1.0f64, 4)) {
             let law = Gaussian::diagonal(Array1::zeros(4), variances).unwrap();
@@ -82,7 +86,8 @@ mod tests {
             prop_assume!(!positive.is_empty());
             let total: f64 = positive.iter().sum();
             let distortion = share * total;
-            // Errors of at most the variances, scaled towards the variances until they sum to the distortion.
+            // Errors of at most the variances, scaled towards the variances until they sum to the
+            // distortion.
             let start: Vec<f64> = positive.iter().zip(&other).map(|(l, u)| l * u * share).collect();
             let sum: f64 = start.iter().sum();
             prop_assume!(sum < distortion);

@@ -1,4 +1,5 @@
-//! Receptive fields of the linear denoiser: which pixels it reads to restore one pixel, and how many.
+//! Receptive fields of the linear denoiser: which pixels it reads to restore one pixel, and how
+//! many.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
@@ -14,17 +15,20 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 /// # Formula
 /// Row i of `alpha Sigma (alpha^2 Sigma + sigma^2 I)^-1`, which is symmetric.
 ///
-/// At low noise the projector onto the data's span over alpha ([`low_noise_field`]), at high noise `alpha / sigma^2` times the covariance
-/// ([`high_noise_field`]): from one pixel to everything that it correlates with.
+/// At low noise the projector onto the data's span over alpha ([`low_noise_field`]), at high noise
+/// `alpha / sigma^2` times the covariance ([`high_noise_field`]): from one pixel to everything that
+/// it correlates with.
 ///
 /// # Shapes
 /// `pixels` (n), result (n, d).
 ///
 /// # Errors
-/// A pixel outside the data; a pair of coefficients that is no level; `sigma = 0`, where the filter off the data's span is 0/0.
+/// A pixel outside the data; a pair of coefficients that is no level; `sigma = 0`, where the filter
+/// off the data's span is 0/0.
 ///
 /// # Source
-/// Wang and Vastola 2023, "The hidden linear structure in score-based models"; Kadkhodaie et al. 2024 (geometry-adaptive bases).
+/// Wang and Vastola 2023, "The hidden linear structure in score-based models"; Kadkhodaie et al.
+/// 2024 (geometry-adaptive bases).
 ///
 /// # Example
 /// ```
@@ -38,12 +42,18 @@ pub fn receptive_field(law: &Gaussian, pixels: &[usize], at: &PathPoint) -> Resu
     let level = Level::of(at)?;
     if level.sigma == 0.0 {
         let why = "the filter is 0/0 off the data's span";
-        return Err(Error::singular("the Wiener filter", "sigma = 0", why, "use low_noise_field, its limit"));
+        return Err(Error::singular(
+            "the Wiener filter",
+            "sigma = 0",
+            why,
+            "use low_noise_field, its limit",
+        ));
     }
     rows(law, pixels, |lambda| wiener_gain(lambda, level.alpha, level.sigma))
 }
 
-/// Limit of `alpha` times the receptive fields as sigma goes to 0: rows of the projector onto the modes that have variance.
+/// Limit of `alpha` times the receptive fields as sigma goes to 0: rows of the projector onto the
+/// modes that have variance.
 ///
 /// # Shapes
 /// `pixels` (n), result (n, d).
@@ -54,7 +64,8 @@ pub fn low_noise_field(law: &Gaussian, pixels: &[usize]) -> Result<Array2<f64>> 
     rows(law, pixels, |lambda| if lambda > 0.0 { 1.0 } else { 0.0 })
 }
 
-/// Limit of `sigma^2 / alpha` times the receptive fields as sigma goes to infinity: rows of the covariance.
+/// Limit of `sigma^2 / alpha` times the receptive fields as sigma goes to infinity: rows of the
+/// covariance.
 ///
 /// # Shapes
 /// `pixels` (n), result (n, d).
@@ -68,7 +79,8 @@ pub fn high_noise_field(law: &Gaussian, pixels: &[usize]) -> Result<Array2<f64>>
 /// How many pixels each field effectively has: the participation ratio of its energy.
 ///
 /// # Formula
-/// `(sum_j w_j^2)^2 / sum_j w_j^4`: 1 for a single pixel, n for n equal weights; NaN for a field that is 0 everywhere.
+/// `(sum_j w_j^2)^2 / sum_j w_j^4`: 1 for a single pixel, n for n equal weights; NaN for a field
+/// that is 0 everywhere.
 ///
 /// # Shapes
 /// `fields` (n, d), result (n).
@@ -77,9 +89,13 @@ pub fn effective_size(fields: ArrayView2<f64>) -> Array1<f64> {
 }
 
 fn participation_ratio(field: ArrayView1<f64>) -> f64 {
-    // Scaled by the largest weight: fourth powers underflow below 1e-81, as a field's do at sigma = 1e41.
+    // Scaled by the largest weight: fourth powers underflow below 1e-81, as a field's do at sigma =
+    // 1e41.
     let largest = field.iter().map(|w| w.abs()).fold(0.0, larger);
-    let (two, four) = field.iter().map(|w| (w / largest).powi(2)).fold((0.0, 0.0), |(two, four), e| (two + e, four + e * e));
+    let (two, four) = field
+        .iter()
+        .map(|w| (w / largest).powi(2))
+        .fold((0.0, 0.0), |(two, four), e| (two + e, four + e * e));
     two * two / four
 }
 
@@ -87,9 +103,15 @@ fn participation_ratio(field: ArrayView1<f64>) -> f64 {
 fn rows(law: &Gaussian, pixels: &[usize], gain: impl Fn(f64) -> f64) -> Result<Array2<f64>> {
     let d = law.dim();
     if let Some(i) = pixels.iter().find(|i| **i >= d) {
-        return Err(Error::domain("pixel", i, format!("0 to {}", d.saturating_sub(1)), "index a coordinate of the data"));
+        return Err(Error::domain(
+            "pixel",
+            i,
+            format!("0 to {}", d.saturating_sub(1)),
+            "index a coordinate of the data",
+        ));
     }
-    let units = Array2::from_shape_fn((pixels.len(), d), |(n, j)| if pixels[n] == j { 1.0 } else { 0.0 });
+    let units =
+        Array2::from_shape_fn((pixels.len(), d), |(n, j)| if pixels[n] == j { 1.0 } else { 0.0 });
     mapped(law, units.view(), 0.0, 0.0, gain)
 }
 
@@ -143,7 +165,10 @@ mod tests {
     fn modes_without_variance_are_not_read() {
         let law = Gaussian::diagonal(Array1::zeros(2), ndarray::array![2.0, 0.0]).unwrap();
         for law in [&law, &law.truncated(1)] {
-            assert_eq!(low_noise_field(law, &[0, 1]).unwrap(), ndarray::array![[1.0, 0.0], [0.0, 0.0]]);
+            assert_eq!(
+                low_noise_field(law, &[0, 1]).unwrap(),
+                ndarray::array![[1.0, 0.0], [0.0, 0.0]]
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Gaussians whose covariances commute share their modes: one orthonormal basis in which each of them is diagonal.
+//! Gaussians whose covariances commute share their modes: one orthonormal basis in which each of
+//! them is diagonal.
 
 use crate::error::{Error, Result};
 use crate::law::Gaussian;
@@ -16,8 +17,8 @@ pub(crate) struct SharedModes {
 
 /// The common modes of `laws`.
 ///
-/// A law that has all its modes distinct fixes the basis; otherwise (equal variances, low rank) a combination of the covariances with
-/// incommensurable weights does.
+/// A law that has all its modes distinct fixes the basis; otherwise (equal variances, low rank) a
+/// combination of the covariances with incommensurable weights does.
 ///
 /// # Errors
 /// Dimensions that differ; covariances that do not commute (beyond rounding).
@@ -31,7 +32,8 @@ pub(crate) fn shared_modes(laws: &[&Gaussian]) -> Result<SharedModes> {
             "pass laws on the same space",
         ));
     }
-    // A stored basis keeps each variance to its last digit, also the smallest; so it is tried first.
+    // A stored basis keeps each variance to its last digit, also the smallest; so it is tried
+    // first.
     let stored = laws.iter().filter(|l| l.rank() == d).map(|l| Ok(l.modes().to_owned()));
     let combined = [0.0, 1.0, 2.0].into_iter().map(|shift: f64| {
         let mut sum = Array2::zeros((d, d));
@@ -67,10 +69,12 @@ fn diagonal_in(modes: &Array2<f64>, law: &Gaussian) -> Option<Array1<f64>> {
     let norms: Array1<f64> = factor.map_axis(Axis(1), |row| row.dot(&row));
     let largest = norms.iter().copied().fold(0.0, larger);
     let cov = factor.dot(&factor.t());
-    // Orthonormal to a few eps times d: what is smaller than that against the largest variance is rounding.
+    // Orthonormal to a few eps times d: what is smaller than that against the largest variance is
+    // rounding.
     let share = 64.0 * f64::EPSILON * modes.nrows() as f64;
     let rounding = share * largest;
-    // A mode without variance comes back as the square of its rounding, and two such laws would differ by whatever that is.
+    // A mode without variance comes back as the square of its rounding, and two such laws would
+    // differ by whatever that is.
     let nothing = share * rounding;
     let variances = norms.mapv(|v| if v <= nothing { 0.0 } else { v });
     cov.indexed_iter().all(|((i, j), v)| i == j || v.abs() <= rounding).then_some(variances)
@@ -85,7 +89,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
-        /// Laws that were diagonalised apart, and two functions of one covariance with repeated and with vanishing eigenvalues.
+        /// Laws that were diagonalised apart, and two functions of one covariance with repeated and
+        /// with vanishing eigenvalues.
         #[test]
         fn functions_of_one_covariance_share_its_modes(d in prop::sample::select(vec![2usize, 5, 96]), scale in -8.0..8.0f64, seed: u64) {
             let modes = orthonormal(d, seed);
@@ -119,7 +124,10 @@ mod tests {
                 let mut got = got.to_vec();
                 got.sort_by(f64::total_cmp);
                 assert_eq!(got[..3], [0.0; 3]);
-                assert!(got[3..].iter().zip(want).all(|(g, w)| (g / (w * scale) - 1.0).abs() <= 1e-12), "{got:?}");
+                assert!(
+                    got[3..].iter().zip(want).all(|(g, w)| (g / (w * scale) - 1.0).abs() <= 1e-12),
+                    "{got:?}"
+                );
             }
         }
     }
@@ -129,7 +137,8 @@ mod tests {
         let law = |d| Gaussian::isotropic(Array1::zeros(d), 1.0).unwrap();
         assert!(matches!(shared_modes(&[&law(2), &law(3)]), Err(Error::Shape { .. })));
         // Off by 1e-9 from commuting: beyond rounding.
-        let (a, b) = (ndarray::array![[2.0, 0.0], [0.0, 1.0]], ndarray::array![[1.0, 1e-9], [1e-9, 3.0]]);
+        let (a, b) =
+            (ndarray::array![[2.0, 0.0], [0.0, 1.0]], ndarray::array![[1.0, 1e-9], [1e-9, 3.0]]);
         let [a, b] = [a, b].map(|cov| Gaussian::new(Array1::zeros(2), cov.view()).unwrap());
         assert!(matches!(shared_modes(&[&a, &b]), Err(Error::Domain { .. })));
     }

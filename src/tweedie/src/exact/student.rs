@@ -1,4 +1,5 @@
-//! k-step students of Gaussian data: what DDIM in k steps gives, and what progressive distillation makes of it.
+//! k-step students of Gaussian data: what DDIM in k steps gives, and what progressive distillation
+//! makes of it.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
@@ -11,9 +12,11 @@ use ndarray::{Array2, ArrayView2, Zip};
 /// Gain of one DDIM step (with the exact denoiser) on one mode.
 ///
 /// # Formula
-/// `(alpha_to alpha_from lambda + sigma_to sigma_from) / (alpha_from^2 lambda + sigma_from^2)`: `x_to = alpha_to x0_hat + sigma_to eps_hat`, gathered.
+/// `(alpha_to alpha_from lambda + sigma_to sigma_from) / (alpha_from^2 lambda + sigma_from^2)`:
+/// `x_to = alpha_to x0_hat + sigma_to eps_hat`, gathered.
 ///
-/// It is at most the PF-ODE's `psi` (Cauchy and Schwarz), so that a sampler of few steps has too little variance in every mode.
+/// It is at most the PF-ODE's `psi` (Cauchy and Schwarz), so that a sampler of few steps has too
+/// little variance in every mode.
 ///
 /// # Source
 /// Song et al. 2021, "Denoising diffusion implicit models", eq. 12 with eta = 0.
@@ -23,7 +26,8 @@ pub fn ddim_gain<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
 
 /// Gain on one mode of DDIM through `levels`: the product over its steps.
 ///
-/// A student that has learned its progressive-distillation targets perfectly has this gain too, in as few steps as it likes.
+/// A student that has learned its progressive-distillation targets perfectly has this gain too, in
+/// as few steps as it likes.
 pub fn ddim_chain_gain<S: Scalar>(lambda: S, levels: &[Level<S>]) -> S {
     levels.windows(2).fold(S::one(), |gain, step| gain * ddim_gain(lambda, step[0], step[1]))
 }
@@ -31,12 +35,15 @@ pub fn ddim_chain_gain<S: Scalar>(lambda: S, levels: &[Level<S>]) -> S {
 /// Law at the last of `points` of DDIM through them, from a Gaussian `start` at the first.
 ///
 /// # Formula
-/// In each mode `variance = gain^2 start`, `mean = alpha_to mean0 + gain (start mean - alpha_from mean0)` with [`ddim_chain_gain`].
+/// In each mode `variance = gain^2 start`,
+/// `mean = alpha_to mean0 + gain (start mean - alpha_from mean0)` with [`ddim_chain_gain`].
 ///
-/// Compare with the data by [`kl`](crate::exact::distance::kl) and [`w2_squared`](crate::exact::distance::w2_squared).
+/// Compare with the data by [`kl`](crate::exact::distance::kl) and
+/// [`w2_squared`](crate::exact::distance::w2_squared).
 ///
 /// # Errors
-/// No points; a point that is no level; covariances that do not commute; `sigma = 0` before the last point with a singular covariance.
+/// No points; a point that is no level; covariances that do not commute; `sigma = 0` before the
+/// last point with a singular covariance.
 ///
 /// # Example
 /// ```
@@ -75,14 +82,15 @@ pub fn ddim_law(data: &Gaussian, start: &Gaussian, points: &[PathPoint]) -> Resu
 /// # Formula
 /// `(sigma_from x_to - sigma_to x_from) / (alpha_to sigma_from - sigma_to alpha_from)`
 ///
-/// With `x_to` the end of two teacher steps this is Salimans and Ho's target; for linear data it is a linear denoiser, whose gain
-/// [`distilled_denoiser_gain`] states.
+/// With `x_to` the end of two teacher steps this is Salimans and Ho's target; for linear data it is
+/// a linear denoiser, whose gain [`distilled_denoiser_gain`] states.
 ///
 /// # Shapes
 /// `x_from`, `x_to` and result (n, d).
 ///
 /// # Errors
-/// Shapes that differ; a point that is no level; two points of the same SNR, between which a step uses no x0.
+/// Shapes that differ; a point that is no level; two points of the same SNR, between which a step
+/// uses no x0.
 ///
 /// # Source
 /// Salimans and Ho 2022, "Progressive distillation", algorithm 2.
@@ -112,15 +120,18 @@ pub fn distillation_target(
         ));
     }
     let mut target = x_from.to_owned();
-    Zip::from(&mut target).and(&x_to).for_each(|x, x_to| *x = (a.sigma * x_to - b.sigma * *x) / weight);
+    Zip::from(&mut target)
+        .and(&x_to)
+        .for_each(|x, x_to| *x = (a.sigma * x_to - b.sigma * *x) / weight);
     Ok(target)
 }
 
 /// Denoiser gain of the student whose one step from `from` to `to` has gain `gain` on the state.
 ///
 /// # Formula
-/// `(sigma_from gain - sigma_to) / (alpha_to sigma_from - sigma_to alpha_from)`; with `gain = ddim_gain` it is the Wiener gain, with `gain = psi` the step is
-/// exact: the perfect student of infinitely many teacher steps.
+/// `(sigma_from gain - sigma_to) / (alpha_to sigma_from - sigma_to alpha_from)`; with
+/// `gain = ddim_gain` it is the Wiener gain, with `gain = psi` the step is exact: the perfect
+/// student of infinitely many teacher steps.
 pub fn distilled_denoiser_gain<S: Scalar>(gain: S, from: Level<S>, to: Level<S>) -> S {
     (from.sigma * gain - to.sigma) / (to.alpha * from.sigma - to.sigma * from.alpha)
 }
@@ -161,7 +172,8 @@ mod tests {
             let matrix = run(Array2::eye(3) + start.mean()) - &mean;
             // Rows of `matrix` are images of unit vectors: its transpose is the map.
             let want = matrix.t().dot(&start.matrix(|v| v)).dot(&matrix);
-            // eps_hat magnifies the rounding of the mean (3) by at most 1 / sigma at the intermediate points, and returns it times sigma.
+            // eps_hat magnifies the rounding of the mean (3) by at most 1 / sigma at the
+            // intermediate points, and returns it times sigma.
             let scale = 1.0 + size(&mean) + 3.0;
             prop_assert!(gap(&law.mean().to_owned().insert_axis(Axis(0)), &mean) <= 1e-13 * scale);
             prop_assert!(gap(&law.matrix(|v| v), &want) <= 1e-13 * scale * (1.0 + size(&want)));
@@ -193,7 +205,8 @@ mod tests {
             let gain = |lambda| distilled_denoiser_gain(ddim_chain_gain(lambda, &levels), levels[0], levels[2]);
             let mut by_gain = Array2::zeros(x.dim());
             law.map_modes(x.view(), a.alpha, 1.0, gain, by_gain.view_mut());
-            // The target divides a difference by at least a tenth of alpha_to sigma_from; states keep eps of the mean's size (10).
+            // The target divides a difference by at least a tenth of alpha_to sigma_from; states
+            // keep eps of the mean's size (10).
             let condition = (a.sigma * (size(&end) + 10.0) + c.sigma * (size(&x) + 10.0)) / (0.1 * c.alpha * a.sigma) + 10.0;
             prop_assert!(gap(&by_gain, &x0) <= 256.0 * f64::EPSILON * condition * (1.0 + b.sigma / a.sigma));
         }
@@ -206,7 +219,8 @@ mod tests {
             prop_assume!(log_ratio.abs() >= 0.1);
             let got = distilled_denoiser_gain(ddim_gain(lambda, a, b), a, b);
             let want = wiener_gain(lambda, a.alpha, a.sigma);
-            // sigma_from gain - sigma_to is a difference of terms over at least a tenth of the larger product.
+            // sigma_from gain - sigma_to is a difference of terms over at least a tenth of the
+            // larger product.
             let condition = (a.sigma * ddim_gain(lambda, a, b) + b.sigma) / (0.09 * (b.alpha * a.sigma).max(b.sigma * a.alpha));
             prop_assert!((got - want).abs() <= 16.0 * f64::EPSILON * (condition + want));
         }
@@ -237,7 +251,10 @@ mod tests {
         // Clean at the last point is no obstacle, nor is a clean start of a law of full rank.
         assert_eq!(ddim_law(&data, &data, &[noisy, clean]).unwrap().variances()[1], 0.0);
         let full = Gaussian::diagonal(Array1::zeros(2), ndarray::array![4.0, 1.0]).unwrap();
-        assert_eq!(ddim_law(&full, &full, &[clean, noisy]).unwrap().variances(), full.variances().mapv(|v| 0.25 * v));
+        assert_eq!(
+            ddim_law(&full, &full, &[clean, noisy]).unwrap().variances(),
+            full.variances().mapv(|v| 0.25 * v)
+        );
         let x = Array2::zeros((1, 2));
         assert!(distillation_target(x.view(), x.view(), &noisy, &noisy).is_err());
     }

@@ -1,4 +1,5 @@
-//! What the property tests of `exact/` draw from: levels of the three families of paths, Gaussians of any rank.
+//! What the property tests of `exact/` draw from: levels of the three families of paths, Gaussians
+//! of any rank.
 
 use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
@@ -8,7 +9,8 @@ use crate::math::noise::Noise;
 use ndarray::{Array1, Array2};
 use proptest::prelude::*;
 
-/// A path point of the variance-preserving, variance-exploding or flow-matching family at `t` in (0, 1), with its rates in `t`.
+/// A path point of the variance-preserving, variance-exploding or flow-matching family at `t` in
+/// (0, 1), with its rates in `t`.
 pub fn point(family: u8, t: f64) -> PathPoint {
     let (alpha, sigma, d_alpha, d_sigma) = match family % 3 {
         0 => {
@@ -24,7 +26,8 @@ pub fn point(family: u8, t: f64) -> PathPoint {
 
 /// Three times in (0.01, 0.99) on one family.
 pub fn three_points() -> impl Strategy<Value = [PathPoint; 3]> {
-    (0u8..3, prop::array::uniform3(0.01..0.99f64)).prop_map(|(family, t)| t.map(|t| point(family, t)))
+    (0u8..3, prop::array::uniform3(0.01..0.99f64))
+        .prop_map(|(family, t)| t.map(|t| point(family, t)))
 }
 
 /// One level of any family.
@@ -52,24 +55,31 @@ pub fn orthonormal(d: usize, seed: u64) -> Array2<f64> {
 
 /// Variances from 1e-4 to 1e2, some of them 0.
 pub fn variances(d: usize) -> impl Strategy<Value = Array1<f64>> {
-    prop::collection::vec(prop_oneof![1 => Just(0.0), 5 => (-4.0..2.0f64).prop_map(|e| 10f64.powf(e))], d).prop_map(Array1::from)
+    prop::collection::vec(
+        prop_oneof![1 => Just(0.0), 5 => (-4.0..2.0f64).prop_map(|e| 10f64.powf(e))],
+        d,
+    )
+    .prop_map(Array1::from)
 }
 
 /// A Gaussian in `d` dimensions with random modes; its last `d - rank` modes are not stored at all.
 pub fn gaussian(d: usize) -> impl Strategy<Value = Gaussian> {
-    (prop::collection::vec(-3.0..3.0f64, d), variances(d), 1..=d, any::<u64>()).prop_map(move |(mean, variances, rank, seed)| {
-        Gaussian::from_modes(Array1::from(mean), variances, orthonormal(d, seed)).unwrap().truncated(rank)
-    })
+    (prop::collection::vec(-3.0..3.0f64, d), variances(d), 1..=d, any::<u64>()).prop_map(
+        move |(mean, variances, rank, seed)| {
+            Gaussian::from_modes(Array1::from(mean), variances, orthonormal(d, seed))
+                .unwrap()
+                .truncated(rank)
+        },
+    )
 }
 
 /// A Gaussian whose covariance has full rank.
 pub fn full_gaussian(d: usize) -> impl Strategy<Value = Gaussian> {
-    (prop::collection::vec(-3.0..3.0f64, d), prop::collection::vec(-3.0..1.0f64, d), any::<u64>()).prop_map(
-        move |(mean, exponents, seed)| {
+    (prop::collection::vec(-3.0..3.0f64, d), prop::collection::vec(-3.0..1.0f64, d), any::<u64>())
+        .prop_map(move |(mean, exponents, seed)| {
             let variances = exponents.into_iter().map(|e| 10f64.powf(e)).collect();
             Gaussian::from_modes(Array1::from(mean), variances, orthonormal(d, seed)).unwrap()
-        },
-    )
+        })
 }
 
 /// `n` standard normal rows.

@@ -1,4 +1,5 @@
-//! The linear-Gaussian VAE (probabilistic PCA): log evidence, ELBO of any Gaussian encoder, and the gap between them.
+//! The linear-Gaussian VAE (probabilistic PCA): log evidence, ELBO of any Gaussian encoder, and the
+//! gap between them.
 
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result, finite};
@@ -28,33 +29,48 @@ pub struct Encoder {
 
 /// The `kept` largest modes as columns, each as long as the decoder's own part of its deviation.
 fn scaled_modes(data: &Gaussian, kept: usize, noise_var: f64) -> Array2<f64> {
-    &data.modes().slice(s![.., ..kept]) * &data.variances().slice(s![..kept]).mapv(|l| (l - noise_var).sqrt())
+    &data.modes().slice(s![.., ..kept])
+        * &data.variances().slice(s![..kept]).mapv(|l| (l - noise_var).sqrt())
 }
 
 impl LinearVae {
     /// From the decoder's mean (d), weights (d, k) and noise variance.
     ///
     /// # Errors
-    /// Shapes that do not fit; NaN; a noise variance that is not positive (the evidence is then singular, or infinite).
+    /// Shapes that do not fit; NaN; a noise variance that is not positive (the evidence is then
+    /// singular, or infinite).
     pub fn new(mean: Array1<f64>, weights: Array2<f64>, noise_var: f64) -> Result<Self> {
         finite("mean", mean.iter())?;
         finite("weights", weights.iter())?;
         if weights.nrows() != mean.len() {
-            return Err(Error::shape("weights", weights.shape(), format!("({}, k)", mean.len()), "one row for each coordinate"));
+            return Err(Error::shape(
+                "weights",
+                weights.shape(),
+                format!("({}, k)", mean.len()),
+                "one row for each coordinate",
+            ));
         }
         if !(noise_var > 0.0 && noise_var.is_finite()) {
-            return Err(Error::domain("noise variance", noise_var, "positive and finite", "add the decoder's noise"));
+            return Err(Error::domain(
+                "noise variance",
+                noise_var,
+                "positive and finite",
+                "add the decoder's noise",
+            ));
         }
         Ok(Self { mean, weights, noise_var })
     }
 
-    /// The model of highest likelihood with `k` latent dimensions, for data with the moments of `data`.
+    /// The model of highest likelihood with `k` latent dimensions, for data with the moments of
+    /// `data`.
     ///
     /// # Formula
-    /// `noise_var = mean of the discarded variances`, `weights = U_k (Lambda_k - noise_var I)^(1/2)` with the k largest modes.
+    /// `noise_var = mean of the discarded variances`,
+    /// `weights = U_k (Lambda_k - noise_var I)^(1/2)` with the k largest modes.
     ///
     /// # Errors
-    /// `k >= d`, or no variance left to discard: the noise variance would be 0 and the likelihood infinite.
+    /// `k >= d`, or no variance left to discard: the noise variance would be 0 and the likelihood
+    /// infinite.
     ///
     /// # Source
     /// Tipping and Bishop 1999, "Probabilistic principal component analysis", eqs. 7 and 8.
@@ -83,19 +99,22 @@ impl LinearVae {
         Self::new(data.mean().to_owned(), weights, noise_var)
     }
 
-    /// The model of highest likelihood with a decoder noise that is given, for data with the moments of `data`: a latent for each mode of
-    /// variance above the noise, none for the others, which have collapsed.
+    /// The model of highest likelihood with a decoder noise that is given, for data with the
+    /// moments of `data`: a latent for each mode of variance above the noise, none for the others,
+    /// which have collapsed.
     ///
     /// # Formula
-    /// `weights = U_k (Lambda_k - noise_var I)^(1/2)` with the modes of `lambda > noise_var`. Under its optimal encoder a latent costs
-    /// `ln(lambda / noise_var) / 2` nats on the average, and every mode is off by `min(lambda, noise_var)` in mean square: the least rate of any
-    /// code with this error ([`rate`](super::rate_distortion::rate)).
+    /// `weights = U_k (Lambda_k - noise_var I)^(1/2)` with the modes of `lambda > noise_var`. Under
+    /// its optimal encoder a latent costs `ln(lambda / noise_var) / 2` nats on the average, and
+    /// every mode is off by `min(lambda, noise_var)` in mean square: the least rate of any code
+    /// with this error ([`rate`](super::rate_distortion::rate)).
     ///
     /// # Errors
     /// A noise variance that is not positive.
     ///
     /// # Source
-    /// Tipping and Bishop 1999, appendix A; Lucas et al. 2019, "Don't blame the ELBO!", for the collapse.
+    /// Tipping and Bishop 1999, appendix A; Lucas et al. 2019, "Don't blame the ELBO!", for the
+    /// collapse.
     pub fn with_noise(data: &Gaussian, noise_var: f64) -> Result<Self> {
         let kept = data.variances().iter().filter(|l| **l > noise_var).count();
         Self::new(data.mean().to_owned(), scaled_modes(data, kept, noise_var), noise_var)
@@ -113,7 +132,8 @@ impl LinearVae {
     /// Log evidence `ln p(x)` of each row, in nats.
     ///
     /// # Formula
-    /// `ln N(x; mean, weights weights^T + noise_var I)`: the noised marginal of a low-rank Gaussian at `alpha = 1`, `sigma^2 = noise_var`.
+    /// `ln N(x; mean, weights weights^T + noise_var I)`: the noised marginal of a low-rank Gaussian
+    /// at `alpha = 1`, `sigma^2 = noise_var`.
     ///
     /// # Shapes
     /// `x` (n, d), result (n).
@@ -129,21 +149,29 @@ impl LinearVae {
     /// The exact posterior as an encoder: the one that closes the gap.
     ///
     /// # Formula
-    /// `precision = I + weights^T weights / noise_var`, `gain = precision^-1 weights^T / noise_var`, `shift = 0`, `cov = precision^-1`.
+    /// `precision = I + weights^T weights / noise_var`,
+    /// `gain = precision^-1 weights^T / noise_var`, `shift = 0`, `cov = precision^-1`.
     ///
     /// # Source
     /// Tipping and Bishop 1999, eq. 6; Lucas et al. 2019, "Don't blame the ELBO!".
     pub fn optimal_encoder(&self) -> Encoder {
         let cov = Cholesky::new_unchecked(self.posterior_precision()).inverse();
-        let cov = Array2::from_shape_fn((self.weights.ncols(), self.weights.ncols()), |(i, j)| 0.5 * (cov[(i, j)] + cov[(j, i)]));
-        Encoder { gain: cov.dot(&self.weights.t()) / self.noise_var, shift: Array1::zeros(self.weights.ncols()), cov }
+        let cov = Array2::from_shape_fn((self.weights.ncols(), self.weights.ncols()), |(i, j)| {
+            0.5 * (cov[(i, j)] + cov[(j, i)])
+        });
+        Encoder {
+            gain: cov.dot(&self.weights.t()) / self.noise_var,
+            shift: Array1::zeros(self.weights.ncols()),
+            cov,
+        }
     }
 
     /// Evidence lower bound of each row under an encoder, in nats.
     ///
     /// # Formula
-    /// `E_q ln p(x | z) - KL(q(z | x) || N(0, I))`, with `m` the encoder's mean at `x`:
-    /// `-(d ln(2 pi noise_var) + (|x - mean - weights m|^2 + tr(weights cov weights^T)) / noise_var) / 2 - (tr cov + |m|^2 - k - ln det cov) / 2`.
+    /// `E_q ln p(x | z) - KL(q(z | x) || N(0, I))`, with `m` the encoder's mean at `x`: `-(d ln(2
+    /// pi noise_var) + (|x - mean - weights m|^2 + tr(weights cov weights^T)) / noise_var) / 2 -
+    /// (tr cov + |m|^2 - k - ln det cov) / 2`.
     ///
     /// # Shapes
     /// `x` (n, d), result (n).
@@ -159,19 +187,23 @@ impl LinearVae {
         Ok((distortion / self.noise_var + d * (TAU * self.noise_var).ln()) * -0.5 - rate)
     }
 
-    /// The two parts of the bound, for each row: squared error of the decoded mean, expected under the encoder, and the nats that its latents
-    /// cost.
+    /// The two parts of the bound, for each row: squared error of the decoded mean, expected under
+    /// the encoder, and the nats that its latents cost.
     ///
     /// # Formula
-    /// With `m` the encoder's mean at `x`: `|x - mean - weights m|^2 + tr(weights cov weights^T)`, and
-    /// `KL(q(z | x) || N(0, I)) = (tr cov + |m|^2 - k - ln det cov) / 2`.
+    /// With `m` the encoder's mean at `x`: `|x - mean - weights m|^2 + tr(weights cov weights^T)`,
+    /// and `KL(q(z | x) || N(0, I)) = (tr cov + |m|^2 - k - ln det cov) / 2`.
     ///
     /// # Shapes
     /// `x` (n, d), results (n).
     ///
     /// # Errors
     /// As [`elbo`](Self::elbo).
-    pub fn distortion_and_rate(&self, x: ArrayView2<f64>, encoder: &Encoder) -> Result<(Array1<f64>, Array1<f64>)> {
+    pub fn distortion_and_rate(
+        &self,
+        x: ArrayView2<f64>,
+        encoder: &Encoder,
+    ) -> Result<(Array1<f64>, Array1<f64>)> {
         let (latents, log_det) = self.encode(x, encoder)?;
         let spread = self.weights.dot(&encoder.cov).dot(&self.weights.t()).diag().sum();
         let residual = &x - &self.mean - &latents.dot(&self.weights.t());
@@ -182,8 +214,8 @@ impl LinearVae {
     /// What the bound misses, for each row, in nats: `KL(q(z | x) || p(z | x))`.
     ///
     /// # Formula
-    /// `(tr(precision cov) - k - ln det(precision cov) + (m - m*)^T precision (m - m*)) / 2` with `m*` the optimal encoder's mean;
-    /// `elbo + gap = log_evidence`.
+    /// `(tr(precision cov) - k - ln det(precision cov) + (m - m*)^T precision (m - m*)) / 2` with
+    /// `m*` the optimal encoder's mean; `elbo + gap = log_evidence`.
     ///
     /// # Shapes
     /// `x` (n, d), result (n).
@@ -208,7 +240,12 @@ impl LinearVae {
         let (d, k) = self.weights.dim();
         if encoder.gain.dim() != (k, d) || encoder.shift.len() != k || encoder.cov.dim() != (k, k) {
             let want = format!("gain ({k}, {d}), shift ({k}), cov ({k}, {k})");
-            return Err(Error::shape("encoder", encoder.gain.shape(), want, "one latent for each column of the weights"));
+            return Err(Error::shape(
+                "encoder",
+                encoder.gain.shape(),
+                want,
+                "one latent for each column of the weights",
+            ));
         }
         let cov = DMatrix::from_fn(k, k, |i, j| encoder.cov[[i, j]]);
         let Some(root) = Cholesky::new(cov) else {
@@ -223,10 +260,13 @@ impl LinearVae {
         Ok(((&x - &self.mean).dot(&encoder.gain.t()) + &encoder.shift, log_det))
     }
 
-    /// `I + weights^T weights / noise_var`, at least the identity, hence always with a Cholesky factor.
+    /// `I + weights^T weights / noise_var`, at least the identity, hence always with a Cholesky
+    /// factor.
     fn posterior_precision(&self) -> DMatrix<f64> {
         let gram = self.weights.t().dot(&self.weights);
-        DMatrix::from_fn(gram.nrows(), gram.ncols(), |i, j| gram[[i, j]] / self.noise_var + if i == j { 1.0 } else { 0.0 })
+        DMatrix::from_fn(gram.nrows(), gram.ncols(), |i, j| {
+            gram[[i, j]] / self.noise_var + if i == j { 1.0 } else { 0.0 }
+        })
     }
 
     fn fitting<'a>(&self, x: ArrayView2<'a, f64>) -> Result<ArrayView2<'a, f64>> {
@@ -258,7 +298,8 @@ mod tests {
                 1 => weights.column_mut(1).fill(0.0),
                 _ => (),
             }
-            LinearVae::new(normal_rows(1, D, seed ^ 1).row(0).to_owned(), weights, 10f64.powf(e)).unwrap()
+            LinearVae::new(normal_rows(1, D, seed ^ 1).row(0).to_owned(), weights, 10f64.powf(e))
+                .unwrap()
         })
     }
 
@@ -266,7 +307,11 @@ mod tests {
         any::<u64>().prop_map(|seed| {
             let root = normal_rows(K, K, seed);
             let cov = root.dot(&root.t()) + Array2::<f64>::eye(K) * 0.05;
-            Encoder { gain: normal_rows(K, D, seed ^ 2), shift: normal_rows(1, K, seed ^ 3).row(0).to_owned(), cov }
+            Encoder {
+                gain: normal_rows(K, D, seed ^ 2),
+                shift: normal_rows(1, K, seed ^ 3).row(0).to_owned(),
+                cov,
+            }
         })
     }
 
@@ -274,7 +319,13 @@ mod tests {
     fn joint(vae: &LinearVae) -> Normal {
         let prior = Normal::new(DVector::zeros(K), Covariance::Isotropic(1.0)).unwrap();
         let weights = DMatrix::from_fn(D, K, |i, j| vae.weights[[i, j]]);
-        prior.joint(&weights, &DVector::from_iterator(D, vae.mean.iter().copied()), Covariance::Isotropic(vae.noise_var)).unwrap()
+        prior
+            .joint(
+                &weights,
+                &DVector::from_iterator(D, vae.mean.iter().copied()),
+                Covariance::Isotropic(vae.noise_var),
+            )
+            .unwrap()
     }
 
     proptest! {
@@ -323,12 +374,14 @@ mod tests {
             let cov = DMatrix::from_fn(K, K, |i, j| encoder.cov[[i, j]]);
             let q = Normal::new(mean, Covariance::Full(cov)).unwrap();
             let (got, want) = (vae.gap(x.view(), &encoder).unwrap()[0], q.kl(&posterior).unwrap());
-            // The dense route inverts a posterior of condition up to 20 / noise_var, itself the difference of two matrices.
+            // The dense route inverts a posterior of condition up to 20 / noise_var, itself the
+            // difference of two matrices.
             let condition = (1.0 + 20.0 / vae.noise_var).powi(2);
             prop_assert!((got - want).abs() <= 64.0 * f64::EPSILON * condition * (1.0 + want), "{got} {want}");
         }
 
-        /// Expected log evidence under the data's moments: its value is known in closed form, and every other model has less.
+        /// Expected log evidence under the data's moments: its value is known in closed form, and
+        /// every other model has less.
         #[test]
         fn principal_components_have_the_highest_likelihood(data in full_gaussian(D), k in 0..D, other in vae()) {
             let vae = LinearVae::max_likelihood(&data, k).unwrap();
@@ -343,7 +396,8 @@ mod tests {
             let got = average(&vae);
             let kept: f64 = data.variances().slice(s![..k]).mapv(f64::ln).sum();
             let want = -0.5 * (kept + (D - k) as f64 * vae.noise_var.ln() + D as f64 * (1.0 + TAU.ln()));
-            // Condition of the covariance: at most 1e4, and the mean of size 3 against deviations down to 0.03.
+            // Condition of the covariance: at most 1e4, and the mean of size 3 against deviations
+            // down to 0.03.
             prop_assert!((got - want).abs() <= 1e-11 * (1.0 + want.abs()), "{got} {want}");
             if k == K {
                 prop_assert!(average(&other) <= got);
@@ -360,8 +414,9 @@ mod tests {
     }
 
     proptest! {
-        /// A decoder whose noise is given: on rows with exactly the data's moments its code spends the least rate for its error, and no
-        /// change of its weights, also towards a direction that it leaves out, makes the data likelier.
+        /// A decoder whose noise is given: on rows with exactly the data's moments its code spends
+        /// the least rate for its error, and no change of its weights, also towards a direction
+        /// that it leaves out, makes the data likelier.
         #[test]
         fn a_given_noise_keeps_what_rises_above_it(data in full_gaussian(D), place in 0.02..0.98f64, seed: u64) {
             let variances = data.variances();
@@ -397,11 +452,17 @@ mod tests {
         assert!(LinearVae::max_likelihood(&data, 1).is_err()); // nothing left for the noise
         let vae = LinearVae::max_likelihood(&data, 0).unwrap();
         assert_eq!(vae.noise_var(), 0.5);
-        let encoder = Encoder { gain: Array2::zeros((1, 2)), shift: Array1::zeros(1), cov: Array2::zeros((1, 1)) };
+        let encoder = Encoder {
+            gain: Array2::zeros((1, 2)),
+            shift: Array1::zeros(1),
+            cov: Array2::zeros((1, 1)),
+        };
         let x = Array2::zeros((1, 2));
         assert!(vae.elbo(x.view(), &encoder).is_err());
         let vae = LinearVae::new(Array1::zeros(2), Array2::ones((2, 1)), 1.0).unwrap();
-        assert!(vae.elbo(x.view(), &encoder).unwrap_err().to_string().contains("positive definite"));
+        assert!(
+            vae.elbo(x.view(), &encoder).unwrap_err().to_string().contains("positive definite")
+        );
         let fits = Encoder { cov: Array2::eye(1), ..encoder };
         assert!(vae.elbo(x.view(), &fits).is_ok());
         for encoder in [

@@ -1,4 +1,5 @@
-//! Classes: each a law of its own, with the exact classifier of noisy states, and denoisers guided by it.
+//! Classes: each a law of its own, with the exact classifier of noisy states, and denoisers guided
+//! by it.
 
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result};
@@ -6,7 +7,8 @@ use crate::law::Law;
 use crate::law::mixture::Mixture;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
-/// Classes with prior probabilities, each any law: the unconditional law is their [`Mixture`], `p(c | x_t)` its responsibilities.
+/// Classes with prior probabilities, each any law: the unconditional law is their [`Mixture`],
+/// `p(c | x_t)` its responsibilities.
 pub type Conditional = Mixture<Box<dyn Law>>;
 
 impl<L: Law> Mixture<L> {
@@ -15,22 +17,34 @@ impl<L: Law> Mixture<L> {
     /// # Errors
     /// A class that is not there.
     pub fn class(&self, c: usize) -> Result<&L> {
-        self.components()
-            .get(c)
-            .ok_or_else(|| Error::domain("class", c, format!("below {}", self.components().len()), "classes are counted from 0"))
+        self.components().get(c).ok_or_else(|| {
+            Error::domain(
+                "class",
+                c,
+                format!("below {}", self.components().len()),
+                "classes are counted from 0",
+            )
+        })
     }
 
     /// `grad_x ln p(c | x_t)` of each row: the gradient of the exact noisy classifier.
     ///
     /// # Formula
-    /// `score_c - score = sum_k r_k (score_c - score_k)`, by Bayes' rule; the sum keeps its digits where the class is certain.
+    /// `score_c - score = sum_k r_k (score_c - score_k)`, by Bayes' rule; the sum keeps its digits
+    /// where the class is certain.
     ///
     /// # Shapes
     /// `x` and `out` (n, d).
     ///
     /// # Errors
     /// A class that is not there.
-    pub fn classifier_score(&self, c: usize, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+    pub fn classifier_score(
+        &self,
+        c: usize,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let mut own = Array2::zeros(x.raw_dim());
         self.class(c)?.score(x, at, own.view_mut());
         self.average(x, at, out, |law, mut part| {
@@ -44,10 +58,12 @@ impl<L: Law> Mixture<L> {
 /// Classifier-free guidance: extrapolates from one denoiser through another.
 ///
 /// # Formula
-/// `x0_hat = uncond + weight (cond - uncond)`: weight 0 is unconditional, 1 conditional, above 1 guided
-/// (Ho and Salimans' own weight is this one less 1). With a weaker model as `uncond` it is autoguidance.
+/// `x0_hat = uncond + weight (cond - uncond)`: weight 0 is unconditional, 1 conditional, above 1
+/// guided (Ho and Salimans' own weight is this one less 1). With a weaker model as `uncond` it is
+/// autoguidance.
 ///
-/// In exact arithmetic the same in x0, eps, v or score, since all of them are affine in `x0_hat` at one `x_t`.
+/// In exact arithmetic the same in x0, eps, v or score, since all of them are affine in `x0_hat` at
+/// one `x_t`.
 ///
 /// # Source
 /// Ho and Salimans 2022, "Classifier-Free Diffusion Guidance", equation 6.
@@ -78,13 +94,15 @@ impl<'a> Guided<'a> {
         Ok(Self { cond, uncond, weight, levels: (0.0, f64::INFINITY) })
     }
 
-    /// The same for noise levels `low <= sigma / alpha < high`; at the others it is the conditional denoiser, and the other is not asked.
+    /// The same for noise levels `low <= sigma / alpha < high`; at the others it is the conditional
+    /// denoiser, and the other is not asked.
     ///
     /// # Errors
     /// Levels out of order, negative or NaN.
     ///
     /// # Source
-    /// Kynkaanniemi et al. 2024, "Applying guidance in a limited interval improves sample and distribution quality in diffusion models".
+    /// Kynkaanniemi et al. 2024, "Applying guidance in a limited interval improves sample and
+    /// distribution quality in diffusion models".
     pub fn within(self, low: f64, high: f64) -> Result<Self> {
         if 0.0 <= low && low < high {
             return Ok(Self { levels: (low, high), ..self });
@@ -114,7 +132,8 @@ impl Denoiser for Guided<'_> {
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
         self.cond.denoise(x, at, out.view_mut());
         let (low, high) = self.levels;
-        // Compared as products: pure noise has no finite ratio, and belongs to an interval without an upper end.
+        // Compared as products: pure noise has no finite ratio, and belongs to an interval without
+        // an upper end.
         if at.sigma < low * at.alpha || (high.is_finite() && at.sigma >= high * at.alpha) {
             return;
         }
@@ -132,7 +151,8 @@ impl Denoiser for Guided<'_> {
 /// With the exact classifier ([`Mixture::classifier_score`]) this is [`Guided`] itself.
 ///
 /// # Source
-/// Dhariwal and Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", section 4.2, in x0 by Tweedie's formula.
+/// Dhariwal and Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", section 4.2, in x0 by
+/// Tweedie's formula.
 #[derive(Clone, Copy)]
 pub struct ClassifierGuided<'a, G> {
     uncond: &'a dyn Denoiser,
@@ -151,7 +171,9 @@ impl<'a, G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) + Sync> Classifi
     }
 }
 
-impl<G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) + Sync> Denoiser for ClassifierGuided<'_, G> {
+impl<G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) + Sync> Denoiser
+    for ClassifierGuided<'_, G>
+{
     fn dim(&self) -> usize {
         self.uncond.dim()
     }
@@ -178,8 +200,13 @@ mod tests {
     fn random_classes(d: usize, seed: u64) -> (Mixture, Array2<f64>) {
         let noise = Noise::new(seed);
         let random = |stream: u64| Array1::from_shape_fn(d, |i| noise.normal(stream, i as u64));
-        let class = |c: u64| Gaussian::diagonal(random(c) * 1.5, random(10 + c).mapv(|v| 0.2 + v * v)).unwrap();
-        (Mixture::new(array![0.5, 0.3, 0.2], vec![class(1), class(2), class(3)]).unwrap(), random(20).insert_axis(ndarray::Axis(0)))
+        let class = |c: u64| {
+            Gaussian::diagonal(random(c) * 1.5, random(10 + c).mapv(|v| 0.2 + v * v)).unwrap()
+        };
+        (
+            Mixture::new(array![0.5, 0.3, 0.2], vec![class(1), class(2), class(3)]).unwrap(),
+            random(20).insert_axis(ndarray::Axis(0)),
+        )
     }
 
     proptest! {
@@ -202,7 +229,8 @@ mod tests {
             }
         }
 
-        /// Classifier-free guidance is classifier guidance with the implicit classifier, at any weight; weights 0 and 1 are the two models.
+        /// Classifier-free guidance is classifier guidance with the implicit classifier, at any
+        /// weight; weights 0 and 1 are the two models.
         #[test]
         fn both_guidances_agree(d in 1usize..4, c in 0usize..3, weight in -1.0..8.0f64, seed: u64, alpha in 0.1..1.2f64, sigma in 0.1..3.0f64) {
             let (law, x) = random_classes(d, seed);
@@ -236,7 +264,8 @@ mod tests {
         let law: Conditional = Mixture::new(array![1.0, 1.0, 2.0], laws).unwrap();
         let (x, at) = (array![[0.3, 0.4], [1.0, 1.0]], PathPoint::still(0.8, 0.6));
         let r = law.responsibilities(x.view(), &at);
-        let (mut got, mut part, mut want) = (Array2::zeros((2, 2)), Array2::zeros((2, 2)), Array2::zeros((2, 2)));
+        let (mut got, mut part, mut want) =
+            (Array2::zeros((2, 2)), Array2::zeros((2, 2)), Array2::zeros((2, 2)));
         law.denoise(x.view(), &at, got.view_mut());
         for c in 0..3 {
             law.class(c).unwrap().denoise(x.view(), &at, part.view_mut());
@@ -257,9 +286,15 @@ mod tests {
         let class = law.class(1).unwrap();
         let always = Guided::new(class, &law, 3.0).unwrap();
         let some = always.within(0.5, 2.0).unwrap();
-        // The lower end belongs to the interval, the upper one does not; pure noise lies outside of every bounded one.
-        for (alpha, sigma, inside) in [(1.0, 0.49, false), (2.0, 1.0, true), (1.0, 1.9, true), (0.5, 1.0, false), (0.0, 1.0, false)]
-        {
+        // The lower end belongs to the interval, the upper one does not; pure noise lies outside of
+        // every bounded one.
+        for (alpha, sigma, inside) in [
+            (1.0, 0.49, false),
+            (2.0, 1.0, true),
+            (1.0, 1.9, true),
+            (0.5, 1.0, false),
+            (0.0, 1.0, false),
+        ] {
             let at = PathPoint::still(alpha, sigma);
             let want: &dyn Denoiser = if inside { &always } else { class };
             assert_eq!(some.denoised(x.view(), &at), want.denoised(x.view(), &at));

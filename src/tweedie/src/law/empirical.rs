@@ -13,21 +13,26 @@ use rayon::prelude::*;
 use std::f64::consts::TAU;
 use std::ops::Range;
 
-/// `p(x0) = sum_j w_j delta(x0 - y_j)` over m data points: what a network that fits its training set perfectly has learnt.
+/// `p(x0) = sum_j w_j delta(x0 - y_j)` over m data points: what a network that fits its training
+/// set perfectly has learnt.
 ///
 /// # Formula
 /// `E[x0|x_t] = sum_j p_j y_j`, `p_j` proportional to `w_j exp(-|x_t - alpha y_j|^2 / (2 sigma^2))`
 ///
-/// Points are streamed in blocks with a running log-sum-exp, so memory grows with neither n m nor n m d. A result has the same bits on
-/// any number of threads; the other rows of its batch can change the last bits of its matrix products, and no more.
+/// Points are streamed in blocks with a running log-sum-exp, so memory grows with neither n m nor n
+/// m d. A result has the same bits on any number of threads; the other rows of its batch can change
+/// the last bits of its matrix products, and no more.
 ///
 /// # Accuracy
-/// Squared distances come from one matrix product where that is accurate. Its rounding moves the exponents by about
-/// `eps alpha |y| (|x| + alpha |y|) / sigma^2`; where this exceeds 1e-12, the exponents of all points that can weigh anything are
-/// computed again from the differences `x - alpha y` themselves, and where `eps |x - alpha y|^2 / (2 sigma^2)` exceeds it too (ties at tiny sigma,
-/// states far off the data), from distances to 106 bits, whose common part is taken out before they are rounded. So the weights are right to about
-/// `1e-12 + 1e-32 d |x - alpha y|^2 / sigma^2`: as far as `1e9 sigma` off the data and more, where `f64` distances end at `1e6 sigma`. At sigma = 0,
-/// and where `|x - alpha y|^2 / sigma^2` overflows, the nearest point is returned.
+/// Squared distances come from one matrix product where that is accurate. Its rounding moves the
+/// exponents by about `eps alpha |y| (|x| + alpha |y|) / sigma^2`; where this exceeds 1e-12, the
+/// exponents of all points that can weigh anything are computed again from the differences
+/// `x - alpha y` themselves, and where `eps |x - alpha y|^2 / (2 sigma^2)` exceeds it too (ties at
+/// tiny sigma, states far off the data), from distances to 106 bits, whose common part is taken out
+/// before they are rounded. So the weights are right to about
+/// `1e-12 + 1e-32 d |x - alpha y|^2 / sigma^2`: as far as `1e9 sigma` off the data and more, where
+/// `f64` distances end at `1e6 sigma`. At sigma = 0, and where `|x - alpha y|^2 / sigma^2`
+/// overflows, the nearest point is returned.
 ///
 /// # Example
 /// ```
@@ -41,7 +46,8 @@ use std::ops::Range;
 /// ```
 ///
 /// # Source
-/// Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", equation 57 (appendix B.3).
+/// Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
+/// equation 57 (appendix B.3).
 #[derive(Clone, Debug)]
 pub struct Empirical {
     /// Shape (m, d), contiguous.
@@ -56,13 +62,15 @@ pub struct Empirical {
 
 /// Exponent error of distances above which they are computed again, more accurately.
 const TOLERANCE: f64 = 1e-12;
-/// Points whose exponents lie this far below the largest, plus `ln m`, weigh together less than `exp(-40)`, 2^-57.
+/// Points whose exponents lie this far below the largest, plus `ln m`, weigh together less than
+/// `exp(-40)`, 2^-57.
 pub(super) const NEGLIGIBLE: f64 = 40.0;
 /// Rows that share one pass over the data.
 const ROWS: usize = 256;
 /// Points of one matrix product: a block of exponents (ROWS, POINTS) is 2 MB.
 const POINTS: usize = 1024;
-/// Parts of the data that threads can work on at once; a function of m alone, so that no sum depends on the number of threads.
+/// Parts of the data that threads can work on at once; a function of m alone, so that no sum
+/// depends on the number of threads.
 const PARTS: usize = 16;
 
 impl Empirical {
@@ -82,15 +90,28 @@ impl Empirical {
     pub fn weighted(points: Array2<f64>, weights: Array1<f64>) -> Result<Self> {
         if points.nrows() == 0 || weights.len() != points.nrows() {
             let want = format!("({}, d), one row for each weight and at least one", weights.len());
-            return Err(Error::shape("points", points.shape(), want, "pass data rows and as many weights"));
+            return Err(Error::shape(
+                "points",
+                points.shape(),
+                want,
+                "pass data rows and as many weights",
+            ));
         }
         finite("points", points.iter())?;
         finite("weights", weights.iter())?;
         let total = weights.sum();
         if let Some(w) = weights.iter().find(|w| **w < 0.0).or((total <= 0.0).then_some(&total)) {
-            return Err(Error::domain("weight of a point", w, ">= 0, not all 0", "pass counts or probabilities"));
+            return Err(Error::domain(
+                "weight of a point",
+                w,
+                ">= 0, not all 0",
+                "pass counts or probabilities",
+            ));
         }
-        Ok(Self::with_log_weights(points.as_standard_layout().into_owned(), weights.mapv(|w| (w / total).ln())))
+        Ok(Self::with_log_weights(
+            points.as_standard_layout().into_owned(),
+            weights.mapv(|w| (w / total).ln()),
+        ))
     }
 
     fn with_log_weights(points: Array2<f64>, log_weights: Array1<f64>) -> Self {
@@ -109,7 +130,8 @@ impl Empirical {
         self.log_weights.mapv(f64::exp)
     }
 
-    /// Denoises row i by all points but `own[i]`: what a data point looks like to the rest of its data set.
+    /// Denoises row i by all points but `own[i]`: what a data point looks like to the rest of its
+    /// data set.
     ///
     /// # Shapes
     /// `own` (n), indices below m; `x` and `out` (n, d).
@@ -125,13 +147,28 @@ impl Empirical {
     ) -> Result<()> {
         if own.len() != x.nrows() || x.dim() != out.dim() || x.ncols() != self.points.ncols() {
             let want = format!("({}, {})", own.len(), self.points.ncols());
-            return Err(Error::shape("states", x.shape(), want, "one own point for each state of the data's dimension"));
+            return Err(Error::shape(
+                "states",
+                x.shape(),
+                want,
+                "one own point for each state of the data's dimension",
+            ));
         }
         if let Some(j) = own.iter().find(|j| **j >= self.points.nrows()) {
-            return Err(Error::domain("own point", j, format!("below {}", self.points.nrows()), "pass row numbers of the data"));
+            return Err(Error::domain(
+                "own point",
+                j,
+                format!("below {}", self.points.nrows()),
+                "pass row numbers of the data",
+            ));
         }
         if self.points.nrows() < 2 {
-            return Err(Error::domain("points", self.points.nrows(), "at least 2", "one point leaves nothing when left out"));
+            return Err(Error::domain(
+                "points",
+                self.points.nrows(),
+                "at least 2",
+                "one point leaves nothing when left out",
+            ));
         }
         self.average(Some(own), x, at, Some(out.view_mut()));
         Ok(())
@@ -140,11 +177,14 @@ impl Empirical {
     /// Posterior probability of each point, `p(x0 = y_j | x_t)`, shape (n, m): attention weights.
     pub fn responsibilities(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
         let mut out = Array2::zeros((x.nrows(), self.points.nrows()));
-        self.each_posterior(x, at, out.axis_iter_mut(Axis(0)), |mut row, p| row.assign(&ArrayView1::from(p)));
+        self.each_posterior(x, at, out.axis_iter_mut(Axis(0)), |mut row, p| {
+            row.assign(&ArrayView1::from(p))
+        });
         out
     }
 
-    /// Variance of each coordinate of x0 given each row, shape (n, d): the diagonal of the posterior covariance, its sum the trace.
+    /// Variance of each coordinate of x0 given each row, shape (n, d): the diagonal of the
+    /// posterior covariance, its sum the trace.
     ///
     /// # Formula
     /// `sum_j p_j (y_j - x0_hat)^2`, without the cancellation of `E[y^2] - E[y]^2`.
@@ -153,15 +193,21 @@ impl Empirical {
         self.each_posterior(x, at, out.axis_iter_mut(Axis(0)), |mut var, p| {
             let (origin, mean) = self.likeliest_and_mean(p);
             for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p > 0.0) {
-                Zip::from(&mut var).and(y).and(&origin).and(&mean).for_each(|v, y, o, m| *v += p * (y - o - m) * (y - o - m));
+                Zip::from(&mut var)
+                    .and(y)
+                    .and(&origin)
+                    .and(&mean)
+                    .for_each(|v, y, o, m| *v += p * (y - o - m) * (y - o - m));
             }
         });
         out
     }
 
-    /// The likeliest point, and the mean's distance from it: from there small weights move moments by their own digits.
+    /// The likeliest point, and the mean's distance from it: from there small weights move moments
+    /// by their own digits.
     fn likeliest_and_mean(&self, p: &[f64]) -> (ArrayView1<'_, f64>, Array1<f64>) {
-        let likeliest = (0..p.len()).reduce(|a, b| if p[b] > p[a] { b } else { a }).expect("a law has points");
+        let likeliest =
+            (0..p.len()).reduce(|a, b| if p[b] > p[a] { b } else { a }).expect("a law has points");
         let origin = self.points.row(likeliest);
         let mut mean = Array1::zeros(origin.len());
         for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p > 0.0) {
@@ -170,20 +216,25 @@ impl Empirical {
         (origin, mean)
     }
 
-    /// How many points a denoised state is an average of, `1 / sum_j p_j^2`, from 1 to m, shape (n).
+    /// How many points a denoised state is an average of, `1 / sum_j p_j^2`, from 1 to m, shape
+    /// (n).
     pub fn effective_points(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
         let mut out = Array1::zeros(x.nrows());
-        self.each_posterior(x, at, out.iter_mut(), |out, p| *out = 1.0 / p.iter().map(|p| p * p).sum::<f64>());
+        self.each_posterior(x, at, out.iter_mut(), |out, p| {
+            *out = 1.0 / p.iter().map(|p| p * p).sum::<f64>()
+        });
         out
     }
 
-    /// Index of the point whose `alpha y` is nearest to each row, whatever its weight; the first of several.
+    /// Index of the point whose `alpha y` is nearest to each row, whatever its weight; the first of
+    /// several.
     ///
     /// # Shapes
     /// `x` (n, d).
     pub fn nearest(&self, x: ArrayView2<f64>, alpha: f64) -> Vec<usize> {
         let x = x.as_standard_layout();
-        let rows: Vec<&[f64]> = x.rows().into_iter().map(|x| x.to_slice().expect("standard layout")).collect();
+        let rows: Vec<&[f64]> =
+            x.rows().into_iter().map(|x| x.to_slice().expect("standard layout")).collect();
         rows.par_iter()
             .map(|x| {
                 let mut best = (f64::INFINITY, 0);
@@ -202,7 +253,8 @@ impl Empirical {
         self.points.row(j).to_slice().expect("points are contiguous")
     }
 
-    /// Calls `f` with the place of each row and the row's posterior probabilities (m), a few rows at a time on each thread.
+    /// Calls `f` with the place of each row and the row's posterior probabilities (m), a few rows
+    /// at a time on each thread.
     fn each_posterior<T: Send>(
         &self,
         x: ArrayView2<f64>,
@@ -212,8 +264,10 @@ impl Empirical {
     ) {
         const ROWS: usize = 16;
         let mut places = places.into_iter();
-        let tasks: Vec<(ArrayView2<f64>, Vec<T>)> =
-            x.axis_chunks_iter(Axis(0), ROWS).map(|x| (x, places.by_ref().take(x.nrows()).collect())).collect();
+        let tasks: Vec<(ArrayView2<f64>, Vec<T>)> = x
+            .axis_chunks_iter(Axis(0), ROWS)
+            .map(|x| (x, places.by_ref().take(x.nrows()).collect()))
+            .collect();
         tasks.into_par_iter().for_each(|(x, places)| {
             let query = Query::new(self, None, x, at);
             let mut exponents = Array2::zeros((x.nrows(), self.points.nrows()));
@@ -236,17 +290,32 @@ impl Empirical {
         let (x, alpha) = (query.row(i), query.at.alpha);
         let mut shortest = f64::INFINITY;
         for (j, out) in out.iter_mut().enumerate() {
-            *out = if self.allowed(query, i, j) { distance_squared(x, alpha, self.point(j)) } else { f64::INFINITY };
+            *out = if self.allowed(query, i, j) {
+                distance_squared(x, alpha, self.point(j))
+            } else {
+                f64::INFINITY
+            };
             shortest = shortest.min(*out);
         }
-        // Rounding neither makes a tie nor breaks one: those that it can't tell apart are measured to 106 bits.
+        // Rounding neither makes a tie nor breaks one: those that it can't tell apart are measured
+        // to 106 bits.
         let unit = (self.points.ncols() + 16) as f64 * f64::EPSILON;
-        let near: Vec<usize> = (0..out.len()).filter(|&j| out[j] <= shortest * (1.0 + unit)).collect();
+        let near: Vec<usize> =
+            (0..out.len()).filter(|&j| out[j] <= shortest * (1.0 + unit)).collect();
         if near.len() > 1 && shortest.is_finite() {
-            let exact: Vec<Dd> = near.iter().map(|&j| distance_squared_unrounded(x, alpha, self.point(j))).collect();
-            let least = exact.iter().copied().reduce(|a, b| if b < a { b } else { a }).expect("more than one");
+            let exact: Vec<Dd> =
+                near.iter().map(|&j| distance_squared_unrounded(x, alpha, self.point(j))).collect();
+            let least = exact
+                .iter()
+                .copied()
+                .reduce(|a, b| if b < a { b } else { a })
+                .expect("more than one");
             for (&j, exact) in near.iter().zip(&exact) {
-                out[j] = if (*exact - least).hi() <= unit * f64::EPSILON * shortest { shortest } else { f64::INFINITY };
+                out[j] = if (*exact - least).hi() <= unit * f64::EPSILON * shortest {
+                    shortest
+                } else {
+                    f64::INFINITY
+                };
             }
         }
         let mut sum = 0.0;
@@ -262,14 +331,27 @@ impl Empirical {
         query.own.is_none_or(|own| own[i] != j) && self.log_weights[j] > f64::NEG_INFINITY
     }
 
-    /// Writes the exponents of a range of points for each row of the query and returns each row's largest.
+    /// Writes the exponents of a range of points for each row of the query and returns each row's
+    /// largest.
     ///
-    /// Rows that `query.refine` marks hold `ln w_j - (|x - alpha y_j|^2 - base) / (2 sigma^2)`, or `-inf` where that is negligible; the others
-    /// lack the row's own term `query.row_term`.
-    fn exponents(&self, query: &Query, points: Range<usize>, mut out: ArrayViewMut2<f64>) -> Vec<Top> {
+    /// Rows that `query.refine` marks hold `ln w_j - (|x - alpha y_j|^2 - base) / (2 sigma^2)`, or
+    /// `-inf` where that is negligible; the others lack the row's own term `query.row_term`.
+    fn exponents(
+        &self,
+        query: &Query,
+        points: Range<usize>,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Vec<Top> {
         let Query { at, noise, .. } = query;
-        matmul_serial(at.alpha / noise, query.x.view(), self.points.slice(s![points.clone(), ..]).t(), 0.0, out.view_mut());
-        let shift = &query.point_terms.as_slice().expect("a new array is contiguous")[points.clone()];
+        matmul_serial(
+            at.alpha / noise,
+            query.x.view(),
+            self.points.slice(s![points.clone(), ..]).t(),
+            0.0,
+            out.view_mut(),
+        );
+        let shift =
+            &query.point_terms.as_slice().expect("a new array is contiguous")[points.clone()];
         let row = |(i, out): (usize, ndarray::ArrayViewMut1<f64>)| {
             let out = out.into_slice().expect("rows are contiguous");
             let mut largest = add_and_max(out, shift);
@@ -278,8 +360,14 @@ impl Empirical {
                 largest = out.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             }
             // Each sum of d products is off by at most d times its unit.
-            let cutoff = largest - self.negligible() - 2.0 * self.points.ncols() as f64 * query.gram_error[i];
-            if query.refine[i] { self.refine(query, i, points.start, cutoff, out) } else { Top { largest, base: Dd::from(0.0) } }
+            let cutoff = largest
+                - self.negligible()
+                - 2.0 * self.points.ncols() as f64 * query.gram_error[i];
+            if query.refine[i] {
+                self.refine(query, i, points.start, cutoff, out)
+            } else {
+                Top { largest, base: Dd::from(0.0) }
+            }
         };
         out.axis_iter_mut(Axis(0)).enumerate().map(row).collect()
     }
@@ -289,8 +377,8 @@ impl Empirical {
         NEGLIGIBLE + (self.points.nrows() as f64).ln()
     }
 
-    /// The exponents of the points from `start` for row i, those above `cutoff`, by differences; where these round too much, relative to the
-    /// distance of the likeliest point, with 106 bits.
+    /// The exponents of the points from `start` for row i, those above `cutoff`, by differences;
+    /// where these round too much, relative to the distance of the likeliest point, with 106 bits.
     fn refine(&self, query: &Query, i: usize, start: usize, cutoff: f64, out: &mut [f64]) -> Top {
         let (x, alpha, twice) = (query.row(i), query.at.alpha, 2.0 * query.noise);
         let (mut top, mut shortest, mut likeliest) = (Top::NONE, 0.0, start);
@@ -308,12 +396,14 @@ impl Empirical {
         }
         let rounding = f64::EPSILON * shortest / twice;
         if rounding > TOLERANCE {
-            let cutoff = top.largest - self.negligible() - (self.points.ncols() + 16) as f64 * rounding;
+            let cutoff =
+                top.largest - self.negligible() - (self.points.ncols() + 16) as f64 * rounding;
             let base = distance_squared_unrounded(x, alpha, self.point(likeliest));
             top = Top { largest: f64::NEG_INFINITY, base };
             for (j, out) in (start..).zip(out.iter_mut()) {
                 *out = if *out >= cutoff {
-                    self.log_weights[j] - (distance_squared_unrounded(x, alpha, self.point(j)) - base).hi() / twice
+                    self.log_weights[j]
+                        - (distance_squared_unrounded(x, alpha, self.point(j)) - base).hi() / twice
                 } else {
                     f64::NEG_INFINITY
                 };
@@ -323,8 +413,15 @@ impl Empirical {
         top
     }
 
-    /// Denoises the rows into `out`, where given, and returns `ln sum_j w_j exp(-|x - alpha y_j|^2 / (2 sigma^2))` of each.
-    fn average(&self, own: Option<&[usize]>, x: ArrayView2<f64>, at: &PathPoint, out: Option<ArrayViewMut2<f64>>) -> Vec<Dd> {
+    /// Denoises the rows into `out`, where given, and returns
+    /// `ln sum_j w_j exp(-|x - alpha y_j|^2 / (2 sigma^2))` of each.
+    fn average(
+        &self,
+        own: Option<&[usize]>,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        out: Option<ArrayViewMut2<f64>>,
+    ) -> Vec<Dd> {
         let mut log_sums = vec![Dd::from(0.0); x.nrows()];
         let x_blocks = x.axis_chunks_iter(Axis(0), ROWS).enumerate();
         let mut out_blocks = out.map(|out| split_rows(out, ROWS).into_iter());
@@ -332,10 +429,16 @@ impl Empirical {
             .zip(log_sums.chunks_mut(ROWS))
             .map(|((b, x), log_sums)| {
                 let own = own.map(|own| &own[b * ROWS..b * ROWS + x.nrows()]);
-                (Query::new(self, own, x, at), log_sums, out_blocks.as_mut().and_then(|blocks| blocks.next()))
+                (
+                    Query::new(self, own, x, at),
+                    log_sums,
+                    out_blocks.as_mut().and_then(|blocks| blocks.next()),
+                )
             })
             .collect();
-        tasks.into_par_iter().for_each(|(query, log_sums, out)| self.average_block(&query, log_sums, out));
+        tasks
+            .into_par_iter()
+            .for_each(|(query, log_sums, out)| self.average_block(&query, log_sums, out));
         log_sums
     }
 
@@ -344,17 +447,22 @@ impl Empirical {
         let part = m.div_ceil(PARTS).max(ROWS);
         let starts: Vec<usize> = (0..m).step_by(part).collect();
         let width = if out.is_some() { self.points.ncols() } else { 0 };
-        let partials: Vec<Partial> = starts.par_iter().map(|&a| self.partial(query, a..(a + part).min(m), width)).collect();
+        let partials: Vec<Partial> =
+            starts.par_iter().map(|&a| self.partial(query, a..(a + part).min(m), width)).collect();
 
         let twice = 2.0 * query.noise;
         let merge = |i: usize, mut out: ndarray::ArrayViewMut1<f64>| -> Dd {
-            let top = partials.iter().map(|p| p.top[i]).fold(Top::NONE, |a, b| if b.exceeds(a, twice) { b } else { a });
+            let top = partials
+                .iter()
+                .map(|p| p.top[i])
+                .fold(Top::NONE, |a, b| if b.exceeds(a, twice) { b } else { a });
             out.fill(0.0);
             if top.largest == f64::NEG_INFINITY {
                 if !out.is_empty() {
                     let mut weights = vec![0.0; m];
                     self.nearest_weights(query, i, &mut weights);
-                    for (p, y) in weights.iter().zip(self.points.rows()).filter(|(p, _)| **p != 0.0) {
+                    for (p, y) in weights.iter().zip(self.points.rows()).filter(|(p, _)| **p != 0.0)
+                    {
                         out.scaled_add(*p, &y);
                     }
                 }
@@ -374,7 +482,8 @@ impl Empirical {
         };
         let mut none = Array2::zeros((query.x.nrows(), 0));
         let mut out = out.unwrap_or(none.view_mut());
-        let rows: Vec<_> = log_sums.iter_mut().zip(out.axis_iter_mut(Axis(0))).enumerate().collect();
+        let rows: Vec<_> =
+            log_sums.iter_mut().zip(out.axis_iter_mut(Axis(0))).enumerate().collect();
         rows.into_par_iter().for_each(|(i, (log_sum, out))| *log_sum = merge(i, out));
     }
 
@@ -382,7 +491,11 @@ impl Empirical {
     fn partial(&self, query: &Query, points: Range<usize>, width: usize) -> Partial {
         let (n, twice) = (query.x.nrows(), 2.0 * query.noise);
         let block = points.len().div_ceil(points.len().div_ceil(POINTS));
-        let mut p = Partial { top: vec![Top::NONE; n], sum: vec![0.0; n], weighted: Array2::zeros((n, width)) };
+        let mut p = Partial {
+            top: vec![Top::NONE; n],
+            sum: vec![0.0; n],
+            weighted: Array2::zeros((n, width)),
+        };
         let mut exponents = Array2::zeros((n, block));
         for a in points.clone().step_by(block) {
             let range = a..(a + block).min(points.end);
@@ -411,7 +524,9 @@ impl Empirical {
                 if query.refine[i] {
                     // Few points are left: they are added one by one, and the product sees zeros.
                     let mut weighted = p.weighted.row_mut(i);
-                    for (k, weight) in row.iter_mut().enumerate().filter(|(_, weight)| **weight > 0.0) {
+                    for (k, weight) in
+                        row.iter_mut().enumerate().filter(|(_, weight)| **weight > 0.0)
+                    {
                         if width > 0 {
                             weighted.scaled_add(*weight, &self.points.row(range.start + k));
                         }
@@ -422,7 +537,13 @@ impl Empirical {
                 }
             }
             if dense && width > 0 {
-                matmul_serial(1.0, exponents.view(), self.points.slice(s![range, ..]), 1.0, p.weighted.view_mut());
+                matmul_serial(
+                    1.0,
+                    exponents.view(),
+                    self.points.slice(s![range, ..]),
+                    1.0,
+                    p.weighted.view_mut(),
+                );
             }
         }
         p
@@ -452,7 +573,8 @@ impl<'a> Query<'a> {
         let noise = at.sigma * at.sigma;
         let norms: Vec<f64> = x.rows().into_iter().map(|x| x.dot(&x).sqrt()).collect();
         let signal = at.alpha.abs() * law.largest_norm;
-        let gram_error: Vec<f64> = norms.iter().map(|x| f64::EPSILON * signal * (x + signal) / noise).collect();
+        let gram_error: Vec<f64> =
+            norms.iter().map(|x| f64::EPSILON * signal * (x + signal) / noise).collect();
         // 0 / 0 and NaN want the exact route too.
         let refine: Vec<bool> = gram_error.iter().map(|e| e.is_nan() || *e > TOLERANCE).collect();
         let row_term = |(x, refine): (&f64, &bool)| match refine {
@@ -463,8 +585,18 @@ impl<'a> Query<'a> {
         };
         let row_terms = norms.iter().zip(&refine).map(row_term).collect();
         let half = at.alpha * at.alpha / (2.0 * noise);
-        let point_terms = Zip::from(&law.log_weights).and(&law.square_norms).map_collect(|w, y| w - half * y);
-        Self { x: x.as_standard_layout().into_owned(), own, at: *at, noise, refine, gram_error, row_terms, point_terms }
+        let point_terms =
+            Zip::from(&law.log_weights).and(&law.square_norms).map_collect(|w, y| w - half * y);
+        Self {
+            x: x.as_standard_layout().into_owned(),
+            own,
+            at: *at,
+            noise,
+            refine,
+            gram_error,
+            row_terms,
+            point_terms,
+        }
     }
 
     fn row(&self, i: usize) -> &[f64] {
@@ -472,7 +604,8 @@ impl<'a> Query<'a> {
     }
 }
 
-/// The largest of a row's exponents, `largest - base / (2 sigma^2)`: what all squared distances have in common stays unrounded.
+/// The largest of a row's exponents, `largest - base / (2 sigma^2)`: what all squared distances
+/// have in common stays unrounded.
 #[derive(Clone, Copy)]
 struct Top {
     largest: f64,
@@ -485,7 +618,11 @@ impl Top {
     /// The exponent as those above another base are written; `twice` is `2 sigma^2`.
     fn seen_from(self, base: Dd, twice: f64) -> f64 {
         // Without a base on either side nothing is divided by a sigma^2 that may be 0.
-        if self.base == base { self.largest } else { self.largest - (self.base - base).hi() / twice }
+        if self.base == base {
+            self.largest
+        } else {
+            self.largest - (self.base - base).hi() / twice
+        }
     }
 
     /// By how much the exponent is above another.
@@ -494,11 +631,13 @@ impl Top {
     }
 
     fn exceeds(self, other: Self, twice: f64) -> bool {
-        self.largest > f64::NEG_INFINITY && (other.largest == f64::NEG_INFINITY || self.above(other, twice) > 0.0)
+        self.largest > f64::NEG_INFINITY
+            && (other.largest == f64::NEG_INFINITY || self.above(other, twice) > 0.0)
     }
 }
 
-/// A running softmax average: `sum_j exp(e_j) y_j = exp(top) weighted` and likewise its normalisation `sum`.
+/// A running softmax average: `sum_j exp(e_j) y_j = exp(top) weighted` and likewise its
+/// normalisation `sum`.
 struct Partial {
     top: Vec<Top>,
     sum: Vec<f64>,
@@ -521,7 +660,8 @@ impl Denoiser for Empirical {
         self.points.ncols()
     }
 
-    /// The posterior mean; at `sigma = 0` the nearest point (several at exactly one distance are averaged), at `alpha = 0` the mean.
+    /// The posterior mean; at `sigma = 0` the nearest point (several at exactly one distance are
+    /// averaged), at `alpha = 0` the mean.
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
         self.average(None, x, at, Some(out));
     }
@@ -544,11 +684,20 @@ impl Law for Empirical {
                 .rows()
                 .into_iter()
                 .zip(nearest)
-                .map(|(x, j)| if x == &self.points.row(j) * at.alpha { f64::INFINITY } else { f64::NEG_INFINITY })
+                .map(|(x, j)| {
+                    if x == &self.points.row(j) * at.alpha {
+                        f64::INFINITY
+                    } else {
+                        f64::NEG_INFINITY
+                    }
+                })
                 .collect();
         }
         let normalisation = self.log_normalisation(at);
-        self.average(None, x, at, None).into_iter().map(|log_sum| log_sum.hi() - normalisation).collect()
+        self.average(None, x, at, None)
+            .into_iter()
+            .map(|log_sum| log_sum.hi() - normalisation)
+            .collect()
     }
 
     fn log_density_unrounded(&self, x: ArrayView1<f64>, at: &PathPoint) -> Dd {
@@ -564,26 +713,41 @@ impl Law for Empirical {
     }
 
     fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.cov_under(&self.responsibilities(x.insert_axis(Axis(0)), at).into_raw_vec_and_offset().0)
+        self.cov_under(
+            &self.responsibilities(x.insert_axis(Axis(0)), at).into_raw_vec_and_offset().0,
+        )
     }
 
-    /// Where `alpha x0_hat` and `x` cancel (wherever distances are taken from differences), the average of `(alpha y - x) / sigma^2`.
+    /// Where `alpha x0_hat` and `x` cancel (wherever distances are taken from differences), the
+    /// average of `(alpha y - x) / sigma^2`.
     fn score(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
         let var = at.sigma * at.sigma;
         let refine = Query::new(self, None, x, at).refine;
-        let [far, near] = [true, false].map(|far| (0..x.nrows()).filter(|&i| refine[i] == far).collect::<Vec<_>>());
+        let [far, near] = [true, false]
+            .map(|far| (0..x.nrows()).filter(|&i| refine[i] == far).collect::<Vec<_>>());
         let x0_hat = self.denoised(x.select(Axis(0), &near).view(), at);
         for (x0_hat, &i) in x0_hat.rows().into_iter().zip(&near) {
-            Zip::from(out.row_mut(i)).and(x0_hat).and(x.row(i)).for_each(|s, x0_hat, x| *s = (at.alpha * x0_hat - x) / var);
+            Zip::from(out.row_mut(i))
+                .and(x0_hat)
+                .and(x.row(i))
+                .for_each(|s, x0_hat, x| *s = (at.alpha * x0_hat - x) / var);
         }
         let x = x.select(Axis(0), &far);
         let mut scores = Array2::zeros(x.raw_dim());
-        self.each_posterior(x.view(), at, scores.axis_iter_mut(Axis(0)).zip(x.rows()), |(mut score, x), p| {
-            for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p != 0.0) {
-                Zip::from(&mut score).and(y).and(x).for_each(|s, y, x| *s += p * at.alpha.mul_add(*y, -x));
-            }
-            score /= var;
-        });
+        self.each_posterior(
+            x.view(),
+            at,
+            scores.axis_iter_mut(Axis(0)).zip(x.rows()),
+            |(mut score, x), p| {
+                for (p, y) in p.iter().zip(self.points.rows()).filter(|(p, _)| **p != 0.0) {
+                    Zip::from(&mut score)
+                        .and(y)
+                        .and(x)
+                        .for_each(|s, y, x| *s += p * at.alpha.mul_add(*y, -x));
+                }
+                score /= var;
+            },
+        );
         for (score, &i) in scores.rows().into_iter().zip(&far) {
             out.row_mut(i).assign(&score);
         }
@@ -648,7 +812,8 @@ mod tests {
     }
 
     proptest! {
-        /// Second route: a mixture of Gaussians without variance, whose distances come from differences and whose sums are not blocked.
+        /// Second route: a mixture of Gaussians without variance, whose distances come from
+        /// differences and whose sums are not blocked.
         #[test]
         fn equals_a_mixture_of_point_masses(
             m in 1usize..20, d in 1usize..5, seed: u64, alpha in 0.0..1.2f64, log_sigma in -4.0..2.0f64, near: bool,
@@ -663,7 +828,8 @@ mod tests {
             // Typical states, near a point, or far from all.
             let x = if near { &points.slice(s![..1, ..]) * alpha + random(seed, 1, 3, d) * at.sigma } else { random(seed, 1, 3, d) * 2.0 };
             let size = points.iter().chain(&x).fold(1.0, |m: f64, v| m.max(v.abs()));
-            // Weights are good to 1e-12 (the product's share) and to the rounding of the smallest exponents, size |x - alpha y| / sigma^2.
+            // Weights are good to 1e-12 (the product's share) and to the rounding of the smallest
+            // exponents, size |x - alpha y| / sigma^2.
             let nearest = law.nearest(x.view(), alpha);
             let distance = (0..3).map(|i| (&x.row(i) - &(&points.row(nearest[i]) * alpha)).mapv(|z| z * z).sum().sqrt()).fold(0.0, f64::max);
             let tol = 2e-12 + 128.0 * d as f64 * EPS * (1.0 + size * (distance + 10.0 * at.sigma) / noise);
@@ -690,13 +856,15 @@ mod tests {
             prop_assert!((&Law::cov(&law) - &Law::cov(&mixture)).iter().all(|e| e.abs() <= 64.0 * EPS * size * size));
         }
 
-        /// At sigma = 1e-6 the product's squared distances are wrong by 1e-16 / 1e-12 each, in exponents of any size. Here alpha and all
-        /// coordinates are dyadic, so that the direct differences and their squares are exact, in any order.
+        /// At sigma = 1e-6 the product's squared distances are wrong by 1e-16 / 1e-12 each, in
+        /// exponents of any size. Here alpha and all coordinates are dyadic, so that the direct
+        /// differences and their squares are exact, in any order.
         #[test]
         fn keeps_its_digits_at_sigma_1e_6(seed: u64, d in 1usize..40, share in 0.0..1.0f64) {
             let noise = Noise::new(seed);
             let unit = 2f64.powi(-22);
-            // A pair of points 2^-21 apart per coordinate, a third far away, and a state between the two.
+            // A pair of points 2^-21 apart per coordinate, a third far away, and a state between
+            // the two.
             let base = Array1::from_shape_fn(d, |j| (noise.normal(0, j as u64) * 64.0).round() / 64.0);
             let step = Array1::from_shape_fn(d, |j| if noise.uniform(1, j as u64) < 0.5 { 2.0 * unit } else { 0.0 });
             let mut points = Array2::zeros((3, d));
@@ -745,13 +913,24 @@ mod tests {
                     .points
                     .rows()
                     .into_iter()
-                    .map(|y| -(&x.row(i) - &(&y * alpha)).mapv(|z| z * z).sum() / (2.0 * sigma * sigma))
+                    .map(|y| {
+                        -(&x.row(i) - &(&y * alpha)).mapv(|z| z * z).sum() / (2.0 * sigma * sigma)
+                    })
                     .collect();
                 let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let p: Array1<f64> = exponents.iter().map(|e| (e - largest).exp()).collect();
-                let tol = 4e-12 + 64.0 * EPS * largest.abs() + 64.0 * EPS * 5.0 * largest.abs().sqrt() / sigma;
-                assert!((&got.row(i) - &(p.dot(&law.points) / p.sum())).iter().all(|e| e.abs() <= 5.0 * tol), "{alpha} {sigma}");
-                let want = largest + p.sum().ln() - (m as f64).ln() - 0.5 * d as f64 * (TAU * sigma * sigma).ln();
+                let tol = 4e-12
+                    + 64.0 * EPS * largest.abs()
+                    + 64.0 * EPS * 5.0 * largest.abs().sqrt() / sigma;
+                assert!(
+                    (&got.row(i) - &(p.dot(&law.points) / p.sum()))
+                        .iter()
+                        .all(|e| e.abs() <= 5.0 * tol),
+                    "{alpha} {sigma}"
+                );
+                let want = largest + p.sum().ln()
+                    - (m as f64).ln()
+                    - 0.5 * d as f64 * (TAU * sigma * sigma).ln();
                 assert!((log_density[i] - want).abs() <= tol, "{alpha} {sigma}");
             }
         }
@@ -763,14 +942,21 @@ mod tests {
         let x = random(1, 1, 270, 33);
         for sigma in [1.0, 1e-3] {
             let at = PathPoint::still(0.7, sigma);
-            let on =
-                |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| denoise(&law, &x, &at));
+            let on = |threads| {
+                rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap()
+                    .install(|| denoise(&law, &x, &at))
+            };
             let want = on(1);
             assert_eq!(on(3), want);
             for range in [0..1, 0..2, 5..20, 250..270] {
                 let part = denoise(&law, &x.slice(s![range.clone(), ..]).to_owned(), &at);
                 // The product of a single row is summed in another order than that of many.
-                let error = (&part - &want.slice(s![range, ..])).iter().fold(0.0, |m: f64, e| m.max(e.abs()));
+                let error = (&part - &want.slice(s![range, ..]))
+                    .iter()
+                    .fold(0.0, |m: f64, e| m.max(e.abs()));
                 assert!(error <= 2e-13, "sigma = {sigma}: {error}");
             }
         }
@@ -778,11 +964,17 @@ mod tests {
 
     #[test]
     fn limits_at_both_ends() {
-        let law = Empirical::weighted(array![[0.1, 0.7], [0.3, -0.2], [0.3, 1.6]], array![1.0, 2.0, 1.0]).unwrap();
-        // Tiny sigma and 0: the nearest point, to the last bit; two at one distance are averaged by weight.
+        let law =
+            Empirical::weighted(array![[0.1, 0.7], [0.3, -0.2], [0.3, 1.6]], array![1.0, 2.0, 1.0])
+                .unwrap();
+        // Tiny sigma and 0: the nearest point, to the last bit; two at one distance are averaged by
+        // weight.
         let x = array![[0.04, 0.36], [0.15, 0.35]];
         for sigma in [1e-5, 1e-100, 1e-200, 0.0] {
-            assert_eq!(denoise(&law, &x, &PathPoint::still(0.5, sigma)).row(0), law.points().row(0));
+            assert_eq!(
+                denoise(&law, &x, &PathPoint::still(0.5, sigma)).row(0),
+                law.points().row(0)
+            );
         }
         let tie = Empirical::weighted(array![[-1.0], [1.0]], array![1.0, 3.0]).unwrap();
         assert_eq!(denoise(&tie, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[0.5]]);
@@ -799,13 +991,18 @@ mod tests {
         // A point mass comes back exactly from anywhere.
         let one = Empirical::new(array![[0.1, 0.7]]).unwrap();
         for sigma in [3.0, 0.1, 1e-7, 0.0] {
-            assert_eq!(denoise(&one, &x, &PathPoint::still(0.3, sigma)), array![[0.1, 0.7], [0.1, 0.7]]);
+            assert_eq!(
+                denoise(&one, &x, &PathPoint::still(0.3, sigma)),
+                array![[0.1, 0.7], [0.1, 0.7]]
+            );
         }
         // Points without weight are never seen.
         let hidden = Empirical::weighted(array![[0.0], [1.0]], array![0.0, 1.0]).unwrap();
         assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[1.0]]);
         assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.1)), array![[1.0]]);
-        assert!(denoise(&hidden, &array![[f64::NAN]], &PathPoint::still(1.0, 0.1))[[0, 0]].is_nan());
+        assert!(
+            denoise(&hidden, &array![[f64::NAN]], &PathPoint::still(1.0, 0.1))[[0, 0]].is_nan()
+        );
     }
 
     #[test]
@@ -829,10 +1026,16 @@ mod tests {
         let (x, at, mut out) = (array![[1.0]], PathPoint::still(1.0, 1.0), array![[0.0]]);
         assert!(law.denoise_leaving_one_out(&[2], x.view(), &at, out.view_mut()).is_err());
         assert!(law.denoise_leaving_one_out(&[], x.view(), &at, out.view_mut()).is_err());
-        assert!(Empirical::new(array![[1.0]]).unwrap().denoise_leaving_one_out(&[0], x.view(), &at, out.view_mut()).is_err());
+        assert!(
+            Empirical::new(array![[1.0]])
+                .unwrap()
+                .denoise_leaving_one_out(&[0], x.view(), &at, out.view_mut())
+                .is_err()
+        );
     }
 
-    /// More than one block in each part of the data, the last one shorter; and more than one block of states, each without its own point.
+    /// More than one block in each part of the data, the last one shorter; and more than one block
+    /// of states, each without its own point.
     #[test]
     fn uneven_blocks_do_not_show() {
         let m = PARTS * (POINTS + 1);
@@ -846,12 +1049,21 @@ mod tests {
                 let exponents: Vec<f64> = points
                     .rows()
                     .into_iter()
-                    .map(|y| -(&x.row(i) - &(&y * 0.8)).mapv(|z| z * z).sum() / (2.0 * sigma * sigma))
+                    .map(|y| {
+                        -(&x.row(i) - &(&y * 0.8)).mapv(|z| z * z).sum() / (2.0 * sigma * sigma)
+                    })
                     .collect();
                 let largest = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let p: Array1<f64> = exponents.iter().map(|e| (e - largest).exp()).collect();
-                let tol = 4e-12 + 64.0 * EPS * largest.abs() + 64.0 * EPS * 5.0 * largest.abs().sqrt() / sigma;
-                assert!((&got.row(i) - &(p.dot(&points) / p.sum())).iter().all(|e| e.abs() <= 5.0 * tol), "{sigma}");
+                let tol = 4e-12
+                    + 64.0 * EPS * largest.abs()
+                    + 64.0 * EPS * 5.0 * largest.abs().sqrt() / sigma;
+                assert!(
+                    (&got.row(i) - &(p.dot(&points) / p.sum()))
+                        .iter()
+                        .all(|e| e.abs() <= 5.0 * tol),
+                    "{sigma}"
+                );
                 let want = largest + p.sum().ln() - (m as f64).ln() - (TAU * sigma * sigma).ln();
                 assert!((log_density[i] - want).abs() <= tol, "{sigma}");
             }
@@ -864,7 +1076,8 @@ mod tests {
         law.denoise_leaving_one_out(&own, x.view(), &at, all.view_mut()).unwrap();
         for i in (0..n).step_by(61) {
             let mut one = Array2::zeros((1, 2));
-            law.denoise_leaving_one_out(&own[i..=i], x.slice(s![i..=i, ..]), &at, one.view_mut()).unwrap();
+            law.denoise_leaving_one_out(&own[i..=i], x.slice(s![i..=i, ..]), &at, one.view_mut())
+                .unwrap();
             assert!((&all.row(i) - &one.row(0)).iter().all(|e| e.abs() <= 1e-11), "row {i}");
         }
     }
@@ -884,25 +1097,37 @@ mod tests {
     #[test]
     fn points_in_equal_shares() {
         // Four points on a circle around the state, another one far away.
-        let law = Empirical::new(array![[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [50.0, 0.0]]).unwrap();
+        let law =
+            Empirical::new(array![[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [50.0, 0.0]])
+                .unwrap();
         let (x, at) = (array![[0.0, 0.0], [50.0, 0.0]], PathPoint::still(1.0, 0.5));
         let effective = law.effective_points(x.view(), &at);
-        assert!(effective.len() == 2 && (effective[0] - 4.0).abs() <= 1e-12 && (effective[1] - 1.0).abs() <= 1e-12, "{effective}");
+        assert!(
+            effective.len() == 2
+                && (effective[0] - 4.0).abs() <= 1e-12
+                && (effective[1] - 1.0).abs() <= 1e-12,
+            "{effective}"
+        );
         // Of several nearest points the first.
         assert_eq!(law.nearest(x.view(), 1.0), [0, 4]);
     }
 
     #[test]
     fn what_is_left_out_weighs_nothing() {
-        // So far from the origin that the distances are taken from the differences; the second point weighs e^-39.9 of the first.
+        // So far from the origin that the distances are taken from the differences; the second
+        // point weighs e^-39.9 of the first.
         let law = Empirical::new(array![[1000.0], [1001.0]]).unwrap();
-        let p = law.responsibilities(array![[1000.0]].view(), &PathPoint::still(1.0, (0.5f64 / 39.9).sqrt()));
+        let p = law.responsibilities(
+            array![[1000.0]].view(),
+            &PathPoint::still(1.0, (0.5f64 / 39.9).sqrt()),
+        );
         assert!((p[[0, 1]] / (-39.9f64).exp() - 1.0).abs() <= 1e-12, "{p}");
     }
 
     #[test]
     fn densities_at_tiny_sigma_and_far_away() {
-        // At sigma = 1e-9 the product's exponents are off by hundreds: the nearest point is found, and weighs what it does.
+        // At sigma = 1e-9 the product's exponents are off by hundreds: the nearest point is found,
+        // and weighs what it does.
         let points = random(7, 0, 50, 40);
         let law = Empirical::new(points.clone()).unwrap();
         let offset = Array1::from_elem(40, 2f64.powi(-30));
@@ -910,12 +1135,16 @@ mod tests {
             let x = (&points.row(j) + &offset).insert_axis(Axis(0));
             let z = &x.row(0) - &points.row(j);
             let want = -z.dot(&z) / 2e-18 - 50f64.ln() - 20.0 * (TAU * 1e-18).ln();
-            assert!((law.log_density(x.view(), &PathPoint::still(1.0, 1e-9))[0] - want).abs() <= 1e-12 * want.abs());
+            assert!(
+                (law.log_density(x.view(), &PathPoint::still(1.0, 1e-9))[0] - want).abs()
+                    <= 1e-12 * want.abs()
+            );
         }
         // A state that is nearer to 0 than to any point: all exponents of the product are negative.
         let law = Empirical::new(array![[1.0], [-1.0], [3.0]]).unwrap();
         let (x, at) = (array![[1e-9]], PathPoint::still(1.0, 1e-4));
-        let want = -(1.0 - 1e-9) * (1.0 - 1e-9) / 2e-8 - 3f64.ln() - 0.5 * (TAU * 1e-8).ln() + (-2e-9f64 / 1e-8).exp().ln_1p();
+        let want = -(1.0 - 1e-9) * (1.0 - 1e-9) / 2e-8 - 3f64.ln() - 0.5 * (TAU * 1e-8).ln()
+            + (-2e-9f64 / 1e-8).exp().ln_1p();
         assert!((law.log_density(x.view(), &at)[0] / want - 1.0).abs() <= 1e-14);
         // So far away that the square of the distance overflows, the density is 0.
         assert_eq!(law.log_density(array![[1e160]].view(), &at)[0], f64::NEG_INFINITY);

@@ -1,4 +1,5 @@
-//! The Gaussian law: its denoiser is the Wiener filter, diagonal in the eigenbasis of the covariance.
+//! The Gaussian law: its denoiser is the Wiener filter, diagonal in the eigenbasis of the
+//! covariance.
 
 use crate::diffusion::level::Level;
 use crate::diffusion::{Denoiser, PathPoint};
@@ -16,7 +17,8 @@ use std::f64::consts::TAU;
 
 /// `N(mean, U diag(lambda) U^T)` with r <= d modes: variance is zero off the span of U.
 ///
-/// Full rank, low rank and rank-deficient covariances are one case: modes whose variance is zero need not be stored.
+/// Full rank, low rank and rank-deficient covariances are one case: modes whose variance is zero
+/// need not be stored.
 ///
 /// # Example
 /// ```
@@ -30,7 +32,8 @@ use std::f64::consts::TAU;
 /// ```
 ///
 /// # Source
-/// Wiener, "Extrapolation, Interpolation, and Smoothing of Stationary Time Series" (1949), in the eigenbasis.
+/// Wiener, "Extrapolation, Interpolation, and Smoothing of Stationary Time Series" (1949), in the
+/// eigenbasis.
 #[derive(Clone, Debug)]
 pub struct Gaussian {
     mean: Array1<f64>,
@@ -38,11 +41,13 @@ pub struct Gaussian {
     variances: Array1<f64>,
     /// Orthonormal modes as columns, shape (d, r).
     modes: Array2<f64>,
-    /// Variance of each coordinate where the modes are coordinate axes, shape (d): then no matrix product is needed.
+    /// Variance of each coordinate where the modes are coordinate axes, shape (d): then no matrix
+    /// product is needed.
     axes: Option<Array1<f64>>,
 }
 
-/// The Wiener filter's gain of a mode of variance `lambda`: `E[x0|x_t]` moves by this much for each unit of x_t.
+/// The Wiener filter's gain of a mode of variance `lambda`: `E[x0|x_t]` moves by this much for each
+/// unit of x_t.
 ///
 /// # Formula
 /// `alpha lambda / (alpha^2 lambda + sigma^2)`; 0/0 where `sigma = 0` and `alpha^2 lambda = 0`
@@ -59,7 +64,8 @@ impl Gaussian {
     /// Eigenvalues within `d eps` of the largest are what rounding makes of 0, and become 0.
     ///
     /// # Errors
-    /// Shapes that do not fit, NaN, an asymmetric matrix, an eigenvalue below `-1e-10` of the largest.
+    /// Shapes that do not fit, NaN, an asymmetric matrix, an eigenvalue below `-1e-10` of the
+    /// largest.
     pub fn new(mean: Array1<f64>, cov: ArrayView2<f64>) -> Result<Self> {
         let d = mean.len();
         if cov.dim() != (d, d) {
@@ -73,9 +79,19 @@ impl Gaussian {
         finite("mean", mean.iter())?;
         finite("covariance", cov.iter())?;
         let size = cov.iter().map(|c| c.abs()).fold(0.0, larger);
-        if let Some(((i, j), c)) = cov.indexed_iter().find(|&((i, j), c)| (c - cov[[j, i]]).abs() > 1e-10 * size) {
-            let (what, allowed) = (format!("covariance[{i}, {j}]"), format!("covariance[{j}, {i}] = {}", cov[[j, i]]));
-            return Err(Error::domain(what, c, allowed, "pass a symmetric matrix, such as (c + c^T) / 2"));
+        if let Some(((i, j), c)) =
+            cov.indexed_iter().find(|&((i, j), c)| (c - cov[[j, i]]).abs() > 1e-10 * size)
+        {
+            let (what, allowed) = (
+                format!("covariance[{i}, {j}]"),
+                format!("covariance[{j}, {i}] = {}", cov[[j, i]]),
+            );
+            return Err(Error::domain(
+                what,
+                c,
+                allowed,
+                "pass a symmetric matrix, such as (c + c^T) / 2",
+            ));
         }
         let mut e = symmetric_eigen(cov)?;
         let rounding = d as f64 * f64::EPSILON * e.values.first().copied().unwrap_or(0.0);
@@ -94,14 +110,25 @@ impl Gaussian {
 
     /// From modes: `modes` (d, r) orthonormal columns, `variances` (r).
     ///
-    /// Variances between `-1e-10` of the largest and 0 are rounding and become 0; modes are sorted, largest variance first.
+    /// Variances between `-1e-10` of the largest and 0 are rounding and become 0; modes are sorted,
+    /// largest variance first.
     ///
     /// # Errors
-    /// Shapes that do not fit, NaN, a negative variance beyond rounding, columns whose products differ from the identity by more than 1e-8.
-    pub fn from_modes(mean: Array1<f64>, variances: Array1<f64>, modes: Array2<f64>) -> Result<Self> {
+    /// Shapes that do not fit, NaN, a negative variance beyond rounding, columns whose products
+    /// differ from the identity by more than 1e-8.
+    pub fn from_modes(
+        mean: Array1<f64>,
+        variances: Array1<f64>,
+        modes: Array2<f64>,
+    ) -> Result<Self> {
         let (d, r) = (mean.len(), variances.len());
         if modes.dim() != (d, r) {
-            return Err(Error::shape("modes", modes.shape(), format!("({d}, {r})"), "one orthonormal column for each variance"));
+            return Err(Error::shape(
+                "modes",
+                modes.shape(),
+                format!("({d}, {r})"),
+                "one orthonormal column for each variance",
+            ));
         }
         finite("mean", mean.iter())?;
         finite("variances", variances.iter())?;
@@ -114,7 +141,12 @@ impl Gaussian {
         }
         let largest = variances.iter().cloned().fold(0.0, larger);
         if let Some(v) = variances.iter().find(|v| **v < -1e-10 * largest) {
-            return Err(Error::domain("variance of a mode", v, ">= 0", "pass a positive semi-definite covariance"));
+            return Err(Error::domain(
+                "variance of a mode",
+                v,
+                ">= 0",
+                "pass a positive semi-definite covariance",
+            ));
         }
         Ok(Self::sorted(mean, variances.mapv(|v| v.max(0.0)), modes))
     }
@@ -122,7 +154,12 @@ impl Gaussian {
     fn sorted(mean: Array1<f64>, variances: Array1<f64>, modes: Array2<f64>) -> Self {
         let mut order: Vec<usize> = (0..variances.len()).collect();
         order.sort_by(|&a, &b| variances[b].total_cmp(&variances[a]));
-        Self { mean, variances: variances.select(Axis(0), &order), modes: modes.select(Axis(1), &order), axes: None }
+        Self {
+            mean,
+            variances: variances.select(Axis(0), &order),
+            modes: modes.select(Axis(1), &order),
+            axes: None,
+        }
     }
 
     /// Independent coordinates with the given variances.
@@ -141,7 +178,12 @@ impl Gaussian {
         finite("mean", mean.iter())?;
         finite("variances", variances.iter())?;
         if let Some(v) = variances.iter().find(|v| **v < 0.0) {
-            return Err(Error::domain("variance of a coordinate", v, ">= 0", "pass variances, not logarithms or deviations"));
+            return Err(Error::domain(
+                "variance of a coordinate",
+                v,
+                ">= 0",
+                "pass variances, not logarithms or deviations",
+            ));
         }
         let d = mean.len();
         Ok(Self { axes: Some(variances.clone()), ..Self::sorted(mean, variances, Array2::eye(d)) })
@@ -159,8 +201,10 @@ impl Gaussian {
     /// The law of the `rank` highest-variance modes only: the rest of the variance is dropped.
     pub fn truncated(&self, rank: usize) -> Self {
         let r = rank.min(self.rank());
-        let (variances, modes) = (self.variances.slice(s![..r]).to_owned(), self.modes.slice(s![.., ..r]).to_owned());
-        let axes = self.axes.as_ref().map(|_| Zip::from(modes.rows()).map_collect(|u| u.dot(&variances)));
+        let (variances, modes) =
+            (self.variances.slice(s![..r]).to_owned(), self.modes.slice(s![.., ..r]).to_owned());
+        let axes =
+            self.axes.as_ref().map(|_| Zip::from(modes.rows()).map_collect(|u| u.dot(&variances)));
         Self { mean: self.mean.clone(), variances, modes, axes }
     }
 
@@ -185,20 +229,35 @@ impl Gaussian {
         self.modes.view()
     }
 
-    /// Applies a function of the covariance: each mode is scaled by `gain(lambda)`, what lies off the modes by `gain(0)`.
+    /// Applies a function of the covariance: each mode is scaled by `gain(lambda)`, what lies off
+    /// the modes by `gain(0)`.
     ///
     /// # Formula
-    /// `out = to mean + sum_k gain(lambda_k) u_k u_k^T z + gain(0) (z - U U^T z)` with `z = x - from mean`.
+    /// `out = to mean + sum_k gain(lambda_k) u_k u_k^T z + gain(0) (z - U U^T z)` with
+    /// `z = x - from mean`.
     ///
-    /// Every closed form of a Gaussian (Wiener filter, score, PF-ODE map, whitening) is one call of this.
+    /// Every closed form of a Gaussian (Wiener filter, score, PF-ODE map, whitening) is one call of
+    /// this.
     ///
     /// # Shapes
     /// `x` and `out` (n, d).
-    pub fn map_modes(&self, x: ArrayView2<f64>, from: f64, to: f64, gain: impl Fn(f64) -> f64, mut out: ArrayViewMut2<f64>) {
+    pub fn map_modes(
+        &self,
+        x: ArrayView2<f64>,
+        from: f64,
+        to: f64,
+        gain: impl Fn(f64) -> f64,
+        mut out: ArrayViewMut2<f64>,
+    ) {
         if let Some(axes) = &self.axes {
             let (shift, lift, gains) = (&self.mean * from, &self.mean * to, axes.mapv(gain));
             each_row(x, out, |x, out| {
-                Zip::from(out).and(x).and(&shift).and(&lift).and(&gains).for_each(|o, x, s, l, g| *o = l + g * (x - s));
+                Zip::from(out)
+                    .and(x)
+                    .and(&shift)
+                    .and(&lift)
+                    .and(&gains)
+                    .for_each(|o, x, s, l, g| *o = l + g * (x - s));
             });
             return;
         }
@@ -206,11 +265,16 @@ impl Gaussian {
         // Off-mode part: off (z - U c) = off z + U (-off c), folded into the second product.
         let gains = self.variances.mapv(|l| gain(l) - off);
         let (shift, lift) = (&self.mean * from, &self.mean * to);
-        // A block of rows stays in the cache between the passes, and its coordinates are the only memory needed: z lies in `out`.
+        // A block of rows stays in the cache between the passes, and its coordinates are the only
+        // memory needed: z lies in `out`.
         let mut coordinates = Array2::zeros((x.nrows().min(BLOCK), self.rank()));
-        for (x, mut out) in x.axis_chunks_iter(Axis(0), BLOCK).zip(out.axis_chunks_iter_mut(Axis(0), BLOCK)) {
+        for (x, mut out) in
+            x.axis_chunks_iter(Axis(0), BLOCK).zip(out.axis_chunks_iter_mut(Axis(0), BLOCK))
+        {
             let mut c = coordinates.slice_mut(s![..x.nrows(), ..]);
-            each_row(x, out.view_mut(), |x, out| Zip::from(out).and(x).and(&shift).for_each(|z, x, s| *z = x - s));
+            each_row(x, out.view_mut(), |x, out| {
+                Zip::from(out).and(x).and(&shift).for_each(|z, x, s| *z = x - s)
+            });
             matmul(1.0, out.view(), self.modes.view(), 0.0, c.view_mut());
             each_row_mut(c.view_mut(), |c| Zip::from(c).and(&gains).for_each(|c, g| *c *= g));
             matmul(1.0, c.view(), self.modes.t(), off, out.view_mut());
@@ -220,7 +284,8 @@ impl Gaussian {
         }
     }
 
-    /// A function of the covariance as a matrix, shape (d, d): the linear part of [`map_modes`](Self::map_modes).
+    /// A function of the covariance as a matrix, shape (d, d): the linear part of
+    /// [`map_modes`](Self::map_modes).
     ///
     /// # Formula
     /// `sum_k gain(lambda_k) u_k u_k^T + gain(0) (I - U U^T)`
@@ -235,7 +300,8 @@ impl Gaussian {
         out
     }
 
-    /// Differential entropy of `x_t`, in nats; of the data at `PathPoint::still(1, 0)`, `-inf` where the covariance is singular.
+    /// Differential entropy of `x_t`, in nats; of the data at `PathPoint::still(1, 0)`, `-inf`
+    /// where the covariance is singular.
     ///
     /// # Formula
     /// `sum_k ln(2 pi e (alpha^2 lambda_k + sigma^2)) / 2` over all d directions
@@ -243,8 +309,9 @@ impl Gaussian {
         0.5 * (self.log_det(at) + self.dim() as f64 * (1.0 + TAU.ln()))
     }
 
-    /// What of the rows `z` with coordinates `c` lies off the modes, shape (n, d), or (n, 0) where nothing can. The residual itself, not
-    /// `|z|^2 - |c|^2`: that difference is rounding where z lies almost in the support.
+    /// What of the rows `z` with coordinates `c` lies off the modes, shape (n, d), or (n, 0) where
+    /// nothing can. The residual itself, not `|z|^2 - |c|^2`: that difference is rounding where z
+    /// lies almost in the support.
     fn off_modes(&self, mut z: Array2<f64>, c: ArrayView2<f64>) -> Array2<f64> {
         if self.rank() == self.dim() {
             return Array2::zeros((z.nrows(), 0));
@@ -262,7 +329,8 @@ impl Gaussian {
         if off == 0 { on } else { on + off as f64 * noise.ln() }
     }
 
-    /// `ln p(x_t)` of one state over any [`Scalar`], for derivatives in `x`, `alpha` and `sigma`; needs `sigma > 0` or full rank.
+    /// `ln p(x_t)` of one state over any [`Scalar`], for derivatives in `x`, `alpha` and `sigma`;
+    /// needs `sigma > 0` or full rank.
     ///
     /// # Shapes
     /// `x` (d).
@@ -295,10 +363,17 @@ fn each_row(
     f: impl Fn(ArrayView1<f64>, ndarray::ArrayViewMut1<f64>) + Sync + Send,
 ) {
     let rows = Zip::from(out.rows_mut()).and(x.rows());
-    if x.len() < PARALLEL_FROM { rows.for_each(|out, x| f(x, out)) } else { rows.par_for_each(|out, x| f(x, out)) }
+    if x.len() < PARALLEL_FROM {
+        rows.for_each(|out, x| f(x, out))
+    } else {
+        rows.par_for_each(|out, x| f(x, out))
+    }
 }
 
-fn each_row_mut(mut out: ArrayViewMut2<f64>, f: impl Fn(ndarray::ArrayViewMut1<f64>) + Sync + Send) {
+fn each_row_mut(
+    mut out: ArrayViewMut2<f64>,
+    f: impl Fn(ndarray::ArrayViewMut1<f64>) + Sync + Send,
+) {
     let n = out.len();
     let rows = Zip::from(out.rows_mut());
     if n < PARALLEL_FROM { rows.for_each(f) } else { rows.par_for_each(f) }
@@ -307,21 +382,28 @@ fn each_row_mut(mut out: ArrayViewMut2<f64>, f: impl Fn(ndarray::ArrayViewMut1<f
 /// Elements from which an elementwise pass is worth waking the pool for.
 const PARALLEL_FROM: usize = 1 << 16;
 
-/// [`wiener_gain`] with its limits: a direction without variance stays at the mean, also at `sigma = 0`, and all do at `alpha = 0`.
+/// [`wiener_gain`] with its limits: a direction without variance stays at the mean, also at
+/// `sigma = 0`, and all do at `alpha = 0`.
 pub(crate) fn denoiser_gain(lambda: f64, at: &PathPoint) -> f64 {
     if lambda == 0.0 || at.alpha == 0.0 { 0.0 } else { wiener_gain(lambda, at.alpha, at.sigma) }
 }
 
-/// What the score multiplies `x - alpha mean` by; 0 within a direction that has neither variance nor noise.
+/// What the score multiplies `x - alpha mean` by; 0 within a direction that has neither variance
+/// nor noise.
 pub(crate) fn score_gain(lambda: f64, at: &PathPoint) -> f64 {
     let var = at.alpha * at.alpha * lambda + at.sigma * at.sigma;
     if var == 0.0 { 0.0 } else { -1.0 / var }
 }
 
-/// Variance that is left of a mode's `lambda` once `x_t` is known; 0 / 0 is a direction without variance, or nothing seen at all.
+/// Variance that is left of a mode's `lambda` once `x_t` is known; 0 / 0 is a direction without
+/// variance, or nothing seen at all.
 pub(crate) fn posterior_variance(lambda: f64, at: &PathPoint) -> f64 {
     let (signal, noise) = (at.alpha * at.alpha, at.sigma * at.sigma);
-    if lambda == 0.0 || signal == 0.0 { lambda } else { lambda * (noise / (signal * lambda + noise)) }
+    if lambda == 0.0 || signal == 0.0 {
+        lambda
+    } else {
+        lambda * (noise / (signal * lambda + noise))
+    }
 }
 
 impl Denoiser for Gaussian {
@@ -329,7 +411,8 @@ impl Denoiser for Gaussian {
         self.mean.len()
     }
 
-    /// The Wiener filter. At `sigma = 0` its limit: `x / alpha` projected on the support; at `alpha = 0` the mean.
+    /// The Wiener filter. At `sigma = 0` its limit: `x / alpha` projected on the support; at
+    /// `alpha = 0` the mean.
     fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
         self.map_modes(x, at.alpha, 1.0, |l| denoiser_gain(l, at), out);
     }
@@ -344,13 +427,16 @@ impl Law for Gaussian {
         self.matrix(|l| l)
     }
 
-    /// At `sigma = 0` with a singular covariance: `+inf` on the support (to rounding), `-inf` off it.
+    /// At `sigma = 0` with a singular covariance: `+inf` on the support (to rounding), `-inf` off
+    /// it.
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
         let (alpha, noise) = (at.alpha, at.sigma * at.sigma);
         let normalisation = self.log_det(at) + self.dim() as f64 * TAU.ln();
         let mean_size = alpha.abs() * self.mean.dot(&self.mean).sqrt();
         let mut out = Array1::zeros(x.nrows());
-        for (x, mut out) in x.axis_chunks_iter(Axis(0), BLOCK).zip(out.axis_chunks_iter_mut(Axis(0), BLOCK)) {
+        for (x, mut out) in
+            x.axis_chunks_iter(Axis(0), BLOCK).zip(out.axis_chunks_iter_mut(Axis(0), BLOCK))
+        {
             let z = &x - &(&self.mean * alpha);
             let (c, residual, variances) = match &self.axes {
                 Some(axes) => (z, Array2::zeros((x.nrows(), 0)), axes),
@@ -361,23 +447,26 @@ impl Law for Gaussian {
                     (c, residual, &self.variances)
                 }
             };
-            Zip::from(&mut out).and(x.rows()).and(c.rows()).and(residual.rows()).for_each(|out, x, c, residual| {
-                let mut off = residual.dot(&residual);
-                let mut sum = 0.0;
-                for (c, lambda) in c.iter().zip(variances) {
-                    let var = alpha * alpha * lambda + noise;
-                    if var == 0.0 { off += c * c } else { sum += c * c / var }
-                }
-                // Products over d terms round to d eps of the vectors' length.
-                let rounding = 8.0 * self.dim() as f64 * f64::EPSILON * (x.dot(&x).sqrt() + mean_size);
-                *out = if noise > 0.0 {
-                    -0.5 * (sum + off / noise + normalisation)
-                } else if off.sqrt() > rounding {
-                    f64::NEG_INFINITY
-                } else {
-                    -0.5 * (sum + normalisation)
-                };
-            });
+            Zip::from(&mut out).and(x.rows()).and(c.rows()).and(residual.rows()).for_each(
+                |out, x, c, residual| {
+                    let mut off = residual.dot(&residual);
+                    let mut sum = 0.0;
+                    for (c, lambda) in c.iter().zip(variances) {
+                        let var = alpha * alpha * lambda + noise;
+                        if var == 0.0 { off += c * c } else { sum += c * c / var }
+                    }
+                    // Products over d terms round to d eps of the vectors' length.
+                    let rounding =
+                        8.0 * self.dim() as f64 * f64::EPSILON * (x.dot(&x).sqrt() + mean_size);
+                    *out = if noise > 0.0 {
+                        -0.5 * (sum + off / noise + normalisation)
+                    } else if off.sqrt() > rounding {
+                        f64::NEG_INFINITY
+                    } else {
+                        -0.5 * (sum + normalisation)
+                    };
+                },
+            );
         }
         out
     }
@@ -415,8 +504,9 @@ impl Law for Gaussian {
         self.matrix(|l| denoiser_gain(l, at))
     }
 
-    /// `-(alpha^2 Sigma + sigma^2 I)^-1 (x - alpha mean)` from the modes: `(alpha x0_hat - x) / sigma^2` cancels where
-    /// `alpha^2 lambda >> sigma^2` (at lambda = 1, sigma = 1e-8 it has no correct digit).
+    /// `-(alpha^2 Sigma + sigma^2 I)^-1 (x - alpha mean)` from the modes:
+    /// `(alpha x0_hat - x) / sigma^2` cancels where `alpha^2 lambda >> sigma^2` (at lambda = 1,
+    /// sigma = 1e-8 it has no correct digit).
     ///
     /// At `sigma = 0` with a singular covariance: the score within the support.
     fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
@@ -434,7 +524,8 @@ mod tests {
 
     const EPS: f64 = f64::EPSILON;
 
-    /// A law of dimension d whose covariance has rank r, and where the problem is small enough for nalgebra.
+    /// A law of dimension d whose covariance has rank r, and where the problem is small enough for
+    /// nalgebra.
     fn random_law(d: usize, r: usize, seed: u64) -> Gaussian {
         let noise = Noise::new(seed);
         let b = Array2::from_shape_fn((d, r), |(i, j)| noise.normal(0, (i * r + j) as u64));
@@ -452,7 +543,8 @@ mod tests {
     }
 
     proptest! {
-        /// Second route: conditioning of the joint Gaussian of (x0, x_t), by nalgebra's Cholesky and no eigenbasis.
+        /// Second route: conditioning of the joint Gaussian of (x0, x_t), by nalgebra's Cholesky
+        /// and no eigenbasis.
         #[test]
         fn equals_joint_gaussian_conditioning(
             d in 1usize..9, deficiency in 0usize..4, stored in 0usize..9, seed: u64, alpha in 0.0..1.5f64, log_sigma in -3.0..1.0f64,
@@ -500,7 +592,8 @@ mod tests {
             prop_assert!((law.entropy(&at) - entropy).abs() <= tol * (10.0 * d as f64 + entropy.abs()));
         }
 
-        /// Second route: the score is the dual-number gradient of the log density, and Tweedie's formula turns it into the denoiser.
+        /// Second route: the score is the dual-number gradient of the log density, and Tweedie's
+        /// formula turns it into the denoiser.
         #[test]
         fn score_is_the_gradient_of_the_log_density(d in 1usize..6, deficiency in 0usize..3, seed: u64, alpha in 0.0..1.5f64, log_sigma in -2.0..1.0f64) {
             let law = random_law(d, d.saturating_sub(deficiency).max(1), seed);
@@ -522,8 +615,8 @@ mod tests {
             }
         }
 
-        /// Composition: gains multiply, so the square root's map applied twice is the map itself; and a diagonal law's short cut
-        /// is the same law as its dense twin.
+        /// Composition: gains multiply, so the square root's map applied twice is the map itself;
+        /// and a diagonal law's short cut is the same law as its dense twin.
         #[test]
         fn maps_compose_and_short_cuts_agree(d in 1usize..7, zeros in 0usize..3, seed: u64, from in -2.0..2.0f64, to in -2.0..2.0f64) {
             let noise = Noise::new(seed);
@@ -555,8 +648,11 @@ mod tests {
         let mut value = f64::NAN;
         let slope = (0..x.ncols())
             .map(|k| {
-                let dual: Vec<_> =
-                    state.iter().enumerate().map(|(j, &x)| num_dual::Dual64::new(x, if j == k { 1.0 } else { 0.0 })).collect();
+                let dual: Vec<_> = state
+                    .iter()
+                    .enumerate()
+                    .map(|(j, &x)| num_dual::Dual64::new(x, if j == k { 1.0 } else { 0.0 }))
+                    .collect();
                 let f = law.log_density_of(&dual, at.alpha.into(), at.sigma.into());
                 value = f.re;
                 f.eps
@@ -587,30 +683,48 @@ mod tests {
                         .iter()
                         .all(|e| e.abs() <= 4.0 * EPS)
                 );
-                assert_eq!(law.jacobian(x.row(0), &PathPoint::still(0.0, sigma)), Array2::<f64>::zeros((2, 2)));
+                assert_eq!(
+                    law.jacobian(x.row(0), &PathPoint::still(0.0, sigma)),
+                    Array2::<f64>::zeros((2, 2))
+                );
             }
             assert_eq!(law.entropy(&PathPoint::still(1.0, 0.0)), f64::NEG_INFINITY);
-            assert!(law.posterior_cov(x.row(0), &PathPoint::still(1.0, 0.0)).iter().all(|v| *v == 0.0));
+            assert!(
+                law.posterior_cov(x.row(0), &PathPoint::still(1.0, 0.0)).iter().all(|v| *v == 0.0)
+            );
         }
         let full = Gaussian::isotropic(array![1.0, 1.0], 4.0).unwrap();
         full.denoise(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut());
         assert_eq!(out, &x * 2.0);
-        assert!((full.log_density(array![[0.5, 0.5]].view(), &PathPoint::still(0.5, 0.0))[0] + TAU.ln()).abs() <= 4.0 * EPS);
+        assert!(
+            (full.log_density(array![[0.5, 0.5]].view(), &PathPoint::still(0.5, 0.0))[0]
+                + TAU.ln())
+            .abs()
+                <= 4.0 * EPS
+        );
     }
 
     #[test]
     fn score_keeps_its_digits_at_small_sigma() {
         // Tweedie's formula loses alpha^2 lambda / sigma^2 = 1e20 eps here.
-        let law = Gaussian::from_modes(array![0.0, 0.0], array![1.0, 1e-30], array![[0.6, 0.8], [0.8, -0.6]]).unwrap();
+        let law = Gaussian::from_modes(
+            array![0.0, 0.0],
+            array![1.0, 1e-30],
+            array![[0.6, 0.8], [0.8, -0.6]],
+        )
+        .unwrap();
         let at = PathPoint::still(1.0, 1e-10);
         let mut score = Array2::zeros((1, 2));
         law.score(array![[0.6, 0.8]].view(), &at, score.view_mut());
-        // Along the mode of variance 1 the score is -1; across it x is 0 to 1e-16, and the score -1e-16 / 1e-20.
+        // Along the mode of variance 1 the score is -1; across it x is 0 to 1e-16, and the score
+        // -1e-16 / 1e-20.
         let along = 0.6 * score[[0, 0]] + 0.8 * score[[0, 1]];
         assert!((along + 1.0).abs() <= 1e-16 / 1e-20 * 8.0 * EPS + 8.0 * EPS, "{along}");
         let diagonal = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
         diagonal.score(array![[0.5, 1e-10]].view(), &at, score.view_mut());
-        assert!((score[[0, 0]] + 0.5).abs() <= EPS && (score[[0, 1]] * 1e-10 + 1.0).abs() <= 4.0 * EPS);
+        assert!(
+            (score[[0, 0]] + 0.5).abs() <= EPS && (score[[0, 1]] * 1e-10 + 1.0).abs() <= 4.0 * EPS
+        );
     }
 
     #[test]
@@ -621,20 +735,24 @@ mod tests {
             random_law(4, 2, 2).truncated(2),
             Gaussian::diagonal(array![3.0, -1.0], array![0.0, 2.0]).unwrap(),
         ] {
-            let (mean, cov) = mean_and_cov(law.sample(n, &Noise::new(7)).view(), Normalisation::Points).unwrap();
+            let (mean, cov) =
+                mean_and_cov(law.sample(n, &Noise::new(7)).view(), Normalisation::Points).unwrap();
             let want = law.cov();
             for i in 0..law.dim() {
                 let error = (want[[i, i]] / n as f64).sqrt();
-                // Five standard errors: one seed in two million fails; rounding where the variance is 0.
+                // Five standard errors: one seed in two million fails; rounding where the variance
+                // is 0.
                 assert!((mean[i] - law.mean()[i]).abs() <= 5.0 * error + 1e-12);
                 for j in 0..law.dim() {
-                    let error = ((want[[i, i]] * want[[j, j]] + want[[i, j]].powi(2)) / n as f64).sqrt();
+                    let error =
+                        ((want[[i, i]] * want[[j, j]] + want[[i, j]].powi(2)) / n as f64).sqrt();
                     assert!((cov[[i, j]] - want[[i, j]]).abs() <= 5.0 * error + 1e-12);
                 }
             }
             // A draw does not depend on how many are drawn.
             assert!(
-                (&law.sample(3, &Noise::new(7)) - &law.sample(5, &Noise::new(7)).slice(s![..3, ..]))
+                (&law.sample(3, &Noise::new(7))
+                    - &law.sample(5, &Noise::new(7)).slice(s![..3, ..]))
                     .iter()
                     .all(|e| e.abs() <= 1e-14)
             );
@@ -648,19 +766,39 @@ mod tests {
         assert!((&law.mean() - &array![2.0, 2.0]).iter().all(|e| e.abs() <= 4.0 * EPS));
         let want = array![[8.0 / 3.0, 2.0], [2.0, 2.0]];
         assert!((&Law::cov(&law) - &want).iter().all(|e| e.abs() <= 32.0 * EPS));
-        // Three points span a plane at most: of ten coordinates eight directions have no variance, exactly.
+        // Three points span a plane at most: of ten coordinates eight directions have no variance,
+        // exactly.
         let wide = Array2::from_shape_fn((3, 10), |(i, j)| ((i * 10 + j) as f64).sin());
-        assert_eq!(Gaussian::from_data(wide.view()).unwrap().variances().iter().filter(|v| **v > 0.0).count(), 2);
+        assert_eq!(
+            Gaussian::from_data(wide.view())
+                .unwrap()
+                .variances()
+                .iter()
+                .filter(|v| **v > 0.0)
+                .count(),
+            2
+        );
     }
 
     #[test]
     fn refuses_what_is_no_law() {
         let refused = |r: Result<Gaussian>| r.unwrap_err().to_string();
-        assert!(refused(Gaussian::new(array![0.0, 0.0], array![[1.0]].view())).contains("covariance"));
-        assert!(refused(Gaussian::new(array![0.0, 0.0], array![[1.0, 2.0], [0.0, 1.0]].view())).contains("symmetric"));
-        assert!(refused(Gaussian::new(array![0.0, 0.0], array![[1.0, 2.0], [2.0, 1.0]].view())).contains("semi-definite"));
+        assert!(
+            refused(Gaussian::new(array![0.0, 0.0], array![[1.0]].view())).contains("covariance")
+        );
+        assert!(
+            refused(Gaussian::new(array![0.0, 0.0], array![[1.0, 2.0], [0.0, 1.0]].view()))
+                .contains("symmetric")
+        );
+        assert!(
+            refused(Gaussian::new(array![0.0, 0.0], array![[1.0, 2.0], [2.0, 1.0]].view()))
+                .contains("semi-definite")
+        );
         assert!(refused(Gaussian::new(array![f64::NAN], array![[1.0]].view())).contains("mean[0]"));
-        assert!(refused(Gaussian::from_modes(array![0.0, 0.0], array![1.0], array![[1.0], [1.0]])).contains("orthonormal"));
+        assert!(
+            refused(Gaussian::from_modes(array![0.0, 0.0], array![1.0], array![[1.0], [1.0]]))
+                .contains("orthonormal")
+        );
         assert!(refused(Gaussian::diagonal(array![0.0], array![-1.0])).contains(">= 0"));
         assert!(Gaussian::diagonal(array![0.0], array![1.0, 1.0]).is_err());
         assert!(Gaussian::from_data(Array2::zeros((0, 2)).view()).is_err());
@@ -689,22 +827,32 @@ mod tests {
     #[test]
     fn negative_variances_are_judged_against_the_largest() {
         for scale in [1e-8, 1.0, 1e8] {
-            let law = |lowest: f64| Gaussian::from_modes(Array1::zeros(2), array![scale, scale * lowest], Array2::eye(2));
+            let law = |lowest: f64| {
+                Gaussian::from_modes(
+                    Array1::zeros(2),
+                    array![scale, scale * lowest],
+                    Array2::eye(2),
+                )
+            };
             assert_eq!(law(-1e-12).unwrap().variances()[1], 0.0);
             assert!(law(-1e-8).is_err());
         }
     }
 
-    /// Without noise a singular law has infinite density on its support, to the rounding of the states' own size, and none off it.
+    /// Without noise a singular law has infinite density on its support, to the rounding of the
+    /// states' own size, and none off it.
     #[test]
     fn the_support_is_met_to_rounding_at_any_scale() {
         let angle = 0.7f64;
         let modes = array![[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]];
         let (along, across) = (modes.column(0).to_owned(), modes.column(1).to_owned());
-        let stored = |mean: Array1<f64>| Gaussian::from_modes(mean, array![2.0, 0.0], modes.clone()).unwrap();
+        let stored = |mean: Array1<f64>| {
+            Gaussian::from_modes(mean, array![2.0, 0.0], modes.clone()).unwrap()
+        };
         for truncate in [false, true] {
             let density = |mean: &Array1<f64>, x: &Array1<f64>, alpha: f64| {
-                let law = if truncate { stored(mean.clone()).truncated(1) } else { stored(mean.clone()) };
+                let law =
+                    if truncate { stored(mean.clone()).truncated(1) } else { stored(mean.clone()) };
                 law.log_density(x.view().insert_axis(Axis(0)), &PathPoint::still(alpha, 0.0))[0]
             };
             let zero = Array1::zeros(2);
@@ -715,22 +863,38 @@ mod tests {
                 assert_eq!(density(&(&along * scale), &zero, 1.0), f64::INFINITY);
                 assert_eq!(density(&(&along * scale), &(&along * 3.0), 0.5), f64::INFINITY);
                 for off in [1e-13, 1e-3] {
-                    assert_eq!(density(&zero, &((&along + &(&across * off)) * scale), 1.0), f64::NEG_INFINITY);
+                    assert_eq!(
+                        density(&zero, &((&along + &(&across * off)) * scale), 1.0),
+                        f64::NEG_INFINITY
+                    );
                 }
                 // The mean counts as much as alpha lets through.
-                assert_eq!(density(&(&along * scale), &(&across * (1e-10 * scale)), 1e-6), f64::NEG_INFINITY);
+                assert_eq!(
+                    density(&(&along * scale), &(&across * (1e-10 * scale)), 1e-6),
+                    f64::NEG_INFINITY
+                );
             }
         }
     }
 
     #[test]
     fn covariances_of_any_size() {
-        // Eigenvalues 3 and 1 of a unit down to where numbers end; of 1e-310 a double holds 45 bits.
+        // Eigenvalues 3 and 1 of a unit down to where numbers end; of 1e-310 a double holds 45
+        // bits.
         for (unit, tol) in [(1e-310, 1e-12), (1e-300, 1e-14), (1e300, 1e-14)] {
-            let law = Gaussian::new(array![0.0, 0.0], (array![[2.0, 1.0], [1.0, 2.0]] * unit).view()).unwrap();
-            assert!((law.variances()[0] / unit - 3.0).abs() <= tol && (law.variances()[1] / unit - 1.0).abs() <= tol, "{unit:e}");
+            let law =
+                Gaussian::new(array![0.0, 0.0], (array![[2.0, 1.0], [1.0, 2.0]] * unit).view())
+                    .unwrap();
+            assert!(
+                (law.variances()[0] / unit - 3.0).abs() <= tol
+                    && (law.variances()[1] / unit - 1.0).abs() <= tol,
+                "{unit:e}"
+            );
         }
-        assert_eq!(Gaussian::new(array![0.0], array![[5e-324]].view()).unwrap().variances()[0], 5e-324);
+        assert_eq!(
+            Gaussian::new(array![0.0], array![[5e-324]].view()).unwrap().variances()[0],
+            5e-324
+        );
         assert!((wiener_gain(1e300, 1.0, 1e200f64) / 1e-100 - 1.0).abs() <= 4.0 * f64::EPSILON);
         assert_eq!(wiener_gain(1e-300, 1.0, 1e-200), 1.0);
     }

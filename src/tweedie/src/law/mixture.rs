@@ -1,4 +1,5 @@
-//! Mixtures of laws; the Gaussian mixture, whose every quantity is a closed form, and sets of classes alike.
+//! Mixtures of laws; the Gaussian mixture, whose every quantity is a closed form, and sets of
+//! classes alike.
 
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
@@ -13,8 +14,9 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
 /// `p(x0) = sum_c w_c p_c(x0)`: by default a Gaussian mixture, `Mixture<Box<dyn Law>>` of anything.
 ///
 /// # Formula
-/// With the responsibilities `r_c` proportional to `w_c p_c(x_t)` every posterior mean (denoiser, score) is the components' average,
-/// and `Cov[x0|x_t] = sum_c r_c (Cov_c + (x0_hat_c - x0_hat)(x0_hat_c - x0_hat)^T)`.
+/// With the responsibilities `r_c` proportional to `w_c p_c(x_t)` every posterior mean (denoiser,
+/// score) is the components' average, and `Cov[x0|x_t] = sum_c r_c (Cov_c + (x0_hat_c -
+/// x0_hat)(x0_hat_c - x0_hat)^T)`.
 ///
 /// # Example
 /// ```
@@ -47,7 +49,12 @@ impl<L: Law> Mixture<L> {
     pub fn new(weights: Array1<f64>, components: Vec<L>) -> Result<Self> {
         if weights.is_empty() || weights.len() != components.len() {
             let want = format!("({},), one weight a component and at least one", components.len());
-            return Err(Error::shape("weights", weights.shape(), want, "pass as many weights as components"));
+            return Err(Error::shape(
+                "weights",
+                weights.shape(),
+                want,
+                "pass as many weights as components",
+            ));
         }
         let d = components[0].dim();
         if let Some(c) = components.iter().find(|c| c.dim() != d) {
@@ -60,10 +67,16 @@ impl<L: Law> Mixture<L> {
         }
         finite("weights", weights.iter())?;
         // Numbers whose sum is none have proportions all the same.
-        let weights = if weights.sum().is_finite() { weights } else { weights.mapv(|w| w / 2f64.powi(64)) };
+        let weights =
+            if weights.sum().is_finite() { weights } else { weights.mapv(|w| w / 2f64.powi(64)) };
         let total = weights.sum();
         if let Some(w) = weights.iter().find(|w| **w < 0.0).or((total <= 0.0).then_some(&total)) {
-            return Err(Error::domain("weight of a component", w, ">= 0, not all 0", "pass counts or probabilities"));
+            return Err(Error::domain(
+                "weight of a component",
+                w,
+                ">= 0, not all 0",
+                "pass counts or probabilities",
+            ));
         }
         Ok(Self { log_weights: weights.mapv(|w| (w / total).ln()), components })
     }
@@ -78,7 +91,8 @@ impl<L: Law> Mixture<L> {
         self.log_weights.mapv(f64::exp)
     }
 
-    /// `ln p(c | x_t)` of each row, shape (n, c): the posterior of the component, which is the exact noisy classifier.
+    /// `ln p(c | x_t)` of each row, shape (n, c): the posterior of the component, which is the
+    /// exact noisy classifier.
     ///
     /// NaN where no component can have made `x_t` (only at `sigma = 0`, off every support).
     ///
@@ -89,7 +103,9 @@ impl<L: Law> Mixture<L> {
         for (mut row, largest) in joint.rows_mut().into_iter().zip(largest) {
             if largest == f64::INFINITY {
                 // Point masses that hit x: their weights alone decide.
-                Zip::from(&mut row).and(&self.log_weights).for_each(|l, w| *l = if *l == 0.0 { *w } else { f64::NEG_INFINITY });
+                Zip::from(&mut row)
+                    .and(&self.log_weights)
+                    .for_each(|l, w| *l = if *l == 0.0 { *w } else { f64::NEG_INFINITY });
             } else if largest == f64::NEG_INFINITY {
                 row.fill(f64::NAN);
             }
@@ -104,26 +120,36 @@ impl<L: Law> Mixture<L> {
         self.log_responsibilities(x, at).mapv_into(f64::exp)
     }
 
-    /// `ln w_c + ln p_c(x_t)` less the largest of its row, shape (n, c), and the largest ones, shape (n).
+    /// `ln w_c + ln p_c(x_t)` less the largest of its row, shape (n, c), and the largest ones,
+    /// shape (n).
     ///
-    /// Far off the components all are large and their differences small: where the rounding of the largest would show in a weight, those
-    /// that weigh anything are computed again, unrounded. The largest first: what is left is small, and its exponentials sum to 1 to the last bits.
+    /// Far off the components all are large and their differences small: where the rounding of the
+    /// largest would show in a weight, those that weigh anything are computed again, unrounded. The
+    /// largest first: what is left is small, and its exponentials sum to 1 to the last bits.
     fn log_joint(&self, x: ArrayView2<f64>, at: &PathPoint) -> (Array2<f64>, Array1<f64>) {
         let mut joint = Array2::zeros((x.nrows(), self.components.len()));
-        for ((mut column, law), w) in joint.columns_mut().into_iter().zip(&self.components).zip(&self.log_weights) {
+        for ((mut column, law), w) in
+            joint.columns_mut().into_iter().zip(&self.components).zip(&self.log_weights)
+        {
             // A component without weight stays without, also where its density is infinite.
-            column.assign(&law.log_density(x, at).mapv(|l| if *w == f64::NEG_INFINITY { *w } else { l + w }));
+            column.assign(
+                &law.log_density(x, at).mapv(|l| if *w == f64::NEG_INFINITY { *w } else { l + w }),
+            );
         }
         let largest = Zip::from(joint.rows_mut()).and(x.rows()).map_collect(|mut row, x| {
             let mut largest = row.iter().copied().fold(f64::NEG_INFINITY, larger);
             if largest.is_finite() && 4.0 * f64::EPSILON * largest.abs() > TOLERANCE {
                 // Each is a sum over the coordinates.
-                let cutoff = largest - NEGLIGIBLE - 4.0 * x.len() as f64 * f64::EPSILON * largest.abs();
+                let cutoff =
+                    largest - NEGLIGIBLE - 4.0 * x.len() as f64 * f64::EPSILON * largest.abs();
                 if row.iter().filter(|l| **l >= cutoff).count() > 1
                     && let Some(exact) = self.unrounded(x, at, row.view(), cutoff)
                 {
-                    largest = exact.iter().flatten().map(|e| e.hi()).fold(f64::NEG_INFINITY, larger);
-                    row.iter_mut().zip(&exact).for_each(|(l, e)| *l = e.map_or(f64::NEG_INFINITY, |e| (e - largest).hi()));
+                    largest =
+                        exact.iter().flatten().map(|e| e.hi()).fold(f64::NEG_INFINITY, larger);
+                    row.iter_mut().zip(&exact).for_each(|(l, e)| {
+                        *l = e.map_or(f64::NEG_INFINITY, |e| (e - largest).hi())
+                    });
                     return largest;
                 }
             }
@@ -134,10 +160,19 @@ impl<L: Law> Mixture<L> {
         (joint, largest)
     }
 
-    /// `ln w_c + ln p_c(x_t)` unrounded for those components whose rounded one reaches `cutoff`; none at all where one is not finite.
-    fn unrounded(&self, x: ArrayView1<f64>, at: &PathPoint, rounded: ArrayView1<f64>, cutoff: f64) -> Option<Vec<Option<Dd>>> {
+    /// `ln w_c + ln p_c(x_t)` unrounded for those components whose rounded one reaches `cutoff`;
+    /// none at all where one is not finite.
+    fn unrounded(
+        &self,
+        x: ArrayView1<f64>,
+        at: &PathPoint,
+        rounded: ArrayView1<f64>,
+        cutoff: f64,
+    ) -> Option<Vec<Option<Dd>>> {
         let each = self.components.iter().zip(&self.log_weights).zip(rounded);
-        let exact: Vec<_> = each.map(|((law, w), l)| (*l >= cutoff).then(|| law.log_density_unrounded(x, at) + *w)).collect();
+        let exact: Vec<_> = each
+            .map(|((law, w), l)| (*l >= cutoff).then(|| law.log_density_unrounded(x, at) + *w))
+            .collect();
         exact.iter().flatten().all(|e| e.hi().is_finite()).then_some(exact)
     }
 
@@ -163,15 +198,24 @@ impl<L: Law> Mixture<L> {
         }
     }
 
-    /// How far each component's `f` at one state is from their average under the responsibilities `r`, shape (c, d).
+    /// How far each component's `f` at one state is from their average under the responsibilities
+    /// `r`, shape (c, d).
     ///
-    /// Taken from the differences to the likeliest component's, so that small weights move it by their own digits.
-    fn deviations(&self, r: ArrayView1<f64>, d: usize, f: impl Fn(&L, ArrayViewMut2<f64>)) -> Array2<f64> {
+    /// Taken from the differences to the likeliest component's, so that small weights move it by
+    /// their own digits.
+    fn deviations(
+        &self,
+        r: ArrayView1<f64>,
+        d: usize,
+        f: impl Fn(&L, ArrayViewMut2<f64>),
+    ) -> Array2<f64> {
         let mut all = Array2::zeros((self.components.len(), d));
         for (law, row) in self.components.iter().zip(all.axis_chunks_iter_mut(Axis(0), 1)) {
             f(law, row);
         }
-        let likeliest = (0..r.len()).reduce(|a, b| if r[b] > r[a] { b } else { a }).expect("a mixture has components");
+        let likeliest = (0..r.len())
+            .reduce(|a, b| if r[b] > r[a] { b } else { a })
+            .expect("a mixture has components");
         let reference = all.row(likeliest).to_owned();
         all -= &reference;
         let mean = r.dot(&all);
@@ -194,8 +238,12 @@ impl Mixture {
     /// # Shapes
     /// `x` (d).
     pub fn log_density_of<S: Scalar>(&self, x: &[S], alpha: S, sigma: S) -> S {
-        let terms: Vec<S> =
-            self.components.iter().zip(&self.log_weights).map(|(c, &w)| c.log_density_of(x, alpha, sigma) + w).collect();
+        let terms: Vec<S> = self
+            .components
+            .iter()
+            .zip(&self.log_weights)
+            .map(|(c, &w)| c.log_density_of(x, alpha, sigma) + w)
+            .collect();
         let largest = terms.iter().map(|t| t.re()).fold(f64::NEG_INFINITY, larger);
         terms.iter().fold(S::from(0.0), |sum, &t| sum + (t - largest).exp()).ln() + largest
     }
@@ -233,12 +281,19 @@ impl<L: Law> Law for Mixture<L> {
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
         let (joint, largest) = self.log_joint(x, at);
         // Infinite where the largest is: its own difference is 0.
-        joint.rows().into_iter().zip(largest).map(|(row, largest)| log_sum_exp(row) + largest).collect()
+        joint
+            .rows()
+            .into_iter()
+            .zip(largest)
+            .map(|(row, largest)| log_sum_exp(row) + largest)
+            .collect()
     }
 
     fn log_density_unrounded(&self, x: ArrayView1<f64>, at: &PathPoint) -> Dd {
         let joint = self.unrounded(x, at, self.log_weights.view(), f64::MIN);
-        let Some(terms) = joint else { return self.log_density(x.insert_axis(Axis(0)), at)[0].into() };
+        let Some(terms) = joint else {
+            return self.log_density(x.insert_axis(Axis(0)), at)[0].into();
+        };
         let largest = terms
             .iter()
             .flatten()
@@ -249,7 +304,8 @@ impl<L: Law> Law for Mixture<L> {
     }
 
     fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
-        let components = self.components.iter().map(|law| law.translated(by)).collect::<Option<Vec<_>>>()?;
+        let components =
+            self.components.iter().map(|law| law.translated(by)).collect::<Option<Vec<_>>>()?;
         Some(Box::new(Mixture { log_weights: self.log_weights.clone(), components }))
     }
 
@@ -258,13 +314,16 @@ impl<L: Law> Law for Mixture<L> {
         let r = self.responsibilities(rows, at);
         let shifts = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
         let mut cov = Array2::zeros((x.len(), x.len()));
-        for ((law, r), shift) in self.components.iter().zip(r.row(0)).zip(shifts.rows()).filter(|((_, r), _)| **r != 0.0) {
+        for ((law, r), shift) in
+            self.components.iter().zip(r.row(0)).zip(shifts.rows()).filter(|((_, r), _)| **r != 0.0)
+        {
             cov.scaled_add(*r, &(law.posterior_cov(x, at) + outer(shift, shift)));
         }
         cov
     }
 
-    /// The component of each draw is found by inversion of the cumulative weights; each component draws from a source of its own.
+    /// The component of each draw is found by inversion of the cumulative weights; each component
+    /// draws from a source of its own.
     fn sample(&self, n: usize, noise: &Noise) -> Array2<f64> {
         let chosen = choose(&self.weights(), n, noise);
         let mut counts = vec![0; self.components.len()];
@@ -276,9 +335,16 @@ impl<L: Law> Law for Mixture<L> {
                 counts[c] - 1
             })
             .collect();
-        let key = |c: usize| Noise::new((noise.uniform(SAMPLE_STREAM, u64::MAX - c as u64) * 2f64.powi(53)) as u64);
-        let draws: Vec<Array2<f64>> =
-            self.components.iter().zip(&counts).enumerate().map(|(c, (law, &n))| law.sample(n, &key(c))).collect();
+        let key = |c: usize| {
+            Noise::new((noise.uniform(SAMPLE_STREAM, u64::MAX - c as u64) * 2f64.powi(53)) as u64)
+        };
+        let draws: Vec<Array2<f64>> = self
+            .components
+            .iter()
+            .zip(&counts)
+            .enumerate()
+            .map(|(c, (law, &n))| law.sample(n, &key(c)))
+            .collect();
         let mut out = Array2::zeros((n, self.dim()));
         for ((mut row, &c), &k) in out.rows_mut().into_iter().zip(&chosen).zip(&turns) {
             row.assign(&draws[c].row(k));
@@ -295,7 +361,8 @@ impl<L: Law> Law for Mixture<L> {
         let scores = self.deviations(r.row(0), x.len(), |law, out| law.score(rows, at, out));
         let mut jacobian = Array2::zeros((x.len(), x.len()));
         for (c, law) in self.components.iter().enumerate().filter(|(c, _)| r[[0, *c]] != 0.0) {
-            jacobian.scaled_add(r[[0, c]], &(law.jacobian(x, at) + outer(hats.row(c), scores.row(c))));
+            jacobian
+                .scaled_add(r[[0, c]], &(law.jacobian(x, at) + outer(hats.row(c), scores.row(c))));
         }
         jacobian
     }
@@ -313,7 +380,13 @@ pub(crate) fn choose(weights: &Array1<f64>, n: usize, noise: &Noise) -> Vec<usiz
     let last = cumulative.len() - 1;
     let total = cumulative[last];
     let cumulative = cumulative.to_vec();
-    (0..n).map(|i| cumulative.partition_point(|c| *c <= noise.uniform(SAMPLE_STREAM, i as u64) * total).min(last)).collect()
+    (0..n)
+        .map(|i| {
+            cumulative
+                .partition_point(|c| *c <= noise.uniform(SAMPLE_STREAM, i as u64) * total)
+                .min(last)
+        })
+        .collect()
 }
 
 fn outer(a: ArrayView1<f64>, b: ArrayView1<f64>) -> Array2<f64> {
@@ -341,9 +414,17 @@ mod tests {
                 0.5 * noise.normal(10 + c, (i * d + j) as u64) + if i == j { 0.7 } else { 0.0 }
             });
             let cov = b.dot(&b.t()) + Array2::<f64>::eye(d) * 0.1;
-            Gaussian::new(Array1::from_shape_fn(d, |i| 1.5 * noise.normal(100 + c, i as u64)), cov.view()).unwrap()
+            Gaussian::new(
+                Array1::from_shape_fn(d, |i| 1.5 * noise.normal(100 + c, i as u64)),
+                cov.view(),
+            )
+            .unwrap()
         });
-        Mixture::new(Array1::from_shape_fn(k, |c| 0.2 + noise.uniform(0, c as u64)), components.collect()).unwrap()
+        Mixture::new(
+            Array1::from_shape_fn(k, |c| 0.2 + noise.uniform(0, c as u64)),
+            components.collect(),
+        )
+        .unwrap()
     }
 
     fn state(d: usize, seed: u64) -> Array2<f64> {
@@ -363,7 +444,8 @@ mod tests {
             let at = PathPoint::still(alpha, sigma);
             let normal = |z: f64, var: f64| (-z * z / (2.0 * var)).exp() / (TAU * var).sqrt();
             let prior = |x0: f64| (0..3).map(|c| weights[c] / weights.iter().sum::<f64>() * normal(x0 - means[c], vars[c])).sum::<f64>();
-            // Panels of 0.5, below every length scale times 2.5, over 8.5 deviations of the widest component and more.
+            // Panels of 0.5, below every length scale times 2.5, over 8.5 deviations of the widest
+            // component and more.
             let rule = IntervalRule::new(24).unwrap();
             let moment = |f: &dyn Fn(f64) -> f64| -> f64 {
                 (-32..32).map(|k| rule.integral(k as f64 * 0.5, (k + 1) as f64 * 0.5, |x0| f(x0) * prior(x0) * normal(x - alpha * x0, sigma * sigma))).sum()
@@ -383,7 +465,8 @@ mod tests {
             prop_assert!((law.jacobian(state.row(0), &at)[[0, 0]] - alpha * var / sigma.powi(2)).abs() <= 1e-11 / sigma.powi(2));
         }
 
-        /// Score and Jacobian as first and second dual-number derivatives of the log density, in any dimension.
+        /// Score and Jacobian as first and second dual-number derivatives of the log density, in
+        /// any dimension.
         #[test]
         fn score_and_jacobian_are_derivatives(d in 1usize..4, k in 1usize..4, seed: u64, alpha in 0.05..1.2f64, log_sigma in -2.0..1.0f64) {
             let (law, x) = (random_mixture(d, k, seed), state(d, seed));
@@ -396,7 +479,8 @@ mod tests {
             for j in 0..d {
                 let dual: Vec<Dual2_64> = (0..d).map(|i| Dual2_64::new(x[[0, i]], f64::from(i == j), 0.0)).collect();
                 let l = law.log_density_of(&dual, alpha.into(), at.sigma.into());
-                // Sizes of the terms: precision times |x - alpha m|, squared in the second derivative; precisions reach 1 / noise at most.
+                // Sizes of the terms: precision times |x - alpha m|, squared in the second
+                // derivative; precisions reach 1 / noise at most.
                 let size = 10.0 * (1.0 + x.iter().map(|x| x.abs()).fold(0.0, larger)) / (0.1 * alpha * alpha + noise);
                 prop_assert!((law.log_density(x.view(), &at)[0] - l.re).abs() <= 256.0 * EPS * (1.0 + size * size));
                 prop_assert!((score[[0, j]] - l.v1).abs() <= 256.0 * EPS * size * (1.0 + size * size));
@@ -408,8 +492,9 @@ mod tests {
             }
         }
 
-        /// The partial differential equations of diffusion, with the time derivative by dual numbers through alpha(t), sigma(t), and
-        /// space derivatives by second-order dual numbers: relative to the sum of the terms' magnitudes.
+        /// The partial differential equations of diffusion, with the time derivative by dual
+        /// numbers through alpha(t), sigma(t), and space derivatives by second-order dual numbers:
+        /// relative to the sum of the terms' magnitudes.
         #[test]
         fn fokker_planck_liouville_and_heat_equation(d in 1usize..3, k in 1usize..4, seed: u64, t in 0.05..0.95f64) {
             let (law, x) = (random_mixture(d, k, seed), state(d, seed));
@@ -449,7 +534,8 @@ mod tests {
             terms.extend(half_laplacian(&g, &c, beta));
             prop_assert!(residual(&terms) <= 1e-10);
 
-            // Liouville with the PF-ODE velocity from the law's own denoiser and Jacobian, on a path of flow matching.
+            // Liouville with the PF-ODE velocity from the law's own denoiser and Jacobian, on a
+            // path of flow matching.
             let (alpha, sigma) = (-time + 1.0, time);
             let (g, _) = space(alpha.re, sigma.re);
             let at = PathPoint { t, alpha: alpha.re, sigma: sigma.re, d_alpha: alpha.eps, d_sigma: sigma.eps };
@@ -466,7 +552,8 @@ mod tests {
             prop_assert!(residual(&terms) <= 1e-10, "{:?}", terms);
         }
 
-        /// Composition: mixing the parts of a split component changes nothing, and a mixture of one component is that component.
+        /// Composition: mixing the parts of a split component changes nothing, and a mixture of one
+        /// component is that component.
         #[test]
         fn a_split_component_is_the_same_law(d in 1usize..4, seed: u64, share in 0.01..0.99f64, alpha in 0.0..1.2f64, sigma in 0.05..2.0f64) {
             let whole = random_mixture(d, 2, seed);
@@ -496,34 +583,54 @@ mod tests {
         let (mean, cov) = mean_and_cov(draws.view(), Normalisation::Points).unwrap();
         let want = Law::cov(&law);
         for i in 0..3 {
-            // Five standard errors; the fourth moment of a mixture is at most a few times the Gaussian's.
+            // Five standard errors; the fourth moment of a mixture is at most a few times the
+            // Gaussian's.
             assert!((mean[i] - Law::mean(&law)[i]).abs() <= 5.0 * (want[[i, i]] / n as f64).sqrt());
             for j in 0..3 {
-                let error = ((want[[i, i]] * want[[j, j]] + want[[i, j]].powi(2)) / n as f64).sqrt();
+                let error =
+                    ((want[[i, i]] * want[[j, j]] + want[[i, j]].powi(2)) / n as f64).sqrt();
                 assert!((cov[[i, j]] - want[[i, j]]).abs() <= 7.0 * error);
             }
         }
-        assert!((&law.sample(10, &Noise::new(3)) - &draws.slice(s![..10, ..])).iter().all(|e| e.abs() <= 1e-14));
+        assert!(
+            (&law.sample(10, &Noise::new(3)) - &draws.slice(s![..10, ..]))
+                .iter()
+                .all(|e| e.abs() <= 1e-14)
+        );
     }
 
     #[test]
     fn ends() {
-        // Two point masses: at sigma = 0 the one that is hit; far from both at small sigma still a probability.
+        // Two point masses: at sigma = 0 the one that is hit; far from both at small sigma still a
+        // probability.
         let point = |m: f64| Gaussian::isotropic(array![m], 0.0).unwrap();
         let law = Mixture::new(array![1.0, 3.0], vec![point(-1.0), point(1.0)]).unwrap();
         let x = array![[1.0], [-1.0], [1e8]];
-        assert_eq!(law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0)), array![[0.0, 1.0], [1.0, 0.0]]);
-        assert!(law.responsibilities(x.slice(s![2.., ..]), &PathPoint::still(1.0, 0.0)).iter().all(|r| r.is_nan()));
-        assert_eq!(law.responsibilities(x.view(), &PathPoint::still(1.0, 1e-3)).column(1).to_vec(), [1.0, 0.0, 1.0]);
+        assert_eq!(
+            law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0)),
+            array![[0.0, 1.0], [1.0, 0.0]]
+        );
         assert!(
-            (&law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(0.0, 1.0)) - &array![0.25, 0.75])
+            law.responsibilities(x.slice(s![2.., ..]), &PathPoint::still(1.0, 0.0))
+                .iter()
+                .all(|r| r.is_nan())
+        );
+        assert_eq!(
+            law.responsibilities(x.view(), &PathPoint::still(1.0, 1e-3)).column(1).to_vec(),
+            [1.0, 0.0, 1.0]
+        );
+        assert!(
+            (&law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(0.0, 1.0))
+                - &array![0.25, 0.75])
                 .iter()
                 .all(|e| e.abs() <= 2.0 * EPS)
         );
         let mut out = Array2::zeros((2, 1));
         law.denoise(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0), out.view_mut());
         assert_eq!(out, array![[1.0], [-1.0]]);
-        assert!(law.jacobian(array![1.0].view(), &PathPoint::still(1.0, 0.0)).iter().all(|v| *v == 0.0));
+        assert!(
+            law.jacobian(array![1.0].view(), &PathPoint::still(1.0, 0.0)).iter().all(|v| *v == 0.0)
+        );
     }
 
     #[test]
@@ -543,7 +650,10 @@ mod tests {
         assert_eq!(log_sum_exp(array![-inf, -inf].view()), -inf);
         assert_eq!(log_sum_exp(array![inf, 0.0].view()), inf);
         assert_eq!(log_sum_exp(array![-inf, 3.0].view()), 3.0);
-        assert!(log_sum_exp(array![f64::NAN, inf].view()).is_nan() && log_sum_exp(array![-inf, f64::NAN].view()).is_nan());
+        assert!(
+            log_sum_exp(array![f64::NAN, inf].view()).is_nan()
+                && log_sum_exp(array![-inf, f64::NAN].view()).is_nan()
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
 
 pub use gaussian::Gaussian;
 
-/// The noise stream that [`Law::sample`] draws from: "law" in ASCII, away from the small numbers that samplers count with.
+/// The noise stream that [`Law::sample`] draws from: "law" in ASCII, away from the small numbers
+/// that samplers count with.
 pub const SAMPLE_STREAM: u64 = 0x6c61_7700;
 
 /// A data law p(x0) with the exact law of `x_t = alpha x0 + sigma eps`.
@@ -24,8 +25,9 @@ pub trait Law: Denoiser {
     /// `Cov[x0]`, shape (d, d).
     fn cov(&self) -> Array2<f64>;
 
-    /// `ln p(x_t)` of each row, in nats; the log-likelihood of clean data is at `PathPoint::still(1, 0)`.
-    /// Where the law has no density (sigma = 0 and a singular covariance), `-inf` or `+inf`.
+    /// `ln p(x_t)` of each row, in nats; the log-likelihood of clean data is at
+    /// `PathPoint::still(1, 0)`. Where the law has no density (sigma = 0 and a singular
+    /// covariance), `-inf` or `+inf`.
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64>;
 
     /// `Cov[x0 | x_t = x]`, shape (d, d).
@@ -34,8 +36,9 @@ pub trait Law: Denoiser {
     /// `n` independent draws of x0, shape (n, d), as a pure function of the noise source.
     fn sample(&self, n: usize, noise: &Noise) -> Array2<f64>;
 
-    /// `ln p(x_t)` of one state before it is rounded: differences of large ones, as of a mixture's components far off their means, keep
-    /// the digits that a law can give. By default those of [`log_density`](Self::log_density).
+    /// `ln p(x_t)` of one state before it is rounded: differences of large ones, as of a mixture's
+    /// components far off their means, keep the digits that a law can give. By default those of
+    /// [`log_density`](Self::log_density).
     ///
     /// # Shapes
     /// `x` (d).
@@ -43,7 +46,8 @@ pub trait Law: Denoiser {
         self.log_density(x.insert_axis(Axis(0)), at)[0].into()
     }
 
-    /// The law of `x0 + by`, where a law can be moved: its flow about its own mean has digits that are lost far from 0.
+    /// The law of `x0 + by`, where a law can be moved: its flow about its own mean has digits that
+    /// are lost far from 0.
     ///
     /// # Shapes
     /// `by` (d).
@@ -141,7 +145,11 @@ mod tests {
         }
     }
 
-    fn jacobian_and_score(law: &dyn Law, x: &Array2<f64>, at: &PathPoint) -> (Array2<f64>, Array2<f64>) {
+    fn jacobian_and_score(
+        law: &dyn Law,
+        x: &Array2<f64>,
+        at: &PathPoint,
+    ) -> (Array2<f64>, Array2<f64>) {
         let mut score = Array2::zeros(x.raw_dim());
         law.score(x.view(), at, score.view_mut());
         (law.jacobian(x.row(0), at), score)
@@ -175,7 +183,10 @@ mod tests {
         assert_eq!(Law::posterior_cov(boxed, x.row(0), &at), law.posterior_cov(x.row(0), &at));
         assert_eq!(Law::sample(boxed, 3, &Noise::new(1)), law.sample(3, &Noise::new(1)));
         assert_eq!(jacobian_and_score(boxed, &x, &at), jacobian_and_score(&law, &x, &at));
-        assert_eq!(Law::log_density_unrounded(boxed, x.row(0), &at), law.log_density_unrounded(x.row(0), &at));
+        assert_eq!(
+            Law::log_density_unrounded(boxed, x.row(0), &at),
+            law.log_density_unrounded(x.row(0), &at)
+        );
         assert_ne!(Law::log_density_unrounded(boxed, x.row(0), &at).lo(), 0.0);
         let by = array![1.0, 2.0];
         assert_eq!(Law::translated(boxed, by.view()).unwrap().mean(), array![2.0, 0.0]);
@@ -184,27 +195,49 @@ mod tests {
     /// Every law that can be moved is itself elsewhere: moments, densities, denoiser.
     #[test]
     fn a_moved_law_is_the_law_elsewhere() {
-        let gaussian = Gaussian::new(array![1.0, -2.0], array![[2.0, 0.5], [0.5, 1.0]].view()).unwrap();
+        let gaussian =
+            Gaussian::new(array![1.0, -2.0], array![[2.0, 0.5], [0.5, 1.0]].view()).unwrap();
         let diagonal = Gaussian::diagonal(array![0.5, 1.0], array![2.0, 0.25]).unwrap();
-        let mixture = mixture::Mixture::new(array![0.25, 0.75], vec![gaussian.clone(), diagonal.clone()]).unwrap();
-        let empirical =
-            empirical::Empirical::weighted(array![[0.0, 1.0], [2.0, 0.5], [-1.0, 0.25]], array![1.0, 2.0, 1.0]).unwrap();
+        let mixture =
+            mixture::Mixture::new(array![0.25, 0.75], vec![gaussian.clone(), diagonal.clone()])
+                .unwrap();
+        let empirical = empirical::Empirical::weighted(
+            array![[0.0, 1.0], [2.0, 0.5], [-1.0, 0.25]],
+            array![1.0, 2.0, 1.0],
+        )
+        .unwrap();
         let laws: [&dyn Law; 4] = [&gaussian, &diagonal, &mixture, &empirical];
-        let (x, by, at) = (array![[0.5, 0.75], [-1.0, 2.0]], array![4.0, -8.0], PathPoint::still(0.5, 0.75));
+        let (x, by, at) =
+            (array![[0.5, 0.75], [-1.0, 2.0]], array![4.0, -8.0], PathPoint::still(0.5, 0.75));
         let there = &x + &(&by * at.alpha);
         for law in laws {
             let moved = law.translated(by.view()).unwrap();
-            let close = |a: Array2<f64>, b: Array2<f64>| assert!((&a - &b).iter().all(|e| e.abs() <= 1e-14 * 16.0), "{a} {b}");
-            close((moved.mean() - law.mean()).insert_axis(Axis(0)), by.clone().insert_axis(Axis(0)));
+            let close = |a: Array2<f64>, b: Array2<f64>| {
+                assert!((&a - &b).iter().all(|e| e.abs() <= 1e-14 * 16.0), "{a} {b}")
+            };
+            close(
+                (moved.mean() - law.mean()).insert_axis(Axis(0)),
+                by.clone().insert_axis(Axis(0)),
+            );
             close(moved.cov(), law.cov());
             close(moved.denoised(there.view(), &at), law.denoised(x.view(), &at) + &by);
-            let density = |law: &dyn Law, x: &Array2<f64>| law.log_density(x.view(), &at).insert_axis(Axis(1));
+            let density = |law: &dyn Law, x: &Array2<f64>| {
+                law.log_density(x.view(), &at).insert_axis(Axis(1))
+            };
             close(density(moved.as_ref(), &there), density(law, &x));
         }
         // A law that does not say how is not moved, nor is a mixture of such.
         let plain = Plain(gaussian);
         assert!(plain.translated(by.view()).is_none());
-        assert_eq!(plain.log_density_unrounded(x.row(0), &at), Dd::from(plain.log_density(x.view(), &at)[0]));
-        assert!(mixture::Mixture::new(array![1.0], vec![plain]).unwrap().translated(by.view()).is_none());
+        assert_eq!(
+            plain.log_density_unrounded(x.row(0), &at),
+            Dd::from(plain.log_density(x.view(), &at)[0])
+        );
+        assert!(
+            mixture::Mixture::new(array![1.0], vec![plain])
+                .unwrap()
+                .translated(by.view())
+                .is_none()
+        );
     }
 }

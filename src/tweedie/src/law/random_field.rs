@@ -1,4 +1,5 @@
-//! Periodic Gaussian random fields: the simplest law with the spectrum of natural images, diagonal in the Fourier basis.
+//! Periodic Gaussian random fields: the simplest law with the spectrum of natural images, diagonal
+//! in the Fourier basis.
 
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::{Error, Result, finite};
@@ -13,9 +14,10 @@ use tweedie_engines::fft::{self, Complex64};
 
 /// A stationary Gaussian law on a periodic grid of h x w pixels; one-dimensional with h = 1.
 ///
-/// Its covariance is circulant, so that the Fourier modes are its eigenvectors and the power spectrum its eigenvalues. A state is
-/// the grid row by row, d = h w. Denoising costs two fast Fourier transforms where the dense [`Gaussian`](crate::law::Gaussian)
-/// needs two products with a (d, d) matrix.
+/// Its covariance is circulant, so that the Fourier modes are its eigenvectors and the power
+/// spectrum its eigenvalues. A state is the grid row by row, d = h w. Denoising costs two fast
+/// Fourier transforms where the dense [`Gaussian`](crate::law::Gaussian) needs two products with a
+/// (d, d) matrix.
 ///
 /// # Example
 /// ```
@@ -26,7 +28,8 @@ use tweedie_engines::fft::{self, Complex64};
 /// ```
 ///
 /// # Source
-/// Field 1987, "Relations between the statistics of natural images and the response properties of cortical cells": slope 2.
+/// Field 1987, "Relations between the statistics of natural images and the response properties of
+/// cortical cells": slope 2.
 #[derive(Clone)]
 pub struct RandomField {
     mean: f64,
@@ -38,52 +41,92 @@ pub struct RandomField {
 
 impl std::fmt::Debug for RandomField {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.debug_struct("RandomField").field("mean", &self.mean).field("spectrum", &self.spectrum).finish_non_exhaustive()
+        f.debug_struct("RandomField")
+            .field("mean", &self.mean)
+            .field("spectrum", &self.spectrum)
+            .finish_non_exhaustive()
     }
 }
 
 impl RandomField {
-    /// From the mean of a pixel and the covariance's eigenvalues in the order of the discrete Fourier transform, shape (h, w).
+    /// From the mean of a pixel and the covariance's eigenvalues in the order of the discrete
+    /// Fourier transform, shape (h, w).
     ///
     /// # Errors
-    /// An empty grid; NaN; a negative eigenvalue; eigenvalues of opposite frequencies that differ, which no real field has.
+    /// An empty grid; NaN; a negative eigenvalue; eigenvalues of opposite frequencies that differ,
+    /// which no real field has.
     pub fn new(mean: f64, spectrum: Array2<f64>) -> Result<Self> {
         let (h, w) = spectrum.dim();
         if spectrum.is_empty() {
-            return Err(Error::shape("spectrum", spectrum.shape(), "(h, w) of at least one pixel", "pass a grid"));
+            return Err(Error::shape(
+                "spectrum",
+                spectrum.shape(),
+                "(h, w) of at least one pixel",
+                "pass a grid",
+            ));
         }
         finite("mean", [&mean])?;
         finite("spectrum", spectrum.iter())?;
         for ((ky, kx), &l) in spectrum.indexed_iter() {
             if l < 0.0 {
-                return Err(Error::domain(format!("spectrum[{ky}, {kx}]"), l, ">= 0", "pass variances of the modes"));
+                return Err(Error::domain(
+                    format!("spectrum[{ky}, {kx}]"),
+                    l,
+                    ">= 0",
+                    "pass variances of the modes",
+                ));
             }
             let opposite = spectrum[[(h - ky) % h, (w - kx) % w]];
             if (l - opposite).abs() > 1e-10 * l {
                 let allowed = format!("{opposite}, as at the opposite frequency");
-                return Err(Error::domain(format!("spectrum[{ky}, {kx}]"), l, allowed, "make the spectrum even"));
+                return Err(Error::domain(
+                    format!("spectrum[{ky}, {kx}]"),
+                    l,
+                    allowed,
+                    "make the spectrum even",
+                ));
             }
         }
-        Ok(Self { mean, rows: Arc::new(fft::real(w)), columns: Arc::new(fft::complex(h)), spectrum })
+        Ok(Self {
+            mean,
+            rows: Arc::new(fft::real(w)),
+            columns: Arc::new(fft::complex(h)),
+            spectrum,
+        })
     }
 
-    /// A power law: the variance of a mode falls with its frequency to the power `slope` (about 2 in natural images).
+    /// A power law: the variance of a mode falls with its frequency to the power `slope` (about 2
+    /// in natural images).
     ///
     /// # Formula
-    /// `lambda_k` proportional to `|f|^-slope`, `f = (ky / h, kx / w)` cycles a pixel; without the constant mode a pixel has variance
-    /// `var = sum_{k != 0} lambda_k / (h w)`. The power law has no value at frequency 0: `zero_mode` is that eigenvalue,
-    /// and `zero_mode / (h w)` the variance of the field's mean over the grid.
+    /// `lambda_k` proportional to `|f|^-slope`, `f = (ky / h, kx / w)` cycles a pixel; without the
+    /// constant mode a pixel has variance `var = sum_{k != 0} lambda_k / (h w)`. The power law has
+    /// no value at frequency 0: `zero_mode` is that eigenvalue, and `zero_mode / (h w)` the
+    /// variance of the field's mean over the grid.
     ///
     /// # Errors
     /// As [`new`](Self::new); a positive `var` on a grid of one pixel.
-    pub fn power_law(h: usize, w: usize, mean: f64, slope: f64, var: f64, zero_mode: f64) -> Result<Self> {
+    pub fn power_law(
+        h: usize,
+        w: usize,
+        mean: f64,
+        slope: f64,
+        var: f64,
+        zero_mode: f64,
+    ) -> Result<Self> {
         finite("slope, var, zero_mode", [&slope, &var, &zero_mode])?;
         if h * w < 2 && var != 0.0 {
-            return Err(Error::domain("var", var, "0 on a grid of one pixel", "give the one mode there is by zero_mode"));
+            return Err(Error::domain(
+                "var",
+                var,
+                "0 on a grid of one pixel",
+                "give the one mode there is by zero_mode",
+            ));
         }
         let signed = |k: usize, n: usize| k.min(n - k) as f64 / n as f64;
-        let power =
-            Array2::from_shape_fn((h, w), |k| if k == (0, 0) { 0.0 } else { signed(k.0, h).hypot(signed(k.1, w)).powf(-slope) });
+        let power = Array2::from_shape_fn((h, w), |k| {
+            if k == (0, 0) { 0.0 } else { signed(k.0, h).hypot(signed(k.1, w)).powf(-slope) }
+        });
         let scale = if var == 0.0 { 0.0 } else { var * (h * w) as f64 / power.sum() };
         let mut spectrum = power * scale;
         spectrum.iter_mut().take(1).for_each(|zero| *zero = zero_mode);
@@ -105,7 +148,8 @@ impl RandomField {
         self.kernel(|l| l)
     }
 
-    /// The convolution kernel of a function of the covariance, shape (h, w): the receptive field of a pixel.
+    /// The convolution kernel of a function of the covariance, shape (h, w): the receptive field of
+    /// a pixel.
     ///
     /// # Formula
     /// Inverse Fourier transform of `gain(lambda_k)`
@@ -123,7 +167,14 @@ impl RandomField {
     ///
     /// # Shapes
     /// `x` and `out` (n, h w).
-    pub fn map_modes(&self, x: ArrayView2<f64>, from: f64, to: f64, gain: impl Fn(f64) -> f64, mut out: ArrayViewMut2<f64>) {
+    pub fn map_modes(
+        &self,
+        x: ArrayView2<f64>,
+        from: f64,
+        to: f64,
+        gain: impl Fn(f64) -> f64,
+        mut out: ArrayViewMut2<f64>,
+    ) {
         let gains = self.half(gain);
         let rows: Vec<_> = x.axis_iter(Axis(0)).zip(out.axis_iter_mut(Axis(0))).collect();
         rows.into_par_iter().for_each(|(x, mut out)| {
@@ -164,7 +215,10 @@ impl RandomField {
         let mut modes = vec![Complex64::default(); half * h];
         let mut row_modes = vec![Complex64::default(); half];
         for (i, row) in field.chunks_exact_mut(w).enumerate() {
-            self.rows.forward.process(row, &mut row_modes).expect("buffers have the planned lengths");
+            self.rows
+                .forward
+                .process(row, &mut row_modes)
+                .expect("buffers have the planned lengths");
             row_modes.iter().enumerate().for_each(|(k, m)| modes[k * h + i] = *m);
         }
         self.columns.forward.process(&mut modes);
@@ -177,13 +231,20 @@ impl RandomField {
         self.columns.inverse.process(&mut modes);
         let mut row_modes = vec![Complex64::default(); half];
         for (i, row) in out.chunks_exact_mut(w).enumerate() {
-            row_modes.iter_mut().enumerate().for_each(|(k, m)| *m = modes[k * h + i] / (h * w) as f64);
-            // Frequency 0 and the highest of an even width are their own opposites, hence real; rounding leaves an imaginary part.
+            row_modes
+                .iter_mut()
+                .enumerate()
+                .for_each(|(k, m)| *m = modes[k * h + i] / (h * w) as f64);
+            // Frequency 0 and the highest of an even width are their own opposites, hence real;
+            // rounding leaves an imaginary part.
             row_modes[0].im = 0.0;
             if w % 2 == 0 {
                 row_modes[half - 1].im = 0.0;
             }
-            self.rows.inverse.process(&mut row_modes, row).expect("buffers have the planned lengths, and real ends");
+            self.rows
+                .inverse
+                .process(&mut row_modes, row)
+                .expect("buffers have the planned lengths, and real ends");
         }
     }
 
@@ -191,7 +252,9 @@ impl RandomField {
     fn matrix(&self, gain: impl Fn(f64) -> f64) -> Array2<f64> {
         let (h, w) = self.grid();
         let kernel = self.kernel(gain);
-        Array2::from_shape_fn((h * w, h * w), |(i, j)| kernel[[(h + i / w - j / w) % h, (w + i % w - j % w) % w]])
+        Array2::from_shape_fn((h * w, h * w), |(i, j)| {
+            kernel[[(h + i / w - j / w) % h, (w + i % w - j % w) % w]]
+        })
     }
 }
 
@@ -215,7 +278,8 @@ impl Law for RandomField {
         self.matrix(|l| l)
     }
 
-    /// At `sigma = 0` with a singular covariance: `+inf` on the support (to rounding), `-inf` off it.
+    /// At `sigma = 0` with a singular covariance: `+inf` on the support (to rounding), `-inf` off
+    /// it.
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
         let (d, (h, w)) = (self.dim() as f64, self.grid());
         let normalisation = self.log_det(at) + d * TAU.ln();
@@ -230,7 +294,10 @@ impl Law for RandomField {
                 let square = twice * m.norm_sqr() / d;
                 if *var == 0.0 { off += square } else { sum += square / var }
             }
-            let rounding = 8.0 * d * f64::EPSILON * (x.dot(&x).sqrt() + (at.alpha * self.mean).abs() * d.sqrt());
+            let rounding = 8.0
+                * d
+                * f64::EPSILON
+                * (x.dot(&x).sqrt() + (at.alpha * self.mean).abs() * d.sqrt());
             if off.sqrt() > rounding { f64::NEG_INFINITY } else { -0.5 * (sum + normalisation) }
         });
         log_density.collect::<Vec<_>>().into()
@@ -238,7 +305,9 @@ impl Law for RandomField {
 
     /// By the same amount in every pixel: the law stays homogeneous.
     fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
-        by.iter().all(|b| *b == by[0]).then(|| Box::new(Self { mean: self.mean + by[0], ..self.clone() }) as Box<dyn Law>)
+        by.iter()
+            .all(|b| *b == by[0])
+            .then(|| Box::new(Self { mean: self.mean + by[0], ..self.clone() }) as Box<dyn Law>)
     }
 
     fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
@@ -276,7 +345,8 @@ mod tests {
     const EPS: f64 = f64::EPSILON;
 
     proptest! {
-        /// Second route: the dense Gaussian whose covariance is written out pixel by pixel as a sum of cosines, no Fourier transform.
+        /// Second route: the dense Gaussian whose covariance is written out pixel by pixel as a sum
+        /// of cosines, no Fourier transform.
         #[test]
         fn equals_the_dense_gaussian(
             h in 1usize..6, w in 1usize..7, slope in -1.0..3.0f64, zero_mode in prop_oneof![Just(0.0), 0.1..3.0f64], mean in -1.0..1.0f64,
@@ -322,7 +392,8 @@ mod tests {
         assert_eq!(law.spectrum()[[0, 0]], 7.0);
         assert!((law.spectrum()[[0, 4]] / law.spectrum()[[0, 8]] - 4.0).abs() <= 8.0 * EPS);
         assert!((law.autocovariance()[[0, 0]] - 1.5 - 7.0 / 64.0).abs() <= 16.0 * EPS);
-        // On a square grid frequencies a 3-4-5 triangle apart from the axes have the power of frequency 5 on an axis.
+        // On a square grid frequencies a 3-4-5 triangle apart from the axes have the power of
+        // frequency 5 on an axis.
         let law = RandomField::power_law(16, 16, 0.0, 1.7, 1.0, 0.0).unwrap();
         assert!((law.spectrum()[[3, 13 - 1]] / law.spectrum()[[0, 5]] - 1.0).abs() <= 8.0 * EPS);
     }
@@ -352,7 +423,8 @@ mod tests {
         for i in 0..6 {
             assert!((mean[i] - 0.3).abs() <= 5.0 * (want[[i, i]] / n as f64).sqrt());
             for j in 0..6 {
-                let error = ((want[[i, i]] * want[[j, j]] + want[[i, j]].powi(2)) / n as f64).sqrt();
+                let error =
+                    ((want[[i, i]] * want[[j, j]] + want[[i, j]].powi(2)) / n as f64).sqrt();
                 assert!((cov[[i, j]] - want[[i, j]]).abs() <= 5.0 * error);
             }
         }
@@ -363,7 +435,12 @@ mod tests {
     fn refuses_what_is_no_spectrum() {
         assert!(RandomField::new(0.0, Array2::zeros((0, 3))).is_err());
         assert!(RandomField::new(0.0, array![[1.0, -1.0]]).is_err());
-        assert!(RandomField::new(0.0, array![[1.0, 2.0, 3.0]]).unwrap_err().to_string().contains("even"));
+        assert!(
+            RandomField::new(0.0, array![[1.0, 2.0, 3.0]])
+                .unwrap_err()
+                .to_string()
+                .contains("even")
+        );
         assert!(RandomField::new(f64::NAN, array![[1.0]]).is_err());
         assert!(RandomField::power_law(1, 1, 0.0, 2.0, 1.0, 1.0).is_err());
         assert!(RandomField::power_law(4, 4, 0.0, 2.0, -1.0, 1.0).is_err());
@@ -371,7 +448,8 @@ mod tests {
 
     #[test]
     fn frequencies_are_cycles_a_pixel_on_any_grid() {
-        // Two rows of eight: the highest frequency down is 1/2, across too; the lowest across is 1/8.
+        // Two rows of eight: the highest frequency down is 1/2, across too; the lowest across is
+        // 1/8.
         let law = RandomField::power_law(2, 8, 0.0, 2.0, 1.0, 0.0).unwrap();
         let spectrum = law.spectrum();
         assert!((spectrum[[1, 0]] / spectrum[[0, 4]] - 1.0).abs() <= 8.0 * EPS);
@@ -391,11 +469,14 @@ mod tests {
         }
     }
 
-    /// Without noise a field has infinite density on its support, to the rounding of the states' own size, and none off it.
+    /// Without noise a field has infinite density on its support, to the rounding of the states'
+    /// own size, and none off it.
     #[test]
     fn the_support_is_met_to_rounding_at_any_scale() {
         let field = |mean: f64| RandomField::power_law(5, 6, mean, 1.0, 1.0, 0.0).unwrap();
-        let density = |mean: f64, x: &Array2<f64>, alpha: f64| field(mean).log_density(x.view(), &PathPoint::still(alpha, 0.0))[0];
+        let density = |mean: f64, x: &Array2<f64>, alpha: f64| {
+            field(mean).log_density(x.view(), &PathPoint::still(alpha, 0.0))[0]
+        };
         let x = field(0.0).sample(1, &Noise::new(4));
         let zero = Array2::zeros((1, 30));
         assert_eq!(density(0.0, &zero, 1.0), f64::INFINITY);

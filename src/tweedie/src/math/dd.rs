@@ -1,16 +1,21 @@
-//! Double-double numbers: an unevaluated sum of two `f64`, about 106 bits, through error-free transformations.
+//! Double-double numbers: an unevaluated sum of two `f64`, about 106 bits, through error-free
+//! transformations.
 //!
-//! [`Dd`] implements num-dual's `DualNum`, so every closed form that is generic over [`Scalar`](crate::math::scalar::Scalar) can be
-//! evaluated in 106 bits and rounded once; `Dual<Dd, f64>` does the same for its derivative. Schedule tables and path points are
-//! made that way, because plain `f64` loses them where they matter: numpy's `1 - alpha_bar` of the linear schedule is off by 1.8e3 ulp.
+//! [`Dd`] implements num-dual's `DualNum`, so every closed form that is generic over
+//! [`Scalar`](crate::math::scalar::Scalar) can be evaluated in 106 bits and rounded once;
+//! `Dual<Dd, f64>` does the same for its derivative. Schedule tables and path points are made that
+//! way, because plain `f64` loses them where they matter: numpy's `1 - alpha_bar` of the linear
+//! schedule is off by 1.8e3 ulp.
 //!
-//! The 106 bits hold for numbers of 1e-290 to 1e308: below, low parts underflow, and at 1e-308 what an `f64` has is left. There the
-//! elementary functions of a double are good to 2^-102 over their domains, ends included (`tests/golden/mp/double_double.csv`). The sine,
-//! cosine and tangent of |x| > 1e15 are NaN: the multiple of pi/2 next to such a number is no exact integer. A power `x^y` multiplies its
-//! error by `y ln x`; a remainder is right where the quotient is below 2^53.
+//! The 106 bits hold for numbers of 1e-290 to 1e308: below, low parts underflow, and at 1e-308 what
+//! an `f64` has is left. There the elementary functions of a double are good to 2^-102 over their
+//! domains, ends included (`tests/golden/mp/double_double.csv`). The sine, cosine and tangent of
+//! |x| > 1e15 are NaN: the multiple of pi/2 next to such a number is no exact integer. A power
+//! `x^y` multiplies its error by `y ln x`; a remainder is right where the quotient is below 2^53.
 //!
 //! # Source
-//! T. J. Dekker, *A floating-point technique for extending the available precision* (1971), for the two transformations.
+//! T. J. Dekker, *A floating-point technique for extending the available precision* (1971), for the
+//! two transformations.
 
 use crate::math::scalar::{exponent, ldexp};
 use num_dual::{DualNum, DualStruct, Mappable};
@@ -19,7 +24,9 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::iter::{Product, Sum};
 use std::num::ParseFloatError;
-use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Rem, RemAssign, Sub, SubAssign};
+use std::ops::{
+    Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Rem, RemAssign, Sub, SubAssign,
+};
 use std::str::FromStr;
 
 /// `hi + lo` with `|lo| <= ulp(hi) / 2`: `hi` is the value rounded to nearest.
@@ -66,16 +73,22 @@ impl Dd {
         self.lo
     }
 
-    /// The decimal that `x` prints as, which for `0.008` is 1/125 to 106 bits and not the double beside it.
+    /// The decimal that `x` prints as, which for `0.008` is 1/125 to 106 bits and not the double
+    /// beside it.
     pub fn from_shortest_decimal(x: f64) -> Self {
         // Display of a finite double is a plain decimal; NaN and infinities parse as themselves.
         x.to_string().parse().unwrap_or(Self::from(x))
     }
 
-    /// Renormalises `|hi| >= |lo|`; an overflow or NaN keeps no low part, so that infinities behave as in `f64`.
+    /// Renormalises `|hi| >= |lo|`; an overflow or NaN keeps no low part, so that infinities behave
+    /// as in `f64`.
     fn normal(hi: f64, lo: f64) -> Self {
         let s = hi + lo;
-        if s.is_finite() { Self { hi: s, lo: lo - (s - hi) } } else { Self { hi: if hi.is_finite() { s } else { hi }, lo: 0.0 } }
+        if s.is_finite() {
+            Self { hi: s, lo: lo - (s - hi) }
+        } else {
+            Self { hi: if hi.is_finite() { s } else { hi }, lo: 0.0 }
+        }
     }
 
     /// Multiplies by a power of two, exactly but for over- and underflow.
@@ -83,9 +96,11 @@ impl Dd {
         Self::normal(ldexp(self.hi, k), ldexp(self.lo, k))
     }
 
-    /// `self - k c` for a constant c of three parts, 159 bits, so that what is left after the subtraction is good to 106.
+    /// `self - k c` for a constant c of three parts, 159 bits, so that what is left after the
+    /// subtraction is good to 106.
     fn minus_multiple(self, k: f64, constant: Dd, tail: f64) -> Self {
-        // Both products exactly: rounding `constant * k` to 106 bits would cost the bits that cancel.
+        // Both products exactly: rounding `constant * k` to 106 bits would cost the bits that
+        // cancel.
         let exact = |a: f64| {
             let (p, e) = two_prod(a, k);
             Dd::normal(p, e)
@@ -97,7 +112,8 @@ impl Dd {
         self.hi.is_finite() && self.hi != 0.0
     }
 
-    /// `e^r - 1` for |r| <= ln(2)/2, relative accuracy kept at 0: Taylor on r/256, then eight doublings `p -> p (p + 2)`.
+    /// `e^r - 1` for |r| <= ln(2)/2, relative accuracy kept at 0: Taylor on r/256, then eight
+    /// doublings `p -> p (p + 2)`.
     fn exp_m1_reduced(self) -> Self {
         let r = self.ldexp(-8);
         let (mut term, mut sum) = (r, r);
@@ -128,7 +144,8 @@ impl Dd {
         sum * 2.0
     }
 
-    /// The spherical Bessel function of order n by its series, for |x| < 2, where the closed forms cancel.
+    /// The spherical Bessel function of order n by its series, for |x| < 2, where the closed forms
+    /// cancel.
     fn sph_j_series(self, n: i32) -> Self {
         let y = self * self * -0.5;
         let mut term = (1..=n).fold(Self::one(), |term, k| term * self / (2 * k + 1) as f64);
@@ -174,7 +191,8 @@ impl From<f64> for Dd {
 impl Add for Dd {
     type Output = Dd;
     fn add(self, b: Dd) -> Dd {
-        // The accurate sum (both low parts through two_sum): the sloppy one loses all bits when the high parts cancel.
+        // The accurate sum (both low parts through two_sum): the sloppy one loses all bits when the
+        // high parts cancel.
         let (s, e) = two_sum(self.hi, b.hi);
         let (t, f) = two_sum(self.lo, b.lo);
         let r = Dd::normal(s, e + t);
@@ -294,11 +312,14 @@ impl FromStr for Dd {
         let plain: f64 = s.parse()?;
         let (mantissa, exponent) = s.split_once(['e', 'E']).unwrap_or((s, "0"));
         // An exponent beyond i32 is 0 or infinity already in `plain`.
-        let (true, Ok(exponent)) = (plain.is_finite() && plain != 0.0, exponent.parse::<i32>()) else {
+        let (true, Ok(exponent)) = (plain.is_finite() && plain != 0.0, exponent.parse::<i32>())
+        else {
             return Ok(plain.into());
         };
-        // Of the significant digits the first 40 are read; each that is left out before the point is a factor of 10.
-        let (mut digits, mut read, mut power, mut fraction) = (Dd::zero(), 0, i64::from(exponent), false);
+        // Of the significant digits the first 40 are read; each that is left out before the point
+        // is a factor of 10.
+        let (mut digits, mut read, mut power, mut fraction) =
+            (Dd::zero(), 0, i64::from(exponent), false);
         for b in mantissa.bytes() {
             fraction |= b == b'.';
             if b.is_ascii_digit() && read < 40 {
@@ -309,7 +330,8 @@ impl FromStr for Dd {
                 power += i64::from(!fraction);
             }
         }
-        // In range: `plain` is, and `digits` is below 10^40. In two halves: 10^-323 is not a normal number where 30 digits times it are.
+        // In range: `plain` is, and `digits` is below 10^40. In two halves: 10^-323 is not a normal
+        // number where 30 digits times it are.
         let half = power as i32 / 2;
         let value = digits * Dd::from(10.0).powi(half) * Dd::from(10.0).powi(power as i32 - half);
         Ok(if plain < 0.0 { -value } else { value })
@@ -413,13 +435,18 @@ impl DualNum for Dd {
         if power.hi.is_normal() { power.inv() } else { raised(self.inv()) }
     }
     fn powf(&self, n: f64) -> Dd {
-        if n == n.trunc() && n.abs() <= 1024.0 { self.powi(n as i32) } else { (self.ln() * n).exp() }
+        if n == n.trunc() && n.abs() <= 1024.0 {
+            self.powi(n as i32)
+        } else {
+            (self.ln() * n).exp()
+        }
     }
     fn sqrt(&self) -> Dd {
         if !self.is_plain() {
             return self.hi.sqrt().into();
         }
-        // One Newton step from the correctly rounded root, of a number near 1 whose low parts are in range; a NaN stays one.
+        // One Newton step from the correctly rounded root, of a number near 1 whose low parts are
+        // in range; a NaN stays one.
         let e = exponent(self.hi).div_euclid(2);
         let x = self.ldexp(-2 * e);
         let root = x.hi.sqrt();
@@ -476,7 +503,11 @@ impl DualNum for Dd {
         self.log(10.0)
     }
     fn ln_1p(&self) -> Dd {
-        if self.hi.abs() <= 0.2 { Self::two_atanh(*self / (*self + 2.0)) } else { (*self + 1.0).ln() }
+        if self.hi.abs() <= 0.2 {
+            Self::two_atanh(*self / (*self + 2.0))
+        } else {
+            (*self + 1.0).ln()
+        }
     }
     fn sin(&self) -> Dd {
         self.sin_cos().0
@@ -519,7 +550,8 @@ impl DualNum for Dd {
     }
     fn atan2(&self, x: Dd) -> Dd {
         let y = Dd::from(self.hi.atan2(x.hi));
-        // On the axes, at pi/2 and pi, the step below finds the low part too: acos(0) is as good as its neighbours.
+        // On the axes, at pi/2 and pi, the step below finds the low part too: acos(0) is as good as
+        // its neighbours.
         if !(self.hi.is_finite() && x.hi.is_finite()) || (self.hi, x.hi) == (0.0, 0.0) {
             return y;
         }
@@ -552,7 +584,11 @@ impl DualNum for Dd {
     fn asinh(&self) -> Dd {
         let a = self.abs();
         // ln(a + sqrt(a^2 + 1)) through ln_1p, so that a small argument keeps its bits.
-        let y = if a.hi > ROOT_IS_X { a.ln() + Self::LN_2 } else { (a + a * a / ((a * a + 1.0).sqrt() + 1.0)).ln_1p() };
+        let y = if a.hi > ROOT_IS_X {
+            a.ln() + Self::LN_2
+        } else {
+            (a + a * a / ((a * a + 1.0).sqrt() + 1.0)).ln_1p()
+        };
         if self.is_negative() { -y } else { y }
     }
     fn acosh(&self) -> Dd {
@@ -580,7 +616,11 @@ impl DualNum for Dd {
         (s / *self - c) / *self
     }
     fn sph_j2(&self) -> Dd {
-        if self.hi.abs() < 2.0 { self.sph_j_series(2) } else { self.sph_j1() * 3.0 / *self - self.sph_j0() }
+        if self.hi.abs() < 2.0 {
+            self.sph_j_series(2)
+        } else {
+            self.sph_j1() * 3.0 / *self - self.sph_j0()
+        }
     }
 }
 
@@ -608,7 +648,8 @@ mod tests {
     }
 
     fn dd() -> impl Strategy<Value = Dd> {
-        (-1.0..1.0f64, -1.0..1.0f64, -30i32..30).prop_map(|(a, b, k)| Dd::normal(a, b * a * 1e-17).ldexp(k))
+        (-1.0..1.0f64, -1.0..1.0f64, -30i32..30)
+            .prop_map(|(a, b, k)| Dd::normal(a, b * a * 1e-17).ldexp(k))
     }
 
     proptest! {
@@ -626,7 +667,8 @@ mod tests {
         #[test]
         fn functions_have_100_bits(a in -20.0..20.0f64, tiny in -60i32..0) {
             let mut cc = Consts::new().unwrap();
-            // Both moderate arguments and ones near the functions' zeros, where only the relative error tells.
+            // Both moderate arguments and ones near the functions' zeros, where only the relative
+            // error tells.
             for x in [Dd::from(a), Dd::from(a).ldexp(tiny)] {
                 let b = big(x);
                 let one = BigFloat::from_f64(1.0, P);
@@ -658,8 +700,13 @@ mod tests {
             let (s, c) = x.sin_cos();
             let small = if s.abs() < c.abs() { s } else { c };
             let b = big(x);
-            let want = if s.abs() < c.abs() { b.sin(2 * P, RM, &mut cc) } else { b.cos(2 * P, RM, &mut cc) };
-            // The argument itself is known to 2^-106, its distance from the zero only to the tail's 53 bits.
+            let want = if s.abs() < c.abs() {
+                b.sin(2 * P, RM, &mut cc)
+            } else {
+                b.cos(2 * P, RM, &mut cc)
+            };
+            // The argument itself is known to 2^-106, its distance from the zero only to the tail's
+            // 53 bits.
             assert!(error(small, &want) <= 2f64.powi(54), "k = {k}: {small}");
         }
     }
@@ -669,17 +716,26 @@ mod tests {
         let third: Dd = "3.33333333333333333333333333333333e-1".parse().unwrap();
         assert!((third * 3.0 - 1.0).hi().abs() <= 1e-30);
         assert_eq!("-1.5e3".parse::<Dd>().unwrap().hi(), -1500.0);
-        assert_eq!("1.23456789012345678901234567890e-294".parse::<Dd>().unwrap().hi(), 1.2345678901234568e-294);
+        assert_eq!(
+            "1.23456789012345678901234567890e-294".parse::<Dd>().unwrap().hi(),
+            1.2345678901234568e-294
+        );
         assert_eq!("inf".parse::<Dd>().unwrap().hi(), f64::INFINITY);
         // Long mantissas with the power that makes up for them.
         let zeros = "0".repeat(310);
-        for text in
-            [format!("1{zeros}e-10"), format!("1{zeros}.000e-10"), format!("0.{zeros}1e611"), format!("1.{zeros}{zeros}e300")]
-        {
+        for text in [
+            format!("1{zeros}e-10"),
+            format!("1{zeros}.000e-10"),
+            format!("0.{zeros}1e611"),
+            format!("1.{zeros}{zeros}e300"),
+        ] {
             let (got, want) = (text.parse::<Dd>().unwrap(), "1e300".parse::<Dd>().unwrap());
             assert!((got / want - 1.0).abs().hi() <= 1e-28, "{got}");
         }
-        let (digits, cut) = ("123456789".repeat(40), "1.23456789123456789123456789123456789123".parse::<Dd>().unwrap());
+        let (digits, cut) = (
+            "123456789".repeat(40),
+            "1.23456789123456789123456789123456789123".parse::<Dd>().unwrap(),
+        );
         assert!((format!("{digits}e-359").parse::<Dd>().unwrap() / cut - 1.0).abs().hi() <= 1e-28);
         assert_eq!("5e-324".parse::<Dd>().unwrap().hi(), 5e-324);
         assert!((Dd::from_shortest_decimal(0.008) * 125.0 - 1.0).hi().abs() <= 1e-31);
@@ -704,9 +760,14 @@ mod tests {
     #[test]
     fn ends_of_the_range() {
         for x in [1.1e15, 8.1e16, f64::MAX, f64::INFINITY] {
-            assert!(Dd::from(x).sin().hi.is_nan() && Dd::from(-x).cos().hi.is_nan() && Dd::from(x).tan().hi.is_nan());
+            assert!(
+                Dd::from(x).sin().hi.is_nan()
+                    && Dd::from(-x).cos().hi.is_nan()
+                    && Dd::from(x).tan().hi.is_nan()
+            );
         }
-        let close = |got: Dd, want: Dd| assert!((got / want - 1.0).abs().hi <= 1e-28, "{got} {want}");
+        let close =
+            |got: Dd, want: Dd| assert!((got / want - 1.0).abs().hi <= 1e-28, "{got} {want}");
         let max = Dd::from(f64::MAX);
         close(max / Dd::from(3.0) * 2.0, max / Dd::from(1.5));
         close((max.sqrt() * 2f64.powi(-512)).powi(2), Dd::sum_of(1.0, -2f64.powi(-53)));
@@ -718,7 +779,10 @@ mod tests {
         close(Dd::from(1e300).atan2(Dd::from(1e300)), Dd::HALF_PI * 0.5);
         close(Dd::from(f64::MAX).atan2(Dd::from(-f64::MAX)), Dd::HALF_PI * 1.5);
         close(Dd::from(1e-320).atan2(Dd::from(1e-320)), Dd::HALF_PI * 0.5);
-        assert_eq!((Dd::one().atanh().hi, (-Dd::one()).atanh().hi), (f64::INFINITY, f64::NEG_INFINITY));
+        assert_eq!(
+            (Dd::one().atanh().hi, (-Dd::one()).atanh().hi),
+            (f64::INFINITY, f64::NEG_INFINITY)
+        );
         assert!(Dd::from(2.0).atanh().hi.is_nan() && Dd::from(0.5).acosh().hi.is_nan());
     }
 
@@ -748,7 +812,8 @@ mod tests {
             let (a, b) = (Dd::from(x), BigFloat::from_f64(x, P));
             let ln = |x: &BigFloat, cc: &mut Consts| x.ln(wide, RM, cc);
             let (log, two, ten) = (ln(&b, &mut cc), ln(&BigFloat::from_f64(2.0, P), &mut cc), ln(&BigFloat::from_f64(10.0, P), &mut cc));
-            // A logarithm near 1 keeps its relative accuracy, a power multiplies its error by the exponent y ln x up to 100.
+            // A logarithm near 1 keeps its relative accuracy, a power multiplies its error by the
+            // exponent y ln x up to 100.
             prop_assert!(error(a.log2(), &log.div(&two, wide, RM)) <= 128.0);
             prop_assert!(error(a.log10(), &log.div(&ten, wide, RM)) <= 128.0);
             let power = log.mul(&BigFloat::from_f64(y, P), wide, RM).exp(wide, RM, &mut cc);
@@ -757,7 +822,8 @@ mod tests {
             prop_assert!(error(Dd::from(y).exp2(), &power) <= 128.0 * (1.0 + y.abs()), "2 ^ {y}");
             let (sin, cos) = (b.sin(wide, RM, &mut cc), b.cos(wide, RM, &mut cc));
             prop_assert!(error(a.tan(), &sin.div(&cos, wide, RM)) <= 256.0, "tan {x}");
-            // j_n vanishes at places that only the reduced argument knows: absolute accuracy there, against 1/x.
+            // j_n vanishes at places that only the reduced argument knows: absolute accuracy there,
+            // against 1/x.
             let q = sin.div(&b, wide, RM);
             let j1 = q.sub(&cos, wide, RM).div(&b, wide, RM);
             let j2 = j1.mul(&BigFloat::from_f64(3.0, P), wide, RM).div(&b, wide, RM).sub(&q, wide, RM);
@@ -783,23 +849,34 @@ mod tests {
     #[test]
     fn small_pieces() {
         let x = Dd::sum_of(7.0, 2f64.powi(-60));
-        assert_eq!((x % Dd::from(2.0), -x % 2.0), (Dd::sum_of(1.0, 2f64.powi(-60)), Dd::sum_of(-1.0, -2f64.powi(-60))));
+        assert_eq!(
+            (x % Dd::from(2.0), -x % 2.0),
+            (Dd::sum_of(1.0, 2f64.powi(-60)), Dd::sum_of(-1.0, -2f64.powi(-60)))
+        );
         assert!(x != 7.0 && Dd::from(7.0) == 7.0 && x > 7.0 && Dd::from(7.0) < 7.5 && x < 7.5);
         assert_eq!(Dd::from(-1.5).to_string(), "-1.5e0+0e0");
         assert!(Dd::zero().is_zero() && !x.is_zero());
         assert!(x.is_positive() && !Dd::zero().is_positive() && !(-x).is_positive());
         assert!((-x).is_negative() && !Dd::zero().is_negative() && !x.is_negative());
-        assert_eq!((x.abs_sub(&Dd::one()), Dd::one().abs_sub(&x), x.abs_sub(&x)), (x - 1.0, Dd::zero(), Dd::zero()));
+        assert_eq!(
+            (x.abs_sub(&Dd::one()), Dd::one().abs_sub(&x), x.abs_sub(&x)),
+            (x - 1.0, Dd::zero(), Dd::zero())
+        );
         assert_eq!(x.scale(&Dd::from(4.0)), Dd::sum_of(28.0, 2f64.powi(-58)));
         // j_n(x) = x^n / (2n + 1)!! (1 - x^2 / (4n + 6) + ...), where sine and cosine would cancel.
         let y = Dd::from(1e-8);
         let (y2, one) = (y * y, Dd::one());
-        for (got, want) in
-            [(y.sph_j0(), one - y2 / 6.0), (y.sph_j1(), y / 3.0 * (one - y2 / 10.0)), (y.sph_j2(), y2 / 15.0 * (one - y2 / 14.0))]
-        {
+        for (got, want) in [
+            (y.sph_j0(), one - y2 / 6.0),
+            (y.sph_j1(), y / 3.0 * (one - y2 / 10.0)),
+            (y.sph_j2(), y2 / 15.0 * (one - y2 / 14.0)),
+        ] {
             assert!((got / want - 1.0).abs().hi <= 1e-30);
         }
-        assert_eq!([Dd::zero().sph_j0(), Dd::zero().sph_j1(), Dd::zero().sph_j2()], [one, Dd::zero(), Dd::zero()]);
+        assert_eq!(
+            [Dd::zero().sph_j0(), Dd::zero().sph_j1(), Dd::zero().sph_j2()],
+            [one, Dd::zero(), Dd::zero()]
+        );
         // Integers beyond 53 bits are exact.
         assert_eq!(Dd::from_i64(i64::MIN + 1), Some(Dd::sum_of(i64::MIN as f64, 1.0)));
         assert_eq!(Dd::from_u64(u64::MAX), Some(Dd::sum_of(u64::MAX as f64, -1.0)));
@@ -815,7 +892,10 @@ mod tests {
     #[test]
     fn powers_and_inverses_keep_their_signs() {
         let [two, three] = [2.0, 3.0].map(Dd::from);
-        assert_eq!(((-two).powf(3.0), (-two).powi(-1), two.powi(0)), (Dd::from(-8.0), Dd::from(-0.5), Dd::one()));
+        assert_eq!(
+            ((-two).powf(3.0), (-two).powi(-1), two.powi(0)),
+            (Dd::from(-8.0), Dd::from(-0.5), Dd::one())
+        );
         assert!((two.log(8.0) * 3.0 - 1.0).abs().hi <= 1e-30);
         // cosh is even: which of its two inverses is returned shows in the sign.
         assert!(((three.acosh() - (three * three - 1.0).sqrt().asinh()) / three).abs().hi <= 1e-30);

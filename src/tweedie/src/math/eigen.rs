@@ -1,4 +1,5 @@
-//! The symmetric eigenproblem behind one function: nalgebra, faer with `--features fast`, LAPACK with `--features lapack`.
+//! The symmetric eigenproblem behind one function: nalgebra, faer with `--features fast`, LAPACK
+//! with `--features lapack`.
 
 use crate::error::{Error, Result, finite};
 use crate::math::larger;
@@ -8,13 +9,15 @@ use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut1, ShapeBuilder};
 
 /// `A = U diag(values) U^T` with the values in descending order.
 ///
-/// Each eigenvector's largest component is positive, so that pictures and files do not flip from one machine to another.
-/// Eigenvectors of one repeated eigenvalue are any orthonormal basis of its space.
+/// Each eigenvector's largest component is positive, so that pictures and files do not flip from
+/// one machine to another. Eigenvectors of one repeated eigenvalue are any orthonormal basis of its
+/// space.
 #[derive(Clone, Debug)]
 pub struct Eigen {
     /// Eigenvalues, largest first, shape (d).
     pub values: Array1<f64>,
-    /// Eigenvectors as columns, shape (d, d), column-major: `vectors.column(k)` belongs to `values[k]`.
+    /// Eigenvectors as columns, shape (d, d), column-major: `vectors.column(k)` belongs to
+    /// `values[k]`.
     pub vectors: Array2<f64>,
 }
 
@@ -29,7 +32,8 @@ pub enum Backend {
     /// faer's, on all threads (`--features fast`), the default where it is built.
     #[cfg(feature = "fast")]
     Faer,
-    /// The system's LAPACK through ndarray-linalg (`--features lapack`), the default before all where it is built.
+    /// The system's LAPACK through ndarray-linalg (`--features lapack`), the default before all
+    /// where it is built.
     #[cfg(feature = "lapack")]
     Lapack,
 }
@@ -45,8 +49,8 @@ impl Default for Backend {
     }
 }
 
-/// All eigenvalues and eigenvectors of a symmetric matrix (only its lower triangle is read) by the default [`Backend`]; to the bit the same on any
-/// number of threads ([`Backend::Faer`]).
+/// All eigenvalues and eigenvectors of a symmetric matrix (only its lower triangle is read) by the
+/// default [`Backend`]; to the bit the same on any number of threads ([`Backend::Faer`]).
 ///
 /// # Errors
 /// A matrix that is not square, holds NaN or infinity, or on which the iteration does not converge.
@@ -67,7 +71,12 @@ pub fn symmetric_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
 pub fn symmetric_eigen_with(backend: Backend, a: ArrayView2<f64>) -> Result<Eigen> {
     let (n, m) = a.dim();
     if n != m {
-        return Err(Error::shape("symmetric matrix", a.shape(), "a square matrix", "pass a covariance of shape (d, d)"));
+        return Err(Error::shape(
+            "symmetric matrix",
+            a.shape(),
+            "a square matrix",
+            "pass a covariance of shape (d, d)",
+        ));
     }
     finite("symmetric matrix", a.iter())?;
     if n == 0 {
@@ -91,8 +100,8 @@ pub fn symmetric_eigen_with(backend: Backend, a: ArrayView2<f64>) -> Result<Eige
     Ok(e)
 }
 
-/// Makes the first component within 1e-6 of the largest magnitude positive: the tolerance keeps `[1, -1] / sqrt(2)`, whose two
-/// magnitudes differ by rounding alone, from flipping.
+/// Makes the first component within 1e-6 of the largest magnitude positive: the tolerance keeps
+/// `[1, -1] / sqrt(2)`, whose two magnitudes differ by rounding alone, from flipping.
 fn orient(mut u: ArrayViewMut1<f64>) {
     let largest = u.iter().map(|x| x.abs()).fold(0.0, larger);
     if u.iter().find(|x| x.abs() >= (1.0 - 1e-6) * largest).is_some_and(|x| *x < 0.0) {
@@ -102,7 +111,8 @@ fn orient(mut u: ArrayViewMut1<f64>) {
 
 #[cfg(feature = "fast")]
 fn faer_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
-    let (values, vectors) = tweedie_engines::eigen::symmetric(a).ok_or_else(|| no_convergence(a.nrows()))?;
+    let (values, vectors) =
+        tweedie_engines::eigen::symmetric(a).ok_or_else(|| no_convergence(a.nrows()))?;
     Ok(Eigen { values, vectors })
 }
 
@@ -123,7 +133,8 @@ fn nalgebra_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
 #[cfg(feature = "lapack")]
 fn lapack_eigen(a: ArrayView2<f64>) -> Result<Eigen> {
     use ndarray_linalg::{Eigh, UPLO};
-    // ndarray-linalg reads the other triangle of a row-major matrix than the one it is asked for: both hold the same here.
+    // ndarray-linalg reads the other triangle of a row-major matrix than the one it is asked for:
+    // both hold the same here.
     let negative = Array2::from_shape_fn(a.raw_dim(), |(i, j)| -a[[i.max(j), i.min(j)]]);
     let (values, vectors) = negative.eigh(UPLO::Lower).map_err(|_| no_convergence(a.nrows()))?;
     Ok(Eigen { values: -values, vectors })
@@ -156,7 +167,8 @@ mod tests {
         b.dot(&b.t())
     }
 
-    /// Largest errors of `A = U S U^T` and `U^T U = I`, both relative to `d eps`: of the order of 1 for a backward stable solver.
+    /// Largest errors of `A = U S U^T` and `U^T U = I`, both relative to `d eps`: of the order of 1
+    /// for a backward stable solver.
     fn defects(a: &Array2<f64>, e: &Eigen) -> (f64, f64) {
         let d = a.nrows();
         let unit = (d.max(4) as f64) * f64::EPSILON;
@@ -189,7 +201,8 @@ mod tests {
             let mut want: Vec<f64> = DMatrix::from_fn(d, d, |i, j| a[[i, j]]).symmetric_eigen().eigenvalues.iter().copied().collect();
             want.sort_by(|x, y| y.total_cmp(x));
             for (got, want) in e.values.iter().zip(&want) {
-                // Weyl: each backward stable solver moves an eigenvalue by at most its own d eps |A|.
+                // Weyl: each backward stable solver moves an eigenvalue by at most its own d eps
+                // |A|.
                 prop_assert!((got - want).abs() <= 16.0 * d.max(4) as f64 * f64::EPSILON * e.values[0]);
             }
         }
@@ -208,10 +221,18 @@ mod tests {
             assert_eigen(&array![[0.0, 1e-200], [1e-200, 0.0]], backend);
             assert_eigen(&array![[1e200, 1e199], [1e199, -1e200]], backend);
             for unit in [1e-300, 1e300] {
-                let e = symmetric_eigen_with(backend, (array![[2.0, 1.0], [1.0, 2.0]] * unit).view()).unwrap();
-                assert!((e.values[0] / unit - 3.0).abs() <= 1e-14 && (e.values[1] / unit - 1.0).abs() <= 1e-14);
+                let e =
+                    symmetric_eigen_with(backend, (array![[2.0, 1.0], [1.0, 2.0]] * unit).view())
+                        .unwrap();
+                assert!(
+                    (e.values[0] / unit - 3.0).abs() <= 1e-14
+                        && (e.values[1] / unit - 1.0).abs() <= 1e-14
+                );
             }
-            assert_eq!(symmetric_eigen_with(backend, Array2::zeros((0, 0)).view()).unwrap().values.len(), 0);
+            assert_eq!(
+                symmetric_eigen_with(backend, Array2::zeros((0, 0)).view()).unwrap().values.len(),
+                0
+            );
         }
         assert_eq!(symmetric_eigen(array![[-2.0]].view()).unwrap().vectors, array![[1.0]]);
     }
@@ -250,7 +271,9 @@ mod tests {
     #[cfg(feature = "fast")]
     fn large_matrices_from_within_the_pool() {
         use rayon::prelude::*;
-        (0..6).into_par_iter().for_each(|seed| assert_eigen(&random_cov(PARALLEL_FROM, 20, seed), Backend::Faer));
+        (0..6)
+            .into_par_iter()
+            .for_each(|seed| assert_eigen(&random_cov(PARALLEL_FROM, 20, seed), Backend::Faer));
     }
 
     #[test]
@@ -276,17 +299,25 @@ mod tests {
     fn lapack_and_faer_agree() {
         for (d, r) in [(1, 1), (2, 1), (30, 30), (64, 20), (200, 200)] {
             let a = random_cov(d, r, d as u64);
-            let (x, y) =
-                (symmetric_eigen_with(Backend::Faer, a.view()).unwrap(), symmetric_eigen_with(Backend::Lapack, a.view()).unwrap());
+            let (x, y) = (
+                symmetric_eigen_with(Backend::Faer, a.view()).unwrap(),
+                symmetric_eigen_with(Backend::Lapack, a.view()).unwrap(),
+            );
             for k in 0..d {
                 let unit = 16.0 * d.max(4) as f64 * f64::EPSILON * x.values[0];
                 assert!((x.values[k] - y.values[k]).abs() <= unit, "d = {d}, k = {k}");
                 // Davis-Kahan: a simple eigenvector moves by at most the perturbation over its gap.
-                let gap =
-                    (0..d).filter(|&j| j != k).map(|j| (x.values[j] - x.values[k]).abs()).fold(f64::INFINITY, crate::math::smaller);
-                let difference = (&x.vectors.column(k) - &y.vectors.column(k)).mapv(|v| v * v).sum().sqrt();
+                let gap = (0..d)
+                    .filter(|&j| j != k)
+                    .map(|j| (x.values[j] - x.values[k]).abs())
+                    .fold(f64::INFINITY, crate::math::smaller);
+                let difference =
+                    (&x.vectors.column(k) - &y.vectors.column(k)).mapv(|v| v * v).sum().sqrt();
                 if gap > 1e3 * unit {
-                    assert!(difference <= 4.0 * unit / gap, "d = {d}, k = {k}: {difference} at gap {gap}");
+                    assert!(
+                        difference <= 4.0 * unit / gap,
+                        "d = {d}, k = {k}: {difference} at gap {gap}"
+                    );
                 }
             }
         }

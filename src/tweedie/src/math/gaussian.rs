@@ -1,8 +1,9 @@
 //! Gaussian densities, entropies and distances, and conditioning of a joint Gaussian.
 //!
-//! The scalar closed forms are generic over [`Scalar`] and keep their relative accuracy where the textbook forms cancel.
-//! [`Normal`] has the same quantities in any dimension through dense linear algebra (nalgebra); its [`Normal::condition`] is
-//! the second route by which posteriors and Wiener filters elsewhere in the crate are checked: it knows nothing of diffusion.
+//! The scalar closed forms are generic over [`Scalar`] and keep their relative accuracy where the
+//! textbook forms cancel. [`Normal`] has the same quantities in any dimension through dense linear
+//! algebra (nalgebra); its [`Normal::condition`] is the second route by which posteriors and Wiener
+//! filters elsewhere in the crate are checked: it knows nothing of diffusion.
 
 use crate::error::{Error, Result, finite};
 use crate::math::polar::orthogonal_factor;
@@ -16,7 +17,8 @@ use std::f64::consts::TAU;
 /// With `r = x / (2 + x)`: `ln(1 + x) = 2 atanh(r)`, hence
 /// `x - ln(1 + x) = r (x - 2 r^2 (1/3 + r^2/5 + r^4/7 + ...))`.
 ///
-/// The naive form at `x = 1e-12` returns a multiple of 2e-28, wrong in the fifth digit at best, and 0 for `x = 1e-17`.
+/// The naive form at `x = 1e-12` returns a multiple of 2e-28, wrong in the fifth digit at best, and
+/// 0 for `x = 1e-17`.
 ///
 /// # Example
 /// ```
@@ -27,13 +29,15 @@ pub fn x_minus_ln_1p<S: Scalar>(x: S) -> S {
     if (-0.5..=1.0).contains(&x.re()) { x_minus_2_atanh(x, x / (x + 2.0)) } else { x - x.ln_1p() }
 }
 
-/// `x - 2 atanh(r)` for `r = x / (2 + x)`, `|r| <= 1/3`: beyond that the plain subtraction costs a few ulp at most.
+/// `x - 2 atanh(r)` for `r = x / (2 + x)`, `|r| <= 1/3`: beyond that the plain subtraction costs a
+/// few ulp at most.
 fn x_minus_2_atanh<S: Scalar>(x: S, r: S) -> S {
     let s = r * r;
-    // Enough terms for 106 bits (36 digits), so that double-double numbers get what they pay for; at least two, so that the
-    // first three derivatives at x = 0 are there as well.
+    // Enough terms for 106 bits (36 digits), so that double-double numbers get what they pay for;
+    // at least two, so that the first three derivatives at x = 0 are there as well.
     let terms = (36.0 * std::f64::consts::LN_10 / -s.re().ln()).ceil().max(2.0) as usize;
-    let series = (0..terms).rev().fold(S::zero(), |sum, k| sum * s + S::from((2 * k + 3) as f64).recip());
+    let series =
+        (0..terms).rev().fold(S::zero(), |sum, k| sum * s + S::from((2 * k + 3) as f64).recip());
     r * (x - s * series * 2.0)
 }
 
@@ -68,7 +72,8 @@ pub fn cross_entropy_normal<S: Scalar>(m1: S, v1: S, m2: S, v2: S) -> S {
     (ln_tau_times(v2) + v1 / v2) * 0.5 + kl_normal_mean(m1, m2, v2)
 }
 
-/// `KL(N(m1, v1) || N(m2, v2))` in nats, for `v1 >= 0` (infinite at 0) and `v2 > 0`; at most 4 ulp from the exact value.
+/// `KL(N(m1, v1) || N(m2, v2))` in nats, for `v1 >= 0` (infinite at 0) and `v2 > 0`; at most 4 ulp
+/// from the exact value.
 ///
 /// # Formula
 /// `(v1/v2 - 1 - ln(v1/v2)) / 2 + (m1 - m2)^2 / (2 v2)`: [`kl_normal_var`] plus [`kl_normal_mean`].
@@ -90,8 +95,8 @@ pub fn kl_normal<S: Scalar>(m1: S, v1: S, m2: S, v2: S) -> S {
 /// # Formula
 /// `(x - ln(1 + x)) / 2` with `x = (v1 - v2) / v2`
 ///
-/// The difference is formed before the quotient: it is exact for `v1` within a factor 2 of `v2`, while `v1/v2 - 1` has lost
-/// all digits of `x` at `v1 = v2 (1 + 1e-16)`.
+/// The difference is formed before the quotient: it is exact for `v1` within a factor 2 of `v2`,
+/// while `v1/v2 - 1` has lost all digits of `x` at `v1 = v2 (1 + 1e-16)`.
 pub fn kl_normal_var<S: Scalar>(v1: S, v2: S) -> S {
     let ratio = v1 / v2;
     if (0.5..=2.0).contains(&ratio.re()) {
@@ -117,7 +122,8 @@ pub fn kl_normal_mean<S: Scalar>(m1: S, m2: S, v2: S) -> S {
 /// Squared 2-Wasserstein distance of `N(m1, v1)` and `N(m2, v2)`, for variances `>= 0`.
 ///
 /// # Formula
-/// `(m1 - m2)^2 + (sqrt(v1) - sqrt(v2))^2`, the roots' difference as `(v1 - v2) / (sqrt(v1) + sqrt(v2))`.
+/// `(m1 - m2)^2 + (sqrt(v1) - sqrt(v2))^2`, the roots' difference as
+/// `(v1 - v2) / (sqrt(v1) + sqrt(v2))`.
 pub fn w2_squared_normal<S: Scalar>(m1: S, v1: S, m2: S, v2: S) -> S {
     let (mean_gap, roots) = (m1 - m2, v1.sqrt() + v2.sqrt());
     let std_gap = if roots.re() == 0.0 { S::zero() } else { (v1 - v2) / roots };
@@ -137,7 +143,8 @@ pub enum Covariance {
 
 /// `N(mean, cov)` of any dimension, dense: densities, entropies, distances, conditioning.
 ///
-/// It is meant for small d and for checks; the data law with a fast denoiser is another type, in the layer of laws.
+/// It is meant for small d and for checks; the data law with a fast denoiser is another type, in
+/// the layer of laws.
 ///
 /// # Example
 /// ```
@@ -158,8 +165,9 @@ impl Normal {
     /// The law `N(mean, cov)`.
     ///
     /// # Errors
-    /// Shapes that do not fit, NaN or infinity, a negative variance, a matrix that is asymmetric beyond rounding. That a full
-    /// matrix is positive semi-definite shows where its root or inverse is first needed.
+    /// Shapes that do not fit, NaN or infinity, a negative variance, a matrix that is asymmetric
+    /// beyond rounding. That a full matrix is positive semi-definite shows where its root or
+    /// inverse is first needed.
     pub fn new(mean: DVector<f64>, cov: Covariance) -> Result<Self> {
         let d = mean.len();
         finite("mean", mean.iter())?;
@@ -195,7 +203,12 @@ impl Normal {
         };
         finite("variance", variances.iter())?;
         match variances.iter().find(|v| **v < 0.0) {
-            Some(v) => Err(Error::domain("variance", v, ">= 0", "pass a positive semi-definite covariance")),
+            Some(v) => Err(Error::domain(
+                "variance",
+                v,
+                ">= 0",
+                "pass a positive semi-definite covariance",
+            )),
             None => Ok(Self { mean, cov }),
         }
     }
@@ -218,7 +231,9 @@ impl Normal {
     /// The covariance as a matrix, shape (d, d).
     pub fn cov_matrix(&self) -> DMatrix<f64> {
         match &self.cov {
-            Covariance::Isotropic(var) => DMatrix::from_diagonal_element(self.dim(), self.dim(), *var),
+            Covariance::Isotropic(var) => {
+                DMatrix::from_diagonal_element(self.dim(), self.dim(), *var)
+            }
             Covariance::Diagonal(var) => DMatrix::from_diagonal(var),
             Covariance::Full(m) => m.clone(),
         }
@@ -232,7 +247,9 @@ impl Normal {
         self.same_dim(x.len())?;
         if let Some(var) = self.variances() {
             self.refuse_zero(&var)?;
-            return Ok((0..self.dim()).map(|i| log_density_normal(x[i], self.mean[i], var[i])).sum());
+            return Ok((0..self.dim())
+                .map(|i| log_density_normal(x[i], self.mean[i], var[i]))
+                .sum());
         }
         let root = self.root()?;
         let z = solve_lower(&root, &(x - &self.mean));
@@ -256,7 +273,9 @@ impl Normal {
         other.same_dim(self.dim())?;
         if let (Some(v1), Some(v2)) = (self.variances(), other.variances()) {
             other.refuse_zero(&v2)?;
-            return Ok((0..self.dim()).map(|i| cross_entropy_normal(self.mean[i], v1[i], other.mean[i], v2[i])).sum());
+            return Ok((0..self.dim())
+                .map(|i| cross_entropy_normal(self.mean[i], v1[i], other.mean[i], v2[i]))
+                .sum());
         }
         let root = other.root()?;
         let gap = solve_lower(&root, &(&self.mean - &other.mean));
@@ -267,8 +286,9 @@ impl Normal {
     /// `KL(self || other)` in nats; `inf` where this law is singular and `other` is not.
     ///
     /// # Formula
-    /// `sum_i (delta_i - ln(1 + delta_i)) / 2 + |L^-1 (m1 - m2)|^2 / 2`, `delta` the eigenvalues of `L^-1 (C1 - C2) L^-T`,
-    /// `C2 = L L^T`. The difference is taken before the inverse, so that nearly equal laws keep their digits.
+    /// `sum_i (delta_i - ln(1 + delta_i)) / 2 + |L^-1 (m1 - m2)|^2 / 2`, `delta` the eigenvalues of
+    /// `L^-1 (C1 - C2) L^-T`, `C2 = L L^T`. The difference is taken before the inverse, so that
+    /// nearly equal laws keep their digits.
     ///
     /// # Errors
     /// Another dimension; a singular covariance of `other`.
@@ -276,7 +296,9 @@ impl Normal {
         other.same_dim(self.dim())?;
         if let (Some(v1), Some(v2)) = (self.variances(), other.variances()) {
             other.refuse_zero(&v2)?;
-            return Ok((0..self.dim()).map(|i| kl_normal(self.mean[i], v1[i], other.mean[i], v2[i])).sum());
+            return Ok((0..self.dim())
+                .map(|i| kl_normal(self.mean[i], v1[i], other.mean[i], v2[i]))
+                .sum());
         }
         let root = other.root()?;
         if self.root().is_err() {
@@ -292,19 +314,23 @@ impl Normal {
     /// Squared 2-Wasserstein distance; singular covariances allowed.
     ///
     /// # Formula
-    /// `|m1 - m2|^2 + |A - B U|_F^2` with `A = C1^(1/2)`, `B = C2^(1/2)` and U the orthogonal polar factor of `B^T A`. That is
-    /// the Bures distance `tr(C1 + C2 - 2 (A C2 A)^(1/2))` as the norm of a difference: the trace form of two equal laws of
-    /// unit variance returns rounding of 1e-16, a distance of 1e-8.
+    /// `|m1 - m2|^2 + |A - B U|_F^2` with `A = C1^(1/2)`, `B = C2^(1/2)` and U the orthogonal polar
+    /// factor of `B^T A`. That is the Bures distance `tr(C1 + C2 - 2 (A C2 A)^(1/2))` as the norm
+    /// of a difference: the trace form of two equal laws of unit variance returns rounding of
+    /// 1e-16, a distance of 1e-8.
     ///
     /// # Errors
     /// Another dimension; a covariance with a negative eigenvalue beyond rounding.
     ///
     /// # Source
-    /// Bhatia, Jain, Lim, "On the Bures-Wasserstein distance between positive definite matrices", 2019, theorem 1.
+    /// Bhatia, Jain, Lim, "On the Bures-Wasserstein distance between positive definite matrices",
+    /// 2019, theorem 1.
     pub fn w2_squared(&self, other: &Self) -> Result<f64> {
         other.same_dim(self.dim())?;
         if let (Some(v1), Some(v2)) = (self.variances(), other.variances()) {
-            return Ok((0..self.dim()).map(|i| w2_squared_normal(self.mean[i], v1[i], other.mean[i], v2[i])).sum());
+            return Ok((0..self.dim())
+                .map(|i| w2_squared_normal(self.mean[i], v1[i], other.mean[i], v2[i]))
+                .sum());
         }
         let (a, b) = (sqrt_psd(&self.cov_matrix())?, sqrt_psd(&other.cov_matrix())?);
         let polar = orthogonal_factor(&(&b * &a))?;
@@ -330,7 +356,10 @@ impl Normal {
         joint.view_mut((d, 0), (m, d)).copy_from(&cross);
         joint.view_mut((0, d), (d, m)).copy_from(&cross.transpose());
         joint.view_mut((d, d), (m, m)).copy_from(&symmetric_part(&below));
-        let mean = DVector::from_iterator(d + m, self.mean.iter().copied().chain((noise.mean + b).iter().copied()));
+        let mean = DVector::from_iterator(
+            d + m,
+            self.mean.iter().copied().chain((noise.mean + b).iter().copied()),
+        );
         Self::new(mean, Covariance::Full(joint))
     }
 
@@ -344,13 +373,16 @@ impl Normal {
         Self::new(self.mean.select_rows(keep), Covariance::Full(cov))
     }
 
-    /// The law of the other coordinates, in their order, given that the coordinates `on` have these `values`.
+    /// The law of the other coordinates, in their order, given that the coordinates `on` have these
+    /// `values`.
     ///
     /// # Formula
-    /// `mean_a + C_ab C_bb^-1 (values - mean_b)` and `C_aa - C_ab C_bb^-1 C_ba`, by a Cholesky factor of `C_bb`.
+    /// `mean_a + C_ab C_bb^-1 (values - mean_b)` and `C_aa - C_ab C_bb^-1 C_ba`, by a Cholesky
+    /// factor of `C_bb`.
     ///
     /// # Errors
-    /// A coordinate out of range or named twice, as many values as coordinates, `C_bb` not positive definite.
+    /// A coordinate out of range or named twice, as many values as coordinates, `C_bb` not positive
+    /// definite.
     ///
     /// # Source
     /// Bishop, "Pattern Recognition and Machine Learning", 2006, equations 2.81 and 2.82.
@@ -366,7 +398,8 @@ impl Normal {
         }
         let rest: Vec<usize> = (0..self.dim()).filter(|i| !on.contains(i)).collect();
         let cov = self.cov_matrix();
-        let block = |rows: &[usize], columns: &[usize]| cov.select_rows(rows).select_columns(columns);
+        let block =
+            |rows: &[usize], columns: &[usize]| cov.select_rows(rows).select_columns(columns);
         let root = cholesky(block(on, on))?;
         let gap = DVector::from_column_slice(values) - self.mean.select_rows(on);
         let mean = self.mean.select_rows(&rest) + block(&rest, on) * root.solve(&gap);
@@ -392,7 +425,12 @@ impl Normal {
         if d == self.dim() {
             Ok(())
         } else {
-            Err(Error::shape("Gaussian", &[d], format!("({},)", self.dim()), "compare within one dimension"))
+            Err(Error::shape(
+                "Gaussian",
+                &[d],
+                format!("({},)", self.dim()),
+                "compare within one dimension",
+            ))
         }
     }
 
@@ -401,10 +439,17 @@ impl Normal {
     }
 
     fn distinct(&self, coordinates: &[usize]) -> Result<()> {
-        match coordinates.iter().enumerate().find(|(k, i)| **i >= self.dim() || coordinates[..*k].contains(i)) {
-            Some((_, i)) => {
-                Err(Error::domain("coordinate", i, format!("distinct indices below {}", self.dim()), "name each coordinate once"))
-            }
+        match coordinates
+            .iter()
+            .enumerate()
+            .find(|(k, i)| **i >= self.dim() || coordinates[..*k].contains(i))
+        {
+            Some((_, i)) => Err(Error::domain(
+                "coordinate",
+                i,
+                format!("distinct indices below {}", self.dim()),
+                "name each coordinate once",
+            )),
             None => Ok(()),
         }
     }
@@ -428,7 +473,10 @@ fn log_det(root: &Cholesky<f64, Dyn>) -> f64 {
 }
 
 /// `L^-1 b`.
-fn solve_lower<C: nalgebra::Dim>(root: &Cholesky<f64, Dyn>, b: &nalgebra::OMatrix<f64, Dyn, C>) -> nalgebra::OMatrix<f64, Dyn, C>
+fn solve_lower<C: nalgebra::Dim>(
+    root: &Cholesky<f64, Dyn>,
+    b: &nalgebra::OMatrix<f64, Dyn, C>,
+) -> nalgebra::OMatrix<f64, Dyn, C>
 where
     nalgebra::DefaultAllocator: nalgebra::allocator::Allocator<Dyn, C>,
 {
@@ -442,12 +490,18 @@ fn symmetric_part(m: &DMatrix<f64>) -> DMatrix<f64> {
     (m + m.transpose()) * 0.5
 }
 
-/// The symmetric root of a positive semi-definite matrix; eigenvalues within `-1e-10` of the largest are rounding and become 0.
+/// The symmetric root of a positive semi-definite matrix; eigenvalues within `-1e-10` of the
+/// largest are rounding and become 0.
 fn sqrt_psd(m: &DMatrix<f64>) -> Result<DMatrix<f64>> {
     let e = SymmetricEigen::new(m.clone());
     let lowest = e.eigenvalues.min();
     if lowest < -1e-10 * e.eigenvalues.amax() {
-        return Err(Error::domain("eigenvalue of a covariance", lowest, ">= 0", "pass a positive semi-definite covariance"));
+        return Err(Error::domain(
+            "eigenvalue of a covariance",
+            lowest,
+            ">= 0",
+            "pass a positive semi-definite covariance",
+        ));
     }
     let roots = e.eigenvalues.map(|l| l.max(0.0).sqrt());
     Ok(&e.eigenvectors * DMatrix::from_diagonal(&roots) * e.eigenvectors.transpose())
@@ -470,10 +524,17 @@ mod tests {
 
     #[test]
     fn kl_normal_is_within_4_ulp_of_the_golden_values() {
-        let mut reader = csv::Reader::from_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/mp/kl_1d.csv")).unwrap();
+        let mut reader = csv::Reader::from_path(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../tests/golden/mp/kl_1d.csv"
+        ))
+        .unwrap();
         let rows: Vec<[f64; 5]> = reader.deserialize().map(|row| row.unwrap()).collect();
         assert_eq!(rows.len(), 162);
-        let worst = rows.iter().map(|&[m1, v1, m2, v2, kl]| ulps(kl_normal(m1, v1, m2, v2), kl)).fold(0.0, larger);
+        let worst = rows
+            .iter()
+            .map(|&[m1, v1, m2, v2, kl]| ulps(kl_normal(m1, v1, m2, v2), kl))
+            .fold(0.0, larger);
         println!("kl_normal: {worst} ulp");
         assert!(worst <= 4.0, "{worst} ulp");
     }
@@ -501,7 +562,8 @@ mod tests {
         rule.expectation(mean, var, f)
     }
 
-    /// A well-conditioned covariance from any d * d numbers in [-1, 1]: eigenvalues in [0.1, 0.1 + d^2].
+    /// A well-conditioned covariance from any d * d numbers in [-1, 1]: eigenvalues in [0.1, 0.1 +
+    /// d^2].
     fn covariance(d: usize, entries: &[f64]) -> DMatrix<f64> {
         let a = DMatrix::from_row_slice(d, d, entries);
         symmetric_part(&(&a * a.transpose())) + DMatrix::from_diagonal_element(d, d, 0.1)
@@ -509,12 +571,15 @@ mod tests {
 
     fn law(d: usize) -> impl Strategy<Value = Normal> {
         (prop::collection::vec(-2.0..2.0f64, d), prop::collection::vec(-1.0..1.0f64, d * d))
-            .prop_map(move |(mean, entries)| Normal::new(mean.into(), Covariance::Full(covariance(d, &entries))).unwrap())
+            .prop_map(move |(mean, entries)| {
+                Normal::new(mean.into(), Covariance::Full(covariance(d, &entries))).unwrap()
+            })
     }
 
     fn diagonal_law(d: usize) -> impl Strategy<Value = Normal> {
-        (prop::collection::vec(-2.0..2.0f64, d), prop::collection::vec(0.1..4.0f64, d))
-            .prop_map(|(mean, var)| Normal::new(mean.into(), Covariance::Diagonal(var.into())).unwrap())
+        (prop::collection::vec(-2.0..2.0f64, d), prop::collection::vec(0.1..4.0f64, d)).prop_map(
+            |(mean, var)| Normal::new(mean.into(), Covariance::Diagonal(var.into())).unwrap(),
+        )
     }
 
     fn full(law: &Normal) -> Normal {
@@ -531,7 +596,8 @@ mod tests {
 
         #[test]
         fn the_kl_is_within_4_ulp_of_double_double(m in -10.0..1.0f64, v2 in -9.0..9.0f64, ratio in prop_oneof![-2.0..2.0f64, -14.0..14.0f64], near in -16.0..0.0f64) {
-            // Any ratio of variances, and ratios next to 1; gaps of the means from 1e-10 to 10 deviations.
+            // Any ratio of variances, and ratios next to 1; gaps of the means from 1e-10 to 10
+            // deviations.
             let v2 = 10f64.powf(v2);
             for v1 in [v2 * 10f64.powf(ratio), v2 * (1.0 + ratio / 16.0 * 10f64.powf(near))] {
                 for m1 in [0.0, v2.sqrt() * 10f64.powf(m)] {
@@ -544,7 +610,8 @@ mod tests {
         #[test]
         fn scalar_forms_are_their_expectations(m1 in -3.0..3.0f64, m2 in -3.0..3.0f64, v1 in 0.05..5.0f64, v2 in 0.05..5.0f64) {
             let log_ratio = |x: f64| log_density_normal(x, m1, v1) - log_density_normal(x, m2, v2);
-            // The integrands are quadratic, the quadrature exact: what is left is the rounding of terms of this size.
+            // The integrands are quadratic, the quadrature exact: what is left is the rounding of
+            // terms of this size.
             let scale = 1.0 + (v1 + (m1 - m2).powi(2)) / v2 + v1.ln().abs() + v2.ln().abs();
             let close = |a: f64, b: f64| (a - b).abs() <= 32.0 * EPS * scale;
             prop_assert!(close(kl_normal(m1, v1, m2, v2), expect(m1, v1, log_ratio)));
@@ -577,7 +644,8 @@ mod tests {
 
         #[test]
         fn kl_is_cross_entropy_less_entropy_and_w2_the_trace_form(p in law(4), q in law(4)) {
-            // Eigenvalues in [0.1, 16.1]: the condition number is at most 161, and KL terms at most a few hundred.
+            // Eigenvalues in [0.1, 16.1]: the condition number is at most 161, and KL terms at most
+            // a few hundred.
             let (kl, cross) = (p.kl(&q).unwrap(), p.cross_entropy(&q).unwrap());
             prop_assert!((kl - (cross - p.entropy())).abs() <= 161.0 * 64.0 * EPS * (1.0 + cross.abs()));
             let a = sqrt_psd(&p.cov_matrix()).unwrap();
@@ -589,7 +657,8 @@ mod tests {
 
         #[test]
         fn w2_of_a_scaled_law_keeps_its_digits(p in law(4), h in -8.0..-1.0f64) {
-            // W2(N(m, C), N(m, (1 + h)^2 C))^2 = h^2 tr C; the roots carry eps relative to sqrt(tr C), so the distance eps / h.
+            // W2(N(m, C), N(m, (1 + h)^2 C))^2 = h^2 tr C; the roots carry eps relative to sqrt(tr
+            // C), so the distance eps / h.
             let h = 10f64.powf(h);
             let scaled = Normal::new(p.mean.clone(), Covariance::Full(p.cov_matrix() * (1.0 + h).powi(2))).unwrap();
             let want = h * h * p.cov_matrix().trace();
@@ -630,7 +699,11 @@ mod tests {
 
     #[test]
     fn singular_and_misshapen_laws_are_refused() {
-        let flat = Normal::new(DVector::zeros(2), Covariance::Full(nalgebra::dmatrix![1.0, 1.0; 1.0, 1.0])).unwrap();
+        let flat = Normal::new(
+            DVector::zeros(2),
+            Covariance::Full(nalgebra::dmatrix![1.0, 1.0; 1.0, 1.0]),
+        )
+        .unwrap();
         let round = Normal::new(DVector::zeros(2), Covariance::Isotropic(1.0)).unwrap();
         assert_eq!((flat.entropy(), flat.kl(&round).unwrap()), (f64::NEG_INFINITY, f64::INFINITY));
         assert!(matches!(round.kl(&flat), Err(Error::Singular { .. })));
@@ -645,21 +718,35 @@ mod tests {
         assert!(matches!(round.condition(&[2], &[0.0]), Err(Error::Domain { .. })));
         assert!(matches!(round.marginal(&[0, 0]), Err(Error::Domain { .. })));
         assert!(matches!(round.condition(&[0], &[]), Err(Error::Shape { .. })));
-        assert!(Normal::new(DVector::zeros(2), Covariance::Full(nalgebra::dmatrix![1.0, 0.5; 0.0, 1.0])).is_err());
+        assert!(
+            Normal::new(
+                DVector::zeros(2),
+                Covariance::Full(nalgebra::dmatrix![1.0, 0.5; 0.0, 1.0])
+            )
+            .is_err()
+        );
         assert!(Normal::new(DVector::zeros(2), Covariance::Isotropic(-1.0)).is_err());
         assert!(Normal::new(DVector::zeros(2), Covariance::Diagonal(DVector::zeros(3))).is_err());
-        assert!(Normal::new(DVector::from_element(1, f64::NAN), Covariance::Isotropic(1.0)).is_err());
+        assert!(
+            Normal::new(DVector::from_element(1, f64::NAN), Covariance::Isotropic(1.0)).is_err()
+        );
     }
 
     #[test]
     fn diagonal_laws_are_compared_coordinate_by_coordinate() {
-        // An ulp apart the divergence is eps^2/4 in each coordinate; no dense route has a digit of it.
-        let law = |var: f64| Normal::new(DVector::zeros(3), Covariance::Diagonal(DVector::from_element(3, var))).unwrap();
+        // An ulp apart the divergence is eps^2/4 in each coordinate; no dense route has a digit of
+        // it.
+        let law = |var: f64| {
+            Normal::new(DVector::zeros(3), Covariance::Diagonal(DVector::from_element(3, var)))
+                .unwrap()
+        };
         let (a, b) = (law(1.0 + EPS), law(1.0));
         assert!((a.kl(&b).unwrap() / (0.75 * EPS * EPS) - 1.0).abs() <= 1e-12);
         assert!((a.w2_squared(&b).unwrap() / (0.75 * EPS * EPS) - 1.0).abs() <= 1e-12);
         let other = Normal::new(DVector::zeros(2), Covariance::Isotropic(1.0)).unwrap();
-        for result in [a.kl(&other), other.kl(&a), a.w2_squared(&other), full(&a).w2_squared(&other)] {
+        for result in
+            [a.kl(&other), other.kl(&a), a.w2_squared(&other), full(&a).w2_squared(&other)]
+        {
             assert!(matches!(result, Err(Error::Shape { .. })));
         }
     }
@@ -667,7 +754,9 @@ mod tests {
     #[test]
     fn roots_forgive_rounding_at_any_scale_and_nothing_else() {
         for scale in [1e-8, 1.0, 1e8] {
-            let root = |lowest: f64| sqrt_psd(&DMatrix::from_diagonal(&DVector::from_vec(vec![scale, scale * lowest])));
+            let root = |lowest: f64| {
+                sqrt_psd(&DMatrix::from_diagonal(&DVector::from_vec(vec![scale, scale * lowest])))
+            };
             assert_eq!(root(-1e-12).unwrap()[(1, 1)], 0.0);
             assert!(root(-1e-8).is_err());
         }
@@ -678,7 +767,9 @@ mod tests {
     fn unequal_variances_are_good_to_3_ulp_at_moderate_ratios() {
         let worst = (0..20_000).map(|i| 0.1 * 100f64.powf(f64::from(i) / 2e4)).map(|ratio| {
             let exact = kl_normal_var(Dd::from(ratio), Dd::from(1.0));
-            ((Dd::from(kl_normal_var(ratio, 1.0)) - exact) / (exact.hi().next_up() - exact.hi())).hi().abs()
+            ((Dd::from(kl_normal_var(ratio, 1.0)) - exact) / (exact.hi().next_up() - exact.hi()))
+                .hi()
+                .abs()
         });
         let worst = worst.fold(0.0, larger);
         assert!(worst <= 3.0, "{worst} ulp");

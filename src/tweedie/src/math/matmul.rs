@@ -1,31 +1,60 @@
-//! Matrix products on ndarray views: by the `gemm` crate with the feature `fast`, by ndarray's own without it.
+//! Matrix products on ndarray views: by the `gemm` crate with the feature `fast`, by ndarray's own
+//! without it.
 
 use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar};
 
 /// `f32` and `f64`: what a matrix product is fast for.
 pub trait Real: LinalgScalar + PartialEq + Send + Sync {
-    /// `out = scale * a b + keep * out` of fitting matrices that are not empty, on all threads or on this one.
+    /// `out = scale * a b + keep * out` of fitting matrices that are not empty, on all threads or
+    /// on this one.
     #[doc(hidden)]
-    fn product(scale: Self, a: ArrayView2<Self>, b: ArrayView2<Self>, keep: Self, out: ArrayViewMut2<Self>, threads: bool);
+    fn product(
+        scale: Self,
+        a: ArrayView2<Self>,
+        b: ArrayView2<Self>,
+        keep: Self,
+        out: ArrayViewMut2<Self>,
+        threads: bool,
+    );
 }
 
 #[cfg(feature = "fast")]
 impl Real for f32 {
-    fn product(scale: f32, a: ArrayView2<f32>, b: ArrayView2<f32>, keep: f32, out: ArrayViewMut2<f32>, threads: bool) {
+    fn product(
+        scale: f32,
+        a: ArrayView2<f32>,
+        b: ArrayView2<f32>,
+        keep: f32,
+        out: ArrayViewMut2<f32>,
+        threads: bool,
+    ) {
         tweedie_engines::product::f32(scale, a, b, keep, out, threads);
     }
 }
 
 #[cfg(feature = "fast")]
 impl Real for f64 {
-    fn product(scale: f64, a: ArrayView2<f64>, b: ArrayView2<f64>, keep: f64, out: ArrayViewMut2<f64>, threads: bool) {
+    fn product(
+        scale: f64,
+        a: ArrayView2<f64>,
+        b: ArrayView2<f64>,
+        keep: f64,
+        out: ArrayViewMut2<f64>,
+        threads: bool,
+    ) {
         tweedie_engines::product::f64(scale, a, b, keep, out, threads);
     }
 }
 
 /// By ndarray, on the calling thread.
 #[cfg(not(feature = "fast"))]
-fn plain<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>) {
+fn plain<T: Real>(
+    scale: T,
+    a: ArrayView2<T>,
+    b: ArrayView2<T>,
+    keep: T,
+    mut out: ArrayViewMut2<T>,
+) {
     if keep == T::zero() {
         // What stands there may be NaN, which no product with 0 takes away.
         out.fill(T::zero());
@@ -35,14 +64,28 @@ fn plain<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out
 
 #[cfg(not(feature = "fast"))]
 impl Real for f32 {
-    fn product(scale: f32, a: ArrayView2<f32>, b: ArrayView2<f32>, keep: f32, out: ArrayViewMut2<f32>, _: bool) {
+    fn product(
+        scale: f32,
+        a: ArrayView2<f32>,
+        b: ArrayView2<f32>,
+        keep: f32,
+        out: ArrayViewMut2<f32>,
+        _: bool,
+    ) {
         plain(scale, a, b, keep, out);
     }
 }
 
 #[cfg(not(feature = "fast"))]
 impl Real for f64 {
-    fn product(scale: f64, a: ArrayView2<f64>, b: ArrayView2<f64>, keep: f64, out: ArrayViewMut2<f64>, _: bool) {
+    fn product(
+        scale: f64,
+        a: ArrayView2<f64>,
+        b: ArrayView2<f64>,
+        keep: f64,
+        out: ArrayViewMut2<f64>,
+        _: bool,
+    ) {
         plain(scale, a, b, keep, out);
     }
 }
@@ -61,20 +104,43 @@ impl Real for f64 {
 /// tweedie::math::matmul::matmul(2.0, array![[1.0, 2.0]].view(), array![[3.0], [4.0]].view(), 0.0, out.view_mut());
 /// assert_eq!(out[[0, 0]], 22.0);
 /// ```
-pub fn matmul<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, out: ArrayViewMut2<T>) {
+pub fn matmul<T: Real>(
+    scale: T,
+    a: ArrayView2<T>,
+    b: ArrayView2<T>,
+    keep: T,
+    out: ArrayViewMut2<T>,
+) {
     // Small products cost less than waking the pool.
     let threads = a.nrows() * a.ncols() * b.ncols() >= 32 * 32 * 32;
     product(scale, a, b, keep, out, threads);
 }
 
 /// [`matmul`] on the calling thread alone, for callers that already run one block of rows a thread.
-pub fn matmul_serial<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, out: ArrayViewMut2<T>) {
+pub fn matmul_serial<T: Real>(
+    scale: T,
+    a: ArrayView2<T>,
+    b: ArrayView2<T>,
+    keep: T,
+    out: ArrayViewMut2<T>,
+) {
     product(scale, a, b, keep, out, false);
 }
 
-fn product<T: Real>(scale: T, a: ArrayView2<T>, b: ArrayView2<T>, keep: T, mut out: ArrayViewMut2<T>, threads: bool) {
+fn product<T: Real>(
+    scale: T,
+    a: ArrayView2<T>,
+    b: ArrayView2<T>,
+    keep: T,
+    mut out: ArrayViewMut2<T>,
+    threads: bool,
+) {
     let ((n, k), (kb, m)) = (a.dim(), b.dim());
-    assert!(k == kb && out.dim() == (n, m), "matmul: ({n}, {k}) x ({kb}, {m}) into {:?}", out.dim());
+    assert!(
+        k == kb && out.dim() == (n, m),
+        "matmul: ({n}, {k}) x ({kb}, {m}) into {:?}",
+        out.dim()
+    );
     if n == 0 || m == 0 {
         return;
     }
@@ -129,7 +195,13 @@ mod tests {
         matmul(1.0, Array2::eye(2).view(), Array2::eye(2).view(), 0.0, out.view_mut());
         assert_eq!(out, Array2::<f64>::eye(2));
         let mut out = Array2::from_elem((2, 2), f64::NAN);
-        matmul(1.0, Array2::zeros((2, 0)).view(), Array2::zeros((0, 2)).view(), 0.0, out.view_mut());
+        matmul(
+            1.0,
+            Array2::zeros((2, 0)).view(),
+            Array2::zeros((0, 2)).view(),
+            0.0,
+            out.view_mut(),
+        );
         assert_eq!(out, Array2::<f64>::zeros((2, 2)));
     }
 }

@@ -1,4 +1,5 @@
-//! Mathematics that knows nothing of diffusion: numbers, linear algebra, Gaussians, quadrature, noise.
+//! Mathematics that knows nothing of diffusion: numbers, linear algebra, Gaussians, quadrature,
+//! noise.
 
 pub mod dd;
 pub mod eigen;
@@ -13,7 +14,8 @@ pub mod scalar;
 pub mod simd;
 pub mod vector;
 
-/// The larger of two numbers; NaN if either is NaN, where [`f64::max`] drops it. For the worst of many errors: `fold(0.0, larger)`.
+/// The larger of two numbers; NaN if either is NaN, where [`f64::max`] drops it. For the worst of
+/// many errors: `fold(0.0, larger)`.
 ///
 /// ```
 /// use tweedie::math::larger;

@@ -7,10 +7,12 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 /// What the sum of squared deviations is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Normalisation {
-    /// n: the covariance of the law that has its mass on the n points. Every law of this crate uses this one.
+    /// n: the covariance of the law that has its mass on the n points. Every law of this crate uses
+    /// this one.
     #[default]
     Points,
-    /// n - 1: the unbiased estimate of the covariance of the population that the points were drawn from.
+    /// n - 1: the unbiased estimate of the covariance of the population that the points were drawn
+    /// from.
     Unbiased,
 }
 
@@ -23,7 +25,9 @@ pub enum Normalisation {
 /// No rows; NaN or infinity.
 pub fn mean(x: ArrayView2<f64>) -> Result<Array1<f64>> {
     finite("data", x.iter())?;
-    x.mean_axis(Axis(0)).ok_or_else(|| Error::shape("data", x.shape(), "at least one row", "pass data of shape (n, d)"))
+    x.mean_axis(Axis(0)).ok_or_else(|| {
+        Error::shape("data", x.shape(), "at least one row", "pass data of shape (n, d)")
+    })
 }
 
 /// Mean (d) and covariance (d, d) of the rows.
@@ -31,8 +35,8 @@ pub fn mean(x: ArrayView2<f64>) -> Result<Array1<f64>> {
 /// # Formula
 /// `cov = (x - mean)^T (x - mean) / n`, or `/ (n - 1)` for [`Normalisation::Unbiased`].
 ///
-/// The data are centred before the product: `x^T x / n - mean mean^T` would lose the covariance of data far from the origin
-/// (at mean 1e8 and variance 1 it has no correct digit).
+/// The data are centred before the product: `x^T x / n - mean mean^T` would lose the covariance of
+/// data far from the origin (at mean 1e8 and variance 1 it has no correct digit).
 ///
 /// # Shapes
 /// `x` (n, d).
@@ -46,20 +50,29 @@ pub fn mean(x: ArrayView2<f64>) -> Result<Array1<f64>> {
 /// let (mean, cov) = mean_and_cov(ndarray::array![[0.0], [2.0]].view(), Normalisation::Points).unwrap();
 /// assert_eq!((mean[0], cov[[0, 0]]), (1.0, 1.0));
 /// ```
-pub fn mean_and_cov(x: ArrayView2<f64>, normalisation: Normalisation) -> Result<(Array1<f64>, Array2<f64>)> {
+pub fn mean_and_cov(
+    x: ArrayView2<f64>,
+    normalisation: Normalisation,
+) -> Result<(Array1<f64>, Array2<f64>)> {
     let mean = mean(x)?;
     let (n, d) = x.dim();
     let divisor = match normalisation {
         Normalisation::Points => n,
         Normalisation::Unbiased if n > 1 => n - 1,
         Normalisation::Unbiased => {
-            return Err(Error::shape("data", x.shape(), "at least two rows", "use Normalisation::Points or more data"));
+            return Err(Error::shape(
+                "data",
+                x.shape(),
+                "at least two rows",
+                "use Normalisation::Points or more data",
+            ));
         }
     };
     let centred = &x - &mean;
     let mut cov = Array2::zeros((d, d));
     matmul(1.0 / divisor as f64, centred.t(), centred.view(), 0.0, cov.view_mut());
-    // The two halves of the product are summed in different orders; a covariance is symmetric to the last bit.
+    // The two halves of the product are summed in different orders; a covariance is symmetric to
+    // the last bit.
     for i in 0..d {
         for j in 0..i {
             cov[[j, i]] = cov[[i, j]];
@@ -76,7 +89,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Second route: the mean of all pairwise differences, `cov = sum_ij (x_i - x_j)(x_i - x_j)^T / (2 n^2)`, needs no mean.
+        /// Second route: the mean of all pairwise differences,
+        /// `cov = sum_ij (x_i - x_j)(x_i - x_j)^T / (2 n^2)`, needs no mean.
         #[test]
         fn cov_is_half_the_mean_pairwise_difference(n in 2usize..12, d in 1usize..6, seed: u64, shift in -1e6..1e6f64) {
             let noise = Noise::new(seed);
@@ -95,7 +109,8 @@ mod tests {
                         }
                     }
                     want /= 2.0 * (n * n) as f64;
-                    // An error e of the mean moves the covariance by e^2 plus rounding of entries of size |x - mean| <= 10.
+                    // An error e of the mean moves the covariance by e^2 plus rounding of entries
+                    // of size |x - mean| <= 10.
                     let e = n as f64 * f64::EPSILON * (shift.abs() + 10.0);
                     prop_assert!((cov[[a, b]] - want).abs() <= 100.0 * n as f64 * f64::EPSILON + 20.0 * e);
                     prop_assert!((unbiased[[a, b]] * (n - 1) as f64 - cov[[a, b]] * n as f64).abs() <= 8.0 * n as f64 * f64::EPSILON * (cov[[a, a]] + cov[[b, b]]));

@@ -2,28 +2,35 @@
 //!
 //! # The recipe, to the bit
 //! A GPU kernel that follows these five lines makes the same `f64` bits as the CPU:
-//! 1. `w = philox4x32(counter, key)` with `key = [seed, seed >> 32]` and `counter = [b, b >> 32, stream, stream >> 32]` where
-//!    `b = index / 2`, each cut to its low 32 bits;
-//! 2. the draw's 64 bits are `w[0] | w[1] << 32` for an even index and `w[2] | w[3] << 32` for an odd one;
-//! 3. `u = ((bits >> 12) + 0.5) * 2^-52`, on the open interval (0, 1), symmetric about 1/2, every step exact;
-//! 4. `x = `[`normal_quantile`]`(u)`, in the order of operations written there: only `+ - * /` and `sqrt` on `f64`, each rounded
-//!    once as IEEE 754 asks, and a logarithm made of the same operations. No library function, whose last bit may differ;
-//! 5. no contraction: a CUDA build passes `--fmad=false` (or calls `__dadd_rn`, `__dmul_rn`). Fused multiply-adds are not part
-//!    of the recipe, because x86-64 without the FMA feature would emulate each in software.
+//! 1. `w = philox4x32(counter, key)` with `key = [seed, seed >> 32]` and
+//!    `counter = [b, b >> 32, stream, stream >> 32]` where `b = index / 2`, each cut to its low 32
+//!    bits;
+//! 2. the draw's 64 bits are `w[0] | w[1] << 32` for an even index and `w[2] | w[3] << 32` for an
+//!    odd one;
+//! 3. `u = ((bits >> 12) + 0.5) * 2^-52`, on the open interval (0, 1), symmetric about 1/2, every
+//!    step exact;
+//! 4. `x = `[`normal_quantile`]`(u)`, in the order of operations written there: only `+ - * /` and
+//!    `sqrt` on `f64`, each rounded once as IEEE 754 asks, and a logarithm made of the same
+//!    operations. No library function, whose last bit may differ;
+//! 5. no contraction: a CUDA build passes `--fmad=false` (or calls `__dadd_rn`, `__dmul_rn`). Fused
+//!    multiply-adds are not part of the recipe, because x86-64 without the FMA feature would
+//!    emulate each in software.
 //!
 //! # Source
-//! Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011 (Philox4x32-10);
-//! Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied Statistics 37, 1988 (PPND16).
+//! Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011
+//! (Philox4x32-10); Wichura, "Algorithm AS 241: the percentage points of the normal distribution",
+//! Applied Statistics 37, 1988 (PPND16).
 
 use super::simd::vectorised;
 use ndarray::{Array2, IntoDimension, Ix2};
 use rayon::prelude::*;
 
-/// A source of random numbers addressed by (stream, index), the same bits for any thread count and batch split.
+/// A source of random numbers addressed by (stream, index), the same bits for any thread count and
+/// batch split.
 ///
-/// A stream is a use (one layer's noise, one step of a sampler, one data set), an index is an element. `uniform` and `normal` of one
-/// address are the same draw seen twice, so an address is for one of them. Copies are the same source; independent sources come from
-/// [`Noise::child`].
+/// A stream is a use (one layer's noise, one step of a sampler, one data set), an index is an
+/// element. `uniform` and `normal` of one address are the same draw seen twice, so an address is
+/// for one of them. Copies are the same source; independent sources come from [`Noise::child`].
 ///
 /// # Example
 /// ```
@@ -59,7 +66,8 @@ impl Noise {
         Self { seed: self.blocks::<1>(u64::MAX, label)[0][0] }
     }
 
-    /// The 64 bits of the even and of the odd index of N blocks in a row; block b holds the indices `2 b` and `2 b + 1`.
+    /// The 64 bits of the even and of the odd index of N blocks in a row; block b holds the indices
+    /// `2 b` and `2 b + 1`.
     #[inline(always)]
     #[expect(clippy::needless_range_loop, reason = "one counter is a column of four arrays")]
     fn blocks<const N: usize>(&self, stream: u64, first: u64) -> [[u64; N]; 2] {
@@ -105,7 +113,8 @@ impl Noise {
         self.fill_normal_from(stream, 0, out);
     }
 
-    /// `out[i] = normal(stream, first + i)`, on all cores: a part of a longer array, wherever it is cut.
+    /// `out[i] = normal(stream, first + i)`, on all cores: a part of a longer array, wherever it is
+    /// cut.
     pub fn fill_normal_from(&self, stream: u64, first: u64, out: &mut [f64]) {
         // Long enough to be worth a task, short enough for the first cache.
         const CHUNK: usize = 1 << 11;
@@ -168,7 +177,8 @@ impl Noise {
     }
 }
 
-/// The middle of one of `2^52` equal cells of (0, 1). A grid of `2^53` would not do: its last middle, `1 - 2^-54`, rounds to 1.
+/// The middle of one of `2^52` equal cells of (0, 1). A grid of `2^53` would not do: its last
+/// middle, `1 - 2^-54`, rounds to 1.
 #[inline(always)]
 fn unit(bits: u64) -> f64 {
     const CELL: f64 = 1.0 / (1u64 << 52) as f64;
@@ -191,8 +201,9 @@ pub fn philox4x32(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     c.map(|[word]| word as u32)
 }
 
-/// The same for N counters side by side: `c[w][i]` is word w of counter i, one to a 64-bit lane, what stands above its 32 bits being of no
-/// account before the last round. A lane's product of two words is then one instruction, and nothing is packed or unpacked between rounds.
+/// The same for N counters side by side: `c[w][i]` is word w of counter i, one to a 64-bit lane,
+/// what stands above its 32 bits being of no account before the last round. A lane's product of two
+/// words is then one instruction, and nothing is packed or unpacked between rounds.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "one counter is a column of four arrays")]
 fn philox<const N: usize>(c: &mut [[u64; N]; 4], [mut k0, mut k1]: [u32; 2]) {
@@ -208,13 +219,16 @@ fn philox<const N: usize>(c: &mut [[u64; N]; 4], [mut k0, mut k1]: [u32; 2]) {
         (k0, k1) = (k0.wrapping_add(0x9E37_79B9), k1.wrapping_add(0xBB67_AE85));
     }
     for i in 0..N {
-        (c[0][i], c[1][i], c[2][i], c[3][i]) = (c[0][i] & WORD, c[1][i] & WORD, c[2][i] & WORD, c[3][i] & WORD);
+        (c[0][i], c[1][i], c[2][i], c[3][i]) =
+            (c[0][i] & WORD, c[1][i] & WORD, c[2][i] & WORD, c[3][i] & WORD);
     }
 }
 
-/// The standard normal's inverse distribution function for `p` in (0, 1), infinite at 0 and 1 and NaN beyond; the same bits on every IEEE 754 machine.
+/// The standard normal's inverse distribution function for `p` in (0, 1), infinite at 0 and 1 and
+/// NaN beyond; the same bits on every IEEE 754 machine.
 ///
-/// Exact to about 1e-16 relative in exact arithmetic, a few ulp as computed; odd about 1/2 to the bit wherever `1 - p` is exact.
+/// Exact to about 1e-16 relative in exact arithmetic, a few ulp as computed; odd about 1/2 to the
+/// bit wherever `1 - p` is exact.
 ///
 /// # Source
 /// Wichura 1988, PPND16: three ratios of polynomials of degree 7.
@@ -249,7 +263,11 @@ fn central_quantile(q: f64) -> f64 {
 
 fn tail_quantile(p: f64) -> f64 {
     let r = if p.is_subnormal() { subnormal_root(p) } else { tail_root(p) };
-    if r <= 5.0 { near_tail_quantile(p) } else { signed(p, horner(&FAR_TAIL.0, r - 5.0) / horner(&FAR_TAIL.1, r - 5.0)) }
+    if r <= 5.0 {
+        near_tail_quantile(p)
+    } else {
+        signed(p, horner(&FAR_TAIL.0, r - 5.0) / horner(&FAR_TAIL.1, r - 5.0))
+    }
 }
 
 /// [`tail_root`] of a subnormal number, from the logarithm of `2^64` times it.
@@ -257,7 +275,8 @@ fn subnormal_root(p: f64) -> f64 {
     (64.0 * std::f64::consts::LN_2 - ln(p * 2f64.powi(64))).sqrt()
 }
 
-/// Whether [`near_tail_quantile`] may not do, beyond `e^-25` of the mass: 2 draws in 10^10 are looked at again.
+/// Whether [`near_tail_quantile`] may not do, beyond `e^-25` of the mass: 2 draws in 10^10 are
+/// looked at again.
 #[inline(always)]
 fn is_far(p: f64) -> bool {
     p.min(1.0 - p) < 1e-10
@@ -288,8 +307,8 @@ fn horner(c: &[f64; 8], x: f64) -> f64 {
 
 /// Natural logarithm of a positive normal number by the operations of the recipe alone.
 ///
-/// `x = 2^e m` with m in [sqrt(1/2), sqrt(2)], `ln m = 2 atanh(s)` with `s = (m - 1)/(m + 1)`, `s^2 <= 0.0295`: twelve terms of
-/// the series `s + s^3/3 + ...` leave less than 1e-18.
+/// `x = 2^e m` with m in [sqrt(1/2), sqrt(2)], `ln m = 2 atanh(s)` with `s = (m - 1)/(m + 1)`,
+/// `s^2 <= 0.0295`: twelve terms of the series `s + s^3/3 + ...` leave less than 1e-18.
 #[inline(always)]
 fn ln(x: f64) -> f64 {
     // The upper 32 bits of ln 2, so that their product with an exponent is exact, and the rest.
@@ -392,7 +411,8 @@ mod tests {
 
     #[test]
     fn both_far_tails_are_looked_at_again() {
-        // No test draws so far out: the form that fills a batch has to send these to the one that holds there.
+        // No test draws so far out: the form that fills a batch has to send these to the one that
+        // holds there.
         for p in [1e-300, 1e-12, (-25.0f64).exp(), 1.0 - 1e-12, 1.0 - (-25.0f64).exp()] {
             assert!(is_far(p), "{p}");
         }
@@ -411,7 +431,10 @@ mod tests {
     fn philox_known_answers() {
         // The three vectors of Random123's kat_vectors for philox4x32 with 10 rounds.
         assert_eq!(philox4x32([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
-        assert_eq!(philox4x32([u32::MAX; 4], [u32::MAX; 2]), [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]);
+        assert_eq!(
+            philox4x32([u32::MAX; 4], [u32::MAX; 2]),
+            [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]
+        );
         assert_eq!(
             philox4x32([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]),
             [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
@@ -455,13 +478,15 @@ mod tests {
             }
         }
 
-        /// The quantile against libm's erfc, an independent route: Phi(x) = p up to the spacing of x and erfc's own last bits.
+        /// The quantile against libm's erfc, an independent route: Phi(x) = p up to the spacing of
+        /// x and erfc's own last bits.
         #[test]
         fn quantile_inverts_the_distribution(bits: u64, shift in 0u32..52) {
             let p = unit(bits >> shift);
             let x = normal_quantile(p);
             let cdf = 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
-            // d ln Phi/d ln x = x phi/Phi is at most 1 + x^2 in the lower half; 8 eps for x itself, x/sqrt 2, erfc and the ratio.
+            // d ln Phi/d ln x = x phi/Phi is at most 1 + x^2 in the lower half; 8 eps for x itself,
+            // x/sqrt 2, erfc and the ratio.
             prop_assert!((cdf - p).abs() <= 8.0 * f64::EPSILON * p * (1.0 + x * x), "p {p} x {x} cdf {cdf}");
             prop_assert_eq!(normal_quantile(1.0 - p), -x);
         }
@@ -480,14 +505,26 @@ mod tests {
         assert_eq!(noise.seed(), 5);
         let mut x = vec![0.0; 30_001];
         noise.fill_normal_from(9, 77, &mut x);
-        assert!(x.iter().enumerate().all(|(i, x)| x.to_bits() == noise.normal(9, 77 + i as u64).to_bits()));
+        assert!(
+            x.iter()
+                .enumerate()
+                .all(|(i, x)| x.to_bits() == noise.normal(9, 77 + i as u64).to_bits())
+        );
     }
 
     #[test]
     fn threads_do_not_matter() {
         let n = 100_001;
-        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| normals(1, 2, n));
-        let five = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap().install(|| normals(1, 2, n));
+        let one = rayon::ThreadPoolBuilder::new()
+            .num_threads(1)
+            .build()
+            .unwrap()
+            .install(|| normals(1, 2, n));
+        let five = rayon::ThreadPoolBuilder::new()
+            .num_threads(5)
+            .build()
+            .unwrap()
+            .install(|| normals(1, 2, n));
         assert!(one.iter().zip(&five).all(|(a, b)| a.to_bits() == b.to_bits()));
     }
 
@@ -496,7 +533,9 @@ mod tests {
         let n = 1 << 20;
         let x = normals(11, 0, n);
         // Moments of N(0, 1) with the variance of x^k: E x^2k - (E x^k)^2.
-        for (k, mean, var) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0), (6, 15.0, 10170.0)] {
+        for (k, mean, var) in
+            [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0), (6, 15.0, 10170.0)]
+        {
             let m = x.iter().map(|x| x.powi(k)).sum::<f64>() / n as f64;
             let z = (m - mean) / (var / n as f64).sqrt();
             // Five moments at 4 standard errors: a false alarm in 3000 seeds; the seed is fixed.
@@ -510,10 +549,15 @@ mod tests {
         let mut x = normals(12, 3, n);
         x.sort_by(f64::total_cmp);
         let law = Normal::new(0.0, 1.0).unwrap();
-        let ks = x.iter().enumerate().map(|(i, x)| (law.cdf(*x) - (i as f64 + 0.5) / n as f64).abs()).fold(0.0, larger);
+        let ks = x
+            .iter()
+            .enumerate()
+            .map(|(i, x)| (law.cdf(*x) - (i as f64 + 0.5) / n as f64).abs())
+            .fold(0.0, larger);
         // Kolmogorov: P(sqrt(n) D > 1.95) = 1e-3.
         assert!((n as f64).sqrt() * ks <= 1.95, "sqrt(n) D = {}", (n as f64).sqrt() * ks);
-        // Equal-probability cells, the outer ones included: notices a wrong tail that the supremum does not.
+        // Equal-probability cells, the outer ones included: notices a wrong tail that the supremum
+        // does not.
         let cells = 1 << 10;
         let mut counts = vec![0usize; cells];
         x.iter().for_each(|x| counts[((law.cdf(*x) * cells as f64) as usize).min(cells - 1)] += 1);
@@ -564,16 +608,29 @@ mod tests {
     fn frozen_bits() {
         // What any other implementation of the recipe, a GPU kernel first of all, has to give.
         let noise = Noise::new(2024);
-        let got: Vec<u64> =
-            [(0, 0), (0, 1), (7, 1 << 33), (u64::from(u32::MAX) + 1, 3)].map(|(s, i)| noise.normal(s, i).to_bits()).to_vec();
-        assert_eq!(got, [0xbfe3bfceaac35996, 0xbff619bbe77b658d, 0x3feb5ad3d962ddbb, 0x400293c710d1b570]);
-        // One of each branch: near 1/2, centre, tail, tail, far tail. All made by another program in another language.
+        let got: Vec<u64> = [(0, 0), (0, 1), (7, 1 << 33), (u64::from(u32::MAX) + 1, 3)]
+            .map(|(s, i)| noise.normal(s, i).to_bits())
+            .to_vec();
+        assert_eq!(
+            got,
+            [0xbfe3bfceaac35996, 0xbff619bbe77b658d, 0x3feb5ad3d962ddbb, 0x400293c710d1b570]
+        );
+        // One of each branch: near 1/2, centre, tail, tail, far tail. All made by another program
+        // in another language.
         assert_eq!(
             [0.5 + 2f64.powi(-53), 0.2, 0.07, 1e-9, 1e-13].map(|p| normal_quantile(p).to_bits()),
-            [0x3cb40d931ff62707, 0xbfeaee8fa73a1333, 0xbff79cd70d9c27f0, 0xc017fdc11f44b5a7, 0xc01d652ace3a0130]
+            [
+                0x3cb40d931ff62707,
+                0xbfeaee8fa73a1333,
+                0xbff79cd70d9c27f0,
+                0xc017fdc11f44b5a7,
+                0xc01d652ace3a0130
+            ]
         );
-        // The last term of the logarithm's series moves a last bit now and then: this sum, made by that program too, sees it.
-        let sum = (1..1 << 16).fold(0u64, |sum, i| sum.wrapping_add(ln(f64::from(i) / 65536.0).to_bits()));
+        // The last term of the logarithm's series moves a last bit now and then: this sum, made by
+        // that program too, sees it.
+        let sum = (1..1 << 16)
+            .fold(0u64, |sum, i| sum.wrapping_add(ln(f64::from(i) / 65536.0).to_bits()));
         assert_eq!(sum, 0x2e4e6ce912ad60b);
     }
 }

@@ -1,4 +1,5 @@
-//! The standard normal's distribution function and the mass of an interval, in the log domain, to a few ulp everywhere.
+//! The standard normal's distribution function and the mass of an interval, in the log domain, to a
+//! few ulp everywhere.
 
 use crate::math::dd::Dd;
 use crate::math::quadrature::IntervalRule;
@@ -24,16 +25,20 @@ pub fn log_cdf(x: f64) -> f64 {
 
 /// `ln(Phi(b) - Phi(a))`, the log mass of the interval [a, b]; either end may be infinite.
 ///
-/// `-inf` for an empty interval (a = b), NaN for a > b. At most 8 ulp from the exact value for the `f64` ends given, from bins of
-/// width 1e-300 to the whole line, and symmetric to the bit: `(-b, -a)` gives the same as `(a, b)`.
+/// `-inf` for an empty interval (a = b), NaN for a > b. At most 8 ulp from the exact value for the
+/// `f64` ends given, from bins of width 1e-300 to the whole line, and symmetric to the bit:
+/// `(-b, -a)` gives the same as `(a, b)`.
 ///
 /// # Formula
 /// With `Q = 1 - Phi`, `phi` the density, `m = (a + b)/2 >= 0` (else mirrored), `h = (b - a)/2`:
 /// - most of the mass inside: `ln_1p(-(Q(b) + Q(-a)))`;
-/// - on both sides of 0, or nearly: `ln((erf(b/sqrt 2) - erf(a/sqrt 2))/2)`, a sum of two positive terms or one with little cancellation;
-/// - `a >= 0`, `Q(b)` well below `Q(a)`: `ln(Q(a) - Q(b))`; far out `-a^2/2 - ln sqrt(2 pi) + ln(M(a) - e^(-2 m h) M(b))` with Mills' ratio `M = Q/phi`;
+/// - on both sides of 0, or nearly: `ln((erf(b/sqrt 2) - erf(a/sqrt 2))/2)`, a sum of two positive
+///   terms or one with little cancellation;
+/// - `a >= 0`, `Q(b)` well below `Q(a)`: `ln(Q(a) - Q(b))`; far out
+///   `-a^2/2 - ln sqrt(2 pi) + ln(M(a) - e^(-2 m h) M(b))` with Mills' ratio `M = Q/phi`;
 /// - `a > 0`, a narrow bin, where every difference cancels (at a = 4, width 1e-6: 11 of 16 digits):
-///   `ln phi(m) + ln(2 h int_0^1 cosh(m h s) e^(-h^2 s^2/2) ds)`, a positive integrand over which ten Gauss-Legendre nodes are exact.
+///   `ln phi(m) + ln(2 h int_0^1 cosh(m h s) e^(-h^2 s^2/2) ds)`, a positive integrand over which
+///   ten Gauss-Legendre nodes are exact.
 ///
 /// # Example
 /// ```
@@ -42,21 +47,32 @@ pub fn log_cdf(x: f64) -> f64 {
 /// assert_eq!(log_cdf_difference(4.0, 4.001), log_cdf_difference(-4.001, -4.0));
 /// ```
 pub fn log_cdf_difference(a: f64, b: f64) -> f64 {
-    if a == b { f64::NEG_INFINITY } else { log_mass(a.into(), b.into(), Dd::sum_of(a, b) * 0.5, 0.5 * (b - a)) }
+    if a == b {
+        f64::NEG_INFINITY
+    } else {
+        log_mass(a.into(), b.into(), Dd::sum_of(a, b) * 0.5, 0.5 * (b - a))
+    }
 }
 
-/// `ln(Phi(centre + half_width) - Phi(centre - half_width))`, the log mass of a bin given by its middle.
+/// `ln(Phi(centre + half_width) - Phi(centre - half_width))`, the log mass of a bin given by its
+/// middle.
 ///
-/// For a bin that is narrow against its distance from 0 this is better posed than its two ends: after `a = (edge - mean)/std` the
-/// width `b - a` has lost digits that `half_width` still has (mean 0, std 1, a bin of width 2/255 at 1: two digits of sixteen).
+/// For a bin that is narrow against its distance from 0 this is better posed than its two ends:
+/// after `a = (edge - mean)/std` the width `b - a` has lost digits that `half_width` still has
+/// (mean 0, std 1, a bin of width 2/255 at 1: two digits of sixteen).
 pub fn log_bin_mass(centre: f64, half_width: f64) -> f64 {
-    log_mass(Dd::sum_of(centre, -half_width), Dd::sum_of(centre, half_width), centre.into(), half_width)
+    log_mass(
+        Dd::sum_of(centre, -half_width),
+        Dd::sum_of(centre, half_width),
+        centre.into(),
+        half_width,
+    )
 }
 
 /// `ln(Phi(b) - Phi(a))` with the middle and the half width beside the ends.
 ///
-/// Ends and middle in double-double: far out a mass changes by `x` for each unit of an end x, so that half an ulp of x is `x^2/2` ulp of
-/// a mass, 70 at x = 12.
+/// Ends and middle in double-double: far out a mass changes by `x` for each unit of an end x, so
+/// that half an ulp of x is `x^2/2` ulp of a mass, 70 at x = 12.
 pub(crate) fn log_mass(a: Dd, b: Dd, centre: Dd, half_width: f64) -> f64 {
     if half_width == 0.0 {
         return f64::NEG_INFINITY;
@@ -64,10 +80,15 @@ pub(crate) fn log_mass(a: Dd, b: Dd, centre: Dd, half_width: f64) -> f64 {
     if half_width < 0.0 {
         return f64::NAN;
     }
-    let (a, b, m, h) = if centre < 0.0 { (-b, -a, -centre, half_width) } else { (a, b, centre, half_width) };
+    let (a, b, m, h) =
+        if centre < 0.0 { (-b, -a, -centre, half_width) } else { (a, b, centre, half_width) };
     if a < 0.0 {
         let outside = upper_tail(b) + upper_tail(-a);
-        return if outside <= 0.5 { (-outside).ln_1p() } else { log_erf_difference(a.hi(), b.hi()) };
+        return if outside <= 0.5 {
+            (-outside).ln_1p()
+        } else {
+            log_erf_difference(a.hi(), b.hi())
+        };
     }
     // ln(phi(a)/phi(b)): above 2, Q(b) is less than 0.14 Q(a).
     let drop = 2.0 * m.hi() * h;
@@ -75,7 +96,8 @@ pub(crate) fn log_mass(a: Dd, b: Dd, centre: Dd, half_width: f64) -> f64 {
         if a < 5.0 {
             (upper_tail(a) - upper_tail(b)).ln()
         } else {
-            -half_square(a) - LN_SQRT_TAU + (mills_ratio(a.hi()) - (-drop).exp() * mills_ratio(b.hi())).ln()
+            -half_square(a) - LN_SQRT_TAU
+                + (mills_ratio(a.hi()) - (-drop).exp() * mills_ratio(b.hi())).ln()
         }
     } else if a <= b * 0.25 {
         log_erf_difference(a.hi(), b.hi())
@@ -96,13 +118,15 @@ fn log_erf_difference(a: f64, b: f64) -> f64 {
 
 /// `int_0^1 cosh(k s) e^(-h^2 s^2/2) ds` for k <= 1, h < 1.
 fn mean_of_cosh(k: f64, h: f64) -> f64 {
-    static RULE: LazyLock<IntervalRule> = LazyLock::new(|| IntervalRule::new(10).expect("ten nodes"));
+    static RULE: LazyLock<IntervalRule> =
+        LazyLock::new(|| IntervalRule::new(10).expect("ten nodes"));
     RULE.integral(0.0, 1.0, |s| (k * s).cosh() * (-0.5 * (h * s).powi(2)).exp())
 }
 
 /// `Q(x) = 1 - Phi(x)` for x >= 0, to 2 ulp down to the subnormal numbers.
 ///
-/// `erfc(x/sqrt 2)/2` alone loses x^2 eps to the rounding of its argument (32 ulp at x = 8): what was rounded off is put back to first order.
+/// `erfc(x/sqrt 2)/2` alone loses x^2 eps to the rounding of its argument (32 ulp at x = 8): what
+/// was rounded off is put back to first order.
 pub(crate) fn upper_tail(x: Dd) -> f64 {
     // FRAC_1_SQRT_2 + LOW is 1/sqrt 2 to 107 bits.
     const LOW: f64 = -4.833646656726457e-17;
@@ -115,7 +139,8 @@ pub(crate) fn upper_tail(x: Dd) -> f64 {
     0.5 * libm::erfc(z) - rest * (-z * z).exp() * (0.5 * std::f64::consts::FRAC_2_SQRT_PI)
 }
 
-/// Mills' ratio `Q(x)/phi(x)` for x >= 5, by Laplace's continued fraction `1/(x + 1/(x + 2/(x + 3/(x + ...))))`, all terms positive.
+/// Mills' ratio `Q(x)/phi(x)` for x >= 5, by Laplace's continued fraction
+/// `1/(x + 1/(x + 2/(x + 3/(x + ...))))`, all terms positive.
 fn mills_ratio(x: f64) -> f64 {
     // Thirty levels leave less than 1e-17 at x = 5, where it converges slowest.
     1.0 / (1..=30).rev().fold(x, |tail, k| x + f64::from(k) / tail)
@@ -141,7 +166,8 @@ mod tests {
 
     #[test]
     fn golden_differences_within_8_ulp() {
-        for (file, rows) in [("log_cdf_difference.csv", 144), ("log_cdf_difference_wide.csv", 600)] {
+        for (file, rows) in [("log_cdf_difference.csv", 144), ("log_cdf_difference_wide.csv", 600)]
+        {
             let table = golden(file);
             assert_eq!(table.len(), rows, "{file}");
             let mut worst = (0.0, 0.0, 0.0);
@@ -155,7 +181,8 @@ mod tests {
     }
 
     proptest! {
-        /// Quadrature of the density relative to its largest value, in panels: nothing in common with the forms above.
+        /// Quadrature of the density relative to its largest value, in panels: nothing in common
+        /// with the forms above.
         #[test]
         fn mass_by_quadrature(centre in -30.0f64..30.0, log_half in -30.0f64..1.5) {
             let half = log_half.exp();
@@ -166,7 +193,8 @@ mod tests {
             let relative = rule.composite(a, b, 40, |x| (-0.5 * (x - peak) * (x + peak)).exp());
             let want = relative.ln() - LN_SQRT_TAU - 0.5 * peak * peak;
             let got = log_bin_mass(centre, half);
-            // The ends a, b are rounded: a relative error eps |centre|/half of the width, an absolute one of the log.
+            // The ends a, b are rounded: a relative error eps |centre|/half of the width, an
+            // absolute one of the log.
             let tol = 16.0 * f64::EPSILON * (1.0 + want.abs() + centre.abs() / half);
             prop_assert!((got - want).abs() <= tol, "{got} {want}");
             prop_assert!((log_cdf_difference(a, b) - want).abs() <= tol);
@@ -214,9 +242,15 @@ mod tests {
 
     #[test]
     fn tanh_approximation_is_noticed() {
-        // The approximation in OpenAI's discretised likelihood, 0.5 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), must not pass for Phi.
-        let tanh_cdf = |x: f64| 0.5 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh());
-        let worst = (-600..600).map(|i| f64::from(i) * 0.01).map(|x| (tanh_cdf(x) - log_cdf(x).exp()).abs()).fold(0.0, larger);
+        // The approximation in OpenAI's discretised likelihood, 0.5 (1 + tanh(sqrt(2/pi) (x +
+        // 0.044715 x^3))), must not pass for Phi.
+        let tanh_cdf = |x: f64| {
+            0.5 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
+        };
+        let worst = (-600..600)
+            .map(|i| f64::from(i) * 0.01)
+            .map(|x| (tanh_cdf(x) - log_cdf(x).exp()).abs())
+            .fold(0.0, larger);
         assert!((1e-4..3e-4).contains(&worst), "{worst}");
     }
 }

@@ -1,22 +1,31 @@
-//! The orthogonal factor of a square matrix: faer's singular vectors with the feature `fast`, one-sided Jacobi rotations without it.
+//! The orthogonal factor of a square matrix: faer's singular vectors with the feature `fast`,
+//! one-sided Jacobi rotations without it.
 
 use crate::error::{Error, Result};
 use nalgebra::DMatrix;
 
-/// `U V^T` of a square matrix `U S V^T`: the orthogonal matrix nearest to it. Where singular values are 0 it is one of several.
+/// `U V^T` of a square matrix `U S V^T`: the orthogonal matrix nearest to it. Where singular values
+/// are 0 it is one of several.
 ///
 /// # Errors
 /// An iteration that does not converge.
 ///
 /// # Source
-/// Without `fast`: Demmel and Veselic, "Jacobi's method is more accurate than QR", 1992. nalgebra 0.35's own SVD misses its matrix by up to 1e-6, for
-/// 1 in 1000 products of random 4 x 4 roots.
+/// Without `fast`: Demmel and Veselic, "Jacobi's method is more accurate than QR", 1992. nalgebra
+/// 0.35's own SVD misses its matrix by up to 1e-6, for 1 in 1000 products of random 4 x 4 roots.
 pub fn orthogonal_factor(a: &DMatrix<f64>) -> Result<DMatrix<f64>> {
     #[cfg(feature = "fast")]
     let factor = by_faer(a);
     #[cfg(not(feature = "fast"))]
     let factor = by_jacobi(a);
-    factor.ok_or_else(|| Error::domain("singular values", "no convergence", "finite covariances", "check the scale of the data"))
+    factor.ok_or_else(|| {
+        Error::domain(
+            "singular values",
+            "no convergence",
+            "finite covariances",
+            "check the scale of the data",
+        )
+    })
 }
 
 #[cfg(feature = "fast")]
@@ -64,7 +73,8 @@ fn by_jacobi(a: &DMatrix<f64>) -> Option<DMatrix<f64>> {
     None
 }
 
-/// Columns of length 1; those of length 0, and what is rounding beside the longest, become directions that the others leave free.
+/// Columns of length 1; those of length 0, and what is rounding beside the longest, become
+/// directions that the others leave free.
 #[cfg(any(test, not(feature = "fast")))]
 fn completed(mut us: DMatrix<f64>) -> DMatrix<f64> {
     let n = us.ncols();
@@ -77,7 +87,8 @@ fn completed(mut us: DMatrix<f64>) -> DMatrix<f64> {
         let mut column = us.column(j).clone_owned();
         if lengths[j] <= floor {
             // Of the axes the one that is farthest from all directions so far.
-            let free = |i: usize| 1.0 - order[..k].iter().map(|&l| us[(i, l)] * us[(i, l)]).sum::<f64>();
+            let free =
+                |i: usize| 1.0 - order[..k].iter().map(|&l| us[(i, l)] * us[(i, l)]).sum::<f64>();
             let axis = (0..n).max_by(|&a, &b| free(a).total_cmp(&free(b))).unwrap_or(0);
             column.fill(0.0);
             column[axis] = 1.0;
@@ -105,7 +116,8 @@ mod tests {
         DMatrix::from_vec(n, n, x)
     }
 
-    /// `Q^T Q = 1`, and `Q^T A` is symmetric with eigenvalues >= 0, which only the orthogonal factor does.
+    /// `Q^T Q = 1`, and `Q^T A` is symmetric with eigenvalues >= 0, which only the orthogonal
+    /// factor does.
     fn assert_factor(a: &DMatrix<f64>, q: &DMatrix<f64>) {
         let n = a.ncols();
         assert!((q.transpose() * q - DMatrix::identity(n, n)).amax() <= 1e-13 * n as f64);

@@ -1,4 +1,5 @@
-//! Gaussian quadrature: expectations under a normal law and integrals over an interval, by the `gauss-quad` crate.
+//! Gaussian quadrature: expectations under a normal law and integrals over an interval, by the
+//! `gauss-quad` crate.
 
 use crate::error::{Error, Result};
 use gauss_quad::{hermite::GaussHermite, legendre::GaussLegendre};
@@ -7,7 +8,8 @@ use std::num::NonZeroUsize;
 /// Gauss-Hermite rule for expectations under a normal law.
 ///
 /// # Formula
-/// `E f(X) = sum_i w_i f(mean + sqrt(2 var) z_i) / sqrt(pi)`, exact for polynomials of degree `2 nodes - 1`.
+/// `E f(X) = sum_i w_i f(mean + sqrt(2 var) z_i) / sqrt(pi)`, exact for polynomials of degree
+/// `2 nodes - 1`.
 ///
 /// # Example
 /// ```
@@ -24,8 +26,16 @@ impl NormalRule {
     /// # Errors
     /// Fewer than 2 nodes, or more than 512 (the nodes come from a dense eigenproblem).
     pub fn new(nodes: usize) -> Result<Self> {
-        let bad = || Error::domain("nodes of a Gauss-Hermite rule", nodes, "2 to 512", "20 to 60 serve smooth functions");
-        let nodes = NonZeroUsize::new(nodes).filter(|n| (2..=512).contains(&n.get())).ok_or_else(bad)?;
+        let bad = || {
+            Error::domain(
+                "nodes of a Gauss-Hermite rule",
+                nodes,
+                "2 to 512",
+                "20 to 60 serve smooth functions",
+            )
+        };
+        let nodes =
+            NonZeroUsize::new(nodes).filter(|n| (2..=512).contains(&n.get())).ok_or_else(bad)?;
         Ok(Self(GaussHermite::new(nodes)))
     }
 
@@ -54,7 +64,14 @@ impl IntervalRule {
     /// # Errors
     /// Fewer than 2 nodes.
     pub fn new(nodes: usize) -> Result<Self> {
-        let bad = || Error::domain("nodes of a Gauss-Legendre rule", nodes, ">= 2", "12 to 40 serve smooth functions");
+        let bad = || {
+            Error::domain(
+                "nodes of a Gauss-Legendre rule",
+                nodes,
+                ">= 2",
+                "12 to 40 serve smooth functions",
+            )
+        };
         let nodes = NonZeroUsize::new(nodes).filter(|n| n.get() >= 2).ok_or_else(bad)?;
         Ok(Self(GaussLegendre::new(nodes)))
     }
@@ -77,11 +94,13 @@ impl IntervalRule {
 
     /// `int_a^b f(x) dx`, halving panels until whole and halves agree.
     ///
-    /// The tolerance is relative to one panel's estimate of `int |f|` and shared out by panel width: the sum of the estimated errors
-    /// stays below `tol int |f|`. A peak that falls between all the nodes of the first panels goes unseen: cut the interval there.
+    /// The tolerance is relative to one panel's estimate of `int |f|` and shared out by panel
+    /// width: the sum of the estimated errors stays below `tol int |f|`. A peak that falls between
+    /// all the nodes of the first panels goes unseen: cut the interval there.
     ///
     /// # Errors
-    /// Ends or an integrand that are not finite; a tolerance that 60 halvings do not reach (a singularity, or a tolerance below rounding).
+    /// Ends or an integrand that are not finite; a tolerance that 60 halvings do not reach (a
+    /// singularity, or a tolerance below rounding).
     pub fn adaptive(&self, a: f64, b: f64, tol: f64, mut f: impl FnMut(f64) -> f64) -> Result<f64> {
         const HALVINGS: u32 = 60;
         if !(a.is_finite() && b.is_finite() && tol > 0.0) {
@@ -92,15 +111,20 @@ impl IntervalRule {
                 "transform an infinite interval first",
             ));
         }
-        // The scale is the integral of |f|, so that an integral that is zero by symmetry still ends.
+        // The scale is the integral of |f|, so that an integral that is zero by symmetry still
+        // ends.
         let scale = self.0.integrate(a, b, |x| f(x).abs()).abs();
         let mut todo = vec![(a, b, self.0.integrate(a, b, &mut f), 0)];
         let mut total = 0.0;
         while let Some((l, r, whole, halvings)) = todo.pop() {
             let middle = 0.5 * (l + r);
-            let (left, right) = (self.0.integrate(l, middle, &mut f), self.0.integrate(middle, r, &mut f));
+            let (left, right) =
+                (self.0.integrate(l, middle, &mut f), self.0.integrate(middle, r, &mut f));
             let error = (left + right - whole).abs();
-            if error <= tol * scale * (r - l).abs() / (b - a).abs() || error <= f64::EPSILON * whole.abs() || l == r {
+            if error <= tol * scale * (r - l).abs() / (b - a).abs()
+                || error <= f64::EPSILON * whole.abs()
+                || l == r
+            {
                 total += left + right;
             } else if halvings == HALVINGS || !error.is_finite() {
                 return Err(Error::singular(
@@ -129,8 +153,9 @@ mod tests {
         fn normal_rule_gives_the_generating_function(mean in -2.0f64..2.0, var in 0.0f64..2.0, k in -1.5f64..1.5) {
             let rule = NormalRule::new(40).unwrap();
             let want = (k * mean + 0.5 * k * k * var).exp();
-            // Weights are squared eigenvector components, good to a few eps of the largest; the nodes reach sqrt(2 var) 8.1, where the
-            // integrand is up to e^24 times a weight of e^-65: nothing is amplified beyond the sum of absolute terms, which is the value.
+            // Weights are squared eigenvector components, good to a few eps of the largest; the
+            // nodes reach sqrt(2 var) 8.1, where the integrand is up to e^24 times a weight of
+            // e^-65: nothing is amplified beyond the sum of absolute terms, which is the value.
             prop_assert!((rule.expectation(mean, var, |x| (k * x).exp()) - want).abs() <= 1e-13 * want);
         }
 
@@ -164,11 +189,16 @@ mod tests {
         assert!(rule.adaptive(0.0, 1.0, 1e-12, |x| 1.0 / x).is_err());
         assert!(rule.adaptive(0.0, f64::INFINITY, 1e-12, |x| x).is_err());
         assert!(rule.adaptive(-1.0, 1.0, 1e-12, |x| x).unwrap().abs() <= 1e-15);
-        assert!(NormalRule::new(1).is_err() && NormalRule::new(1000).is_err() && IntervalRule::new(0).is_err());
+        assert!(
+            NormalRule::new(1).is_err()
+                && NormalRule::new(1000).is_err()
+                && IntervalRule::new(0).is_err()
+        );
     }
 
     proptest! {
-        /// The promise itself, at two nodes, where the estimated error is close to the true one: `tol int |f|`, at any place and scale.
+        /// The promise itself, at two nodes, where the estimated error is close to the true one:
+        /// `tol int |f|`, at any place and scale.
         #[test]
         fn adaptive_errors_are_a_share_of_the_integral(k in 1.0..4.0f64, scale in -12.0..3.0f64, digits in 5.0..9.0f64) {
             let rule = IntervalRule::new(2).unwrap();
@@ -184,7 +214,8 @@ mod tests {
 
     #[test]
     fn sixty_halvings_are_the_limit() {
-        // 1/|x| down to 1e-19, 2^-63: till then the panel at 0 is at each halving as wrong as before.
+        // 1/|x| down to 1e-19, 2^-63: till then the panel at 0 is at each halving as wrong as
+        // before.
         let rule = IntervalRule::new(8).unwrap();
         let f = |x: f64| x.hypot(1e-19).recip();
         for (a, b) in [(0.0, 1.0), (-1.0, 0.0)] {
@@ -197,10 +228,18 @@ mod tests {
     fn what_is_no_integral_is_named() {
         let rule = IntervalRule::new(8).unwrap();
         let inf = f64::INFINITY;
-        for (a, b, tol) in
-            [(inf, 1.0, 1e-6), (0.0, inf, 1e-6), (f64::NAN, 1.0, 1e-6), (0.0, 1.0, 0.0), (0.0, 1.0, -1.0), (0.0, 1.0, f64::NAN)]
-        {
-            assert!(matches!(rule.adaptive(a, b, tol, |x| x), Err(Error::Domain { .. })), "[{a}, {b}] at {tol}");
+        for (a, b, tol) in [
+            (inf, 1.0, 1e-6),
+            (0.0, inf, 1e-6),
+            (f64::NAN, 1.0, 1e-6),
+            (0.0, 1.0, 0.0),
+            (0.0, 1.0, -1.0),
+            (0.0, 1.0, f64::NAN),
+        ] {
+            assert!(
+                matches!(rule.adaptive(a, b, tol, |x| x), Err(Error::Domain { .. })),
+                "[{a}, {b}] at {tol}"
+            );
         }
     }
 }

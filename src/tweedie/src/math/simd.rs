@@ -4,9 +4,10 @@ use pulp::{Arch, Simd, WithSimd};
 
 /// Runs `f` compiled for the widest vectors there are, chosen at run time.
 ///
-/// The compiler only vectorises what it can see: whatever `f` calls must be inlined into it (`#[inline(always)]`), and loops are written
-/// with `for`, because an iterator's `for_each` and `fold` are calls. It never fuses a multiplication with an addition by itself, so the
-/// bits do not depend on the machine.
+/// The compiler only vectorises what it can see: whatever `f` calls must be inlined into it
+/// (`#[inline(always)]`), and loops are written with `for`, because an iterator's `for_each` and
+/// `fold` are calls. It never fuses a multiplication with an addition by itself, so the bits do not
+/// depend on the machine.
 ///
 /// # Example
 /// ```

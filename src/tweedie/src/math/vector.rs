@@ -1,7 +1,9 @@
-//! Hot loops over slices: the softmax's exponential and squared distances, the same bits on every processor and thread count.
+//! Hot loops over slices: the softmax's exponential and squared distances, the same bits on every
+//! processor and thread count.
 //!
-//! Each loop is written once with fused multiply-adds in a fixed order and compiled twice, for any processor and for those with
-//! AVX2 and FMA; a fused multiply-add is exactly rounded everywhere, so both give the same bits and only the speed differs.
+//! Each loop is written once with fused multiply-adds in a fixed order and compiled twice, for any
+//! processor and for those with AVX2 and FMA; a fused multiply-add is exactly rounded everywhere,
+//! so both give the same bits and only the speed differs.
 
 use crate::math::dd::Dd;
 
@@ -30,9 +32,11 @@ macro_rules! dispatch {
 }
 
 dispatch! {
-    /// Replaces each value by `exp(value - shift)` and returns the sum; every `exp` is within 1 ulp of the platform's.
+    /// Replaces each value by `exp(value - shift)` and returns the sum; every `exp` is within 1 ulp
+    /// of the platform's.
     ///
-    /// Exponents above 709 give infinity, exponents below -708 give 0: gradual underflow would cost time for weights that no sum notices.
+    /// Exponents above 709 give infinity, exponents below -708 give 0: gradual underflow would cost
+    /// time for weights that no sum notices.
     ///
     /// # Example
     /// ```
@@ -45,7 +49,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// `|x - scale y|^2`, each difference rounded once: near zero it keeps the digits that `|x|^2 - 2 scale x.y + scale^2 |y|^2` loses.
+    /// `|x - scale y|^2`, each difference rounded once: near zero it keeps the digits that
+    /// `|x|^2 - 2 scale x.y + scale^2 |y|^2` loses.
     ///
     /// # Shapes
     /// `x` and `y` of one length.
@@ -74,7 +79,8 @@ dispatch! {
 }
 
 dispatch! {
-    /// Adds `shift` to `values` and returns the largest, `-inf` if there is none; NaN is never the largest.
+    /// Adds `shift` to `values` and returns the largest, `-inf` if there is none; NaN is never the
+    /// largest.
     ///
     /// # Shapes
     /// `values` and `shift` of one length.
@@ -134,7 +140,8 @@ fn distance_squared_unrounded_loop(x: &[f64], scale: f64, y: &[f64]) -> Dd {
         let square = z * z;
         let total = *sum + square;
         let back = total - *sum;
-        *rest += (*sum - (total - back)) + (square - back) + z.mul_add(z, -square) + 2.0 * z * z_rest;
+        *rest +=
+            (*sum - (total - back)) + (square - back) + z.mul_add(z, -square) + 2.0 * z * z_rest;
         *sum = total;
     };
     let ((x_chunks, x_rest), (y_chunks, y_rest)) = (x.as_chunks::<LANES>(), y.as_chunks::<LANES>());
@@ -152,7 +159,8 @@ fn distance_squared_unrounded_loop(x: &[f64], scale: f64, y: &[f64]) -> Dd {
 #[inline(always)]
 fn add_and_max_loop(values: &mut [f64], shift: &[f64]) -> f64 {
     let mut largest = [f64::NEG_INFINITY; LANES];
-    let ((chunks, rest), (shift_chunks, shift_rest)) = (values.as_chunks_mut::<LANES>(), shift.as_chunks::<LANES>());
+    let ((chunks, rest), (shift_chunks, shift_rest)) =
+        (values.as_chunks_mut::<LANES>(), shift.as_chunks::<LANES>());
     for (v, s) in chunks.iter_mut().zip(shift_chunks) {
         for ((v, s), m) in v.iter_mut().zip(s).zip(&mut largest) {
             *v += s;
@@ -166,7 +174,8 @@ fn add_and_max_loop(values: &mut [f64], shift: &[f64]) -> f64 {
     largest.into_iter().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// `exp(x) = 2^k exp(r)` with `|r| <= ln 2 / 2`, and the Taylor series to r^13, whose remainder is below 5e-18.
+/// `exp(x) = 2^k exp(r)` with `|r| <= ln 2 / 2`, and the Taylor series to r^13, whose remainder is
+/// below 5e-18.
 #[inline(always)]
 fn exp(x: f64) -> f64 {
     /// 1.5 * 2^52: adding it leaves the nearest integer in the low bits.
@@ -219,7 +228,8 @@ mod tests {
 
     #[test]
     fn exp_is_within_one_ulp_of_the_platform_s() {
-        let mut x: Vec<f64> = (0..=2_000_000).map(|i| -708.0 + i as f64 * (1417.0 / 2_000_000.0)).collect();
+        let mut x: Vec<f64> =
+            (0..=2_000_000).map(|i| -708.0 + i as f64 * (1417.0 / 2_000_000.0)).collect();
         x.extend((-400..0).flat_map(|e| [2f64.powi(e), -2f64.powi(e)]));
         let mut y = x.clone();
         exp_shifted(&mut y, 0.0);

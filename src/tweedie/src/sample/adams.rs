@@ -1,4 +1,5 @@
-//! Multistep methods on `eps_hat`: `lms`, `plms`, `deis`. They differ in the variable in which they extrapolate it.
+//! Multistep methods on `eps_hat`: `lms`, `plms`, `deis`. They differ in the variable in which they
+//! extrapolate it.
 
 use super::dpmpp::nodes;
 use super::weights::{interpolation_weights, noise_moments};
@@ -8,7 +9,8 @@ use crate::error::Result;
 
 /// `lms`: Adams-Bashforth in `s = sigma / alpha` on any grid, starting from lower orders.
 ///
-/// Its first step is Euler's, whose local error is of order two, so the whole is of order two however many points it remembers.
+/// Its first step is Euler's, whose local error is of order two, so the whole is of order two
+/// however many points it remembers.
 ///
 /// # Formula
 /// `x/alpha += integral over [s, s_to] of the polynomial through the last eps_hat`
@@ -47,20 +49,26 @@ impl Sampler for Lms {
     }
 }
 
-/// `plms`: PNDM's pseudo linear multistep, the weights of an even grid on any grid, with a Heun start.
+/// `plms`: PNDM's pseudo linear multistep, the weights of an even grid on any grid, with a Heun
+/// start.
 ///
-/// An even grid in t is not even in s, so order two is all there is; on an even grid in s it would be more.
+/// An even grid in t is not even in s, so order two is all there is; on an even grid in s it would
+/// be more.
 ///
 /// # Formula
 /// `x/alpha += (s_to - s) (55 e0 - 59 e1 + 37 e2 - 9 e3) / 24`
 ///
 /// # Source
-/// Liu et al. 2022, "Pseudo numerical methods for diffusion models on manifolds" (the linear multistep method).
+/// Liu et al. 2022, "Pseudo numerical methods for diffusion models on manifolds" (the linear
+/// multistep method).
 pub struct Plms;
 
 /// Adams-Bashforth weights of order 2 to 4 on an even grid.
-const ADAMS: [&[f64]; 3] =
-    [&[1.5, -0.5], &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0], &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0]];
+const ADAMS: [&[f64]; 3] = [
+    &[1.5, -0.5],
+    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+];
 
 impl Sampler for Plms {
     fn order(&self) -> Option<u32> {
@@ -93,17 +101,19 @@ impl Sampler for Plms {
     }
 }
 
-/// `deis`: the polynomial through the last `eps_hat` in `lambda`, integrated exactly over `s`; starting from lower orders.
+/// `deis`: the polynomial through the last `eps_hat` in `lambda`, integrated exactly over `s`;
+/// starting from lower orders.
 ///
 /// Its first step is DDIM's, which caps it at order two.
 ///
 /// # Source
-/// Zhang and Chen 2023, "Fast sampling of diffusion models with exponential integrator", extrapolating in
-/// `ln(sigma / alpha)` as diffusers does.
+/// Zhang and Chen 2023, "Fast sampling of diffusion models with exponential integrator",
+/// extrapolating in `ln(sigma / alpha)` as diffusers does.
 pub struct Deis {
     /// Evaluations remembered, 1 to 3.
     pub points: usize,
-    /// Lower the order over the last steps, as public codes do on short grids (`lower_order_final`).
+    /// Lower the order over the last steps, as public codes do on short grids
+    /// (`lower_order_final`).
     pub lower_final: bool,
 }
 

@@ -11,8 +11,9 @@ pub enum Variance<'a> {
     Beta,
     /// That of the posterior `q(x_s | x_t, x0)` (diffusers' `fixed_small`).
     Posterior,
-    /// The best isotropic one: the posterior's plus what is not known of x0, `coef_x0^2` times the average of `Cov[x0 | x_t]`'s
-    /// eigenvalues over x_t, which the function gives. Source: Bao et al. 2022, "Analytic-DPM", theorem 1.
+    /// The best isotropic one: the posterior's plus what is not known of x0, `coef_x0^2` times the
+    /// average of `Cov[x0 | x_t]`'s eigenvalues over x_t, which the function gives. Source: Bao et
+    /// al. 2022, "Analytic-DPM", theorem 1.
     Optimal(Box<dyn Fn(&PathPoint) -> f64 + Sync + 'a>),
 }
 
@@ -59,11 +60,13 @@ impl Sampler for Ddpm<'_> {
 
 /// DDIM: deterministic at `eta = 0`, DDPM with the posterior's variance at `eta = 1`.
 ///
-/// `euler` is the same method as `eta = 0`: Euler's step of `d(x/alpha) = eps_hat ds` in `s = sigma / alpha`, gathered in x0_hat. So is
-/// `dpm-solver-1`. `euler-ancestral` is the same as `eta = 1`: its `sigma_up` is the posterior's deviation.
+/// `euler` is the same method as `eta = 0`: Euler's step of `d(x/alpha) = eps_hat ds` in
+/// `s = sigma / alpha`, gathered in x0_hat. So is `dpm-solver-1`. `euler-ancestral` is the same as
+/// `eta = 1`: its `sigma_up` is the posterior's deviation.
 ///
 /// # Formula
-/// `x_s = alpha_s x0_hat + sqrt(sigma_s^2 - var) eps_hat + sqrt(var) z`, `var = eta^2 sigma_s^2 (1 - snr_t / snr_s)`
+/// `x_s = alpha_s x0_hat + sqrt(sigma_s^2 - var) eps_hat + sqrt(var) z`,
+/// `var = eta^2 sigma_s^2 (1 - snr_t / snr_s)`
 ///
 /// # Source
 /// Song, Meng, Ermon 2021, "Denoising diffusion implicit models", equation 12.

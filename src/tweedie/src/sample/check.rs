@@ -1,17 +1,24 @@
-//! Foreign trajectories and samples held to the exact answer, with what is wrong in words where it can be told.
+//! Foreign trajectories and samples held to the exact answer, with what is wrong in words where it
+//! can be told.
 //!
-//! A deterministic trajectory is compared with the exact flow from its own start. Being inaccurate is no fault, so each step is also *read*: a
-//! step of any affine method is `x_to = sum_j (a_j x_j + b_j x0_hat_j)` over the last few points, and least squares over the recorded
-//! states gives the weights. Two things must then hold, or a point mass would not be reproduced: `sum_j a_j sigma_j = sigma_to` and
-//! `sum_j (a_j alpha_j + b_j) = alpha_to`. Where they do not, they say at which level the step really lands. Data of few modes fit too many
-//! weights: a reading counts only where the exact flow's own state is no such combination. Where the law does not vary at all in some
-//! direction, that direction is a point mass and every step is held to it, read or not.
+//! A deterministic trajectory is compared with the exact flow from its own start. Being inaccurate
+//! is no fault, so each step is also *read*: a step of any affine method is
+//! `x_to = sum_j (a_j x_j + b_j x0_hat_j)` over the last few points, and least squares over the
+//! recorded states gives the weights. Two things must then hold, or a point mass would not be
+//! reproduced: `sum_j a_j sigma_j = sigma_to` and `sum_j (a_j alpha_j + b_j) = alpha_to`. Where
+//! they do not, they say at which level the step really lands. Data of few modes fit too many
+//! weights: a reading counts only where the exact flow's own state is no such combination. Where
+//! the law does not vary at all in some direction, that direction is a point mass and every step is
+//! held to it, read or not.
 //!
-//! A state inside that no reading explains is held to two distances, from the exact flow and from one exact step off the state before it: DDIM's over
-//! the same points are the yardstick, with half of the state's size as the floor, more with fewer than ten steps. The first state that fails both is named.
+//! A state inside that no reading explains is held to two distances, from the exact flow and from
+//! one exact step off the state before it: DDIM's over the same points are the yardstick, with half
+//! of the state's size as the floor, more with fewer than ten steps. The first state that fails
+//! both is named.
 //!
-//! Stochastic trajectories and plain samples are compared by their law, with exact tests in the modes of the true covariance; where the law is
-//! off, the first state that shows it is named, and the noise that each step added is estimated.
+//! Stochastic trajectories and plain samples are compared by their law, with exact tests in the
+//! modes of the true covariance; where the law is off, the first state that shows it is named, and
+//! the noise that each step added is estimated.
 
 use super::ancestral::Ddim;
 use super::dpmpp::{nodes_of, published_weights};
@@ -71,7 +78,8 @@ pub struct StepReport {
     pub alpha: f64,
     /// Its noise coefficient.
     pub sigma: f64,
-    /// Root mean square error over root mean square of the exact states; for stochastic kinds the W2 of moments over it.
+    /// Root mean square error over root mean square of the exact states; for stochastic kinds the
+    /// W2 of moments over it.
     pub rel_err: f64,
 }
 
@@ -121,7 +129,8 @@ fn model<'a>(law: Known<'a>) -> &'a dyn Law {
 /// Holds a deterministic trajectory to the exact flow from its own start.
 ///
 /// # Errors
-/// Shapes that do not fit the law or each other; coefficients that are no levels; a law whose flow cannot be followed.
+/// Shapes that do not fit the law or each other; coefficients that are no levels; a law whose flow
+/// cannot be followed.
 pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
     fits(recording, model(law).dim())?;
     let Recording { x, points, .. } = recording;
@@ -133,14 +142,21 @@ pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
     // The simplest method over the same points is the yardstick: DDIM.
     let (mut found, mut of_ddim, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
     let mut failed = None;
-    sample_watched(&Ddim { eta: 0.0 }, model(law), points, x[0].clone(), &mut Silence, |k, ddim| match flow.at(k) {
-        Ok(exact) => {
-            found.push(Distance::between(&x[k], &exact));
-            of_ddim.push(Distance::between(ddim, &exact));
-            sizes.push(rms(&exact).max(f64::MIN_POSITIVE));
-        }
-        Err(e) => failed = Some(e),
-    })?;
+    sample_watched(
+        &Ddim { eta: 0.0 },
+        model(law),
+        points,
+        x[0].clone(),
+        &mut Silence,
+        |k, ddim| match flow.at(k) {
+            Ok(exact) => {
+                found.push(Distance::between(&x[k], &exact));
+                of_ddim.push(Distance::between(ddim, &exact));
+                sizes.push(rms(&exact).max(f64::MIN_POSITIVE));
+            }
+            Err(e) => failed = Some(e),
+        },
+    )?;
     if let Some(e) = failed {
         return Err(e);
     }
@@ -158,8 +174,11 @@ pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
     if let (Known::Gaussian(law), true) = (law, report.findings.is_empty()) {
         report.findings.extend(off_the_point_mass(recording, law, &reading));
     }
-    let faulty = reading.iter().any(|r| matches!(r, Reading::Lands { .. } | Reading::Neighbour { .. } | Reading::StaleEps));
-    // So are the states inside that no reading explains, each beside the exact flow and beside one step of it.
+    let faulty = reading.iter().any(|r| {
+        matches!(r, Reading::Lands { .. } | Reading::Neighbour { .. } | Reading::StaleEps)
+    });
+    // So are the states inside that no reading explains, each beside the exact flow and beside one
+    // step of it.
     let mut astray = None;
     for (k, reading) in reading.iter().enumerate().take(steps - 1) {
         if matches!(reading, Reading::Consistent(_) | Reading::Tangent | Reading::Clipped) {
@@ -170,10 +189,14 @@ pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
             continue;
         }
         let (step, by_ddim) = flow.step(recording, law, k)?;
-        // Right methods of higher order may be worse than DDIM where the noise is high, the more so the fewer steps they take: only what is off by
-        // half of the state itself, and more with fewer than ten steps, is none.
+        // Right methods of higher order may be worse than DDIM where the noise is high, the more so
+        // the fewer steps they take: only what is off by half of the state itself, and more with
+        // fewer than ten steps, is none.
         let few = (10.0 / steps as f64).max(1.0).powi(2);
-        let half = Distance { rms: 0.5 * few * sizes[to], row: 0.5 * few * sizes[to] * (report.rows as f64).sqrt() };
+        let half = Distance {
+            rms: 0.5 * few * sizes[to],
+            row: 0.5 * few * sizes[to] * (report.rows as f64).sqrt(),
+        };
         if !step.within(1.0, &half.or(&by_ddim, 4.0), rounding * sizes[to]) {
             let (p, size) = (points[to], sizes[to]);
             astray = Some(format!(
@@ -202,15 +225,22 @@ pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
             report.final_rel_err
         ));
         // A last step to sigma = 0 draws nothing.
-        if (reading.iter().zip(&points[1..])).all(|(r, to)| matches!(r, Reading::Unread) || to.sigma == 0.0) {
+        if (reading.iter().zip(&points[1..]))
+            .all(|(r, to)| matches!(r, Reading::Unread) || to.sigma == 0.0)
+        {
             report.findings.push("no step is a combination of states and x0: if the sampler draws noise, pass --kind sde".into());
         }
     }
-    report.verdict = if !faulty && !nonsense && (all_read || close) { Verdict::Converging } else { Verdict::Off };
+    report.verdict = if !faulty && !nonsense && (all_read || close) {
+        Verdict::Converging
+    } else {
+        Verdict::Off
+    };
     Ok(report)
 }
 
-/// The order that several recordings of growing numbers of steps show, where all of them differ in it.
+/// The order that several recordings of growing numbers of steps show, where all of them differ in
+/// it.
 pub fn order_of(reports: &[Report]) -> Option<Order> {
     let steps: Vec<usize> = reports.iter().map(|r| r.steps).collect();
     let mut distinct = steps.clone();
@@ -220,7 +250,8 @@ pub fn order_of(reports: &[Report]) -> Option<Order> {
     if distinct.len() == steps.len() { order(&steps, &errors, 1e-12).ok() } else { None }
 }
 
-/// Holds the states at the last point (or each, for the table) of a stochastic trajectory to the true marginals.
+/// Holds the states at the last point (or each, for the table) of a stochastic trajectory to the
+/// true marginals.
 ///
 /// # Errors
 /// As [`check_ode`]; fewer than two states.
@@ -230,8 +261,9 @@ pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
         return Ok(report);
     }
     let truth = moments_of(law)?;
-    let errors =
-        (recording.x.iter().zip(&recording.points)).map(|(x, at)| mode_distance(x, &truth, at)).collect::<Result<Vec<_>>>()?;
+    let errors = (recording.x.iter().zip(&recording.points))
+        .map(|(x, at)| mode_distance(x, &truth, at))
+        .collect::<Result<Vec<_>>>()?;
     let mut report = report(recording, &errors);
     let last = recording.points.len() - 1;
     let found = law_report(&recording.x[last], law, &recording.points[last])?;
@@ -240,10 +272,17 @@ pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
     } else {
         // DDPM over the same points is a correct method: what it is off by is discretisation.
         let truth = modes(&truth)?;
-        let ddpm = Response::of(&Ddim { eta: 1.0 }, &recording.points, Law::cov(&truth).diag().to_owned())?;
+        let ddpm = Response::of(
+            &Ddim { eta: 1.0 },
+            &recording.points,
+            Law::cov(&truth).diag().to_owned(),
+        )?;
         let yardstick = ddpm.w2(&truth.mean().to_owned(), Start::Marginal);
         let slack = 2.0 * yardstick + 4.0 * found.w2_stderr;
-        report.findings.push(format!("W2 {:.2e}; DDPM's exact W2 over the same points is {yardstick:.2e}", found.w2));
+        report.findings.push(format!(
+            "W2 {:.2e}; DDPM's exact W2 over the same points is {yardstick:.2e}",
+            found.w2
+        ));
         if found.w2 <= slack {
             Verdict::Converging
         } else {
@@ -260,14 +299,17 @@ pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
     Ok(report)
 }
 
-/// The first state inside whose moments are none of a sampler at work: off by half of the law's size beyond what so few rows are, and by four
-/// times what the state before it and the last one are.
+/// The first state inside whose moments are none of a sampler at work: off by half of the law's
+/// size beyond what so few rows are, and by four times what the state before it and the last one
+/// are.
 fn state_astray(report: &Report) -> Option<String> {
     let steps = &report.per_step;
-    // W2 of the moments of n draws, over the law's size: `sqrt(3 / 2n)` for a Gaussian without a mean.
+    // W2 of the moments of n draws, over the law's size: `sqrt(3 / 2n)` for a Gaussian without a
+    // mean.
     let few = 4.0 * (1.5 / report.rows as f64).sqrt();
     let last = report.final_rel_err;
-    let k = (1..steps.len() - 1).find(|&k| !(steps[k].rel_err <= (0.5 + few).max(4.0 * steps[k - 1].rel_err.max(last))))?;
+    let k = (1..steps.len() - 1)
+        .find(|&k| !(steps[k].rel_err <= (0.5 + few).max(4.0 * steps[k - 1].rel_err.max(last))))?;
     let StepReport { alpha, sigma, rel_err, .. } = steps[k];
     Some(format!(
         "state {k} (alpha = {alpha:.6}, sigma = {sigma:.6}) has moments at a W2 of {rel_err:.1e} of the law's size, state {} of {:.1e}, the last of \
@@ -292,8 +334,13 @@ pub fn check_samples(x: &Array2<f64>, law: Known) -> Result<Report> {
     let found = law_report(x, law, &clean)?;
     report.verdict = if found.p_value > LEVEL { Verdict::Exact } else { Verdict::Off };
     if report.verdict == Verdict::Off {
-        report.findings.push(format!("draws of the law itself would look like this with probability {:.1e} only", found.p_value));
-        report.findings.extend(worst_moment(&moment_tests(x, law, &moments_of(law)?, &clean)).map(|t| t.words()));
+        report.findings.push(format!(
+            "draws of the law itself would look like this with probability {:.1e} only",
+            found.p_value
+        ));
+        report.findings.extend(
+            worst_moment(&moment_tests(x, law, &moments_of(law)?, &clean)).map(|t| t.words()),
+        );
     }
     report.law = Some(found);
     Ok(report)
@@ -313,9 +360,15 @@ fn fits(recording: &Recording, d: usize) -> Result<()> {
             "record alpha and sigma of every state, the start included",
         ));
     }
-    match x.iter().find(|x| x.ncols() != d || x.nrows() != recording.x[0].nrows() || x.nrows() == 0) {
+    match x.iter().find(|x| x.ncols() != d || x.nrows() != recording.x[0].nrows() || x.nrows() == 0)
+    {
         None => Ok(()),
-        Some(x) => Err(Error::shape("states", x.shape(), format!("(n, {d}), the law's dimension"), "record the batch as rows")),
+        Some(x) => Err(Error::shape(
+            "states",
+            x.shape(),
+            format!("(n, {d}), the law's dimension"),
+            "record the batch as rows",
+        )),
     }
 }
 
@@ -331,7 +384,9 @@ impl<'a> Flow<'a> {
     fn new(recording: &'a Recording, law: Known<'a>) -> Result<Self> {
         Ok(match law {
             Known::Gaussian(law) => Self::Closed(law, recording),
-            Known::Any(law) => Self::Solved(pf_ode_solve(law, recording.x[0].view(), &recording.points)?),
+            Known::Any(law) => {
+                Self::Solved(pf_ode_solve(law, recording.x[0].view(), &recording.points)?)
+            }
         })
     }
 
@@ -366,16 +421,23 @@ struct Distance {
 
 impl Distance {
     fn between(x: &Array2<f64>, exact: &CowArray<f64, Ix2>) -> Self {
-        let squares =
-            x.rows().into_iter().zip(exact.rows()).map(|(x, e)| x.iter().zip(e).map(|(x, e)| (x - e) * (x - e)).sum::<f64>());
+        let squares = x
+            .rows()
+            .into_iter()
+            .zip(exact.rows())
+            .map(|(x, e)| x.iter().zip(e).map(|(x, e)| (x - e) * (x - e)).sum::<f64>());
         let squares: Vec<f64> = squares.collect();
         let worst = squares.iter().copied().fold(0.0, larger);
-        Self { rms: (squares.iter().sum::<f64>() / x.len() as f64).sqrt(), row: (worst / x.ncols() as f64).sqrt() }
+        Self {
+            rms: (squares.iter().sum::<f64>() / x.len() as f64).sqrt(),
+            row: (worst / x.ncols() as f64).sqrt(),
+        }
     }
 
     /// Whether both are at most `factor` times another's, and `rounding`.
     fn within(&self, factor: f64, other: &Self, rounding: f64) -> bool {
-        self.rms <= factor * other.rms + rounding && self.row <= factor * (2.0 * other.row) + 10.0 * rounding
+        self.rms <= factor * other.rms + rounding
+            && self.row <= factor * (2.0 * other.row) + 10.0 * rounding
     }
 
     /// The larger of this and a multiple of another.
@@ -385,7 +447,12 @@ impl Distance {
 }
 
 fn report(recording: &Recording, errors: &[f64]) -> Report {
-    let line = |(k, (p, &rel_err)): (usize, (&PathPoint, &f64))| StepReport { k, alpha: p.alpha, sigma: p.sigma, rel_err };
+    let line = |(k, (p, &rel_err)): (usize, (&PathPoint, &f64))| StepReport {
+        k,
+        alpha: p.alpha,
+        sigma: p.sigma,
+        rel_err,
+    };
     Report {
         steps: recording.points.len() - 1,
         rows: recording.x[0].nrows(),
@@ -412,11 +479,19 @@ fn unusable(recording: &Recording) -> Option<Report> {
 fn not_finite(recording: &Recording) -> Option<Report> {
     /// Squares of larger numbers, and the squares of these, are none.
     const LARGEST: f64 = 1e70;
-    let (k, v) = recording.x.iter().enumerate().find_map(|(k, x)| Some((k, *x.iter().find(|v| !(v.abs() <= LARGEST))?)))?;
+    let (k, v) = recording
+        .x
+        .iter()
+        .enumerate()
+        .find_map(|(k, x)| Some((k, *x.iter().find(|v| !(v.abs() <= LARGEST))?)))?;
     let mut report = report(recording, &vec![f64::NAN; recording.points.len()]);
     let p = recording.points[k];
-    let what = if v.is_finite() { format!("{v:e}, beyond {LARGEST:e}") } else { "NaN or infinity".into() };
-    report.findings.push(format!("state {k} (alpha = {}, sigma = {}) holds {what}: look at the step before it", p.alpha, p.sigma));
+    let what =
+        if v.is_finite() { format!("{v:e}, beyond {LARGEST:e}") } else { "NaN or infinity".into() };
+    report.findings.push(format!(
+        "state {k} (alpha = {}, sigma = {}) holds {what}: look at the step before it",
+        p.alpha, p.sigma
+    ));
     Some(report)
 }
 
@@ -448,7 +523,9 @@ fn exact_step(recording: &Recording, law: Known, k: usize) -> Result<Array2<f64>
     let ends = &recording.points[k..k + 2];
     match law {
         Known::Gaussian(law) => pf_ode_map(law, recording.x[k].view(), &ends[0], &ends[1]),
-        Known::Any(law) => Ok(pf_ode_solve(law, recording.x[k].view(), ends)?.pop().expect("a state for each point")),
+        Known::Any(law) => Ok(pf_ode_solve(law, recording.x[k].view(), ends)?
+            .pop()
+            .expect("a state for each point")),
     }
 }
 
@@ -461,7 +538,8 @@ fn read_steps(recording: &Recording, known: Known, flow: &Flow) -> Result<Vec<Re
     let at = |k: usize, level: &PathPoint| law.denoised(x[k].view(), level);
     // Of this step and those before it that are looked at, the newest first.
     let mut x0_hats = VecDeque::new();
-    // States are off by rounding, steps by a few times that; and so much a landing may be off at most.
+    // States are off by rounding, steps by a few times that; and so much a landing may be off at
+    // most.
     let (tol, allowed) = if *single { (5e-6, 1e-3) } else { (1e-11, 1e-6) };
     (0..x.len() - 1)
         .map(|k| {
@@ -474,8 +552,9 @@ fn read_steps(recording: &Recording, known: Known, flow: &Flow) -> Result<Vec<Re
             if !matches!(reading, Reading::Lands { .. }) {
                 return Ok(reading);
             }
-            // Where a law is as good as linear over the columns, they give the exact step from the same state too, and as landing elsewhere: a method
-            // whose inner evaluations are not recorded (Heun's) is no more to blame.
+            // Where a law is as good as linear over the columns, they give the exact step from the
+            // same state too, and as landing elsewhere: a method whose inner evaluations are not
+            // recorded (Heun's) is no more to blame.
             let exact = exact_step(recording, known, k)?;
             let fit = |columns: &[&Array2<f64>]| least_squares(columns, &x[k + 1], &exact, tol);
             Ok(read_step(recording, k, &x0_hats, &fit, &at, tol, allowed))
@@ -514,18 +593,24 @@ fn read_step(
             };
             let (a, b) = w.split_at(old + 1);
             let sigma: f64 = a.iter().enumerate().map(|(j, a)| a * points[k - j].sigma).sum();
-            let alpha = a.iter().enumerate().map(|(j, a)| a * points[k - j].alpha).sum::<f64>() + b.iter().sum::<f64>();
+            let alpha = a.iter().enumerate().map(|(j, a)| a * points[k - j].alpha).sum::<f64>()
+                + b.iter().sum::<f64>();
             let size = from.sigma.hypot(from.alpha);
-            // A sound method would do it, but where the landing itself is known to less than a thousandth, the weights do not say.
+            // A sound method would do it, but where the landing itself is known to less than a
+            // thousandth, the weights do not say.
             if error * size > 1e-3 * to.sigma.hypot(to.alpha) {
                 return Reading::Unread;
             }
-            let near = (sigma - to.sigma).abs().max((alpha - to.alpha).abs()) <= (allowed + error) * size;
+            let near =
+                (sigma - to.sigma).abs().max((alpha - to.alpha).abs()) <= (allowed + error) * size;
             if near {
-                return Reading::Consistent(old == 0 && back == 2 && lacks_factor_two(points, k, b));
+                return Reading::Consistent(
+                    old == 0 && back == 2 && lacks_factor_two(points, k, b),
+                );
             }
             // Euler in the time of a variance-preserving path leaves the circle along its tangent.
-            let on_circle = |p: &PathPoint| (p.alpha * p.alpha + p.sigma * p.sigma - 1.0).abs() <= 1e-6;
+            let on_circle =
+                |p: &PathPoint| (p.alpha * p.alpha + p.sigma * p.sigma - 1.0).abs() <= 1e-6;
             let (step_alpha, step_sigma) = (to.alpha - from.alpha, to.sigma - from.sigma);
             let forward = (alpha - from.alpha) * step_alpha + (sigma - from.sigma) * step_sigma
                 > 0.5 * (step_alpha * step_alpha + step_sigma * step_sigma);
@@ -536,7 +621,8 @@ fn read_step(
             // x0 fed where eps belongs: x0_used = (x - sigma x0_hat) / alpha.
             let swapped = to.alpha / from.alpha;
             let x0_as_eps = back == 0
-                && ((a[0] - swapped).abs() + (b[0] - (to.sigma - swapped * from.sigma)).abs()) <= allowed * (1.0 + swapped);
+                && ((a[0] - swapped).abs() + (b[0] - (to.sigma - swapped * from.sigma)).abs())
+                    <= allowed * (1.0 + swapped);
             return Reading::Lands { alpha, sigma, x0_as_eps };
         }
     }
@@ -558,7 +644,11 @@ fn read_step(
 
 /// Whether three weights are those of the third-order update without its factor two.
 fn lacks_factor_two(points: &[PathPoint], k: usize, weights: &[f64]) -> bool {
-    let (Ok(stretch), Ok(nodes)) = (Stretch::between(&points[k], &points[k + 1]), nodes_of(points, k, 3)) else { return false };
+    let (Ok(stretch), Ok(nodes)) =
+        (Stretch::between(&points[k], &points[k + 1]), nodes_of(points, k, 3))
+    else {
+        return false;
+    };
     if !stretch.h.is_finite() || !nodes.iter().all(|t| t.is_finite()) {
         return false;
     }
@@ -582,17 +672,25 @@ impl Fit {
     }
 }
 
-/// Whether columns give `y` to within `tol` of its size, and do not give `control`, a state of the same kind that they should not.
-fn least_squares(columns: &[&Array2<f64>], y: &Array2<f64>, control: &Array2<f64>, tol: f64) -> Fit {
+/// Whether columns give `y` to within `tol` of its size, and do not give `control`, a state of the
+/// same kind that they should not.
+fn least_squares(
+    columns: &[&Array2<f64>],
+    y: &Array2<f64>,
+    control: &Array2<f64>,
+    tol: f64,
+) -> Fit {
     let (rows, n) = (y.len(), columns.len());
-    let norms: Vec<f64> = columns.iter().map(|c| c.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
+    let norms: Vec<f64> =
+        columns.iter().map(|c| c.iter().map(|v| v * v).sum::<f64>().sqrt()).collect();
     if rows < n + 3 || norms.iter().any(|s| *s == 0.0 || !s.is_finite()) {
         return Fit::Untold;
     }
     // A part of a large state gives the weights, all of it the residual.
     let every = rows.div_ceil(1 << 17);
     let part = rows.div_ceil(every);
-    let scaled = columns.iter().zip(&norms).flat_map(|(c, s)| c.iter().step_by(every).map(move |v| v / s));
+    let scaled =
+        columns.iter().zip(&norms).flat_map(|(c, s)| c.iter().step_by(every).map(move |v| v / s));
     let design = DMatrix::from_iterator(part, n, scaled);
     let svd = design.svd(true, true);
     let (widest, smallest) = (svd.singular_values.max(), svd.singular_values.min());
@@ -615,7 +713,10 @@ fn least_squares(columns: &[&Array2<f64>], y: &Array2<f64>, control: &Array2<f64
         return Fit::No(residual);
     }
     let narrowest = norms.iter().copied().fold(f64::INFINITY, smaller);
-    Fit::Weights(w.iter().zip(&norms).map(|(w, s)| w / s).collect(), 10.0 * tol * size / (smallest * narrowest))
+    Fit::Weights(
+        w.iter().zip(&norms).map(|(w, s)| w / s).collect(),
+        10.0 * tol * size / (smallest * narrowest),
+    )
 }
 
 /// Largest magnitude; NaN where there is one.
@@ -624,7 +725,11 @@ fn largest(x: &Array2<f64>) -> f64 {
 }
 
 /// The first unread step that does not carry directions without variance as `alpha x0 + sigma eps`.
-fn off_the_point_mass(recording: &Recording, law: &Gaussian, readings: &[Reading]) -> Option<String> {
+fn off_the_point_mass(
+    recording: &Recording,
+    law: &Gaussian,
+    readings: &[Reading],
+) -> Option<String> {
     let Recording { x, points, single } = recording;
     let largest = law.variances().iter().copied().fold(0.0, larger);
     let still: Vec<Array2<f64>> = (x.iter().zip(points))
@@ -635,9 +740,13 @@ fn off_the_point_mass(recording: &Recording, law: &Gaussian, readings: &[Reading
             out
         })
         .collect();
-    let gap = |k: usize| rms(&(&still[k + 1] - &(&still[k] * (points[k + 1].sigma / points[k].sigma)))) / rms(&x[k + 1]);
+    let gap = |k: usize| {
+        rms(&(&still[k + 1] - &(&still[k] * (points[k + 1].sigma / points[k].sigma))))
+            / rms(&x[k + 1])
+    };
     let tol = if *single { 1e-5 } else { 1e-10 };
-    let k = (0..readings.len()).find(|&k| matches!(readings[k], Reading::Unread) && gap(k) > tol)?;
+    let k =
+        (0..readings.len()).find(|&k| matches!(readings[k], Reading::Unread) && gap(k) > tol)?;
     Some(format!(
         "step {k}: a direction in which the data do not vary is not carried as alpha x0 + sigma eps, off by {:.1e} of the state; a method \
          in ln sigma or in time may do that, one in sigma or in x0 may not",
@@ -651,19 +760,32 @@ fn words(readings: &[Reading], recording: &Recording) -> Vec<String> {
     let mut tell = |which: &dyn Fn(&Reading) -> bool, text: &dyn Fn(usize) -> String| {
         let steps: Vec<usize> = (0..readings.len()).filter(|&k| which(&readings[k])).collect();
         if let Some(&first) = steps.first() {
-            let more = if steps.len() > 1 { format!(" (and {} more steps like it)", steps.len() - 1) } else { String::new() };
+            let more = if steps.len() > 1 {
+                format!(" (and {} more steps like it)", steps.len() - 1)
+            } else {
+                String::new()
+            };
             findings.push(format!("step {first}: {}{more}", text(first)));
         }
     };
-    tell(&|r| matches!(r, Reading::Lands { x0_as_eps: true, .. }), &|_| "the model's x0 is used as if it were eps".into());
+    tell(&|r| matches!(r, Reading::Lands { x0_as_eps: true, .. }), &|_| {
+        "the model's x0 is used as if it were eps".into()
+    });
     tell(&|r| matches!(r, Reading::Lands { x0_as_eps: false, .. }), &|k| {
-        let Reading::Lands { alpha, sigma, .. } = readings[k] else { unreachable!("selected above") };
+        let Reading::Lands { alpha, sigma, .. } = readings[k] else {
+            unreachable!("selected above")
+        };
         let to = points[k + 1];
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * b.abs().max(1e-3);
-        let meant = match points.iter().position(|p| close(alpha, p.alpha) && close(sigma, p.sigma)) {
+        let meant = match points.iter().position(|p| close(alpha, p.alpha) && close(sigma, p.sigma))
+        {
             Some(j) => format!("which is point {j}: an index is off"),
-            None if close(alpha, to.sigma) && close(sigma, to.alpha) => "alpha and sigma are swapped".into(),
-            None => "which is no point of this file: the step's own next time is not the grid's".into(),
+            None if close(alpha, to.sigma) && close(sigma, to.alpha) => {
+                "alpha and sigma are swapped".into()
+            }
+            None => {
+                "which is no point of this file: the step's own next time is not the grid's".into()
+            }
         };
         format!(
             "its weights land at alpha = {alpha:.6}, sigma = {sigma:.6}, the file says {:.6}, {:.6}; {meant}",
@@ -684,7 +806,8 @@ fn words(readings: &[Reading], recording: &Recording) -> Vec<String> {
     // Of steps that land elsewhere some may look like a tangent's.
     let lands = readings.iter().any(|r| matches!(r, Reading::Lands { .. }));
     tell(&|r| matches!(r, Reading::Tangent) && !lands, &|_| {
-        "Euler's step in the path's time: right in the limit, but a point mass is not reproduced".into()
+        "Euler's step in the path's time: right in the limit, but a point mass is not reproduced"
+            .into()
     });
     tell(&|r| matches!(r, Reading::Consistent(true)), &|_| {
         "the third-order update lacks the factor 2 of its second difference: the method converges at order 2".into()
@@ -724,17 +847,23 @@ fn mode_distance(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> Result<f6
 /// Distances and the test of the moments of `x` against the true law at a level.
 ///
 /// # Formula
-/// In each mode the mean's `sqrt(n / v) mean` is standard normal and `(n - 1) var / v` chi-squared with n - 1 degrees of freedom,
-/// exactly for a Gaussian law; for others nearly so, from some ten rows on, with the degrees of freedom that the law's own fourth moment gives
-/// (from at most 65536 of its draws). The p-value is the smallest of all times their number: a correct sampler falls below a level no more often
-/// than that.
+/// In each mode the mean's `sqrt(n / v) mean` is standard normal and `(n - 1) var / v` chi-squared
+/// with n - 1 degrees of freedom, exactly for a Gaussian law; for others nearly so, from some ten
+/// rows on, with the degrees of freedom that the law's own fourth moment gives (from at most 65536
+/// of its draws). The p-value is the smallest of all times their number: a correct sampler falls
+/// below a level no more often than that.
 ///
 /// # Errors
 /// Fewer than two rows; moments that are no covariance.
 pub fn law_report(x: &Array2<f64>, law: Known, at: &PathPoint) -> Result<LawReport> {
     let n = x.nrows();
     if n < 2 {
-        return Err(Error::shape("samples", x.shape(), "(n, d) with n >= 2", "record more than one sample"));
+        return Err(Error::shape(
+            "samples",
+            x.shape(),
+            "(n, d) with n >= 2",
+            "record more than one sample",
+        ));
     }
     let truth = moments_of(law)?;
     let tests = moment_tests(x, law, &truth, at);
@@ -743,7 +872,9 @@ pub fn law_report(x: &Array2<f64>, law: Known, at: &PathPoint) -> Result<LawRepo
     let marginal = marginal(&truth, at)?;
     let cov_err = (&cov - &Law::cov(&marginal)).iter().map(|c| c * c).sum::<f64>().sqrt();
     let mean_err = (&mean - &marginal.mean()).iter().map(|m| m * m).sum::<f64>().sqrt();
-    let distance = |x: &Array2<f64>| Ok::<f64, Error>(w2_squared(&Gaussian::from_data(x.view())?, &marginal)?.max(0.0).sqrt());
+    let distance = |x: &Array2<f64>| {
+        Ok::<f64, Error>(w2_squared(&Gaussian::from_data(x.view())?, &marginal)?.max(0.0).sqrt())
+    };
     let w2 = distance(x)?;
     // Jackknife over ten groups, fewer where there are fewer rows.
     let groups = n.min(10);
@@ -775,9 +906,15 @@ impl MomentTest {
     fn words(&self) -> String {
         let Self { variance, got, .. } = *self;
         match self.of_mean {
-            _ if variance == 0.0 => "a direction in which the law does not vary is off its place".into(),
-            true => format!("in the direction of variance {variance:.3e} the mean is off by {got:.3} standard deviations"),
-            false => format!("in the direction of variance {variance:.3e} the variance is {got:.3} of the true one"),
+            _ if variance == 0.0 => {
+                "a direction in which the law does not vary is off its place".into()
+            }
+            true => format!(
+                "in the direction of variance {variance:.3e} the mean is off by {got:.3} standard deviations"
+            ),
+            false => format!(
+                "in the direction of variance {variance:.3e} the variance is {got:.3} of the true one"
+            ),
         }
     }
 }
@@ -795,7 +932,8 @@ fn moment_tests(x: &Array2<f64>, law: Known, truth: &Gaussian, at: &PathPoint) -
         Known::Any(law) => Some(spread_of_squares(law, truth, at)),
     };
     let count = (2 * variances.len()) as f64;
-    // Below this a mode's variance is a covariance's rounding: it has one place only, met to the rounding of f32 at worst.
+    // Below this a mode's variance is a covariance's rounding: it has one place only, met to the
+    // rounding of f32 at worst.
     let floor = 1e-12 * variances.iter().copied().fold(0.0, larger);
     let near = 1e-5 * (1.0 + x.iter().map(|v| v.abs()).fold(0.0, larger));
     let mut tests = Vec::with_capacity(2 * variances.len());
@@ -844,11 +982,12 @@ fn first_state_off(recording: &Recording, law: Known) -> Result<Option<String>> 
 
 /// The first step whose noise is not the posterior's, `sigma_to^2 (1 - snr_from / snr_to)`.
 ///
-/// The noise is what states and `x0_hat` of this step and the one before do not explain. Its variance is known to `sqrt(2 / rows)`: only more
-/// than five of these count.
+/// The noise is what states and `x0_hat` of this step and the one before do not explain. Its
+/// variance is known to `sqrt(2 / rows)`: only more than five of these count.
 fn noise_off(recording: &Recording, law: &dyn Law) -> Option<String> {
     let Recording { x, points, .. } = recording;
-    let x0_hats: Vec<Array2<f64>> = (0..x.len() - 1).map(|k| law.denoised(x[k].view(), &points[k])).collect();
+    let x0_hats: Vec<Array2<f64>> =
+        (0..x.len() - 1).map(|k| law.denoised(x[k].view(), &points[k])).collect();
     (0..x.len() - 1).find_map(|k| {
         let (from, to) = (points[k], points[k + 1]);
         if to.sigma == 0.0 || from.alpha == 0.0 {

@@ -6,7 +6,8 @@ use rayon::prelude::*;
 /// Elements of a task; below two tasks' worth the pool is not woken.
 const CHUNK: usize = 1 << 15;
 
-/// `out = keep out + sum_j w_j y_j`, each array read once; with `keep = 0` whatever `out` held does not matter.
+/// `out = keep out + sum_j w_j y_j`, each array read once; with `keep = 0` whatever `out` held does
+/// not matter.
 ///
 /// # Shapes
 /// All (n, d), in standard layout.
@@ -54,15 +55,20 @@ mod tests {
     #[test]
     fn any_number_of_terms_and_any_size() {
         for shape in [(3, 5), (300, 500)] {
-            let y: Vec<_> = (1..=6).map(|j| Array2::from_shape_fn(shape, |(i, k)| (i * j) as f64 - k as f64)).collect();
+            let y: Vec<_> = (1..=6)
+                .map(|j| Array2::from_shape_fn(shape, |(i, k)| (i * j) as f64 - k as f64))
+                .collect();
             for n in 0..=6 {
                 for keep in [0.0, 0.5] {
                     let start = if keep == 0.0 { f64::NAN } else { 2.0 };
                     let mut out = Array2::from_elem(shape, start);
-                    let terms: Vec<_> = y[..n].iter().enumerate().map(|(j, y)| (0.25 * j as f64, y)).collect();
+                    let terms: Vec<_> =
+                        y[..n].iter().enumerate().map(|(j, y)| (0.25 * j as f64, y)).collect();
                     combine(&mut out, keep, &terms);
                     // Multiples of 1/4 are exact.
-                    let want = terms.iter().fold(Array2::from_elem(shape, 2.0 * keep), |sum, (w, y)| sum + *y * *w);
+                    let want = terms
+                        .iter()
+                        .fold(Array2::from_elem(shape, 2.0 * keep), |sum, (w, y)| sum + *y * *w);
                     assert_eq!(out, want);
                 }
             }

@@ -1,8 +1,9 @@
 //! DPM-Solver: exponential Runge-Kutta steps in `lambda = ln(alpha / sigma)` on `eps_hat`.
 //!
-//! In the noise frame the exponential of order one is Euler's step in `s = sigma / alpha`, so that `dpm-solver-1` is `ddim` and
-//! `dpm-solver-2` is the midpoint rule in s with the midpoint taken in `ln s`, which is Karras' `dpm-2`.
-//! A step to `sigma = 0`, an infinite stretch of lambda, is DDIM's.
+//! In the noise frame the exponential of order one is Euler's step in `s = sigma / alpha`, so that
+//! `dpm-solver-1` is `ddim` and `dpm-solver-2` is the midpoint rule in s with the midpoint taken in
+//! `ln s`, which is Karras' `dpm-2`. A step to `sigma = 0`, an infinite stretch of lambda, is
+//! DDIM's.
 
 use super::run::level_of;
 use super::weights::noise_moments;
@@ -45,8 +46,8 @@ impl Sampler for DpmSolver2 {
 /// `dpm-solver-3`: stages at one and two thirds of the stretch.
 ///
 /// # Formula
-/// With `c_k(h)` the integrals of `e^{h - tau} tau^(k-1) / (k-1)!` times `-s_end`: `u2` adds `c_2(2h/3) / (h/3) (e1 - e0)`,
-/// the end adds `c_2(h) / (2h/3) (e2 - e0)`.
+/// With `c_k(h)` the integrals of `e^{h - tau} tau^(k-1) / (k-1)!` times `-s_end`: `u2` adds
+/// `c_2(2h/3) / (h/3) (e1 - e0)`, the end adds `c_2(h) / (2h/3) (e2 - e0)`.
 ///
 /// # Source
 /// Lu et al. 2022, "DPM-Solver", algorithm 2 (r1 = 1/3, r2 = 2/3).
@@ -67,7 +68,8 @@ impl Sampler for DpmSolver3 {
             return run.ddim();
         }
         let h = run.stretch()?.h;
-        let (third, two_thirds) = (level_of(s * (-h / 3.0).exp()), level_of(s * (-2.0 * h / 3.0).exp()));
+        let (third, two_thirds) =
+            (level_of(s * (-h / 3.0).exp()), level_of(s * (-2.0 * h / 3.0).exp()));
         // Moments 1 and 2 of the kernel e^-tau, in units of s.
         let (stage, end) = (noise_moments(2.0 * h / 3.0, 2), noise_moments(h, 2));
         let e0 = run.eps_hat();

@@ -1,11 +1,15 @@
-//! DPM-Solver++: exponential integrators in `lambda = ln(alpha / sigma)` on `x0_hat`, and their stochastic kin.
+//! DPM-Solver++: exponential integrators in `lambda = ln(alpha / sigma)` on `x0_hat`, and their
+//! stochastic kin.
 //!
-//! The signal frame gives a constant `x0_hat` its exact weight `1 - exp(-h)`; what the methods add is how `x0_hat` changes over the step.
-//! A step to `sigma = 0` is an infinite stretch of lambda, over which no polynomial can be extrapolated: there `x0_hat` is held.
+//! The signal frame gives a constant `x0_hat` its exact weight `1 - exp(-h)`; what the methods add
+//! is how `x0_hat` changes over the step. A step to `sigma = 0` is an infinite stretch of lambda,
+//! over which no polynomial can be extrapolated: there `x0_hat` is held.
 //!
-//! Out of pure noise the stretch is infinite too, and however fine the grid, its first steps are wide in lambda (`ln 2`, `ln 3/2`, ... on an even one).
-//! But in `u = alpha / sigma` the flow is regular at 0: `d(x / sigma) = x0_hat du`, with `x0_hat` smooth in u. So a run that starts at `alpha = 0`
-//! interpolates in u until signal and noise are equal, and in lambda from there (`by_ratio`): each method keeps its order.
+//! Out of pure noise the stretch is infinite too, and however fine the grid, its first steps are
+//! wide in lambda (`ln 2`, `ln 3/2`, ... on an even one). But in `u = alpha / sigma` the flow is
+//! regular at 0: `d(x / sigma) = x0_hat du`, with `x0_hat` smooth in u. So a run that starts at
+//! `alpha = 0` interpolates in u until signal and noise are equal, and in lambda from there
+//! (`by_ratio`): each method keeps its order.
 
 use super::run::{Stretch, level_of};
 use super::weights::{interpolation_weights, signal_moments};
@@ -16,13 +20,14 @@ use crate::diffusion::level::Level;
 use crate::error::Result;
 use ndarray::Array2;
 
-/// Whether step `k` interpolates in `u = alpha / sigma` and not in `lambda = ln u`: the first out of `alpha = 0` and those after it that end
-/// with no more signal than noise.
+/// Whether step `k` interpolates in `u = alpha / sigma` and not in `lambda = ln u`: the first out
+/// of `alpha = 0` and those after it that end with no more signal than noise.
 pub(super) fn by_ratio(grid: &[PathPoint], k: usize) -> bool {
     grid[0].alpha == 0.0 && (k == 0 || grid[k + 1].alpha <= grid[k + 1].sigma)
 }
 
-/// Where points `k`, `k - 1`, ... (`n` of them) lie, seen from point `k`, in the variable of step `k`; u is in units of its value at the step's end.
+/// Where points `k`, `k - 1`, ... (`n` of them) lie, seen from point `k`, in the variable of step
+/// `k`; u is in units of its value at the step's end.
 fn places(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64>> {
     if !by_ratio(grid, k) {
         return nodes_of(grid, k, n);
@@ -37,9 +42,15 @@ fn places(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64>> {
     Ok(places)
 }
 
-/// Weights over step `k` of the `x0_hat` at points `k`, `k - 1`, ... (`n` of them), and with `ahead` of the one at its end too: the exact integral of
-/// the polynomial through them, in the signal frame.
-pub(super) fn polynomial_weights(grid: &[PathPoint], k: usize, n: usize, ahead: bool) -> Result<Vec<f64>> {
+/// Weights over step `k` of the `x0_hat` at points `k`, `k - 1`, ... (`n` of them), and with
+/// `ahead` of the one at its end too: the exact integral of the polynomial through them, in the
+/// signal frame.
+pub(super) fn polynomial_weights(
+    grid: &[PathPoint],
+    k: usize,
+    n: usize,
+    ahead: bool,
+) -> Result<Vec<f64>> {
     let (mut nodes, stretch) = (places(grid, k, n)?, Stretch::between(&grid[k], &grid[k + 1])?);
     let ratio = by_ratio(grid, k);
     if ahead {
@@ -58,7 +69,8 @@ pub(super) fn polynomial_weights(grid: &[PathPoint], k: usize, n: usize, ahead: 
     Ok(interpolation_weights(&nodes, &moments))
 }
 
-/// Half of the step's width over that of the step before, in the step's variable: what the line through two `x0_hat` adds of their difference.
+/// Half of the step's width over that of the step before, in the step's variable: what the line
+/// through two `x0_hat` adds of their difference.
 fn half_reach(run: &Run, stretch: Stretch) -> Result<f64> {
     let width = if by_ratio(run.grid(), run.index()) { stretch.share } else { stretch.h };
     Ok(-0.5 * width / places(run.grid(), run.index(), 2)?[1])
@@ -117,7 +129,8 @@ impl Sampler for Dpmpp2s {
 /// # Source
 /// Lu et al. 2022, "DPM-Solver++", algorithm 2.
 pub struct Dpmpp2m {
-    /// Hold `x0_hat` over the last step too, as public codes do on short grids (`lower_order_final`).
+    /// Hold `x0_hat` over the last step too, as public codes do on short grids
+    /// (`lower_order_final`).
     pub lower_final: bool,
 }
 
@@ -130,10 +143,14 @@ impl Sampler for Dpmpp2m {
         let stretch = run.stretch()?;
         let mut past = run.recall();
         past.insert(0, run.x0_hat());
-        let held = past.len() == 1 || stretch.h.is_infinite() || (self.lower_final && run.steps_left() == 0);
+        let held = past.len() == 1
+            || stretch.h.is_infinite()
+            || (self.lower_final && run.steps_left() == 0);
         let slope = if held { 0.0 } else { half_reach(run, stretch)? };
         match &past[..] {
-            [m0, m1] => run.settle(&[(stretch.share * (1.0 + slope), m0), (-stretch.share * slope, m1)]),
+            [m0, m1] => {
+                run.settle(&[(stretch.share * (1.0 + slope), m0), (-stretch.share * slope, m1)])
+            }
             _ => run.settle(&[(stretch.share, &past[0])]),
         }
         run.remember(past, 1);
@@ -144,12 +161,15 @@ impl Sampler for Dpmpp2m {
 /// `dpmpp-3m`: multistep of order three, its start included.
 ///
 /// # Formula
-/// The parabola through the last three `x0_hat` integrated exactly over the step: `psi_1 m0 + psi_2 m' + psi_3 m''`, with m' and m''
-/// the parabola's derivatives in lambda. To keep order three the first step is [`Dpmpp2s`]'s (one more evaluation) and the second the line
-/// through two: their local errors are of order three. A DDIM start, as usual elsewhere, caps the method at order two.
+/// The parabola through the last three `x0_hat` integrated exactly over the step:
+/// `psi_1 m0 + psi_2 m' + psi_3 m''`, with m' and m'' the parabola's derivatives in lambda. To keep
+/// order three the first step is [`Dpmpp2s`]'s (one more evaluation) and the second the line
+/// through two: their local errors are of order three. A DDIM start, as usual elsewhere, caps the
+/// method at order two.
 ///
 /// # Source
-/// Lu et al. 2022, "DPM-Solver++", appendix B, with the second derivative restored: see [`Dpmpp3mPublished`].
+/// Lu et al. 2022, "DPM-Solver++", appendix B, with the second derivative restored: see
+/// [`Dpmpp3mPublished`].
 pub struct Dpmpp3m;
 
 impl Sampler for Dpmpp3m {
@@ -195,8 +215,9 @@ pub(super) fn nodes_of(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64
 /// Weights of the last three `x0_hat` in the published third-order update.
 ///
 /// # Formula
-/// `D1_0 = (m0 - m1) / r0`, `D1_1 = (m1 - m2) / r1` with `r = gap / h`; `D1 = D1_0 + r0 / (r0 + r1) (D1_0 - D1_1)`,
-/// `D2 = (D1_0 - D1_1) / (r0 + r1)`; the update is `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2`.
+/// `D1_0 = (m0 - m1) / r0`, `D1_1 = (m1 - m2) / r1` with `r = gap / h`;
+/// `D1 = D1_0 + r0 / (r0 + r1) (D1_0 - D1_1)`, `D2 = (D1_0 - D1_1) / (r0 + r1)`; the update is
+/// `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2`.
 pub(super) fn published_weights(stretch: Stretch, nodes: &[f64]) -> [f64; 3] {
     let h = stretch.h;
     let (r0, r1) = (-nodes[1] / h, (nodes[1] - nodes[2]) / h);
@@ -207,16 +228,20 @@ pub(super) fn published_weights(stretch: Stretch, nodes: &[f64]) -> [f64; 3] {
     [stretch.share + newer / r0, older / r1 - newer / r0, -older / r1]
 }
 
-/// `dpmpp-3m-published`: the third-order multistep update as several public codes print it, which converges at order two.
+/// `dpmpp-3m-published`: the third-order multistep update as several public codes print it, which
+/// converges at order two.
 ///
 /// # Formula
-/// `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2` where `D2` is the *divided* difference of second order in units of h. The parabola's second
-/// derivative is twice that: the term should read `2 psi_3 D2 / h^2`. Both the missing 2 and the DDIM start leave order two.
+/// `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2` where `D2` is the *divided* difference of second
+/// order in units of h. The parabola's second derivative is twice that: the term should read
+/// `2 psi_3 D2 / h^2`. Both the missing 2 and the DDIM start leave order two.
 ///
 /// # Source
-/// Lu et al. 2022, "DPM-Solver++", appendix B, as in the DPM-Solver code, diffusers and k-diffusion.
+/// Lu et al. 2022, "DPM-Solver++", appendix B, as in the DPM-Solver code, diffusers and
+/// k-diffusion.
 pub struct Dpmpp3mPublished {
-    /// Lower the order to two and one over the last two steps, as public codes do on short grids (`lower_order_final`).
+    /// Lower the order to two and one over the last two steps, as public codes do on short grids
+    /// (`lower_order_final`).
     pub lower_final: bool,
 }
 
@@ -272,7 +297,10 @@ impl Sampler for Dpmpp2mSde {
         match &past[..] {
             [m0, m1] if stretch.h.is_finite() => {
                 let slope = half_reach(run, stretch)?;
-                run.advance(q.coef_xt, &[(q.coef_x0 * (1.0 + slope), m0), (-q.coef_x0 * slope, m1)]);
+                run.advance(
+                    q.coef_xt,
+                    &[(q.coef_x0 * (1.0 + slope), m0), (-q.coef_x0 * slope, m1)],
+                );
             }
             _ => run.advance(q.coef_xt, &[(q.coef_x0, &past[0])]),
         }
@@ -282,11 +310,13 @@ impl Sampler for Dpmpp2mSde {
     }
 }
 
-/// `dpmpp-sde`: a posterior step to the middle, then a posterior step over all of it with the `x0_hat` found there.
+/// `dpmpp-sde`: a posterior step to the middle, then a posterior step over all of it with the
+/// `x0_hat` found there.
 ///
 /// # Formula
-/// The noise of the whole step is made of the half step's `z1` and a fresh `z2`, as increments of one Brownian motion run in
-/// `s = sigma / alpha`: `z = sqrt(c) z1 + sqrt(1 - c) z2`, `c = (s - s_mid) / (s - s_to)`.
+/// The noise of the whole step is made of the half step's `z1` and a fresh `z2`, as increments of
+/// one Brownian motion run in `s = sigma / alpha`: `z = sqrt(c) z1 + sqrt(1 - c) z2`,
+/// `c = (s - s_mid) / (s - s_to)`.
 ///
 /// # Source
 /// Lu et al. 2022, "DPM-Solver++"; Crowson, k-diffusion, `sample_dpmpp_sde` (r = 1/2).
@@ -314,7 +344,11 @@ impl Sampler for DpmppSde {
         let half = Posterior::between(Level::from(&middle), Level::from(&from))?;
         let whole = Posterior::between(Level::from(&to), Level::from(&from))?;
         let (first, z1) = (run.x0_hat(), run.normals());
-        let second = run.x0_hat_from(&middle, half.coef_xt, &[(half.coef_x0, &first), (half.var.sqrt(), &z1)]);
+        let second = run.x0_hat_from(
+            &middle,
+            half.coef_xt,
+            &[(half.coef_x0, &first), (half.var.sqrt(), &z1)],
+        );
         let (s, s_mid, s_to) = (from.edm_sigma(), middle.edm_sigma(), to.edm_sigma());
         // Out of pure noise nearly all of the time in s lies before the middle.
         let shared = if s.is_infinite() { 1.0 } else { (s - s_mid) / (s - s_to) };

@@ -1,7 +1,8 @@
-//! Euler and Heun in the path's own time, on the marginal velocity `d_alpha x0_hat + d_sigma eps_hat`.
+//! Euler and Heun in the path's own time, on the marginal velocity
+//! `d_alpha x0_hat + d_sigma eps_hat`.
 //!
-//! A path that ends short of the data (VE, whose least noise is `sigma_min`) has no time for the step that is left: it is DDIM's, the denoising with
-//! which Song et al. 2021 end theirs.
+//! A path that ends short of the data (VE, whose least noise is `sigma_min`) has no time for the
+//! step that is left: it is DDIM's, the denoising with which Song et al. 2021 end theirs.
 
 use super::combine::combine;
 use super::{Run, Sampler, intervals, noisy_intervals};
@@ -37,7 +38,8 @@ impl Sampler for FmEuler {
     }
 }
 
-/// `fm-heun`: Heun's method in time; the last step, to `sigma = 0`, where the velocity is 0/0, is Euler's.
+/// `fm-heun`: Heun's method in time; the last step, to `sigma = 0`, where the velocity is 0/0, is
+/// Euler's.
 ///
 /// # Source
 /// Heun 1900; diffusers' flow-matching Heun scheduler ends in the same way.
@@ -69,7 +71,10 @@ impl Sampler for FmHeun {
         combine(&mut end, 1.0 + dt * a, &[(dt * b, &first)]);
         let second = run.x0_hat_of(&end, &to);
         let half = 0.5 * dt;
-        run.advance(1.0 + half * a, &[(half * b, &first), (half * a_to, &end), (half * b_to, &second)]);
+        run.advance(
+            1.0 + half * a,
+            &[(half * b, &first), (half * a_to, &end), (half * b_to, &second)],
+        );
         run.recycle([first, second, end]);
         Ok(())
     }
@@ -85,9 +90,15 @@ pub(super) fn duration(run: &Run) -> Result<Option<f64>> {
         return Ok(None);
     }
     let dt = to.t - from.t;
-    let refused = |got: String, allowed: &str, mend: &str| Err(Error::domain("a step in the path's time", got, allowed, mend));
+    let refused = |got: String, allowed: &str, mend: &str| {
+        Err(Error::domain("a step in the path's time", got, allowed, mend))
+    };
     if !(dt < 0.0) {
-        return refused(format!("t = {} to {}", from.t, to.t), "falling times", "take the grid from a path");
+        return refused(
+            format!("t = {} to {}", from.t, to.t),
+            "falling times",
+            "take the grid from a path",
+        );
     }
     if !(from.d_alpha.is_finite() && from.d_sigma.is_finite()) {
         let got = format!("rates {} and {} at t = {}", from.d_alpha, from.d_sigma, from.t);
@@ -100,7 +111,8 @@ pub(super) fn duration(run: &Run) -> Result<Option<f64>> {
     Ok(Some(dt))
 }
 
-/// Weights of `x` and of `x0_hat` in the velocity `d_alpha x0_hat + d_sigma (x - alpha x0_hat) / sigma`.
+/// Weights of `x` and of `x0_hat` in the velocity
+/// `d_alpha x0_hat + d_sigma (x - alpha x0_hat) / sigma`.
 fn velocity(at: &PathPoint) -> (f64, f64) {
     let of_x = at.d_sigma / at.sigma;
     (of_x, at.d_alpha - at.alpha * of_x)

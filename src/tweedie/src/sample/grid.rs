@@ -28,8 +28,16 @@ pub enum Spacing {
 }
 
 impl Choice for Spacing {
-    const CHOICES: &'static [Self] =
-        &[Self::Uniform, Self::Karras, Self::LogSnr, Self::Leading, Self::Trailing, Self::Linspace, Self::Exponential, Self::Beta];
+    const CHOICES: &'static [Self] = &[
+        Self::Uniform,
+        Self::Karras,
+        Self::LogSnr,
+        Self::Leading,
+        Self::Trailing,
+        Self::Linspace,
+        Self::Exponential,
+        Self::Beta,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -67,19 +75,23 @@ pub struct Grid {
     pub steps: usize,
     /// Exponent of [`Spacing::Karras`].
     pub rho: f64,
-    /// Highest noise level `sigma / alpha`, cut to what the path has; the tables' spacings start where the table says.
+    /// Highest noise level `sigma / alpha`, cut to what the path has; the tables' spacings start
+    /// where the table says.
     pub s_max: f64,
     /// Lowest noise level, cut likewise.
     pub s_min: f64,
-    /// Time shift of [`Spacing::Uniform`] and [`Spacing::Beta`], 1 for none: see [`shifted`]. It moves the ends of the range too.
+    /// Time shift of [`Spacing::Uniform`] and [`Spacing::Beta`], 1 for none: see [`shifted`]. It
+    /// moves the ends of the range too.
     pub shift: f64,
-    /// Rows by which [`Spacing::Leading`] starts above the first, as some tables were trained with (`steps_offset`).
+    /// Rows by which [`Spacing::Leading`] starts above the first, as some tables were trained with
+    /// (`steps_offset`).
     pub offset: usize,
     /// Whether the last step goes to `sigma = 0`; if not, the last point is the lowest level.
     pub clean: bool,
 }
 
-/// Time moved towards the noise, `shift t / (1 + (shift - 1) t)`: on flow matching's path it multiplies `sigma / alpha` by `shift`.
+/// Time moved towards the noise, `shift t / (1 + (shift - 1) t)`: on flow matching's path it
+/// multiplies `sigma / alpha` by `shift`.
 ///
 /// A shift of a shift is the shift by the product, so that one applied twice is one of `shift^2`.
 ///
@@ -99,22 +111,34 @@ pub fn shifted(t: f64, shift: f64) -> f64 {
 impl Grid {
     /// EDM's range, 80 to 0.002, `rho` 7, ending in the data.
     pub fn new(spacing: Spacing, steps: usize) -> Self {
-        Self { spacing, steps, rho: 7.0, s_max: 80.0, s_min: 0.002, shift: 1.0, offset: 0, clean: true }
+        Self {
+            spacing,
+            steps,
+            rho: 7.0,
+            s_max: 80.0,
+            s_min: 0.002,
+            shift: 1.0,
+            offset: 0,
+            clean: true,
+        }
     }
 
     /// The points on a path, from noise to data.
     ///
     /// # Formula
-    /// With u from 0 to 1 over the noisy points: uniform `shifted(t_max + u (t_min - t_max))`; Karras
-    /// `s = (s_max^(1/rho) + u (s_min^(1/rho) - s_max^(1/rho)))^rho`; log-SNR `s_max (s_min / s_max)^u`; exponential the same in sigma;
-    /// beta the same as uniform with the quantile of u. On a table of T steps (counted from 1): leading `1 + offset + k floor(T/N)`, trailing
-    /// `round(T - k T/N)`, linspace `1 + round(k (T-1)/(N-1))`.
+    /// With u from 0 to 1 over the noisy points: uniform `shifted(t_max + u (t_min - t_max))`;
+    /// Karras `s = (s_max^(1/rho) + u (s_min^(1/rho) - s_max^(1/rho)))^rho`; log-SNR
+    /// `s_max (s_min / s_max)^u`; exponential the same in sigma; beta the same as uniform with the
+    /// quantile of u. On a table of T steps (counted from 1): leading `1 + offset + k floor(T/N)`,
+    /// trailing `round(T - k T/N)`, linspace `1 + round(k (T-1)/(N-1))`.
     ///
     /// # Errors
-    /// No steps; a table's spacing on a path that is none, or more steps than the table has; a range that is empty; two equal points.
+    /// No steps; a table's spacing on a path that is none, or more steps than the table has; a
+    /// range that is empty; two equal points.
     ///
     /// # Source
-    /// Karras et al. 2022, equation 5; Lin et al. 2024 (arXiv 2305.08891), table 2; Lee et al. 2024, "Beta sampling is all you need".
+    /// Karras et al. 2022, equation 5; Lin et al. 2024 (arXiv 2305.08891), table 2; Lee et al.
+    /// 2024, "Beta sampling is all you need".
     ///
     /// # Example
     /// ```
@@ -129,13 +153,22 @@ impl Grid {
         // Points, not steps, when the grid does not end in the data.
         let n = if self.clean { self.steps } else { self.steps + 1 };
         if self.steps == 0 || n < 2 && !self.clean {
-            return Err(Error::domain("number of steps", self.steps, "1 or more", "ask for at least one step"));
+            return Err(Error::domain(
+                "number of steps",
+                self.steps,
+                "1 or more",
+                "ask for at least one step",
+            ));
         }
         let mut points = match (self.spacing, path) {
-            (Spacing::Leading | Spacing::Trailing | Spacing::Linspace, Path::Discrete(table)) => self.rows(path, table, n)?,
+            (Spacing::Leading | Spacing::Trailing | Spacing::Linspace, Path::Discrete(table)) => {
+                self.rows(path, table, n)?
+            }
             (Spacing::Leading | Spacing::Trailing | Spacing::Linspace, _) => {
-                let (got, allowed) =
-                    (format!("the path {}", path.name()), "linear, scaled-linear, cosine or sigmoid with their steps");
+                let (got, allowed) = (
+                    format!("the path {}", path.name()),
+                    "linear, scaled-linear, cosine or sigmoid with their steps",
+                );
                 return Err(Error::domain(
                     "spacing of a DDPM table",
                     got,
@@ -195,9 +228,15 @@ impl Grid {
                         let (a, b) = (s_max.powf(1.0 / self.rho), s_min.powf(1.0 / self.rho));
                         path.at(path.t_from_edm_sigma((a + u * (b - a)).powf(self.rho))?)
                     }
-                    Spacing::LogSnr => path.at(path.t_from_edm_sigma(s_max * (s_min / s_max).powf(u))?),
-                    Spacing::Exponential => path.at(t_from_sigma(path, hi * (lo / hi).powf(u), (t_min, t_max))?),
-                    Spacing::Beta => path.at(time(Beta::new(0.6, 0.6).expect("positive shapes").inverse_cdf(u))),
+                    Spacing::LogSnr => {
+                        path.at(path.t_from_edm_sigma(s_max * (s_min / s_max).powf(u))?)
+                    }
+                    Spacing::Exponential => {
+                        path.at(t_from_sigma(path, hi * (lo / hi).powf(u), (t_min, t_max))?)
+                    }
+                    Spacing::Beta => {
+                        path.at(time(Beta::new(0.6, 0.6).expect("positive shapes").inverse_cdf(u)))
+                    }
                     _ => path.at(time(u)),
                 }
             })
@@ -219,13 +258,18 @@ impl Grid {
         if s_min > 0.0 && s_min < s_max && self.rho > 0.0 && self.shift > 0.0 {
             return Ok((s_max, s_min));
         }
-        let got = format!("s_min {}, s_max {}, rho {}, shift {}", self.s_min, self.s_max, self.rho, self.shift);
-        let allowed = format!("0 < s_min < s_max within [{}, {}], rho > 0, shift > 0", end(0.0)?, end(1.0)?);
+        let got = format!(
+            "s_min {}, s_max {}, rho {}, shift {}",
+            self.s_min, self.s_max, self.rho, self.shift
+        );
+        let allowed =
+            format!("0 < s_min < s_max within [{}, {}], rho > 0, shift > 0", end(0.0)?, end(1.0)?);
         Err(Error::domain("range of a grid", got, allowed, "choose noise levels that the path has"))
     }
 }
 
-/// Where a path ends in data: `sigma = 0` at t = 0, or a point without a time where the path comes no nearer than some noise.
+/// Where a path ends in data: `sigma = 0` at t = 0, or a point without a time where the path comes
+/// no nearer than some noise.
 fn clean_end(path: &Path) -> Result<PathPoint> {
     let end = path.still_at(0.0)?;
     let t = if end.sigma == 0.0 { 0.0 } else { f64::NAN };
@@ -239,7 +283,8 @@ fn row_point(path: &Path, table: &Table, row: usize) -> Result<PathPoint> {
     Ok(PathPoint { alpha: r.alpha, sigma: r.sigma, ..at })
 }
 
-/// The time in a bracket at which sigma, which grows with it, has a value; by bisection, to the last bit.
+/// The time in a bracket at which sigma, which grows with it, has a value; by bisection, to the
+/// last bit.
 fn t_from_sigma(path: &Path, sigma: f64, (mut lo, mut hi): (f64, f64)) -> Result<f64> {
     while lo < hi {
         let middle = lo + 0.5 * (hi - lo);
@@ -251,18 +296,29 @@ fn t_from_sigma(path: &Path, sigma: f64, (mut lo, mut hi): (f64, f64)) -> Result
     Ok(hi)
 }
 
-/// That a grid can be sampled on: two points or more, each of them a level, strictly from noise to data.
+/// That a grid can be sampled on: two points or more, each of them a level, strictly from noise to
+/// data.
 ///
 /// # Errors
-/// Too few points; coefficients that are no level; a noise level that repeats or rises; `sigma = 0` before the end.
+/// Too few points; coefficients that are no level; a noise level that repeats or rises; `sigma = 0`
+/// before the end.
 pub fn checked(points: &[PathPoint]) -> Result<()> {
     if points.len() < 2 {
-        return Err(Error::shape("grid", &[points.len()], "at least two points", "give a start and an end"));
+        return Err(Error::shape(
+            "grid",
+            &[points.len()],
+            "at least two points",
+            "give a start and an end",
+        ));
     }
     for (k, p) in points.iter().enumerate() {
-        let level = p.alpha >= 0.0 && p.sigma >= 0.0 && (p.alpha + p.sigma).is_finite() && p.alpha + p.sigma > 0.0;
+        let level = p.alpha >= 0.0
+            && p.sigma >= 0.0
+            && (p.alpha + p.sigma).is_finite()
+            && p.alpha + p.sigma > 0.0;
         if !level || (p.sigma == 0.0 && k + 1 < points.len()) {
-            let (what, got) = (format!("grid point {k}"), format!("alpha = {}, sigma = {}", p.alpha, p.sigma));
+            let (what, got) =
+                (format!("grid point {k}"), format!("alpha = {}, sigma = {}", p.alpha, p.sigma));
             return Err(Error::domain(
                 what,
                 got,
@@ -274,9 +330,15 @@ pub fn checked(points: &[PathPoint]) -> Result<()> {
     match points.windows(2).position(|w| w[1].sigma * w[0].alpha >= w[0].sigma * w[1].alpha) {
         None => Ok(()),
         Some(k) => {
-            let got = format!("sigma/alpha {} then {}", points[k].edm_sigma(), points[k + 1].edm_sigma());
+            let got =
+                format!("sigma/alpha {} then {}", points[k].edm_sigma(), points[k + 1].edm_sigma());
             let what = format!("grid points {k} and {}", k + 1);
-            Err(Error::domain(what, got, "noise levels that strictly fall", "take fewer steps or another spacing"))
+            Err(Error::domain(
+                what,
+                got,
+                "noise levels that strictly fall",
+                "take fewer steps or another spacing",
+            ))
         }
     }
 }

@@ -1,15 +1,17 @@
 //! Samplers: one short file a family, declared order, injected noise.
 //!
-//! Every method here is *affine* in the denoiser's output: a step is a table of weights on the state, on the `x0_hat` or `eps_hat` of this
-//! and earlier evaluations, and on fresh noise. A step is therefore written in one of two frames, both free of singular
-//! subtractions:
+//! Every method here is *affine* in the denoiser's output: a step is a table of weights on the
+//! state, on the `x0_hat` or `eps_hat` of this and earlier evaluations, and on fresh noise. A step
+//! is therefore written in one of two frames, both free of singular subtractions:
 //!
-//! - the **signal frame**, for methods that integrate `x0_hat`: `x_to = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j`
-//!   ([`Run::settle`]), exact for a point mass, and down to `sigma_to = 0`;
+//! - the **signal frame**, for methods that integrate `x0_hat`:
+//!   `x_to = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j` ([`Run::settle`]), exact for
+//!   a point mass, and down to `sigma_to = 0`;
 //! - the **noise frame**, for methods that integrate `eps_hat` over `s = sigma / alpha`:
 //!   `x_to / alpha_to = x / alpha_from + sum_j w_j eps_hat_j` ([`Run::land`]).
 //!
-//! Both hold on any path. What differs between VP, VE, EDM and flow matching is only the grid of [`PathPoint`]s.
+//! Both hold on any path. What differs between VP, VE, EDM and flow matching is only the grid of
+//! [`PathPoint`]s.
 //!
 //! | module | methods |
 //! |---|---|
@@ -56,8 +58,9 @@ pub use run::Run;
 
 /// A method that carries states along a grid from noise to data.
 pub trait Sampler: Sync {
-    /// Order of convergence in the largest step, start-up steps included: of the state towards the PF-ODE's for a deterministic method,
-    /// of the law of the state (its mean and variance) for a stochastic one. `None` where more steps alone do not converge.
+    /// Order of convergence in the largest step, start-up steps included: of the state towards the
+    /// PF-ODE's for a deterministic method, of the law of the state (its mean and variance) for a
+    /// stochastic one. `None` where more steps alone do not converge.
     fn order(&self) -> Option<u32>;
 
     /// Calls of the denoiser over this grid.
@@ -65,7 +68,8 @@ pub trait Sampler: Sync {
         intervals(grid)
     }
 
-    /// Whether it carries a point mass along its exact trajectory (its exact law, if stochastic), on any grid of any path.
+    /// Whether it carries a point mass along its exact trajectory (its exact law, if stochastic),
+    /// on any grid of any path.
     fn is_exact_for_a_point_mass(&self) -> bool {
         true
     }
@@ -75,8 +79,8 @@ pub trait Sampler: Sync {
         false
     }
 
-    /// Whether its states are combinations of states, predictions and draws with the same weights for every coordinate, as a
-    /// [`Tape`](tape::Tape) holds them: all but those that know the law.
+    /// Whether its states are combinations of states, predictions and draws with the same weights
+    /// for every coordinate, as a [`Tape`](tape::Tape) holds them: all but those that know the law.
     fn is_combination(&self) -> bool {
         true
     }
@@ -84,7 +88,8 @@ pub trait Sampler: Sync {
     /// One step, from [`Run::from`] to [`Run::to`]: replaces [`Run::x`].
     ///
     /// # Errors
-    /// A step that the method cannot take between these points (pure noise without a finite `sigma / alpha`, a rate that is missing).
+    /// A step that the method cannot take between these points (pure noise without a finite
+    /// `sigma / alpha`, a rate that is missing).
     fn step(&self, run: &mut Run) -> Result<()>;
 }
 
@@ -136,7 +141,8 @@ pub struct Sampled {
 /// `x` (n, d).
 ///
 /// # Errors
-/// `x` that does not fit the model; a grid that [`grid::checked`] refuses; a step that the sampler refuses.
+/// `x` that does not fit the model; a grid that [`grid::checked`] refuses; a step that the sampler
+/// refuses.
 ///
 /// # Example
 /// ```

@@ -8,10 +8,12 @@ use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::Result;
 use ndarray::{ArrayView2, ArrayViewMut2, Zip};
 
-/// A denoiser whose output goes through another prediction type and back, as a network of that type would be used.
+/// A denoiser whose output goes through another prediction type and back, as a network of that type
+/// would be used.
 ///
-/// In exact arithmetic nothing changes; what changes in `f64` is how far a prediction of this kind amplifies rounding at each level.
-/// Where x0 is not determined by the prediction (eps at `alpha = 0`) the output is NaN: ask [`defined`](Self::defined) first.
+/// In exact arithmetic nothing changes; what changes in `f64` is how far a prediction of this kind
+/// amplifies rounding at each level. Where x0 is not determined by the prediction (eps at
+/// `alpha = 0`) the output is NaN: ask [`defined`](Self::defined) first.
 #[derive(Clone, Copy)]
 pub struct Predicting<'a> {
     /// What really predicts.
@@ -31,11 +33,15 @@ impl Predicting<'_> {
 
     fn conversions(&self, at: &PathPoint) -> Result<[Conversion<f64>; 2]> {
         let mut frame = Frame::from(at);
-        // A stage between grid points has no time: a velocity is then taken along flow matching's straight line.
+        // A stage between grid points has no time: a velocity is then taken along flow matching's
+        // straight line.
         if frame.d_alpha.is_nan() {
             (frame.d_alpha, frame.d_sigma) = (-1.0, 1.0);
         }
-        Ok([Conversion::new(Prediction::X0, self.kind, frame)?, Conversion::new(self.kind, Prediction::X0, frame)?])
+        Ok([
+            Conversion::new(Prediction::X0, self.kind, frame)?,
+            Conversion::new(self.kind, Prediction::X0, frame)?,
+        ])
     }
 }
 
@@ -53,8 +59,8 @@ impl Denoiser for Predicting<'_> {
 
 /// A denoiser whose x0 is clipped to `[-bound, bound]`.
 ///
-/// Samplers form eps from the state and this x0, so that `x_t = alpha x0_hat + sigma eps_hat` holds after clipping too; clipping x0 and
-/// keeping an older eps breaks it.
+/// Samplers form eps from the state and this x0, so that `x_t = alpha x0_hat + sigma eps_hat` holds
+/// after clipping too; clipping x0 and keeping an older eps breaks it.
 #[derive(Clone, Copy)]
 pub struct Clipped<'a> {
     /// What predicts.

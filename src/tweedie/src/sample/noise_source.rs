@@ -5,7 +5,8 @@ use ndarray::{Array2, Axis};
 
 /// A source of standard normals for whole batches, addressed by the number of the draw.
 ///
-/// Draws of a run are counted from 0 in the order in which the sampler asks; the start of a run is not one of them.
+/// Draws of a run are counted from 0 in the order in which the sampler asks; the start of a run is
+/// not one of them.
 pub trait NoiseSource {
     /// Writes draw `draw`.
     ///
@@ -18,13 +19,15 @@ pub trait NoiseSource {
 const START_STREAM: u64 = 0x73_7461_7274;
 
 impl NoiseSource for Noise {
-    /// Element (i, j) is `normal(draw, i d + j)`: keyed by (seed, draw, element), the same for any number of threads.
+    /// Element (i, j) is `normal(draw, i d + j)`: keyed by (seed, draw, element), the same for any
+    /// number of threads.
     fn fill(&mut self, draw: usize, out: &mut Array2<f64>) {
         self.fill_normal(draw as u64, out.as_slice_mut().expect("standard layout"));
     }
 }
 
-/// A part of a larger batch: rows `first_row..` of what the whole would draw, so that a run can be split without changing a bit.
+/// A part of a larger batch: rows `first_row..` of what the whole would draw, so that a run can be
+/// split without changing a bit.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows {
     /// The source of the whole.
@@ -36,7 +39,11 @@ pub struct Rows {
 impl NoiseSource for Rows {
     fn fill(&mut self, draw: usize, out: &mut Array2<f64>) {
         let first = (self.first_row * out.ncols()) as u64;
-        self.noise.fill_normal_from(draw as u64, first, out.as_slice_mut().expect("standard layout"));
+        self.noise.fill_normal_from(
+            draw as u64,
+            first,
+            out.as_slice_mut().expect("standard layout"),
+        );
     }
 }
 
@@ -69,7 +76,8 @@ impl NoiseSource for Recorded {
     }
 }
 
-/// 1 in row `first + draw` for draw number `draw`, 0 elsewhere: each row sees one draw, so that an affine sampler shows its gain on it.
+/// 1 in row `first + draw` for draw number `draw`, 0 elsewhere: each row sees one draw, so that an
+/// affine sampler shows its gain on it.
 #[derive(Clone, Copy, Debug)]
 pub struct Impulses {
     /// Row of draw 0.

@@ -1,8 +1,11 @@
-//! The exact law that a sampler makes of Gaussian data, noise included: by running the sampler itself on impulses.
+//! The exact law that a sampler makes of Gaussian data, noise included: by running the sampler
+//! itself on impulses.
 //!
-//! An affine sampler acts on each mode of variance lambda as `x_end = state x_start + mean m + sum_j gain_j z_j`. The four kinds of gain are read
-//! off the very code that samples: a batch whose columns are the modes and whose rows are a unit start and one unit draw each, on data
-//! of mean 0; and one more row, from 0, on data of mean 1. No sampling error, no second implementation.
+//! An affine sampler acts on each mode of variance lambda as
+//! `x_end = state x_start + mean m + sum_j gain_j z_j`. The four kinds of gain are read off the
+//! very code that samples: a batch whose columns are the modes and whose rows are a unit start and
+//! one unit draw each, on data of mean 0; and one more row, from 0, on data of mean 1. No sampling
+//! error, no second implementation.
 
 use super::noise_source::{Impulses, Silence};
 use super::{NoiseSource, Run, Sampler, sample};
@@ -30,8 +33,8 @@ pub struct Response {
     to: Level,
 }
 
-/// A sampler that may know the law: [`Teleport`](super::shortcut::Teleport), [`Exact`](super::shortcut::Exact), DDPM with the optimal
-/// variance.
+/// A sampler that may know the law: [`Teleport`](super::shortcut::Teleport),
+/// [`Exact`](super::shortcut::Exact), DDPM with the optimal variance.
 pub trait Method {
     /// The sampler for this law.
     ///
@@ -79,7 +82,8 @@ impl ModeError {
 }
 
 impl Response {
-    /// Of an affine sampler to modes of these variances; one that itself knows the law goes through [`of_method`](Self::of_method).
+    /// Of an affine sampler to modes of these variances; one that itself knows the law goes through
+    /// [`of_method`](Self::of_method).
     ///
     /// # Errors
     /// As [`sample`].
@@ -103,7 +107,11 @@ impl Response {
     ///
     /// # Errors
     /// As [`sample`], and what [`Method::on`] says.
-    pub fn of_method(method: &dyn Method, grid: &[PathPoint], lambdas: Array1<f64>) -> Result<Self> {
+    pub fn of_method(
+        method: &dyn Method,
+        grid: &[PathPoint],
+        lambdas: Array1<f64>,
+    ) -> Result<Self> {
         let d = lambdas.len();
         let run = |mean: f64, rows: Array2<f64>, noise: &mut dyn NoiseSource| {
             let law = Gaussian::diagonal(Array1::from_elem(d, mean), lambdas.clone())?;
@@ -171,11 +179,12 @@ impl Sampler for Borrowed<'_> {
     }
 }
 
-/// A Gaussian in its own modes: the diagonal law of its coordinates, directions without variance included where there are any.
+/// A Gaussian in its own modes: the diagonal law of its coordinates, directions without variance
+/// included where there are any.
 ///
 /// # Shapes
-/// Result of dimension rank, or rank + 1 where the rank is below d: the last coordinate then stands for all directions off the modes,
-/// with the length of the mean's part there as its mean.
+/// Result of dimension rank, or rank + 1 where the rank is below d: the last coordinate then stands
+/// for all directions off the modes, with the length of the mean's part there as its mean.
 pub fn modes(law: &Gaussian) -> Result<Gaussian> {
     let mut mean = law.modes().t().dot(&law.mean()).to_vec();
     let mut variances = law.variances().to_vec();

@@ -88,8 +88,15 @@ impl Default for Options<'_> {
 
 impl Options<'_> {
     /// No law, no churn, `eta` 0, `g` 1.
-    pub const DEFAULT: Self =
-        Self { law: None, variance: VarianceName::Posterior, eta: 0.0, g: 1.0, churn: 0.0, corrections: 1, skipped: 1 };
+    pub const DEFAULT: Self = Self {
+        law: None,
+        variance: VarianceName::Posterior,
+        eta: 0.0,
+        g: 1.0,
+        churn: 0.0,
+        corrections: 1,
+        skipped: 1,
+    };
 
     /// The same options on another law.
     pub fn on<'b>(&self, law: Known<'b>) -> Options<'b> {
@@ -132,38 +139,65 @@ pub const SAMPLERS: &[Entry] = &[
     entry!("dpm-solver-2", "DPM-Solver of order two, singlestep", |_: &Options| DpmSolver2),
     entry!("dpm-solver-3", "DPM-Solver of order three, singlestep", |_: &Options| DpmSolver3),
     entry!("dpmpp-2s", "DPM-Solver++ of order two, singlestep", |_: &Options| Dpmpp2s),
-    entry!("dpmpp-2m", "DPM-Solver++ of order two, multistep", |_: &Options| Dpmpp2m { lower_final: false }),
-    entry!("dpmpp-3m", "DPM-Solver++ of order three, multistep, started at its order", |_: &Options| Dpmpp3m),
-    entry!("dpmpp-3m-published", "the same as public codes print it, order two", |_: &Options| Dpmpp3mPublished {
+    entry!("dpmpp-2m", "DPM-Solver++ of order two, multistep", |_: &Options| Dpmpp2m {
         lower_final: false
+    }),
+    entry!(
+        "dpmpp-3m",
+        "DPM-Solver++ of order three, multistep, started at its order",
+        |_: &Options| Dpmpp3m
+    ),
+    entry!("dpmpp-3m-published", "the same as public codes print it, order two", |_: &Options| {
+        Dpmpp3mPublished { lower_final: false }
     }),
     entry!("dpmpp-sde", "DPM-Solver++ for the SDE, singlestep", |_: &Options| DpmppSde),
     entry!("dpmpp-2m-sde", "DPM-Solver++ for the SDE, multistep", |_: &Options| Dpmpp2mSde),
-    entry!("unipc", "UniPC-2 with B(h) = 1 - exp(-h)", |_: &Options| UniPc { points: 2, scale: Scale::Bh2, lower_final: false }),
-    entry!("deis", "DEIS, three points in ln(sigma/alpha)", |_: &Options| Deis { points: 3, lower_final: false }),
+    entry!("unipc", "UniPC-2 with B(h) = 1 - exp(-h)", |_: &Options| UniPc {
+        points: 2,
+        scale: Scale::Bh2,
+        lower_final: false
+    }),
+    entry!("deis", "DEIS, three points in ln(sigma/alpha)", |_: &Options| Deis {
+        points: 3,
+        lower_final: false
+    }),
     entry!("lms", "Adams-Bashforth in sigma/alpha, four points", |_: &Options| Lms { points: 4 }),
     entry!("plms", "PNDM's pseudo linear multistep", |_: &Options| Plms),
     entry!("rk4", "classical Runge-Kutta in ln(sigma/alpha)", |_: &Options| Rk4),
-    entry!("edm-heun", "EDM's Heun with churn", |o: &Options| Heun { churn: o.churn, ..Heun::DETERMINISTIC }),
+    entry!("edm-heun", "EDM's Heun with churn", |o: &Options| Heun {
+        churn: o.churn,
+        ..Heun::DETERMINISTIC
+    }),
     entry!("em", "Euler-Maruyama on the reverse SDE", |_: &Options| EulerMaruyama { g: 1.0 }),
-    entry!("reverse-sde-family", "Euler-Maruyama with noise g", |o: &Options| EulerMaruyama { g: o.g }),
-    entry!("langevin", "annealed Langevin dynamics", |o: &Options| Langevin { step: 0.1, corrections: o.corrections }),
+    entry!("reverse-sde-family", "Euler-Maruyama with noise g", |o: &Options| EulerMaruyama {
+        g: o.g
+    }),
+    entry!("langevin", "annealed Langevin dynamics", |o: &Options| Langevin {
+        step: 0.1,
+        corrections: o.corrections
+    }),
     entry!("pc", "predictor-corrector: DDPM and Langevin", |o: &Options| PredictorCorrector {
         r: 0.16,
         corrections: o.corrections
     }),
     entry!("fm-euler", "Euler in the path's time", |_: &Options| FmEuler),
     entry!("fm-heun", "Heun in the path's time", |_: &Options| FmHeun),
-    Entry { name: "exact", about: "the exact flow of the law", make: |o| Ok(Box::new(Exact(known(o, "exact")?))) },
+    Entry {
+        name: "exact",
+        about: "the exact flow of the law",
+        make: |o| Ok(Box::new(Exact(known(o, "exact")?))),
+    },
 ];
 
-/// Methods on record as of lower order than they declare, because their sources declare it: what their certificates must say.
+/// Methods on record as of lower order than they declare, because their sources declare it: what
+/// their certificates must say.
 pub const BELOW_DECLARED: &[&str] = &["dpmpp-3m-published"];
 
 /// The sampler of this name.
 ///
 /// # Errors
-/// A name that is none; a method that needs the law where there is none; an option out of its range.
+/// A name that is none; a method that needs the law where there is none; an option out of its
+/// range.
 ///
 /// # Example
 /// ```
@@ -182,33 +216,52 @@ pub fn sampler<'a>(name: &str, options: &Options<'a>) -> Result<Box<dyn Sampler 
             Known::Gaussian(law) => law.clone(),
             Known::Any(law) => gaussian_with_moments_of(law)?,
         };
-        return Ok(Box::new(Teleport { gaussian, skipped: options.skipped, then: sampler(then, options)? }));
+        return Ok(Box::new(Teleport {
+            gaussian,
+            skipped: options.skipped,
+            then: sampler(then, options)?,
+        }));
     }
     match SAMPLERS.iter().find(|e| e.name == name) {
         Some(entry) => (entry.make)(options),
         None => {
-            let nearest = SAMPLERS.iter().map(|e| e.name).max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
+            let nearest = SAMPLERS
+                .iter()
+                .map(|e| e.name)
+                .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
             let names: Vec<_> = SAMPLERS.iter().map(|e| e.name).collect();
             let mend = format!("did you mean '{}'?", nearest.unwrap_or_default());
-            Err(Error::domain("sampler", format!("'{name}'"), format!("{}, teleport+NAME", names.join(", ")), mend))
+            Err(Error::domain(
+                "sampler",
+                format!("'{name}'"),
+                format!("{}, teleport+NAME", names.join(", ")),
+                mend,
+            ))
         }
     }
 }
 
 fn known<'a>(options: &Options<'a>, name: &str) -> Result<Known<'a>> {
-    options
-        .law
-        .ok_or_else(|| Error::domain(format!("sampler '{name}'"), "no law", "a law whose flow is known", "choose another sampler"))
+    options.law.ok_or_else(|| {
+        Error::domain(
+            format!("sampler '{name}'"),
+            "no law",
+            "a law whose flow is known",
+            "choose another sampler",
+        )
+    })
 }
 
 fn ddpm<'a>(options: &Options<'a>) -> Result<Box<dyn Sampler + 'a>> {
     let variance = match options.variance {
         VarianceName::Beta => Variance::Beta,
         VarianceName::Posterior => Variance::Posterior,
-        VarianceName::Optimal => Variance::Optimal(match known(options, "ddpm with the optimal variance")? {
-            Known::Gaussian(law) => Box::new(move |at| gaussian_spread(law, at)),
-            Known::Any(law) => Box::new(move |at| sampled_spread(law, at)),
-        }),
+        VarianceName::Optimal => {
+            Variance::Optimal(match known(options, "ddpm with the optimal variance")? {
+                Known::Gaussian(law) => Box::new(move |at| gaussian_spread(law, at)),
+                Known::Any(law) => Box::new(move |at| sampled_spread(law, at)),
+            })
+        }
     };
     Ok(Box::new(Ddpm { variance }))
 }
@@ -226,6 +279,7 @@ fn sampled_spread(law: &dyn Law, at: &PathPoint) -> f64 {
     let mut eps = Array2::zeros(x.raw_dim());
     noise.child(1).fill_normal(0, eps.as_slice_mut().expect("standard layout"));
     Zip::from(&mut x).and(&eps).for_each(|x, e| *x = at.alpha * *x + at.sigma * e);
-    let traces = x.rows().into_iter().map(|x| law.posterior_cov(x, at).diag().mean().unwrap_or(0.0));
+    let traces =
+        x.rows().into_iter().map(|x| law.posterior_cov(x, at).diag().mean().unwrap_or(0.0));
     traces.sum::<f64>() / DRAWS as f64
 }

@@ -1,4 +1,5 @@
-//! One run of a sampler over a grid: the state, the model, the noise, and what multistep methods remember.
+//! One run of a sampler over a grid: the state, the model, the noise, and what multistep methods
+//! remember.
 
 use super::combine::combine;
 use super::{NoiseSource, Sampled};
@@ -10,7 +11,8 @@ use ndarray::Array2;
 
 /// What a step of a sampler works on.
 pub struct Run<'a> {
-    /// The states, (n, d), at [`from`](Self::from) when a step begins and at [`to`](Self::to) when it ends.
+    /// The states, (n, d), at [`from`](Self::from) when a step begins and at [`to`](Self::to) when
+    /// it ends.
     pub x: Array2<f64>,
     model: &'a dyn Denoiser,
     noise: &'a mut dyn NoiseSource,
@@ -25,8 +27,24 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(model: &'a dyn Denoiser, grid: &'a [PathPoint], x: Array2<f64>, noise: &'a mut dyn NoiseSource) -> Self {
-        Self { x, model, noise, grid, k: 0, from: grid[0], past: Vec::new(), spare: Vec::new(), nfe: 0, draws: 0 }
+    pub(super) fn new(
+        model: &'a dyn Denoiser,
+        grid: &'a [PathPoint],
+        x: Array2<f64>,
+        noise: &'a mut dyn NoiseSource,
+    ) -> Self {
+        Self {
+            x,
+            model,
+            noise,
+            grid,
+            k: 0,
+            from: grid[0],
+            past: Vec::new(),
+            spare: Vec::new(),
+            nfe: 0,
+            draws: 0,
+        }
     }
 
     pub(super) fn at_step(&mut self, k: usize) {
@@ -129,7 +147,12 @@ impl<'a> Run<'a> {
     }
 
     /// `x0_hat` at `at`, in the state `keep x + sum_j w_j y_j`.
-    pub fn x0_hat_from(&mut self, at: &PathPoint, keep: f64, terms: &[(f64, &Array2<f64>)]) -> Array2<f64> {
+    pub fn x0_hat_from(
+        &mut self,
+        at: &PathPoint,
+        keep: f64,
+        terms: &[(f64, &Array2<f64>)],
+    ) -> Array2<f64> {
         let mut x = self.buffer();
         combine(&mut x, 0.0, &[(keep, &self.x)]);
         combine(&mut x, 1.0, terms);
@@ -144,7 +167,8 @@ impl<'a> Run<'a> {
         self.x0_hat_from(at, at.sigma / self.from().sigma, &scaled(at.alpha, terms))
     }
 
-    /// `eps_hat` at `at`, in the state that the noise frame reaches there: `alpha_at (x / alpha_from + sum_j w_j eps_hat_j)`.
+    /// `eps_hat` at `at`, in the state that the noise frame reaches there:
+    /// `alpha_at (x / alpha_from + sum_j w_j eps_hat_j)`.
     pub fn eps_hat_after(&mut self, at: &PathPoint, terms: &[(f64, &Array2<f64>)]) -> Array2<f64> {
         let mut x = self.buffer();
         combine(&mut x, 0.0, &[(at.alpha / self.from().alpha, &self.x)]);
@@ -160,7 +184,8 @@ impl<'a> Run<'a> {
         combine(&mut self.x, keep, terms);
     }
 
-    /// Ends the step in the signal frame: `x = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j`.
+    /// Ends the step in the signal frame:
+    /// `x = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j`.
     pub fn settle(&mut self, terms: &[(f64, &Array2<f64>)]) {
         let (from, to) = (self.from(), self.to());
         combine(&mut self.x, to.sigma / from.sigma, &scaled(to.alpha, terms));
@@ -172,7 +197,8 @@ impl<'a> Run<'a> {
         combine(&mut self.x, to.alpha / from.alpha, &scaled(to.alpha, terms));
     }
 
-    /// The DDIM step, exact for a constant `x0_hat`: how every method here reaches `sigma = 0`, unless it says otherwise.
+    /// The DDIM step, exact for a constant `x0_hat`: how every method here reaches `sigma = 0`,
+    /// unless it says otherwise.
     ///
     /// # Errors
     /// Points that are not from noise to data.
@@ -270,8 +296,9 @@ impl Stretch {
     /// Between two points, from noise to data.
     ///
     /// # Formula
-    /// With `kept = sqrt(snr_from / snr_to)` and `loss = 1 - kept^2`: `share = loss / (1 + kept)` and `h = -ln kept`, between close points
-    /// `-ln_1p(-loss) / 2`. Each form fails where the other serves: at `kept = 1 - 1e-10` the first, from alpha = 1e-6 the second.
+    /// With `kept = sqrt(snr_from / snr_to)` and `loss = 1 - kept^2`: `share = loss / (1 + kept)`
+    /// and `h = -ln kept`, between close points `-ln_1p(-loss) / 2`. Each form fails where the
+    /// other serves: at `kept = 1 - 1e-10` the first, from alpha = 1e-6 the second.
     ///
     /// # Errors
     /// As [`snr_loss`].
@@ -283,9 +310,11 @@ impl Stretch {
     }
 }
 
-/// The level of this `sigma / alpha` in the variance-preserving scale: where stages between two grid points are evaluated.
+/// The level of this `sigma / alpha` in the variance-preserving scale: where stages between two
+/// grid points are evaluated.
 ///
-/// The scale is free, because a state and its coefficients are scaled together; this one is representable at every level.
+/// The scale is free, because a state and its coefficients are scaled together; this one is
+/// representable at every level.
 pub(super) fn level_of(edm_sigma: f64) -> PathPoint {
     let radius = edm_sigma.hypot(1.0);
     PathPoint::still(1.0 / radius, edm_sigma / radius)

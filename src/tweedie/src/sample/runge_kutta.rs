@@ -1,6 +1,7 @@
 //! Runge-Kutta methods for `d(x/alpha) = eps_hat ds` in EDM's noise level `s = sigma / alpha`.
 //!
-//! Where a step ends at `s = 0` the slope there is 0/0; each of them then takes the Euler step, which is DDIM's.
+//! Where a step ends at `s = 0` the slope there is 0/0; each of them then takes the Euler step,
+//! which is DDIM's.
 
 use super::run::level_of;
 use super::{Run, Sampler, intervals, noisy_intervals};
@@ -10,8 +11,9 @@ use crate::error::Result;
 /// Heun's method, with EDM's churn: `heun` is the one without.
 ///
 /// # Formula
-/// Churn raises the level to `s' = s (1 + gamma)`, `gamma = min(churn / N, sqrt(2) - 1)`, by fresh noise `sqrt(s'^2 - s^2) s_noise z`
-/// where `s_min <= s <= s_max`. Then `x/alpha += (ds / 2) (eps_hat(s') + eps_hat(s_to))`, the second slope at the Euler step's end.
+/// Churn raises the level to `s' = s (1 + gamma)`, `gamma = min(churn / N, sqrt(2) - 1)`, by fresh
+/// noise `sqrt(s'^2 - s^2) s_noise z` where `s_min <= s <= s_max`. Then
+/// `x/alpha += (ds / 2) (eps_hat(s') + eps_hat(s_to))`, the second slope at the Euler step's end.
 ///
 /// # Source
 /// Karras et al. 2022, "Elucidating the design space", algorithms 1 and 2.
@@ -28,7 +30,8 @@ pub struct Heun {
 
 impl Heun {
     /// Without churn: algorithm 1.
-    pub const DETERMINISTIC: Heun = Heun { churn: 0.0, s_min: 0.0, s_max: f64::INFINITY, s_noise: 1.0 };
+    pub const DETERMINISTIC: Heun =
+        Heun { churn: 0.0, s_min: 0.0, s_max: f64::INFINITY, s_noise: 1.0 };
 }
 
 impl Sampler for Heun {
@@ -70,11 +73,13 @@ impl Sampler for Heun {
     }
 }
 
-/// `dpm-2-ancestral`: the midpoint step down to `s_down`, then noise `s_up` back up to the next level.
+/// `dpm-2-ancestral`: the midpoint step down to `s_down`, then noise `s_up` back up to the next
+/// level.
 ///
 /// # Formula
-/// `s_up = s_to sqrt(1 - s_to^2 / s^2)`, `s_down = s_to^2 / s`; the slope is taken at `sqrt(s s_down)`. Exact steps would keep every
-/// marginal, so its law is of the midpoint rule's order.
+/// `s_up = s_to sqrt(1 - s_to^2 / s^2)`, `s_down = s_to^2 / s`; the slope is taken at
+/// `sqrt(s s_down)`. Exact steps would keep every marginal, so its law is of the midpoint rule's
+/// order.
 ///
 /// # Source
 /// Crowson, k-diffusion, `sample_dpm_2_ancestral`, from Karras et al. 2022, algorithm 2.
@@ -143,7 +148,12 @@ impl Sampler for Rk4 {
         let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)]);
         let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)]);
         let sixth = du / 6.0;
-        run.land(&[(sixth * s, &e1), (2.0 * sixth * s_mid, &e2), (2.0 * sixth * s_mid, &e3), (sixth * to.edm_sigma(), &e4)]);
+        run.land(&[
+            (sixth * s, &e1),
+            (2.0 * sixth * s_mid, &e2),
+            (2.0 * sixth * s_mid, &e3),
+            (sixth * to.edm_sigma(), &e4),
+        ]);
         run.recycle([e1, e2, e3, e4]);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! Methods for the stochastic equations: Euler-Maruyama on the reverse family, annealed Langevin, predictor-corrector.
+//! Methods for the stochastic equations: Euler-Maruyama on the reverse family, annealed Langevin,
+//! predictor-corrector.
 
 use super::flow::{FmEuler, duration};
 use super::{Run, Sampler, intervals, noisy_intervals};
@@ -8,15 +9,18 @@ use crate::diffusion::prediction::Frame;
 use crate::diffusion::sde::Sde;
 use crate::error::Result;
 
-/// `reverse-sde-family`: Euler-Maruyama in the path's time on the reverse process with noise `g`; `em` is `g = 1`, Anderson's reversal.
+/// `reverse-sde-family`: Euler-Maruyama in the path's time on the reverse process with noise `g`;
+/// `em` is `g = 1`, Anderson's reversal.
 ///
 /// # Formula
-/// `x += dt [f x - (1 + g^2)/2 g_path^2 score] + g g_path sqrt(|dt|) z`, `score = (alpha x0_hat - x) / sigma^2`; no noise in a step to
-/// `sigma = 0`, which is DDIM's where the path ends short of the data.
+/// `x += dt [f x - (1 + g^2)/2 g_path^2 score] + g g_path sqrt(|dt|) z`,
+/// `score = (alpha x0_hat - x) / sigma^2`; no noise in a step to `sigma = 0`, which is DDIM's where
+/// the path ends short of the data.
 ///
 /// # Source
-/// Maruyama 1955; Song et al. 2021, "Score-based generative modeling through stochastic differential equations", equation 6;
-/// the Harvard deck, "There is a parametric family of SDE that all reverse the noising process".
+/// Maruyama 1955; Song et al. 2021, "Score-based generative modeling through stochastic
+/// differential equations", equation 6; the Harvard deck, "There is a parametric family of SDE that
+/// all reverse the noising process".
 pub struct EulerMaruyama {
     /// Noise, in units of the forward process's.
     pub g: f64,
@@ -36,7 +40,8 @@ impl Sampler for EulerMaruyama {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        // Without noise it is the flow's Euler step, which pure noise has too; with noise, f and g_path are infinite there.
+        // Without noise it is the flow's Euler step, which pure noise has too; with noise, f and
+        // g_path are infinite there.
         if self.g == 0.0 {
             return FmEuler.step(run);
         }
@@ -47,7 +52,10 @@ impl Sampler for EulerMaruyama {
         let of_score = sde.reverse_drift(0.0, 1.0, self.g);
         let var = from.sigma * from.sigma;
         let x0_hat = run.x0_hat();
-        run.advance(1.0 + dt * (sde.f - of_score / var), &[(dt * of_score * from.alpha / var, &x0_hat)]);
+        run.advance(
+            1.0 + dt * (sde.f - of_score / var),
+            &[(dt * of_score * from.alpha / var, &x0_hat)],
+        );
         run.recycle([x0_hat]);
         if to.sigma > 0.0 {
             run.add_noise(self.g * (sde.g2 * -dt).sqrt());
@@ -56,7 +64,8 @@ impl Sampler for EulerMaruyama {
     }
 }
 
-/// `corrections` steps of unadjusted Langevin dynamics at the level `at`, where the states already are.
+/// `corrections` steps of unadjusted Langevin dynamics at the level `at`, where the states already
+/// are.
 ///
 /// # Formula
 /// `x += step sigma^2 score + sqrt(2 step) sigma z`
@@ -71,12 +80,12 @@ fn langevin(run: &mut Run, at: &PathPoint, step: f64, corrections: usize) {
 
 /// `langevin`: annealed Langevin dynamics, a few steps at each noise level of the grid.
 ///
-/// More levels alone do not converge: every level keeps the bias of its step, `1 / (1 - step / 2)` on the variance where the noise dominates.
-/// The last step, to `sigma = 0`, is one denoising.
+/// More levels alone do not converge: every level keeps the bias of its step, `1 / (1 - step / 2)`
+/// on the variance where the noise dominates. The last step, to `sigma = 0`, is one denoising.
 ///
 /// # Source
-/// Song and Ermon 2019, "Generative modeling by estimating gradients of the data distribution", algorithm 1; the last denoising from
-/// Jolicoeur-Martineau et al. 2021.
+/// Song and Ermon 2019, "Generative modeling by estimating gradients of the data distribution",
+/// algorithm 1; the last denoising from Jolicoeur-Martineau et al. 2021.
 pub struct Langevin {
     /// Step in units of `sigma^2`.
     pub step: f64,
@@ -117,11 +126,12 @@ impl Sampler for Langevin {
 /// `pc`: DDPM's step as predictor, Langevin steps at the new level as corrector.
 ///
 /// # Formula
-/// Corrector step `2 r^2 sigma^2`: Song's `2 (r |z| / |score|)^2` with the norms' ratio at its expected value sigma, so that the method stays
-/// affine and its law exact.
+/// Corrector step `2 r^2 sigma^2`: Song's `2 (r |z| / |score|)^2` with the norms' ratio at its
+/// expected value sigma, so that the method stays affine and its law exact.
 ///
 /// # Source
-/// Song et al. 2021, "Score-based generative modeling through stochastic differential equations", algorithms 2 and 3.
+/// Song et al. 2021, "Score-based generative modeling through stochastic differential equations",
+/// algorithms 2 and 3.
 pub struct PredictorCorrector {
     /// Signal-to-noise ratio r of the corrector.
     pub r: f64,

@@ -1,4 +1,5 @@
-//! Steps that need no evaluation: the exact flow, and teleportation by the Gaussian with the data's moments.
+//! Steps that need no evaluation: the exact flow, and teleportation by the Gaussian with the data's
+//! moments.
 
 use super::{Run, Sampler};
 use crate::diffusion::PathPoint;
@@ -15,7 +16,8 @@ pub enum Known<'a> {
     Any(&'a dyn Law),
 }
 
-/// `exact`: the PF-ODE itself, by the closed form of a Gaussian or the reference integrator of any other law.
+/// `exact`: the PF-ODE itself, by the closed form of a Gaussian or the reference integrator of any
+/// other law.
 pub struct Exact<'a>(pub Known<'a>);
 
 impl Sampler for Exact<'_> {
@@ -42,10 +44,12 @@ impl Sampler for Exact<'_> {
     }
 }
 
-/// `teleport+NAME`: the first `skipped` steps of the grid by the Gaussian flow, at no evaluation, the others by the method.
+/// `teleport+NAME`: the first `skipped` steps of the grid by the Gaussian flow, at no evaluation,
+/// the others by the method.
 ///
 /// # Source
-/// Wang and Vastola 2023, "The hidden linear structure in score-based models" (analytical teleportation).
+/// Wang and Vastola 2023, "The hidden linear structure in score-based models" (analytical
+/// teleportation).
 pub struct Teleport<S> {
     /// The Gaussian with the data's mean and covariance.
     pub gaussian: Gaussian,
@@ -57,7 +61,8 @@ pub struct Teleport<S> {
 
 impl<S: Sampler> Sampler for Teleport<S> {
     fn order(&self) -> Option<u32> {
-        // Where the data are not Gaussian the jump leaves an error that no number of steps takes away.
+        // Where the data are not Gaussian the jump leaves an error that no number of steps takes
+        // away.
         None
     }
 

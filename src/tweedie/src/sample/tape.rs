@@ -1,13 +1,15 @@
 //! Any sampler as a straight line: what it reads and writes, without the sampler.
 //!
-//! A step is a table of weights on states, predictions and draws, the same for every coordinate. So the very code of a sampler, run on
-//! *coefficients* instead of states, tells all of its tables: the batch is one row over the basis (start, prediction 0, prediction 1, ...,
-//! draw 0, ...), and each evaluation and each draw answers with its basis vector. What is recorded is a [`Tape`]: flat arrays that a device
-//! runs without knowing which sampler they came from.
+//! A step is a table of weights on states, predictions and draws, the same for every coordinate. So
+//! the very code of a sampler, run on *coefficients* instead of states, tells all of its tables:
+//! the batch is one row over the basis (start, prediction 0, prediction 1, ..., draw 0, ...), and
+//! each evaluation and each draw answers with its basis vector. What is recorded is a [`Tape`]:
+//! flat arrays that a device runs without knowing which sampler they came from.
 //!
-//! All arithmetic of the sampler, and the conversion of the network's output to the sampler's prediction, happen once, here, in f64. Where
-//! a sampler forms `(x - alpha x0_hat) / sigma` of an x0_hat that was itself read from eps, state and state cancel in the coefficients,
-//! before a state is rounded to a device's f32.
+//! All arithmetic of the sampler, and the conversion of the network's output to the sampler's
+//! prediction, happen once, here, in f64. Where a sampler forms `(x - alpha x0_hat) / sigma` of an
+//! x0_hat that was itself read from eps, state and state cancel in the coefficients, before a state
+//! is rounded to a device's f32.
 
 use super::{NoiseSource, Sampler, sample};
 use crate::diffusion::{Denoiser, PathPoint};
@@ -16,12 +18,14 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// How `x0_hat` is read from a state and the network's outputs: `x0_hat = state x + sum_b outputs_b y_b`.
+/// How `x0_hat` is read from a state and the network's outputs:
+/// `x0_hat = state x + sum_b outputs_b y_b`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     /// Weight of the state.
     pub state: f64,
-    /// Weight of the output of each branch: one number for a plain network, two for classifier-free guidance.
+    /// Weight of the output of each branch: one number for a plain network, two for classifier-free
+    /// guidance.
     pub outputs: Vec<f64>,
 }
 
@@ -34,13 +38,17 @@ pub struct Evaluation {
     pub branch: usize,
 }
 
-/// A sampler over one grid as moves: before each evaluation one that makes the state to evaluate, after the last one that makes the result.
+/// A sampler over one grid as moves: before each evaluation one that makes the state to evaluate,
+/// after the last one that makes the result.
 ///
-/// Values live in `slots` of a history; a slot is used again once nothing reads what it holds. Move m, in order:
-/// 1. draws `draw[draw_first[m]..draw_first[m + 1]]` are written to the slots of the same places in `draw_slot`;
-/// 2. the state, the sum of `weight[j]` times slot `slot[j]` for j in `first[m]..first[m + 1]`, is written to slot `target[m]`, which may be
-///    one of those read;
-/// 3. unless m is the last move, the network sees that state at `evaluations[m]`, and its output is written to slot `output[m]`.
+/// Values live in `slots` of a history; a slot is used again once nothing reads what it holds. Move
+/// m, in order:
+/// 1. draws `draw[draw_first[m]..draw_first[m + 1]]` are written to the slots of the same places in
+///    `draw_slot`;
+/// 2. the state, the sum of `weight[j]` times slot `slot[j]` for j in `first[m]..first[m + 1]`, is
+///    written to slot `target[m]`, which may be one of those read;
+/// 3. unless m is the last move, the network sees that state at `evaluations[m]`, and its output is
+///    written to slot `output[m]`.
 ///
 /// The start lies in slot 0; the result in the last `target`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,8 +90,8 @@ impl Tape {
     /// Records a sampler over a grid, with a network that `read` knows how to read at each point.
     ///
     /// # Errors
-    /// A sampler that is no combination with the same weights for every coordinate (it knows the law); what the sampler and `read` refuse;
-    /// a reading of another number of branches.
+    /// A sampler that is no combination with the same weights for every coordinate (it knows the
+    /// law); what the sampler and `read` refuse; a reading of another number of branches.
     ///
     /// # Example
     /// ```
@@ -105,20 +113,36 @@ impl Tape {
     ) -> Result<Self> {
         if !sampler.is_combination() {
             let allowed = "one whose weights are the same for every coordinate";
-            return Err(Error::domain("a sampler to record", "one that knows the law", allowed, "run it on the CPU"));
+            return Err(Error::domain(
+                "a sampler to record",
+                "one that knows the law",
+                allowed,
+                "run it on the CPU",
+            ));
         }
         // How much there is to record: a run of one number.
-        let count = sample(sampler, &Recorder::new(1, Basis::X0), grid, Array2::zeros((1, 1)), &mut Units { first: 0 })?;
+        let count = sample(
+            sampler,
+            &Recorder::new(1, Basis::X0),
+            grid,
+            Array2::zeros((1, 1)),
+            &mut Units { first: 0 },
+        )?;
         let recorded = |basis| record(sampler, grid, basis, count.nfe, count.draws);
         let (points, in_x0) = recorded(Basis::X0)?;
         // Without signal x0 is not determined by eps.
-        let in_eps = if points.iter().all(|at| at.alpha > 0.0) { Some(recorded(Basis::Eps)?.1) } else { None };
+        let in_eps = if points.iter().all(|at| at.alpha > 0.0) {
+            Some(recorded(Basis::Eps)?.1)
+        } else {
+            None
+        };
         let readings = points.iter().map(|at| {
             let reading = read(at)?;
             if reading.outputs.len() == branches {
                 return Ok(reading);
             }
-            let (got, allowed) = (reading.outputs.len(), format!("{branches}, one for each branch"));
+            let (got, allowed) =
+                (reading.outputs.len(), format!("{branches}, one for each branch"));
             Err(Error::domain("outputs of a reading", got, allowed, "give each branch its weight"))
         });
         let readings = readings.collect::<Result<Vec<_>>>()?;
@@ -126,11 +150,18 @@ impl Tape {
         for k in 0..in_x0.len() {
             let bases = [(Basis::X0, Some(&in_x0)), (Basis::Eps, in_eps.as_ref())];
             let mut ways = vec![];
-            for (basis, rows) in bases.into_iter().filter_map(|(basis, rows)| Some((basis, rows?))) {
+            for (basis, rows) in bases.into_iter().filter_map(|(basis, rows)| Some((basis, rows?)))
+            {
                 let before = k.saturating_sub(REMEMBERED)..k;
-                ways.extend(before.map(Some).chain([None]).filter_map(|from| Some((basis, sparse(rows, k, from)?))));
+                ways.extend(
+                    before
+                        .map(Some)
+                        .chain([None])
+                        .filter_map(|from| Some((basis, sparse(rows, k, from)?))),
+                );
             }
-            // A prediction becomes a state and its outputs, which at best are there already: what cannot win is not worked out.
+            // A prediction becomes a state and its outputs, which at best are there already: what
+            // cannot win is not worked out.
             let fewest = ways.iter().map(|(_, parts)| parts.len()).min().unwrap_or(0);
             ways.retain(|(_, parts)| parts.len() <= (1 + branches) * fewest + 2);
             let ways = ways.iter().map(|(basis, parts)| {
@@ -142,10 +173,16 @@ impl Tape {
             terms.push(best.map_or_else(Vec::new, |(_, way)| way));
             // Each further branch is asked at the same state.
             if k < points.len() {
-                terms.extend((1..branches).map(|branch| vec![(Value::State(k * branches + branch - 1), 1.0)]));
+                terms.extend(
+                    (1..branches)
+                        .map(|branch| vec![(Value::State(k * branches + branch - 1), 1.0)]),
+                );
             }
         }
-        let evaluations = points.iter().flat_map(|at| (0..branches).map(|branch| Evaluation { at: *at, branch })).collect();
+        let evaluations = points
+            .iter()
+            .flat_map(|at| (0..branches).map(|branch| Evaluation { at: *at, branch }))
+            .collect();
         Ok(Self::laid_out(evaluations, count.draws, &terms))
     }
 
@@ -155,7 +192,8 @@ impl Tape {
         for (m, terms) in terms.iter().enumerate() {
             slots.last.extend(terms.iter().map(|(value, _)| (*value, m)));
         }
-        let mut tape = Self { evaluations, draws, draw_first: vec![0], first: vec![0], ..Self::default() };
+        let mut tape =
+            Self { evaluations, draws, draw_first: vec![0], first: vec![0], ..Self::default() };
         slots.place(Value::Start);
         for (m, terms) in terms.iter().enumerate() {
             for (value, weight) in terms {
@@ -203,7 +241,8 @@ impl Tape {
                 noise.fill(self.draw[i] as usize, &mut history[self.draw_slot[i] as usize]);
             }
             let mut state = Array2::zeros(history[0].raw_dim());
-            part(&self.first, m).for_each(|j| state.scaled_add(self.weight[j], &history[self.slot[j] as usize]));
+            part(&self.first, m)
+                .for_each(|j| state.scaled_add(self.weight[j], &history[self.slot[j] as usize]));
             history[self.target[m] as usize] = state;
             if let Some(evaluation) = self.evaluations.get(m) {
                 let y = model(history[self.target[m] as usize].view(), evaluation);
@@ -245,7 +284,8 @@ impl Slots {
 /// Earlier states among which a state's nearest kin is looked for: stages of one step.
 const REMEMBERED: usize = 4;
 
-/// The prediction that basis vectors stand for: methods that integrate x0_hat remember it, those that integrate eps_hat remember that.
+/// The prediction that basis vectors stand for: methods that integrate x0_hat remember it, those
+/// that integrate eps_hat remember that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Basis {
     X0,
@@ -274,16 +314,20 @@ fn record(
     let mut start = Array2::zeros((1, dim));
     start[[0, 0]] = 1.0;
     let end = sample(sampler, &recorder, grid, start, &mut Units { first: 1 + nfe })?;
-    let (points, mut rows): (_, Vec<_>) = recorder.seen.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().unzip();
+    let (points, mut rows): (_, Vec<_>) =
+        recorder.seen.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().unzip();
     rows.push(end.x.into_raw_vec_and_offset().0);
     Ok((points, rows))
 }
 
-/// Row k of the coefficients as terms on an earlier state, if one is given, and on what that leaves.
+/// Row k of the coefficients as terms on an earlier state, if one is given, and on what that
+/// leaves.
 ///
-/// States of one run share their old coefficients but for a factor, which the start's tells, because the start enters through states
-/// alone. What remains of an old coefficient is then of this step, or rounding. A sampler makes a coefficient out of a few products, each as large
-/// as the old one times a weight of order 1 or of the factor: what is below 2^-40 of that is rounding, and no sampler's weight.
+/// States of one run share their old coefficients but for a factor, which the start's tells,
+/// because the start enters through states alone. What remains of an old coefficient is then of
+/// this step, or rounding. A sampler makes a coefficient out of a few products, each as large as
+/// the old one times a weight of order 1 or of the factor: what is below 2^-40 of that is rounding,
+/// and no sampler's weight.
 fn sparse(rows: &[Vec<f64>], k: usize, from: Option<usize>) -> Option<Vec<(Part, f64)>> {
     const ROUNDING: f64 = 1.0 / (1u64 << 40) as f64;
     let row = &rows[k];
@@ -293,7 +337,9 @@ fn sparse(rows: &[Vec<f64>], k: usize, from: Option<usize>) -> Option<Vec<(Part,
         j => Part::Draw(j - rows.len()),
     };
     let Some(from) = from else {
-        return Some((0..row.len()).filter(|j| row[*j] != 0.0).map(|j| (part(j), row[j])).collect());
+        return Some(
+            (0..row.len()).filter(|j| row[*j] != 0.0).map(|j| (part(j), row[j])).collect(),
+        );
     };
     let before = &rows[from];
     let factor = row[0] / before[0];
@@ -301,14 +347,26 @@ fn sparse(rows: &[Vec<f64>], k: usize, from: Option<usize>) -> Option<Vec<(Part,
         return None;
     }
     let rest = (1..row.len()).map(|j| (j, row[j] - factor * before[j]));
-    let kept = rest.filter(|(j, rest)| rest.abs() > ROUNDING * factor.abs().max(1.0) * before[*j].abs());
-    Some([(Part::State(from), factor)].into_iter().chain(kept.map(|(j, rest)| (part(j), rest))).collect())
+    let kept =
+        rest.filter(|(j, rest)| rest.abs() > ROUNDING * factor.abs().max(1.0) * before[*j].abs());
+    Some(
+        [(Part::State(from), factor)]
+            .into_iter()
+            .chain(kept.map(|(j, rest)| (part(j), rest)))
+            .collect(),
+    )
 }
 
 /// The same terms with the network's outputs in the place of predictions.
-fn expanded(parts: &[(Part, f64)], basis: Basis, points: &[PathPoint], readings: &[Reading]) -> Vec<(Value, f64)> {
+fn expanded(
+    parts: &[(Part, f64)],
+    basis: Basis,
+    points: &[PathPoint],
+    readings: &[Reading],
+) -> Vec<(Value, f64)> {
     let mut terms: Vec<(Value, f64)> = vec![];
-    let mut add = |value, weight: f64, scale: f64| match terms.iter_mut().find(|(v, _)| *v == value) {
+    let mut add = |value, weight: f64, scale: f64| match terms.iter_mut().find(|(v, _)| *v == value)
+    {
         Some((_, sum)) => *sum += weight,
         // Where the prediction is the network's own, its weight on the state is 0 but for rounding.
         None if weight.abs() > 8.0 * f64::EPSILON * scale => terms.push((value, weight)),
@@ -319,7 +377,9 @@ fn expanded(parts: &[(Part, f64)], basis: Basis, points: &[PathPoint], readings:
             Part::Start => add(Value::Start, *weight, 0.0),
             Part::Draw(draw) => add(Value::Draw(draw), *weight, 0.0),
             // The last branch's copy of the state is the one that stays.
-            Part::State(k) => add(Value::State((k + 1) * readings[k].outputs.len() - 1), *weight, 0.0),
+            Part::State(k) => {
+                add(Value::State((k + 1) * readings[k].outputs.len() - 1), *weight, 0.0)
+            }
             Part::Prediction(k) => {
                 let Reading { state, ref outputs } = readings[k];
                 let (PathPoint { alpha, sigma, .. }, branches) = (points[k], outputs.len());
@@ -337,7 +397,8 @@ fn expanded(parts: &[(Part, f64)], basis: Basis, points: &[PathPoint], readings:
     terms
 }
 
-/// How large the terms are together, for states as large as their noise and signal, and all else of order 1.
+/// How large the terms are together, for states as large as their noise and signal, and all else of
+/// order 1.
 fn cancellation(terms: &[(Value, f64)], points: &[PathPoint], branches: usize) -> f64 {
     let size = |value: &Value| match *value {
         Value::State(m) => points[m / branches].alpha.hypot(points[m / branches].sigma),
@@ -436,7 +497,10 @@ mod tests {
             }
             let conversion = Conversion::new(self.prediction, Prediction::X0, frame)?;
             let output = conversion.apply(1.0, 0.0);
-            Ok(Reading { state: conversion.apply(0.0, 1.0), outputs: self.guidance.iter().map(|g| g * output).collect() })
+            Ok(Reading {
+                state: conversion.apply(0.0, 1.0),
+                outputs: self.guidance.iter().map(|g| g * output).collect(),
+            })
         }
     }
 
@@ -455,7 +519,8 @@ mod tests {
         }
     }
 
-    /// The same in a shorter arithmetic: each prediction is off by `rounding` of itself and of the state that it was read from.
+    /// The same in a shorter arithmetic: each prediction is off by `rounding` of itself and of the
+    /// state that it was read from.
     struct Rounded<'a> {
         inner: &'a Read,
         rounding: f64,
@@ -471,7 +536,9 @@ mod tests {
             let guidance: f64 = self.inner.guidance.iter().map(|g| g.abs()).sum();
             let off = Noise::new((1e6 * at.sigma) as u64);
             for (i, (out, x)) in out.iter_mut().zip(&x).enumerate() {
-                *out += self.rounding * off.normal(0, i as u64) * (out.abs() + guidance * x.abs() / at.alpha);
+                *out += self.rounding
+                    * off.normal(0, i as u64)
+                    * (out.abs() + guidance * x.abs() / at.alpha);
             }
         }
     }
@@ -498,7 +565,8 @@ mod tests {
 
     /// Options with which every stochastic method draws.
     fn options(law: &Gaussian) -> Options<'_> {
-        Options { eta: 0.7, g: 0.6, churn: 5.0, corrections: 2, ..Options::DEFAULT }.on(Known::Gaussian(law))
+        Options { eta: 0.7, g: 0.6, churn: 5.0, corrections: 2, ..Options::DEFAULT }
+            .on(Known::Gaussian(law))
     }
 
     #[test]
@@ -514,25 +582,45 @@ mod tests {
             replayed.push(entry.name);
             let predictions = [Prediction::X0, Prediction::Eps, Prediction::V];
             let guidances = [vec![1.0], vec![3.0, -2.0]];
-            for ((prediction, guidance), (what, grid)) in pairs(&pairs(&predictions, &guidances), &grids) {
+            for ((prediction, guidance), (what, grid)) in
+                pairs(&pairs(&predictions, &guidances), &grids)
+            {
                 let model = Read { dim: 3, prediction, guidance };
                 let branches = model.guidance.len();
                 let tape = Tape::record(&method, &grid, branches, |at| model.reading(at)).unwrap();
                 let noise = Noise::new(3);
                 let start = standard_start(&noise, 4, 3) * grid[0].sigma;
-                let run = |model: &dyn Denoiser| sample(&method, model, &grid, start.clone(), &mut noise.child(1)).unwrap();
+                let run = |model: &dyn Denoiser| {
+                    sample(&method, model, &grid, start.clone(), &mut noise.child(1)).unwrap()
+                };
                 let want = run(&model);
-                let got = tape.replay(start.clone(), |x, e| network(x, &e.at, e.branch), &mut noise.child(1));
+                let got = tape.replay(
+                    start.clone(),
+                    |x, e| network(x, &e.at, e.branch),
+                    &mut noise.child(1),
+                );
                 assert_eq!((tape.evaluations.len(), tape.draws), (branches * want.nfe, want.draws));
-                // What rounding does to the run itself, seen through a rounding of 10 digits; a step rounds a handful of times.
+                // What rounding does to the run itself, seen through a rounding of 10 digits; a
+                // step rounds a handful of times.
                 const TEN_DIGITS: f64 = 1e-10;
-                let response = largest(&(&run(&Rounded { inner: &model, rounding: TEN_DIGITS }).x - &want.x)) / TEN_DIGITS;
-                let (off, allowed) = (largest(&(got - &want.x)), 32.0 * f64::EPSILON * (response + largest(&want.x)));
-                let name = format!("{} on {what}, {}, {branches} branches", entry.name, model.prediction);
+                let response =
+                    largest(&(&run(&Rounded { inner: &model, rounding: TEN_DIGITS }).x - &want.x))
+                        / TEN_DIGITS;
+                let (off, allowed) = (
+                    largest(&(got - &want.x)),
+                    32.0 * f64::EPSILON * (response + largest(&want.x)),
+                );
+                let name =
+                    format!("{} on {what}, {}, {branches} branches", entry.name, model.prediction);
                 assert!(off <= allowed, "{name}: {off:e} of {allowed:e}");
-                // Four steps' states and outputs and a step's draws are all that the longest memory here needs.
+                // Four steps' states and outputs and a step's draws are all that the longest memory
+                // here needs.
                 let most = tape.first.windows(2).map(|w| w[1] - w[0]).max().unwrap();
-                assert!(most <= 12 && tape.slots <= 13, "{name}: {most} terms, {} slots", tape.slots);
+                assert!(
+                    most <= 12 && tape.slots <= 13,
+                    "{name}: {most} terms, {} slots",
+                    tape.slots
+                );
             }
         }
         assert!(replayed.len() == SAMPLERS.len() - 1 && !replayed.contains(&"exact"));
@@ -543,14 +631,23 @@ mod tests {
         let table = Path::Discrete(Table::new(Schedule::LINEAR, 1000, false).unwrap());
         let grid = Grid::new(Spacing::Leading, 1000).points(&table).unwrap();
         let eps = Read { dim: 2, prediction: Prediction::Eps, guidance: vec![1.0] };
-        for (name, slots, terms) in
-            [("ddpm", 3, 3), ("ddim", 2, 2), ("heun", 3, 3), ("dpmpp-2m", 4, 4), ("unipc", 7, 7), ("lms", 6, 5)]
-        {
+        for (name, slots, terms) in [
+            ("ddpm", 3, 3),
+            ("ddim", 2, 2),
+            ("heun", 3, 3),
+            ("dpmpp-2m", 4, 4),
+            ("unipc", 7, 7),
+            ("lms", 6, 5),
+        ] {
             let method = sampler(name, &Options::DEFAULT).unwrap();
             let tape = Tape::record(&method, &grid, 1, |at| eps.reading(at)).unwrap();
             assert_eq!(tape.evaluations.len(), method.nfe(&grid));
             let most = tape.first.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap();
-            assert!(tape.slots <= slots && most <= terms, "{name}: {} slots, {most} terms", tape.slots);
+            assert!(
+                tape.slots <= slots && most <= terms,
+                "{name}: {} slots, {most} terms",
+                tape.slots
+            );
         }
     }
 
@@ -558,17 +655,21 @@ mod tests {
     #[test]
     fn ddpm_is_recorded_as_its_paper_prints_it() {
         let table = Table::new(Schedule::LINEAR, 1000, false).unwrap();
-        let grid = Grid::new(Spacing::Leading, 1000).points(&Path::Discrete(table.clone())).unwrap();
+        let grid =
+            Grid::new(Spacing::Leading, 1000).points(&Path::Discrete(table.clone())).unwrap();
         let eps = Read { dim: 2, prediction: Prediction::Eps, guidance: vec![1.0] };
-        let tape = Tape::record(&sampler("ddpm", &Options::DEFAULT).unwrap(), &grid, 1, |at| eps.reading(at)).unwrap();
+        let tape = Tape::record(&sampler("ddpm", &Options::DEFAULT).unwrap(), &grid, 1, |at| {
+            eps.reading(at)
+        })
+        .unwrap();
         for m in 1..=1000 {
             let row = &table.rows()[1000 - m];
             let state = 1.0 / row.alpha_step.sqrt();
             let want = [state, -state * row.beta / row.sigma, row.posterior_var.sqrt()];
             let got = &tape.weight[tape.first[m] as usize..tape.first[m + 1] as usize];
             assert_eq!(got.len(), if m == 1000 { 2 } else { 3 });
-            // eps's weight is a difference of two that are up to alpha / beta = 1e4 as large, each right to a few roundings of levels that are
-            // themselves rounded.
+            // eps's weight is a difference of two that are up to alpha / beta = 1e4 as large, each
+            // right to a few roundings of levels that are themselves rounded.
             let tolerances = [1e-11, 1e-9, 1e-11];
             for ((got, want), tolerance) in got.iter().zip(want).zip(tolerances) {
                 assert!((got - want).abs() <= tolerance * want.abs(), "move {m}: {got} {want}");
@@ -583,15 +684,23 @@ mod tests {
         let grid = Grid::new(Spacing::Karras, 5).points(&Path::EDM).unwrap();
         let one = |_: &PathPoint| Ok(Reading { state: 0.0, outputs: vec![1.0] });
         for name in ["exact", "teleport+ddim"] {
-            let refused = Tape::record(&sampler(name, &options).unwrap(), &grid, 1, one).unwrap_err().to_string();
+            let refused = Tape::record(&sampler(name, &options).unwrap(), &grid, 1, one)
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains("knows the law"), "{refused}");
         }
         let ddim = sampler("ddim", &options).unwrap();
-        assert!(Tape::record(&ddim, &grid, 2, one).unwrap_err().to_string().starts_with("outputs of a reading: got 1"));
+        assert!(
+            Tape::record(&ddim, &grid, 2, one)
+                .unwrap_err()
+                .to_string()
+                .starts_with("outputs of a reading: got 1")
+        );
         let none = |at: &PathPoint| Err(Error::domain("level", at.sigma, "less", "start later"));
         assert!(Tape::record(&ddim, &grid, 1, none).unwrap_err().to_string().starts_with("level"));
         // From pure noise, where eps says nothing of x0, and with its rates missing.
-        let grid = [PathPoint::still(0.0, 1.0), PathPoint::still(0.6, 0.8), PathPoint::still(1.0, 0.0)];
+        let grid =
+            [PathPoint::still(0.0, 1.0), PathPoint::still(0.6, 0.8), PathPoint::still(1.0, 0.0)];
         let tape = Tape::record(&ddim, &grid, 1, one).unwrap();
         assert!(tape.weight.iter().all(|w| w.is_finite()) && tape.evaluations.len() == 2);
         assert!(Tape::record(&sampler("fm-euler", &options).unwrap(), &grid, 1, one).is_err());

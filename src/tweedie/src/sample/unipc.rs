@@ -1,4 +1,5 @@
-//! UniPC: a multistep predictor and, with the evaluation made where it lands, a corrector that costs nothing more.
+//! UniPC: a multistep predictor and, with the evaluation made where it lands, a corrector that
+//! costs nothing more.
 
 use super::combine::combine;
 use super::dpmpp::{by_ratio, nodes_of, polynomial_weights};
@@ -20,12 +21,14 @@ pub enum Scale {
 /// `unipc`: UniP-p predicts, UniC-p corrects; the last state is the predictor's, as published.
 ///
 /// # Formula
-/// Both are `psi_1 x0_hat` plus a combination of differences of `x0_hat`: the exact integral of the polynomial through the nodes, except where
-/// only one difference is used (the line through two), whose weight is `B(h) / 2`.
+/// Both are `psi_1 x0_hat` plus a combination of differences of `x0_hat`: the exact integral of the
+/// polynomial through the nodes, except where only one difference is used (the line through two),
+/// whose weight is `B(h) / 2`.
 ///
-/// The corrector lifts the predictor's order by one, but the first step, UniP-1 corrected by UniC-1, has a local error of order three: so the order
-/// is `min(p + 1, 3)`, and two where `lower_final` makes the last step DDIM's. Out of `alpha = 0` both interpolate in `alpha / sigma`, by exact
-/// integration, as [`dpmpp`](super::dpmpp) explains.
+/// The corrector lifts the predictor's order by one, but the first step, UniP-1 corrected by
+/// UniC-1, has a local error of order three: so the order is `min(p + 1, 3)`, and two where
+/// `lower_final` makes the last step DDIM's. Out of `alpha = 0` both interpolate in
+/// `alpha / sigma`, by exact integration, as [`dpmpp`](super::dpmpp) explains.
 ///
 /// # Source
 /// Zhao et al. 2023, "UniPC: a unified predictor-corrector framework", algorithms 1 and 2, in x0.
@@ -44,8 +47,8 @@ impl UniPc {
         past.len().min(self.points).min(if self.lower_final { left } else { self.points })
     }
 
-    /// Weights over step `k` of the `x0_hat` at points `k`, `k - 1`, ... (`n` of them), and with `ahead` of the one at its end too: two values by B(h),
-    /// others by exact integration.
+    /// Weights over step `k` of the `x0_hat` at points `k`, `k - 1`, ... (`n` of them), and with
+    /// `ahead` of the one at its end too: two values by B(h), others by exact integration.
     fn weights(&self, grid: &[PathPoint], k: usize, n: usize, ahead: bool) -> Result<Vec<f64>> {
         if by_ratio(grid, k) || n + usize::from(ahead) != 2 {
             return polynomial_weights(grid, k, n, ahead);
@@ -72,7 +75,8 @@ impl Sampler for UniPc {
         let x0_hat = run.x0_hat();
         // The state where the previous step began is the oldest thing remembered.
         if let Some(mut before) = past.pop() {
-            // Over the step just taken: the points where it began and before, and the one just evaluated.
+            // Over the step just taken: the points where it began and before, and the one just
+            // evaluated.
             let used = self.used(&past, run.steps_left() + 2);
             let weights = self.weights(run.grid(), run.index() - 1, used, true)?;
             let (from, to) = (run.before(1), run.from());
@@ -84,8 +88,11 @@ impl Sampler for UniPc {
         }
         past.insert(0, x0_hat);
         let used = self.used(&past, run.steps_left() + 1);
-        let weights =
-            if run.to().sigma == 0.0 { vec![run.stretch()?.share] } else { self.weights(run.grid(), run.index(), used, false)? };
+        let weights = if run.to().sigma == 0.0 {
+            vec![run.stretch()?.share]
+        } else {
+            self.weights(run.grid(), run.index(), used, false)?
+        };
         let start = run.copy();
         run.settle(&weights.into_iter().zip(&past).collect::<Vec<_>>());
         run.recycle(past.drain(self.points.min(past.len())..));

@@ -1,9 +1,12 @@
-//! Weights of exponential and linear multistep methods: moments of a kernel over a step, spread over interpolation nodes.
+//! Weights of exponential and linear multistep methods: moments of a kernel over a step, spread
+//! over interpolation nodes.
 
-/// `psi_k(h) = sum_{n >= k} (-1)^(n-k) h^n / n!`: the integral of `e^{-(h - tau)} tau^(k-1) / (k-1)!` over [0, h].
+/// `psi_k(h) = sum_{n >= k} (-1)^(n-k) h^n / n!`: the integral of
+/// `e^{-(h - tau)} tau^(k-1) / (k-1)!` over [0, h].
 ///
-/// `psi_1 = 1 - e^-h`, `psi_2 = h - psi_1`, `psi_3 = h^2/2 - psi_2`. With `-h` it serves the kernel `e^{h - tau}`, up to the sign
-/// `(-1)^k`. Below |h| = 1 the series is summed: at h = 1e-5 the difference `h^2/2 - psi_2` has lost every digit.
+/// `psi_1 = 1 - e^-h`, `psi_2 = h - psi_1`, `psi_3 = h^2/2 - psi_2`. With `-h` it serves the kernel
+/// `e^{h - tau}`, up to the sign `(-1)^k`. Below |h| = 1 the series is summed: at h = 1e-5 the
+/// difference `h^2/2 - psi_2` has lost every digit.
 pub fn psi(k: usize, h: f64) -> f64 {
     if h.abs() < 1.0 {
         let mut term = (1..=k).fold(1.0, |t, n| t * h / n as f64);
@@ -30,13 +33,17 @@ pub fn signal_moments(h: f64, n: usize) -> Vec<f64> {
     (1..=n).map(|k| psi(k, h)).collect()
 }
 
-/// Moments of a step that integrates `eps_hat`: the integrals of `e^-tau tau^(k-1) / (k-1)!` over [0, h], for `k = 1..=n`.
+/// Moments of a step that integrates `eps_hat`: the integrals of `e^-tau tau^(k-1) / (k-1)!` over
+/// [0, h], for `k = 1..=n`.
 ///
 /// # Formula
-/// `m_k = m_{k-1} - e^-h h^(k-1) / (k-1)!`; below h = 1, where that cancels, `(-1)^k e^-h psi_k(-h)`.
+/// `m_k = m_{k-1} - e^-h h^(k-1) / (k-1)!`; below h = 1, where that cancels,
+/// `(-1)^k e^-h psi_k(-h)`.
 pub fn noise_moments(h: f64, n: usize) -> Vec<f64> {
     if h < 1.0 {
-        return (1..=n).map(|k| if k % 2 == 0 { psi(k, -h) } else { -psi(k, -h) } * (-h).exp()).collect();
+        return (1..=n)
+            .map(|k| if k % 2 == 0 { psi(k, -h) } else { -psi(k, -h) } * (-h).exp())
+            .collect();
     }
     let (mut power, mut moments) = ((-h).exp(), vec![-(-h).exp_m1()]);
     for k in 1..n {
@@ -46,11 +53,13 @@ pub fn noise_moments(h: f64, n: usize) -> Vec<f64> {
     moments
 }
 
-/// Weights `w_j` with `sum_j w_j f(node_j) = integral of kernel f` for every polynomial f of degree below the number of nodes.
+/// Weights `w_j` with `sum_j w_j f(node_j) = integral of kernel f` for every polynomial f of degree
+/// below the number of nodes.
 ///
 /// # Formula
-/// `sum_j w_j node_j^i = i! moments[i]`, solved by the coefficients of the Lagrange polynomials; `moments[i]` is the kernel's integral of
-/// `tau^i / i!`. An infinite node (a step out of pure noise) gets no weight.
+/// `sum_j w_j node_j^i = i! moments[i]`, solved by the coefficients of the Lagrange polynomials;
+/// `moments[i]` is the kernel's integral of `tau^i / i!`. An infinite node (a step out of pure
+/// noise) gets no weight.
 pub fn interpolation_weights(nodes: &[f64], moments: &[f64]) -> Vec<f64> {
     let finite: Vec<f64> = nodes.iter().copied().filter(|t| t.is_finite()).collect();
     nodes
@@ -114,6 +123,9 @@ mod tests {
     #[test]
     fn a_node_at_infinity_is_no_node() {
         let moments = signal_moments(0.5, 2);
-        assert_eq!(interpolation_weights(&[0.0, f64::NEG_INFINITY], &moments), vec![moments[0], 0.0]);
+        assert_eq!(
+            interpolation_weights(&[0.0, f64::NEG_INFINITY], &moments),
+            vec![moments[0], 0.0]
+        );
     }
 }

@@ -1,11 +1,14 @@
-//! Two models: what differs in their settings and weights, what they say of the same noised data, what is sampled with them.
+//! Two models: what differs in their settings and weights, what they say of the same noised data,
+//! what is sampled with them.
 
 mod page;
 
 use super::settings::{self, Setting};
 use super::{Options, Part, Progress, code};
 use crate::difference::Agreement;
-use crate::difference::models::{Level, Probe, Samples, Tensor, at_level, grid, rounded, samples, tensors};
+use crate::difference::models::{
+    Level, Probe, Samples, Tensor, at_level, grid, rounded, samples, tensors,
+};
 use crate::experiment::geometric;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -26,11 +29,12 @@ use tweedie_nn::program::Program;
 use tweedie_nn::scheduler_config;
 use tweedie_nn::train::loader::Data;
 
-/// Tolerance of models: a network in f32 rounds every weight and every sum by 6e-8, and through some hundred operations its output is off by a
-/// few 1e-6.
+/// Tolerance of models: a network in f32 rounds every weight and every sum by 6e-8, and through
+/// some hundred operations its output is off by a few 1e-6.
 pub const OF_MODELS: f64 = 1e-5;
 
-/// Samples may be farther apart than what is said at one noise level: errors add up over the steps, and are multiplied where the flow spreads.
+/// Samples may be farther apart than what is said at one noise level: errors add up over the steps,
+/// and are multiplied where the flow spreads.
 const SPREAD: f64 = 100.0;
 
 /// Formats whose rounding of A's weights measures the distance of B: name and unit roundoff.
@@ -39,7 +43,8 @@ const FORMATS: [(&str, f64); 2] = [("f32", 5.960_464_477_539_063e-8), ("bf16", 0
 /// Lowest and highest noise level at which anything is compared.
 const LEVELS: (f64, f64) = (0.02, 80.0);
 
-/// Multiplications and additions that a comparison may take in the quick and in the full profile, of one level or step and one network.
+/// Multiplications and additions that a comparison may take in the quick and in the full profile,
+/// of one level or step and one network.
 const WORK: [f64; 2] = [4e9, 4e10];
 
 /// A model, read.
@@ -56,10 +61,19 @@ fn assumed(folder: &Path) -> Result<Pipeline> {
     let (config, weights) = checkpoint::open(folder)?;
     let (height, width) = config.sample_shape().ok_or_else(|| {
         let allowed = "a size, because nothing else says of which size the model's states are";
-        Error::domain("U-Net config `sample_size`", "null", allowed, "add sample_size to config.json")
+        Error::domain(
+            "U-Net config `sample_size`",
+            "null",
+            allowed,
+            "add sample_size to config.json",
+        )
     })?;
     let setup = Setup {
-        path: NoisePath::Discrete(Betas::new(Schedule::LINEAR, config.num_train_timesteps.unwrap_or(1000), false)?),
+        path: NoisePath::Discrete(Betas::new(
+            Schedule::LINEAR,
+            config.num_train_timesteps.unwrap_or(1000),
+            false,
+        )?),
         prediction: Prediction::Eps,
         sigma_data: SIGMA_DATA,
         input: Input::State,
@@ -81,8 +95,18 @@ fn open(folder: &Path) -> Result<Model> {
 impl Model {
     /// As a denoiser in f64: of all classes together, of the first where it knows no "none".
     fn network(&self, params: &[f64], batch: usize) -> Result<Network<f64>> {
-        let network = Network::placed(self.program.clone(), params, self.pipeline.setup.clone(), batch, &Place::Cpu)?;
-        if network.classes() > 0 && self.pipeline.setup.null_class.is_none() { network.with_label(0) } else { Ok(network) }
+        let network = Network::placed(
+            self.program.clone(),
+            params,
+            self.pipeline.setup.clone(),
+            batch,
+            &Place::Cpu,
+        )?;
+        if network.classes() > 0 && self.pipeline.setup.null_class.is_none() {
+            network.with_label(0)
+        } else {
+            Ok(network)
+        }
     }
 
     /// All that says what the network is.
@@ -99,7 +123,8 @@ impl Model {
         self.pipeline.setup.range()
     }
 
-    /// The nearest noise level that the network was trained on: a row of its table, where it is told the step.
+    /// The nearest noise level that the network was trained on: a row of its table, where it is
+    /// told the step.
     fn nearest_seen(&self, sigma: f64) -> Result<f64> {
         let Setup { path, time, .. } = &self.pipeline.setup;
         let (Time::Step, NoisePath::Discrete(table)) = (time, path) else { return Ok(sigma) };
@@ -136,7 +161,13 @@ struct Comparison {
     has_linear: bool,
 }
 
-pub fn compare(a: &Path, b: &Path, recipes: [Option<Value>; 2], options: &Options, progress: &Progress) -> Result<Part> {
+pub fn compare(
+    a: &Path,
+    b: &Path,
+    recipes: [Option<Value>; 2],
+    options: &Options,
+    progress: &Progress,
+) -> Result<Part> {
     let (mut model_a, mut model_b) = (open(a)?, open(b)?);
     let mut notes = vec![];
     match (model_a.bare, model_b.bare) {
@@ -168,7 +199,9 @@ pub fn compare(a: &Path, b: &Path, recipes: [Option<Value>; 2], options: &Option
         (of_a.0.max(of_b.0).max(LEVELS.0), of_a.1.min(of_b.1).min(LEVELS.1))
     };
     if shape_a != shape_b {
-        c.refused = Some(format!("A's states are of shape {shape_a:?}, B's of {shape_b:?}: there is no state to ask both about."));
+        c.refused = Some(format!(
+            "A's states are of shape {shape_a:?}, B's of {shape_b:?}: there is no state to ask both about."
+        ));
     } else if low >= high {
         c.refused = Some("No noise level was seen by both in training.".into());
     } else {
@@ -206,7 +239,8 @@ fn said(
     // A hair inside, so that a level that is the end of a path stays on it.
     let (low, high) = (range[0] * (1.0 + 1e-9), range[1] * (1.0 - 1e-9));
     let seen = |sigma: f64| [a, b].iter().try_fold(sigma, |sigma, model| model.nearest_seen(sigma));
-    let mut sigmas = geometric(low, high, count).into_iter().map(seen).collect::<Result<Vec<f64>>>()?;
+    let mut sigmas =
+        geometric(low, high, count).into_iter().map(seen).collect::<Result<Vec<f64>>>()?;
     sigmas.dedup();
     let count = sigmas.len();
     let mut levels = vec![];
@@ -221,26 +255,48 @@ fn said(
     net_a.failure()?;
     net_b.failure()?;
     c.has_linear = probe.has_linear();
-    c.said = Some(Said { data, exact: probe.is_exact(), images: probe.images(), levels, samples: drawn });
+    c.said = Some(Said {
+        data,
+        exact: probe.is_exact(),
+        images: probe.images(),
+        levels,
+        samples: drawn,
+    });
     Ok(())
 }
 
-/// What the two are compared on: the data of a recipe that one of them was trained by, else digits for models of their size, else random fields.
-fn probe(shape: (usize, usize, usize), recipes: [Option<Value>; 2], images: usize, noise: &Noise) -> Result<(Probe, String)> {
+/// What the two are compared on: the data of a recipe that one of them was trained by, else digits
+/// for models of their size, else random fields.
+fn probe(
+    shape: (usize, usize, usize),
+    recipes: [Option<Value>; 2],
+    images: usize,
+    noise: &Noise,
+) -> Result<(Probe, String)> {
     let (channels, h, w) = shape;
     let [of_a, of_b] = recipes.each_ref().map(|r| r.as_ref().and_then(|r| r.get("data")));
-    let both =
-        if of_a == of_b { "neither was trained on" } else { "one of the two was not trained on; of the other it is not known" };
+    let both = if of_a == of_b {
+        "neither was trained on"
+    } else {
+        "one of the two was not trained on; of the other it is not known"
+    };
     for recipe in recipes.into_iter().flatten() {
         // A recipe whose data are elsewhere is no reason to fail.
-        let Ok(settings) = serde_json::from_value::<tweedie_nn::train::Settings>(recipe) else { continue };
+        let Ok(settings) = serde_json::from_value::<tweedie_nn::train::Settings>(recipe) else {
+            continue;
+        };
         let Ok(data) = Data::load(&settings) else { continue };
         if data.shape == shape {
             let d = &settings.data;
             let about = match (&d.set, &d.random_field) {
-                (Some(set), _) if d.held_out_every > 0 => format!("images of {} that {both}", code(set)),
-                (Some(set), _) => format!("images of {}, which at least one of the two was trained on", code(set)),
-                _ => "fresh draws of the random field of a recipe, whose exact denoiser is known".into(),
+                (Some(set), _) if d.held_out_every > 0 => {
+                    format!("images of {} that {both}", code(set))
+                }
+                (Some(set), _) => {
+                    format!("images of {}, which at least one of the two was trained on", code(set))
+                }
+                _ => "fresh draws of the random field of a recipe, whose exact denoiser is known"
+                    .into(),
             };
             return Ok((Probe::new(data, images, noise)?, about));
         }
@@ -263,13 +319,15 @@ fn farthest(c: &Comparison) -> f64 {
 }
 
 fn says(c: &Comparison) -> String {
-    let with = |agreement| c.tensors.iter().filter(|t| t.agreement(c.tolerance) == agreement).count();
+    let with =
+        |agreement| c.tensors.iter().filter(|t| t.agreement(c.tolerance) == agreement).count();
     let outputs = match &c.said {
         Some(said) if farthest(c) == 0.0 && said.samples.apart.iter().all(|v| *v == 0.0) => {
             "answers and samples equal to the bit".into()
         }
         Some(said) => {
-            let nearer = [0, 1].map(|k| said.levels.iter().filter(|l| l.nearer(c.tolerance) == Some(k)).count());
+            let nearer = [0, 1]
+                .map(|k| said.levels.iter().filter(|l| l.nearer(c.tolerance) == Some(k)).count());
             format!(
                 "answers at most {:.1e} of the data's scale apart, samples {:.1e}; A nearer to the {} at {} of {} noise levels, B at {}",
                 farthest(c),

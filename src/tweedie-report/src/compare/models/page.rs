@@ -19,7 +19,9 @@ pub fn chapter(c: &Comparison, options: &Options) -> Chapter {
     let (weights, outputs) = (worst_tensor(c), farthest(c));
     let title = match &c.said {
         Some(_) if weights == 0.0 && outputs == 0.0 => "One model, twice",
-        Some(_) if weights <= c.tolerance && outputs <= c.tolerance => "Two models that are one but for rounding",
+        Some(_) if weights <= c.tolerance && outputs <= c.tolerance => {
+            "Two models that are one but for rounding"
+        }
         _ => "Two models, and where they differ",
     };
     let mut lead = format!("A is {}, B is {}. ", folder(&options.a), folder(&options.b));
@@ -39,17 +41,26 @@ pub fn chapter(c: &Comparison, options: &Options) -> Chapter {
         sections.push(said_section(c, said));
         sections.push(samples_section(c, said));
     }
-    Chapter { name: "models".into(), title: title.into(), lead, command: command(options), sections }
+    Chapter {
+        name: "models".into(),
+        title: title.into(),
+        lead,
+        command: command(options),
+        sections,
+    }
 }
 
 /// Which of the two is nearer to what is right, in a sentence.
 fn verdict_on_nearness(c: &Comparison, said: &Said) -> String {
     let target = if said.exact { "the exact denoiser" } else { "the clean images" };
     let names = ["A", "B"];
-    let at = [0, 1].map(|k| said.levels.iter().filter(|l| l.nearer(c.tolerance) == Some(k)).count());
+    let at =
+        [0, 1].map(|k| said.levels.iter().filter(|l| l.nearer(c.tolerance) == Some(k)).count());
     let all = said.levels.len();
     match at {
-        [0, 0] => format!("At none of {all} noise levels is one nearer to {target} than chance and the tolerance explain."),
+        [0, 0] => format!(
+            "At none of {all} noise levels is one nearer to {target} than chance and the tolerance explain."
+        ),
         [0, n] | [n, 0] => {
             let name = names[usize::from(at[0] == 0)];
             format!("{name} is nearer to {target} at {n} of {all} noise levels, the other at none.")
@@ -101,7 +112,12 @@ fn verdict(c: &Comparison) -> Section {
                 )),
             );
         }
-        None => evidence.push(Evidence::new("models that can't be asked about the same states", 1.0, 0.0, 0.0)),
+        None => evidence.push(Evidence::new(
+            "models that can't be asked about the same states",
+            1.0,
+            0.0,
+            0.0,
+        )),
     }
     let mut blocks = vec![p(format!(
         "The tolerance is {}. {}",
@@ -119,7 +135,9 @@ fn verdict(c: &Comparison) -> Section {
             "Networks and setups are the same: the config of the U-Net, path, prediction, what the network is told of the time.",
         ));
     } else {
-        blocks.push(p("The settings differ; this does not count in the verdict, which is on numbers."));
+        blocks.push(p(
+            "The settings differ; this does not count in the verdict, which is on numbers.",
+        ));
         blocks.extend(settings::table(
             &c.settings,
             "settings that differ, of the network and of what its output means",
@@ -131,11 +149,20 @@ fn verdict(c: &Comparison) -> Section {
 }
 
 fn weights_section(c: &Comparison) -> Section {
-    let mut differing: Vec<&Tensor> = c.tensors.iter().filter(|t| t.agreement(c.tolerance) != Agreement::Equal).collect();
+    let mut differing: Vec<&Tensor> =
+        c.tensors.iter().filter(|t| t.agreement(c.tolerance) != Agreement::Equal).collect();
     let numbers: usize = c.tensors.iter().map(|t| t.count).sum();
     if differing.is_empty() {
-        let said = format!("All {} tensors, {} numbers, are equal to the bit.", c.tensors.len(), thousands(numbers));
-        return section("weights", "The weights", vec![p(said), file("tensors.json", "every tensor", &c.tensors)]);
+        let said = format!(
+            "All {} tensors, {} numbers, are equal to the bit.",
+            c.tensors.len(),
+            thousands(numbers)
+        );
+        return section(
+            "weights",
+            "The weights",
+            vec![p(said), file("tensors.json", "every tensor", &c.tensors)],
+        );
     }
     let moved: usize = c.tensors.iter().map(|t| t.differing).sum();
     let mut blocks = vec![p(format!(
@@ -145,8 +172,13 @@ fn weights_section(c: &Comparison) -> Section {
         thousands(moved),
         thousands(numbers)
     ))];
-    let at: Vec<(f64, f64)> =
-        c.tensors.iter().enumerate().map(|(k, t)| (k as f64 + 1.0, t.distance)).filter(|t| t.1 > 0.0 && t.1.is_finite()).collect();
+    let at: Vec<(f64, f64)> = c
+        .tensors
+        .iter()
+        .enumerate()
+        .map(|(k, t)| (k as f64 + 1.0, t.distance))
+        .filter(|t| t.1 > 0.0 && t.1.is_finite())
+        .collect();
     if at.len() > 1 {
         let ends = [1.0, c.tensors.len() as f64];
         let lines = vec![
@@ -169,7 +201,11 @@ fn weights_section(c: &Comparison) -> Section {
     differing.sort_by(|p, q| q.distance.total_cmp(&p.distance));
     let shape = |s: &Option<Vec<usize>>| {
         s.as_ref().map_or("none".into(), |s| {
-            if s.is_empty() { "1".into() } else { s.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ") }
+            if s.is_empty() {
+                "1".into()
+            } else {
+                s.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")
+            }
         })
     };
     let cells = |t: &&Tensor| {
@@ -198,19 +234,34 @@ fn weights_section(c: &Comparison) -> Section {
 /// Pictures of a model's shape; three channels are drawn as their mean, which is what ink can show.
 fn grey(c: &Comparison, x: ArrayView1<f64>) -> Vec<f64> {
     let (channels, h, w) = c.shape;
-    (0..h * w).map(|i| (0..channels).map(|k| x[k * h * w + i]).sum::<f64>() / channels as f64).collect()
+    (0..h * w)
+        .map(|i| (0..channels).map(|k| x[k * h * w + i]).sum::<f64>() / channels as f64)
+        .collect()
 }
 
-fn pictures(c: &Comparison, columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>, tone: Tone) -> Drawing {
+fn pictures(
+    c: &Comparison,
+    columns: Vec<String>,
+    rows: Vec<(String, Vec<Picture>)>,
+    tone: Tone,
+) -> Drawing {
     let (_, h, w) = c.shape;
-    Drawing::Pictures(Pictures { title: String::new(), heading: String::new(), columns, rows, shape: (w, h), tone })
+    Drawing::Pictures(Pictures {
+        title: String::new(),
+        heading: String::new(),
+        columns,
+        rows,
+        shape: (w, h),
+        tone,
+    })
 }
 
 fn said_section(c: &Comparison, said: &Said) -> Section {
     let sigmas: Vec<f64> = said.levels.iter().map(|l| l.sigma).collect();
     let sigma = || Axis::log("sigma", "noise level σ").over(sigmas[0], sigmas[sigmas.len() - 1]);
     let of = |pick: &dyn Fn(&Level) -> f64| said.levels.iter().map(pick).collect::<Vec<f64>>();
-    let mut apart = vec![Series::new("A and B", along(&sigmas), of(&|l| l.apart), Mark::Linked, VERMILION)];
+    let mut apart =
+        vec![Series::new("A and B", along(&sigmas), of(&|l| l.apart), Mark::Linked, VERMILION)];
     for (k, (name, _)) in FORMATS.iter().enumerate() {
         apart.push(Series::new(
             format!("A rounded to {name}"),
@@ -226,13 +277,24 @@ fn said_section(c: &Comparison, said: &Said) -> Section {
         Series::new("B", along(&sigmas), of(&|l| l.risk[1]), Mark::Dashed, ORANGE),
     ];
     if c.has_linear {
-        risk.insert(0, Series::new("best linear", along(&sigmas), of(&|l| l.linear.unwrap_or(f64::NAN)), Mark::Line, MUTED));
+        risk.insert(
+            0,
+            Series::new(
+                "best linear",
+                along(&sigmas),
+                of(&|l| l.linear.unwrap_or(f64::NAN)),
+                Mark::Line,
+                MUTED,
+            ),
+        );
     }
     let share = |l: &Level, by: f64| {
         let mean = (l.risk[0] + l.risk[1]) / 2.0;
         if mean > 0.0 { 100.0 * (l.excess[0] + by * l.excess[1]) / mean } else { 0.0 }
     };
-    let band = |by: f64, label: &str, mark| Series::new(label, along(&sigmas), of(&|l| share(l, by)), mark, VERMILION);
+    let band = |by: f64, label: &str, mark| {
+        Series::new(label, along(&sigmas), of(&|l| share(l, by)), mark, VERMILION)
+    };
     let excess = vec![
         Series::new("_equal", [sigmas[0], sigmas[sigmas.len() - 1]], [0.0, 0.0], Mark::Line, MUTED),
         band(0.0, "A less B", Mark::Linked),
@@ -288,15 +350,27 @@ fn said_section(c: &Comparison, said: &Said) -> Section {
                 if c.has_linear { ", with that of the best linear denoiser" } else { "" }
             ),
             vec![
-                plot("Distance from what is right", sigma(), Axis::log("error", "mean squared error, a pixel"), risk),
-                plot("A's less B's", sigma(), Axis::linear("relative_excess", "(A − B) / mean, %"), excess),
+                plot(
+                    "Distance from what is right",
+                    sigma(),
+                    Axis::log("error", "mean squared error, a pixel"),
+                    risk,
+                ),
+                plot(
+                    "A's less B's",
+                    sigma(),
+                    Axis::linear("relative_excess", "(A − B) / mean, %"),
+                    excess,
+                ),
             ],
         ),
         Block::Table(Table {
             caption: format!(
                 "By noise level: the distance of the two over the data's root mean square; the mean squared distance of each from {target}, and the difference with its standard error."
             ),
-            head: ["noise", "apart", "A's error", "B's error", "A's less B's", "nearer"].map(String::from).to_vec(),
+            head: ["noise", "apart", "A's error", "B's error", "A's less B's", "nearer"]
+                .map(String::from)
+                .to_vec(),
             rows: rows.collect(),
         }),
         file("levels.json", "the same, every digit", &said.levels),
@@ -316,8 +390,10 @@ fn said_section(c: &Comparison, said: &Said) -> Section {
         };
         let row = vec![ink(clean), ink(&noised), ink(of_a), ink(of_b), scaled(&apart)];
         let columns = ["clean", "noised", "A", "B", "|A − B|"].map(String::from).to_vec();
-        let by_pixel: Vec<Picture> = said.levels.iter().step_by(2).map(|l| scaled(&l.by_pixel)).collect();
-        let at: Vec<String> = said.levels.iter().step_by(2).map(|l| format!("σ = {}", plain(l.sigma))).collect();
+        let by_pixel: Vec<Picture> =
+            said.levels.iter().step_by(2).map(|l| scaled(&l.by_pixel)).collect();
+        let at: Vec<String> =
+            said.levels.iter().step_by(2).map(|l| format!("σ = {}", plain(l.sigma))).collect();
         blocks.push(figure(
             "where",
             &format!(
@@ -342,9 +418,11 @@ fn note(x: f64) -> String {
 fn samples_section(c: &Comparison, said: &Said) -> Section {
     let s = &said.samples;
     let shown = s.x[0].nrows().min(8);
-    let tone = |k: usize| (0..shown).map(|i| picture(grey(c, s.x[k].row(i)), "")).collect::<Vec<_>>();
+    let tone =
+        |k: usize| (0..shown).map(|i| picture(grey(c, s.x[k].row(i)), "")).collect::<Vec<_>>();
     let names = ["A", "B", "exact denoiser"];
-    let mut rows: Vec<(String, Vec<Picture>)> = (0..s.x.len()).map(|k| (names[k].to_owned(), tone(k))).collect();
+    let mut rows: Vec<(String, Vec<Picture>)> =
+        (0..s.x.len()).map(|k| (names[k].to_owned(), tone(k))).collect();
     rows.iter_mut().skip(1).take(1).for_each(|row| {
         row.1.iter_mut().zip(&s.of_each).for_each(|(picture, off)| picture.note = note(*off));
     });
@@ -369,15 +447,23 @@ fn samples_section(c: &Comparison, said: &Said) -> Section {
             true => "A is nearer",
             false => "neither is nearer than chance explains",
         };
-        told += &format!(" From the samples of the exact denoiser A's are {} away, B's {}: {nearer}.", amount(a), amount(b));
+        told += &format!(
+            " From the samples of the exact denoiser A's are {} away, B's {}: {nearer}.",
+            amount(a),
+            amount(b)
+        );
     }
-    let positive: Vec<(f64, f64)> = s.sigmas.iter().copied().zip(s.apart.iter().copied()).filter(|p| p.0 > 0.0).collect();
+    let positive: Vec<(f64, f64)> =
+        s.sigmas.iter().copied().zip(s.apart.iter().copied()).filter(|p| p.0 > 0.0).collect();
     let mut blocks = vec![
         p(told),
         figure(
             "samples",
             "Samples from the same starts, a column each. Below B's: how far it is from A's, over the data's root mean square.",
-            &format!("{} rows of {shown} pictures; the pictures of a column were made from the same start.", rows.len()),
+            &format!(
+                "{} rows of {shown} pictures; the pictures of a column were made from the same start.",
+                rows.len()
+            ),
             vec![pictures(c, vec![], rows, Tone::Ink)],
         ),
     ];

@@ -1,7 +1,9 @@
-//! Certificates: measured order, evaluations and exact error of a sampler on laws whose answer is known.
+//! Certificates: measured order, evaluations and exact error of a sampler on laws whose answer is
+//! known.
 //!
-//! Three laws: a Gaussian, a mixture of three, and the digits' Gaussian. What an error is depends on the method ([`Measure`]): that of the states
-//! for a deterministic one; that of the law, by exact propagation, for a stochastic one on a Gaussian; on the mixture, where no closed form
+//! Three laws: a Gaussian, a mixture of three, and the digits' Gaussian. What an error is depends
+//! on the method ([`Measure`]): that of the states for a deterministic one; that of the law, by
+//! exact propagation, for a stochastic one on a Gaussian; on the mixture, where no closed form
 //! carries a law through a sampler, that of the moments of many chains, with its standard error.
 
 pub mod digits;
@@ -30,7 +32,8 @@ pub enum Measure {
     States,
     /// W2 of the produced law to the true one, from the true start, by exact propagation.
     Law,
-    /// Distance of mean and second moments of chains from the true ones, in units of the true deviation.
+    /// Distance of mean and second moments of chains from the true ones, in units of the true
+    /// deviation.
     Sampled,
 }
 
@@ -67,14 +70,16 @@ pub struct Study {
     pub runs: Vec<StudyRun>,
     /// The order they show, where enough of them are above rounding or above their standard errors.
     pub order: Option<Order>,
-    /// Evaluations to errors of 1e-2, 1e-4 and 1e-6, where they are reached or the order is clear enough to say where they would be.
+    /// Evaluations to errors of 1e-2, 1e-4 and 1e-6, where they are reached or the order is clear
+    /// enough to say where they would be.
     pub reach: Vec<Reach>,
 }
 
 impl Study {
     fn new(measure: Measure, runs: Vec<StudyRun>) -> Self {
         let column = |pick: fn(&StudyRun) -> f64| runs.iter().map(pick).collect::<Vec<_>>();
-        let (steps, errors) = (runs.iter().map(|r| r.steps).collect::<Vec<_>>(), column(|r| r.error));
+        let (steps, errors) =
+            (runs.iter().map(|r| r.steps).collect::<Vec<_>>(), column(|r| r.error));
         let order = match measure {
             Measure::Sampled => sampled_order(&steps, &errors, &column(|r| r.stderr)).ok(),
             // Rounding of a few hundred steps on states of size 10.
@@ -85,11 +90,19 @@ impl Study {
         study
     }
 
-    /// Fewest evaluations after which the error is at most `tol`; `None` where neither the runs nor their order can tell.
+    /// Fewest evaluations after which the error is at most `tol`; `None` where neither the runs nor
+    /// their order can tell.
     pub fn reach(&self, tol: f64) -> Option<Reach> {
         let Some(k) = self.runs.iter().position(|r| r.error <= tol) else {
-            let (last, order) = (self.runs.last()?, self.order.filter(|o| o.stderr <= 0.05 && self.measure != Measure::Sampled)?);
-            return Some(Reach { tol, nfe: last.nfe as f64 * (last.error / tol).powf(1.0 / order.slope), extrapolated: true });
+            let (last, order) = (
+                self.runs.last()?,
+                self.order.filter(|o| o.stderr <= 0.05 && self.measure != Measure::Sampled)?,
+            );
+            return Some(Reach {
+                tol,
+                nfe: last.nfe as f64 * (last.error / tol).powf(1.0 / order.slope),
+                extrapolated: true,
+            });
         };
         let run = self.runs[k];
         let nfe = match k.checked_sub(1).map(|k| self.runs[k]) {
@@ -103,20 +116,27 @@ impl Study {
     }
 }
 
-/// The grid of the order studies: even in log-SNR on the cosine path from `sigma / alpha` = 10 to 0.05, both ends fixed, so that only
-/// the number of steps changes; and where start-up steps weigh.
+/// The grid of the order studies: even in log-SNR on the cosine path from `sigma / alpha` = 10 to
+/// 0.05, both ends fixed, so that only the number of steps changes; and where start-up steps weigh.
 ///
 /// # Errors
 /// No steps.
 pub fn study_grid(steps: usize) -> Result<Vec<PathPoint>> {
-    Grid { s_max: 10.0, s_min: 0.05, clean: false, ..Grid::new(Spacing::LogSnr, steps) }.points(&Path::Cosine)
+    Grid { s_max: 10.0, s_min: 0.05, clean: false, ..Grid::new(Spacing::LogSnr, steps) }
+        .points(&Path::Cosine)
 }
 
-/// Errors of a method at several numbers of steps, and the order they show; see [`Measure`] for what an error is.
+/// Errors of a method at several numbers of steps, and the order they show; see [`Measure`] for
+/// what an error is.
 ///
 /// # Errors
 /// What the method or the grid refuses.
-pub fn study(method: &dyn Sampler, law: Known, steps: &[usize], grid: impl Fn(usize) -> Result<Vec<PathPoint>>) -> Result<Study> {
+pub fn study(
+    method: &dyn Sampler,
+    law: Known,
+    steps: &[usize],
+    grid: impl Fn(usize) -> Result<Vec<PathPoint>>,
+) -> Result<Study> {
     let measure = match law {
         _ if !method.is_stochastic() => Measure::States,
         Known::Gaussian(_) => Measure::Law,
@@ -137,7 +157,9 @@ pub fn study(method: &dyn Sampler, law: Known, steps: &[usize], grid: impl Fn(us
                 let exact = match (known, law) {
                     (Some((_, _, exact)), _) => exact,
                     (None, Known::Gaussian(law)) => pf_ode_map(law, start.view(), &first, &last)?,
-                    (None, Known::Any(law)) => pf_ode_solve(law, start.view(), &[first, last])?.swap_remove(1),
+                    (None, Known::Any(law)) => {
+                        pf_ode_solve(law, start.view(), &[first, last])?.swap_remove(1)
+                    }
                 };
                 let end = sample(method, model(law), &grid, start, &mut Silence)?;
                 let gaps = &end.x - &exact;
@@ -159,10 +181,16 @@ fn model<'a>(law: Known<'a>) -> &'a dyn Denoiser {
 
 /// 32 fixed starts spread over two deviations either way.
 fn starts(d: usize, std: f64) -> Array2<f64> {
-    Array2::from_shape_fn((32, d), |(i, j)| std * ((((i * 7 + j * 11) % 32) as f64 + 0.5) / 8.0 - 2.0))
+    Array2::from_shape_fn((32, d), |(i, j)| {
+        std * ((((i * 7 + j * 11) % 32) as f64 + 0.5) / 8.0 - 2.0)
+    })
 }
 
-fn law_error(method: &dyn Sampler, law: &Gaussian, grid: &[PathPoint]) -> Result<(usize, f64, f64)> {
+fn law_error(
+    method: &dyn Sampler,
+    law: &Gaussian,
+    grid: &[PathPoint],
+) -> Result<(usize, f64, f64)> {
     let law = modes(law)?;
     let response = Response::of(method, grid, diagonal(&law))?;
     Ok((response.nfe, response.w2(&law.mean().to_owned(), Start::Marginal), 0.0))
@@ -171,23 +199,32 @@ fn law_error(method: &dyn Sampler, law: &Gaussian, grid: &[PathPoint]) -> Result
 /// Chains of a sampled study.
 const CHAINS: usize = 1 << 15;
 
-/// Error of the mean and the second moments about the true mean, with what the chains' own noise adds to its square taken off, and its
-/// standard error.
-fn moment_error(method: &dyn Sampler, law: &dyn Law, grid: &[PathPoint]) -> Result<(usize, f64, f64)> {
+/// Error of the mean and the second moments about the true mean, with what the chains' own noise
+/// adds to its square taken off, and its standard error.
+fn moment_error(
+    method: &dyn Sampler,
+    law: &dyn Law,
+    grid: &[PathPoint],
+) -> Result<(usize, f64, f64)> {
     // A certificate has no seed to choose: it would be another certificate.
     let noise = Noise::new(4);
     let (first, last, d) = (grid[0], grid[grid.len() - 1], law.dim());
-    let start = law.sample(CHAINS, &noise) * first.alpha + standard_start(&noise, CHAINS, d) * first.sigma;
+    let start =
+        law.sample(CHAINS, &noise) * first.alpha + standard_start(&noise, CHAINS, d) * first.sigma;
     let end = sample(method, law, grid, start, &mut noise.clone())?;
     let mean = law.mean() * last.alpha;
-    let cov = law.cov() * (last.alpha * last.alpha) + Array2::<f64>::eye(d) * (last.sigma * last.sigma);
+    let cov =
+        law.cov() * (last.alpha * last.alpha) + Array2::<f64>::eye(d) * (last.sigma * last.sigma);
     let std = (cov.diag().sum() / d as f64).sqrt();
     // Mean first, then the upper triangle, whose off-diagonal entries count twice.
     let pairs: Vec<(usize, usize)> = (0..d).flat_map(|i| (i..d).map(move |j| (i, j))).collect();
     let weight = |i: usize, j: usize| if i == j { 1.0 } else { std::f64::consts::SQRT_2 };
     let statistics = |x: ArrayView1<f64>| {
         let y = (&x - &mean) / std;
-        let squares: Vec<f64> = pairs.iter().map(|&(i, j)| weight(i, j) * (y[i] * y[j] - cov[[i, j]] / (std * std))).collect();
+        let squares: Vec<f64> = pairs
+            .iter()
+            .map(|&(i, j)| weight(i, j) * (y[i] * y[j] - cov[[i, j]] / (std * std)))
+            .collect();
         y.into_iter().chain(squares).collect::<Array1<f64>>()
     };
     let n = CHAINS as f64;
@@ -240,7 +277,8 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// A whole run from `N(0, 80^2)` to the data, on EDM's path and grid: the law it produces against the data's, exactly.
+/// A whole run from `N(0, 80^2)` to the data, on EDM's path and grid: the law it produces against
+/// the data's, exactly.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct WholeRun {
     /// Steps of the grid.
@@ -251,7 +289,8 @@ pub struct WholeRun {
     pub w2: f64,
     /// Distance of the two means.
     pub bias: f64,
-    /// `KL(produced || data)` in nats, within the directions in which the data vary: in the others both laws are a point.
+    /// `KL(produced || data)` in nats, within the directions in which the data vary: in the others
+    /// both laws are a point.
     pub kl: f64,
 }
 
@@ -282,7 +321,8 @@ impl Certificate {
         [("gaussian", &self.gaussian), ("mixture", &self.mixture), ("digits", &self.digits)]
     }
 
-    /// Whether the verdict is the one on record: no order other than the declared one, except below it for [`BELOW_DECLARED`].
+    /// Whether the verdict is the one on record: no order other than the declared one, except below
+    /// it for [`BELOW_DECLARED`].
     pub fn is_as_recorded(&self) -> bool {
         match self.verdict {
             Verdict::BelowDeclared => BELOW_DECLARED.contains(&self.sampler.as_str()),
@@ -298,11 +338,13 @@ pub const CERTIFIED_STEPS: [usize; 8] = [4, 8, 16, 32, 64, 128, 256, 512];
 /// Numbers of steps where the error is sampled: beyond them it drowns in the chains' own noise.
 pub const SAMPLED_STEPS: [usize; 4] = [8, 16, 32, 64];
 
-/// What certificates tell the methods that can be told something: churn of `edm-heun`, noise `g` of `reverse-sde-family`.
+/// What certificates tell the methods that can be told something: churn of `edm-heun`, noise `g` of
+/// `reverse-sde-family`.
 pub const SETTINGS: Options<'static> = Options { churn: 5.0, g: 0.5, ..Options::DEFAULT };
 
-/// The Gaussian of 1,797 handwritten digits (8 x 8, UCI) in the coordinates of its modes: means and variances, the largest variance first. Samplers
-/// that treat all directions alike have on it the errors that they have on the digits' own Gaussian, at a coordinate's cost.
+/// The Gaussian of 1,797 handwritten digits (8 x 8, UCI) in the coordinates of its modes: means and
+/// variances, the largest variance first. Samplers that treat all directions alike have on it the
+/// errors that they have on the digits' own Gaussian, at a coordinate's cost.
 ///
 /// # Errors
 /// None.
@@ -328,10 +370,18 @@ impl Bench {
     /// # Errors
     /// None that these laws give.
     pub fn new() -> Result<Self> {
-        let part = |m: f64, v: f64| Gaussian::diagonal(ndarray::array![m, -0.5 * m], ndarray::array![v, 0.5 * v]);
+        let part = |m: f64, v: f64| {
+            Gaussian::diagonal(ndarray::array![m, -0.5 * m], ndarray::array![v, 0.5 * v])
+        };
         Ok(Self {
-            gaussian: Gaussian::diagonal(ndarray::array![0.5, -1.0, 0.3], ndarray::array![4.0, 1.0, 0.04])?,
-            mixture: Mixture::new(ndarray::array![0.3, 0.5, 0.2], vec![part(-1.5, 0.2)?, part(0.3, 0.4)?, part(2.0, 0.1)?])?,
+            gaussian: Gaussian::diagonal(
+                ndarray::array![0.5, -1.0, 0.3],
+                ndarray::array![4.0, 1.0, 0.04],
+            )?,
+            mixture: Mixture::new(
+                ndarray::array![0.3, 0.5, 0.2],
+                vec![part(-1.5, 0.2)?, part(0.3, 0.4)?, part(2.0, 0.1)?],
+            )?,
             digits: digits()?,
         })
     }
@@ -343,20 +393,38 @@ impl Bench {
     pub fn certify(&self, name: &str) -> Result<Certificate> {
         let on = |law, sampled: bool| {
             let method = sampler(name, &SETTINGS.on(law))?;
-            let steps: &[usize] = if sampled && method.is_stochastic() { &SAMPLED_STEPS } else { &CERTIFIED_STEPS };
-            Ok::<_, Error>((method.order(), method.is_stochastic(), study(&method, law, steps, study_grid)?))
+            let steps: &[usize] =
+                if sampled && method.is_stochastic() { &SAMPLED_STEPS } else { &CERTIFIED_STEPS };
+            Ok::<_, Error>((
+                method.order(),
+                method.is_stochastic(),
+                study(&method, law, steps, study_grid)?,
+            ))
         };
         let (declared, stochastic, gaussian) = on(Known::Gaussian(&self.gaussian), false)?;
         let mixture = on(Known::Any(&self.mixture), true)?.2;
         let digits = on(Known::Gaussian(&self.digits), false)?.2;
-        let whole = [5, 10, 20, 50].into_iter().map(|steps| self.whole_run(name, steps)).collect::<Result<_>>()?;
+        let whole = [5, 10, 20, 50]
+            .into_iter()
+            .map(|steps| self.whole_run(name, steps))
+            .collect::<Result<_>>()?;
         let verdict = verdict(declared, [&gaussian, &mixture, &digits]);
-        Ok(Certificate { sampler: name.to_owned(), declared, stochastic, gaussian, mixture, digits, whole, verdict })
+        Ok(Certificate {
+            sampler: name.to_owned(),
+            declared,
+            stochastic,
+            gaussian,
+            mixture,
+            digits,
+            whole,
+            verdict,
+        })
     }
 
     fn whole_run(&self, name: &str, steps: usize) -> Result<WholeRun> {
         let grid = Grid::new(Spacing::Karras, steps).points(&Path::EDM)?;
-        let response = Response::of_method(&Named { name, options: SETTINGS }, &grid, diagonal(&self.digits))?;
+        let response =
+            Response::of_method(&Named { name, options: SETTINGS }, &grid, diagonal(&self.digits))?;
         let errors = response.errors(&self.digits.mean().to_owned(), Start::Normal(grid[0].sigma));
         let sum = |term: fn(&ModeError) -> f64| errors.iter().map(term).sum::<f64>();
         Ok(WholeRun {
@@ -383,7 +451,8 @@ pub fn certify(name: &str) -> Result<Certificate> {
     Bench::new()?.certify(name)
 }
 
-/// Declared against measured: within 0.1; a sampled order decides only beyond three standard errors more.
+/// Declared against measured: within 0.1; a sampled order decides only beyond three standard errors
+/// more.
 fn verdict(declared: Option<u32>, studies: [&Study; 3]) -> Verdict {
     // What is left of an exact method is rounding, or the reference integrator's.
     if studies.iter().all(|s| s.runs.iter().all(|r| r.error <= 1e-9)) {
@@ -396,7 +465,9 @@ fn verdict(declared: Option<u32>, studies: [&Study; 3]) -> Verdict {
     };
     let gaps: Vec<(f64, f64)> = studies.iter().filter_map(gap).collect();
     match () {
-        _ if gaps.is_empty() || gaps.iter().any(|(gap, tol)| !(*gap >= -tol)) => Verdict::BelowDeclared,
+        _ if gaps.is_empty() || gaps.iter().any(|(gap, tol)| !(*gap >= -tol)) => {
+            Verdict::BelowDeclared
+        }
         _ if gaps.iter().any(|(gap, tol)| gap > tol) => Verdict::AboveDeclared,
         _ => Verdict::AsDeclared,
     }
@@ -408,7 +479,8 @@ mod tests {
 
     /// Errors `c steps^-order`.
     fn falling(measure: Measure, order: i32, stderr: f64) -> Study {
-        let run = |n: usize| StudyRun { steps: n, nfe: 2 * n, error: (n as f64).powi(-order), stderr };
+        let run =
+            |n: usize| StudyRun { steps: n, nfe: 2 * n, error: (n as f64).powi(-order), stderr };
         Study::new(measure, CERTIFIED_STEPS.map(run).to_vec())
     }
 
@@ -437,15 +509,31 @@ mod tests {
         assert_eq!(says(Some(1), [1, 2, 1]), Verdict::AboveDeclared);
         assert_eq!(says(None, [1, 2, 1]), Verdict::NoneDeclared);
         // A method whose order cannot be measured is not as declared.
-        let stuck =
-            Study::new(Measure::States, CERTIFIED_STEPS.map(|n| StudyRun { steps: n, nfe: n, error: 0.5, stderr: 0.0 }).to_vec());
+        let stuck = Study::new(
+            Measure::States,
+            CERTIFIED_STEPS
+                .map(|n| StudyRun { steps: n, nfe: n, error: 0.5, stderr: 0.0 })
+                .to_vec(),
+        );
         assert_eq!(verdict(Some(1), [&stuck; 3]), Verdict::BelowDeclared);
-        let lost = Study::new(Measure::States, vec![StudyRun { steps: 4, nfe: 4, error: f64::NAN, stderr: 0.0 }]);
+        let lost = Study::new(
+            Measure::States,
+            vec![StudyRun { steps: 4, nfe: 4, error: f64::NAN, stderr: 0.0 }],
+        );
         assert_eq!(verdict(Some(1), [&lost; 3]), Verdict::BelowDeclared);
         let rounding = falling(Measure::States, 20, 0.0);
         assert_eq!(verdict(Some(1), [&rounding; 3]), Verdict::Exact);
         // Noise decides nothing: one order off, one standard error wide.
-        let noisy = Study { order: Some(Order { slope: 1.0, stderr: 1.0, runs: 4 }), ..falling(Measure::Sampled, 1, 1e-9) };
-        assert_eq!(verdict(Some(2), [&falling(Measure::Law, 2, 0.0), &noisy, &falling(Measure::Law, 2, 0.0)]), Verdict::AsDeclared);
+        let noisy = Study {
+            order: Some(Order { slope: 1.0, stderr: 1.0, runs: 4 }),
+            ..falling(Measure::Sampled, 1, 1e-9)
+        };
+        assert_eq!(
+            verdict(
+                Some(2),
+                [&falling(Measure::Law, 2, 0.0), &noisy, &falling(Measure::Law, 2, 0.0)]
+            ),
+            Verdict::AsDeclared
+        );
     }
 }
