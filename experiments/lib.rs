@@ -1,5 +1,16 @@
 #![doc = include_str!("README.md")]
 
+/// A file of this folder, as it is in the checkout now and as it was when the program was built.
+macro_rules! source {
+    ($name:literal) => {
+        tweedie_report::experiment::Editable {
+            name: concat!("experiments/", $name),
+            path: concat!(env!("CARGO_MANIFEST_DIR"), "/", $name),
+            built: include_str!(concat!(env!("OUT_DIR"), "/", $name)),
+        }
+    };
+}
+
 use std::path::Path;
 use tweedie_report::Experiment;
 use tweedie_report::chapter::settings;
@@ -124,7 +135,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
         about: "EDM's scalings, targets and what can be known of them, errors on their way to x0, weights, times, averages of weights",
         seconds: [5.0, 20.0],
         shown_again: nothing,
-        settings: settings::<preconditioning::numbers::Settings>,
+        settings: preconditioning::figures::settings,
         run: preconditioning::figures::run,
     },
     Experiment {

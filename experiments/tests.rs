@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 use tweedie_files::Cache;
-use tweedie_report::experiment::{self, Profile};
+use tweedie_report::experiment::{self, Profile, Text};
 use tweedie_report::{Options, Summary};
 
 fn run(options: &Options) -> tweedie::Result<Summary> {
@@ -19,6 +19,7 @@ fn options(out: &Path) -> Options {
         profile: Profile::Quick,
         out: out.to_path_buf(),
         seed: 0,
+        settings: None,
         cache: None,
     }
 }
@@ -86,6 +87,7 @@ fn the_checks_of_every_chapter_hold() {
         let context = experiment::Context {
             profile: Profile::Least,
             seed: 1,
+            settings: None,
             progress: &|_, _, _| {},
             trainings: None,
         };
@@ -125,6 +127,7 @@ fn numbers_do_not_depend_on_the_number_of_threads() {
         let context = experiment::Context {
             profile: Profile::Quick,
             seed: 3,
+            settings: None,
             progress: &|_, _, _| {},
             trainings: None,
         };
@@ -188,4 +191,28 @@ fn experiments_have_settings_and_unique_names() {
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{name}/settings.toml")).is_file()
         );
     }
+}
+
+#[test]
+fn settings_of_a_file_take_the_place_of_one_chapters_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/samplers/settings.toml"));
+    let given = |names: &[&str], text: &str| Options {
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        settings: Some(Text { file: "mine.toml".into(), content: text.to_owned().into() }),
+        ..options(dir.path())
+    };
+    let line = own.lines().find(|l| l.starts_with("deterministic = [")).unwrap();
+    let edited = own.replacen(line, "deterministic = [\"ddim\", \"heun\"]", 1);
+    run(&given(&["samplers"], &edited)).unwrap();
+    let manifest = std::fs::read_to_string(dir.path().join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let methods = &manifest["experiments"][0]["settings"]["deterministic"];
+    assert_eq!(*methods, serde_json::json!(["ddim", "heun"]));
+    let refused = |options: &Options| run(options).unwrap_err().to_string();
+    assert!(refused(&given(&["samplers", "elbo"], own)).contains("got 2, allowed: one"));
+    assert!(refused(&given(&["gpu"], own)).contains("mine.toml: holds settings"));
+    let misspelt = own.replacen("deterministic", "determinstic", 1);
+    let said = refused(&given(&["samplers"], &misspelt));
+    assert!(said.starts_with("mine.toml: ") && said.contains("did you mean `deterministic`?"));
 }

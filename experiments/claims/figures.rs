@@ -105,6 +105,7 @@ mod tests {
     fn the_ledger_is_whole() {
         let out = tempfile::tempdir().unwrap();
         let options = Options {
+            settings: None,
             names: vec!["claims".into()],
             profile: Profile::Quick,
             out: out.path().into(),

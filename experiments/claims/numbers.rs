@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie_claims::{self as claims, Outcome, Recorded};
-use tweedie_report::experiment::{Context, Embedded};
+use tweedie_report::experiment::{Context, Editable, Embedded};
 
 /// What `experiments/claims/settings.toml` holds.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -27,8 +27,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "claims";
-    const TEXT: &'static str = include_str!("settings.toml");
+    const SOURCE: Editable = source!("claims/settings.toml");
 
     fn least(self) -> Self {
         self
@@ -106,11 +105,15 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 #[cfg(test)]
 mod tests {
     use super::{Embedded, Settings};
+    use tweedie_report::experiment::Text;
 
     #[test]
     fn settings_are_checked() {
-        assert!(Settings::embedded().is_ok());
-        let error = |text: &str| Settings::parse(text).unwrap_err().to_string();
+        assert!(Settings::current().is_ok());
+        let error = |text: &str| {
+            let text = Text { file: "x.toml".into(), content: text.to_owned().into() };
+            Settings::parse(&text).unwrap_err().to_string()
+        };
         assert!(error("[quick]\nseeds = 0\n[full]\nseeds = 2").contains("seeds: at least 1"));
         assert!(error("[quick]\nseeds = 1").contains("missing field"));
         assert!(error("[quick]\nseed = 1\n[full]\nseeds = 2").contains("unknown field"));

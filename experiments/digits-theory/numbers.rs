@@ -20,7 +20,9 @@ use tweedie::law::empirical::Empirical;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
 use tweedie::math::{larger, smaller};
-use tweedie_report::experiment::{Context, Embedded, crossing, energy, farthest, geometric, level};
+use tweedie_report::experiment::{
+    Context, Editable, Embedded, crossing, energy, farthest, geometric, level,
+};
 
 /// What `experiments/digits-theory/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -67,8 +69,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "digits-theory";
-    const TEXT: &'static str = include_str!("settings.toml");
+    const SOURCE: Editable = source!("digits-theory/settings.toml");
 
     fn least(self) -> Self {
         let quick = Effort { levels: 7, copies: 1, trajectories: self.pairs };

@@ -10,7 +10,7 @@ use tweedie_report::chapter::{
     thousands,
 };
 use tweedie_report::drawing::{Axis, Drawing, Film, Mark, Picture, Pictures, Series, Tone, plain};
-use tweedie_report::experiment::Context;
+use tweedie_report::experiment::{Context, Text};
 use tweedie_report::ledger::csv;
 use tweedie_report::page::{Block, Chapter, File, Section, Table};
 use tweedie_report::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, VERMILION};
@@ -21,9 +21,9 @@ pub fn run(context: &Context) -> Result<Chapter> {
 }
 
 /// Its settings, and the recipe of its training.
-pub fn settings() -> Result<Value> {
+pub fn settings(text: Option<&Text>) -> Result<Value> {
     Ok(
-        json!({ "experiment": chapter::settings::<Settings>()?, "recipe": chapter::as_json(&recipe()?)? }),
+        json!({ "experiment": chapter::settings::<Settings>(text)?, "recipe": chapter::as_json(&recipe()?)? }),
     )
 }
 

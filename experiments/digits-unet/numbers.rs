@@ -16,7 +16,7 @@ use tweedie_nn::denoiser::Network;
 use tweedie_nn::train::validation::{Level, Validation};
 use tweedie_nn::train::watched::watched;
 use tweedie_nn::train::{Data, Settings as Recipe, Trainer, samples};
-use tweedie_report::experiment::{Context, Embedded, Profile, energy, geometric, level};
+use tweedie_report::experiment::{Context, Editable, Embedded, Profile, energy, geometric, level};
 
 /// What `experiments/digits-unet/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -69,8 +69,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "digits-unet";
-    const TEXT: &'static str = include_str!("settings.toml");
+    const SOURCE: Editable = source!("digits-unet/settings.toml");
 
     fn least(self) -> Self {
         let quick =
@@ -156,7 +155,7 @@ struct Exact {
 /// # Errors
 /// A recipe that does not parse.
 pub fn recipe() -> Result<Recipe> {
-    Recipe::parse(include_str!("../recipes/train-digits.toml"))
+    Recipe::parse(&source!("recipes/train-digits.toml").text()?.content)
 }
 
 /// Runs the experiment.

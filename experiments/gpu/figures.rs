@@ -9,7 +9,7 @@ use tweedie::evidence::Evidence;
 use tweedie::math::larger;
 use tweedie::number::cell;
 use tweedie_report::chapter::{p, section};
-use tweedie_report::experiment::Context;
+use tweedie_report::experiment::{Context, Text};
 use tweedie_report::foreign::Foreign;
 use tweedie_report::page::{self, Block, Chapter, Colophon, Drawn, File, Section, Table};
 
@@ -314,7 +314,11 @@ pub fn run(_: &Context) -> Result<Chapter> {
 }
 
 /// Which run it shows.
-pub fn settings() -> Result<Value> {
+pub fn settings(text: Option<&Text>) -> Result<Value> {
+    if let Some(text) = text {
+        let problem = "holds settings, and the chapter gpu has none: it shows what a run found";
+        return Err(Error::file(&text.file, problem, "leave --settings out"));
+    }
     let of = |run: Results| json!({"date": run.date, "commit": run.commit, "device": run.device});
     Ok(last_run()?.map_or(Value::Null, of))
 }

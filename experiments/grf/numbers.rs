@@ -19,7 +19,9 @@ use tweedie::sample::registry::{Options, sampler};
 use tweedie::sample::{noise_source::Silence, sample};
 use tweedie_nn::train::watched::watched;
 use tweedie_nn::train::{Trainer, settings::RandomFieldSettings};
-use tweedie_report::experiment::{Context, Embedded, farthest, geometric, level, mean_and_stderr};
+use tweedie_report::experiment::{
+    Context, Editable, Embedded, farthest, geometric, level, mean_and_stderr,
+};
 
 /// What `experiments/grf/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -62,8 +64,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "grf";
-    const TEXT: &'static str = include_str!("settings.toml");
+    const SOURCE: Editable = source!("grf/settings.toml");
 
     fn least(self) -> Self {
         Self { quick: Effort { train_steps: 3, draws: 16, samples: 16 }, judged_levels: 3, ..self }

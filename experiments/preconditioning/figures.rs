@@ -1,18 +1,25 @@
 //! The chapter on preconditioning, targets, weights and averages, made from the numbers of
 //! [`crate::preconditioning::numbers`].
 
-use crate::preconditioning::numbers::{Numbers, compute};
+use crate::preconditioning::numbers::{Numbers, Settings, compute};
 use ndarray::Array2;
+use serde_json::{Value, json};
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::error::Result;
 use tweedie::math::larger;
 use tweedie_report::chapter::{
-    along, command, digits, f, figure, p, percent, picture, plot, section,
+    along, as_json, command, digits, f, figure, p, percent, picture, plot, section, settings as own,
 };
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
-use tweedie_report::experiment::Context;
+use tweedie_report::experiment::{Context, Embedded, Text};
 use tweedie_report::page::{Block, Chapter, Section, Table};
 use tweedie_report::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
+
+/// The settings as the manifest has them: its own, and the recipe that it shares with `grf`.
+pub fn settings(text: Option<&Text>) -> Result<Value> {
+    let shared = crate::grf::numbers::Settings::current()?.train;
+    Ok(json!({ "experiment": own::<Settings>(text)?, "recipe": as_json(&shared)? }))
+}
 
 /// Computes the experiment and describes it.
 pub fn run(context: &Context) -> Result<Chapter> {

@@ -541,6 +541,7 @@ mod tests {
     #[test]
     fn the_chapter_is_whole() {
         let chapter = run(&Context {
+            settings: None,
             profile: Profile::Least,
             seed: 0,
             progress: &|_, _, _| {},

@@ -23,7 +23,7 @@ use tweedie::sample::grid::{Grid, Spacing};
 use tweedie::sample::propagate::{ModeError, Response, Start, modes};
 use tweedie::sample::registry::{BELOW_DECLARED, Named, Options, SAMPLERS, VarianceName};
 use tweedie::sample::shortcut::Known;
-use tweedie_report::experiment::{Context, Embedded};
+use tweedie_report::experiment::{Context, Editable, Embedded};
 
 /// What `experiments/samplers/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -58,8 +58,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "samplers";
-    const TEXT: &'static str = include_str!("settings.toml");
+    const SOURCE: Editable = source!("samplers/settings.toml");
 
     fn least(self) -> Self {
         Self { quick: Effort { evaluations: vec![5, 10, 50] }, ..self }
@@ -582,7 +581,7 @@ mod tests {
             ndarray::array![4.0, 0.5, 1e-2, 0.0],
         )
         .unwrap();
-        let settings = Settings::embedded().unwrap();
+        let settings = Settings::current().unwrap();
         let effort = Effort { evaluations: vec![5, 10, 20, 50] };
         let on = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -2,6 +2,7 @@
 //! whether there is a C++ compiler: those that want one are then counted as ignored, with the
 //! reason, and do not pass.
 
+use std::path::Path;
 use std::process::Command;
 
 fn git(arguments: &[&str]) -> Option<String> {
@@ -10,9 +11,22 @@ fn git(arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
 
+/// Has the code of a folder watched.
+fn code(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            code(&path);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
+}
+
 fn main() {
     println!("cargo::rerun-if-changed=..");
-    println!("cargo::rerun-if-changed=../../experiments");
+    // Settings and texts of chapters are read when a report is made: an edited one is no reason to build.
+    code(Path::new("../../experiments"));
     // A log of every commit and checkout; a package from a registry has none.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]) {
         println!("cargo::rerun-if-changed={log}");

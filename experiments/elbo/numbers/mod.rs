@@ -19,7 +19,7 @@ use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie::law::Gaussian;
 use tweedie::math::noise::Noise;
-use tweedie_report::experiment::{Context, Embedded};
+use tweedie_report::experiment::{Context, Editable, Embedded};
 
 /// What `experiments/elbo/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -72,8 +72,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "elbo";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("elbo/settings.toml");
 
     fn least(self) -> Self {
         Self { quick: Effort { trajectories: 8192 }, ..self }

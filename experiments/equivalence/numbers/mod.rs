@@ -12,7 +12,7 @@ use tweedie::diffusion::prediction::Prediction;
 use tweedie::error::Result;
 use tweedie::law::Gaussian;
 use tweedie::math::noise::Noise;
-use tweedie_report::experiment::{Context, Embedded};
+use tweedie_report::experiment::{Context, Editable, Embedded};
 
 /// The objectives compared, on the straight path, where no two are multiples of each other.
 pub const TARGETS: [Prediction; 4] =
@@ -93,8 +93,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "equivalence";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("equivalence/settings.toml");
 
     fn least(self) -> Self {
         let quick = Effort {

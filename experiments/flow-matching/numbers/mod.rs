@@ -12,7 +12,7 @@ use tweedie::evidence::Evidence;
 use tweedie::exact::reflow::{straightness, straightness_on};
 use tweedie::law::mixture::Mixture;
 use tweedie::law::{Gaussian, Law};
-use tweedie_report::experiment::{Context, Embedded, energy, geometric};
+use tweedie_report::experiment::{Context, Editable, Embedded, energy, geometric};
 
 pub use digits::{Curve, Digits};
 pub use line::Line;
@@ -117,8 +117,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "flow-matching";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("flow-matching/settings.toml");
 
     fn least(self) -> Self {
         Self { quick: Effort { draws: 200, digit_draws: 10 }, ..self }
@@ -299,7 +298,7 @@ mod tests {
 
     #[test]
     fn checks_hold_with_little_effort() {
-        let mut settings = Settings::embedded().unwrap();
+        let mut settings = Settings::current().unwrap();
         (settings.plane.nodes, settings.plane.lattice) = (24, 3);
         let plane =
             Plane::new(&settings.plane, Effort { draws: 64, digit_draws: 10 }, &Noise::new(7))

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tweedie::error::Result;
 use tweedie::sample::registry::SAMPLERS;
 use tweedie_report::experiment::{
-    Context, Embedded, energy, farthest, geometric, in_errors, least, level, mean_and_stderr,
-    squares,
+    Context, Editable, Embedded, energy, farthest, geometric, in_errors, least, level,
+    mean_and_stderr, squares,
 };
 
 pub use digits::{Cut, Digits, EDM_STEPS, Outcome};
@@ -122,8 +122,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "guidance";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("guidance/settings.toml");
 
     fn least(self) -> Self {
         Self { quick: Effort { pixels: 32, flow_steps: 32, draws: 1000, digit_draws: 10 }, ..self }
@@ -234,7 +233,7 @@ mod tests {
 
     #[test]
     fn the_line_s_checks_hold_with_little_effort() {
-        let settings = Settings::embedded().unwrap();
+        let settings = Settings::current().unwrap();
         let effort = Effort { pixels: 24, flow_steps: 32, draws: 500, digit_draws: 1 };
         let line = Line::new(&settings.line, effort, &Noise::new(7)).unwrap();
         for e in line.evidence.iter() {

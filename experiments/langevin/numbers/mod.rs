@@ -13,7 +13,7 @@ use tweedie::error::Result;
 use tweedie::math::noise::Noise;
 use tweedie::sample::sde::Langevin;
 use tweedie::sample::{NoiseSource, sample};
-use tweedie_report::experiment::{Context, Embedded, farthest};
+use tweedie_report::experiment::{Context, Editable, Embedded, farthest};
 
 /// What `experiments/langevin/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -46,8 +46,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "langevin";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("langevin/settings.toml");
 
     fn least(self) -> Self {
         let line = line::Settings { separations: vec![2.0, 5.0], ..self.line };

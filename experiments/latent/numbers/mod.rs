@@ -16,7 +16,7 @@ use tweedie::math::noise::Noise;
 use tweedie::sample::registry::SAMPLERS;
 use tweedie_nn::config::UNetConfig;
 use tweedie_nn::data::photographs::{Colour, photographs};
-use tweedie_report::experiment::{Context, Embedded, energy};
+use tweedie_report::experiment::{Context, Editable, Embedded, energy};
 
 pub use code::{Bound, Code};
 pub use cost::{Counted, Counts};
@@ -85,8 +85,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "latent";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("latent/settings.toml");
 
     fn least(self) -> Self {
         let quick = Effort { draws: self.pictures, samples: 400 };

@@ -12,7 +12,7 @@ use tweedie::error::{Error, Result};
 use tweedie::math::noise::Noise;
 use tweedie::sample::registry::SAMPLERS;
 use tweedie_nn::data::photographs::{Colour, Photograph, photographs};
-use tweedie_report::experiment::{Context, Embedded, energy};
+use tweedie_report::experiment::{Context, Editable, Embedded, energy};
 
 pub use denoising::{Denoising, Source};
 pub use fields::Fields;
@@ -92,8 +92,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "natural-patches";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("natural-patches/settings.toml");
 
     fn least(self) -> Self {
         let quick = Effort { levels: 5, queries: 60, trajectories: self.pairs };

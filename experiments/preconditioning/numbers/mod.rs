@@ -11,7 +11,9 @@ use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::prediction::Frame;
 use tweedie::error::Result;
 use tweedie::math::noise::Noise;
-use tweedie_report::experiment::{Context, Embedded, farthest, geometric, mean_and_stderr};
+use tweedie_report::experiment::{
+    Context, Editable, Embedded, farthest, geometric, mean_and_stderr,
+};
 
 /// What `experiments/preconditioning/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -60,8 +62,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "preconditioning";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("preconditioning/settings.toml");
 
     fn least(self) -> Self {
         // Of a longer average half of so short a run is the way there.

@@ -81,7 +81,7 @@ pub struct Numbers {
 /// The U-Net of the random fields' recipe before its first step, as a denoiser, less `c_skip y`:
 /// the largest difference.
 fn untrained(noise: &Noise) -> Result<f64> {
-    let recipe = crate::grf::numbers::Settings::embedded()?.train;
+    let recipe = crate::grf::numbers::Settings::current()?.train;
     let trainer = Trainer::<f32>::new(recipe.clone(), Data::load(&recipe)?)?;
     let network = trainer.network(trainer.params(), 4)?;
     let mut worst = 0.0;

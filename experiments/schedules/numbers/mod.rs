@@ -18,7 +18,7 @@ use tweedie::error::Result;
 use tweedie::law::Gaussian;
 use tweedie::math::noise::Noise;
 use tweedie_nn::data::photographs::{Colour, photographs};
-use tweedie_report::experiment::{Context, Embedded};
+use tweedie_report::experiment::{Context, Editable, Embedded};
 
 /// What `experiments/schedules/settings.toml` holds.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -81,8 +81,7 @@ pub struct Effort {
 }
 
 impl Embedded for Settings {
-    const NAME: &'static str = "schedules";
-    const TEXT: &'static str = include_str!("../settings.toml");
+    const SOURCE: Editable = source!("schedules/settings.toml");
 
     fn least(self) -> Self {
         Self { quick: Effort { draws: 1024, walks: 512 }, ..self }

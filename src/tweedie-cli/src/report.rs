@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tweedie::error::Result;
 use tweedie_device::Device;
 use tweedie_files::Cache;
-use tweedie_report::{self as report, Options, Profile, compare};
+use tweedie_report::{self as report, Options, Profile, Text, compare};
 
 /// Run experiments and write DIR/index.html: the main job
 #[derive(clap::Args)]
@@ -34,6 +34,10 @@ pub struct Args {
     /// Seed of every random draw
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
+    /// Compute the one experiment that is named with the settings of this file, in place of
+    /// experiments/NAME/settings.toml of the checkout
+    #[arg(long, value_name = "FILE", conflicts_with = "compare")]
+    settings: Option<PathBuf>,
     /// Compute everything, also what an earlier or a stopped run of this very program has kept in
     /// the user's cache
     #[arg(long)]
@@ -67,6 +71,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
         profile: args.profile,
         out: args.out.clone().unwrap_or_else(|| "reports".into()),
         seed: args.seed,
+        settings: args.settings.as_deref().map(Text::read).transpose()?,
         cache: Cache::of_user().filter(|_| !args.fresh),
     };
     let summary = report::run(tweedie_experiments::EXPERIMENTS, &options)?;

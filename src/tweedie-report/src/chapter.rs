@@ -2,7 +2,7 @@
 
 use super::drawing::{Axis, Drawing, Picture, Pictures, Plot, Series, Tone, plain};
 use super::page::{Block, Figure, Section};
-use crate::experiment::{Context, Embedded};
+use crate::experiment::{Context, Embedded, Text};
 use ndarray::Array2;
 use serde::Serialize;
 use serde_json::Value;
@@ -16,9 +16,9 @@ pub fn command(name: &str, context: &Context) -> String {
     )
 }
 
-/// The settings that the program was built with.
-pub fn settings<S: Embedded>() -> Result<Value> {
-    as_json(&S::embedded()?)
+/// Settings as the manifest has them: those of a text, or the chapter's own.
+pub fn settings<S: Embedded>(text: Option<&Text>) -> Result<Value> {
+    as_json(&S::of(text)?)
 }
 
 /// Settings as the manifest has them.

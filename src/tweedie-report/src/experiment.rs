@@ -3,10 +3,12 @@
 use ndarray::Array2;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use tweedie::choice::Choice;
 use tweedie::diffusion::PathPoint;
-use tweedie::error::{Error, Result};
+use tweedie::error::{Error, Result, suggested};
+use tweedie::input;
 
 /// How much an experiment computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +69,8 @@ pub struct Context<'a> {
     pub seed: u64,
     /// Told (steps done, steps in all, what comes next).
     pub progress: &'a (dyn Fn(usize, usize, &str) + Sync),
+    /// Settings to compute with, in place of the chapter's own.
+    pub settings: Option<&'a Text>,
     /// Folder in which trainings go on from where a stopped run left them; none, and they begin
     /// anew.
     pub trainings: Option<&'a Path>,
@@ -78,12 +82,12 @@ impl Context<'_> {
         self.trainings.map(|folder| folder.join(name))
     }
 
-    /// An experiment's settings: those that the program was built with, or what is least of them.
+    /// An experiment's settings: those given, else [`Embedded::current`], or what is least of them.
     ///
     /// # Errors
     /// As [`Embedded::parse`].
     pub fn settings<S: Embedded>(&self) -> Result<S> {
-        let settings = S::embedded()?;
+        let settings = S::of(self.settings)?;
         match self.profile {
             Profile::Least => Ok(settings.least()),
             _ => Ok(settings),
@@ -91,13 +95,58 @@ impl Context<'_> {
     }
 }
 
-/// An experiment's settings: a strict TOML file, `experiments/NAME/settings.toml`, which the
-/// program is built with.
-pub trait Embedded: Serialize + DeserializeOwned {
-    /// The name of its chapter.
-    const NAME: &'static str;
+/// A text that somebody wrote, and the file that it is from.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// The file's name, for messages.
+    pub file: PathBuf,
+    /// All that is in it.
+    pub content: Cow<'static, str>,
+}
+
+impl Text {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that is missing, too long for one that a person wrote, or no UTF-8.
+    pub fn read(file: &Path) -> Result<Self> {
+        let content = input::settings(file, "check the path and its permissions")?;
+        Ok(Self { file: file.to_owned(), content: content.into() })
+    }
+}
+
+/// A file of the folder `experiments/`, which is read from the checkout that the program was built
+/// in: an edit takes effect without a compiler. Where there is no checkout, it is as it was then.
+#[derive(Clone, Copy, Debug)]
+pub struct Editable {
+    /// Its name in the repository.
+    pub name: &'static str,
+    /// Where it lies in the checkout.
+    pub path: &'static str,
     /// What was in it when the program was built.
-    const TEXT: &'static str;
+    pub built: &'static str,
+}
+
+impl Editable {
+    /// What is in it now.
+    ///
+    /// # Errors
+    /// As [`Text::read`], of a file that is there.
+    pub fn text(&self) -> Result<Text> {
+        let path = Path::new(self.path);
+        if path.exists() { Text::read(path) } else { Ok(self.built()) }
+    }
+
+    /// What was in it when the program was built.
+    pub fn built(&self) -> Text {
+        Text { file: self.name.into(), content: self.built.into() }
+    }
+}
+
+/// An experiment's settings: a strict TOML file, `experiments/NAME/settings.toml`.
+pub trait Embedded: Serialize + DeserializeOwned {
+    /// That file.
+    const SOURCE: Editable;
 
     /// What its values have to keep, and whether they do.
     fn rules(&self) -> Vec<(bool, &'static str)>;
@@ -118,15 +167,12 @@ pub trait Embedded: Serialize + DeserializeOwned {
     ///
     /// # Errors
     /// An unknown or missing key, a broken rule.
-    fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &Text) -> Result<Self> {
         let unlike = |problem: String| {
-            Error::file(
-                format!("experiments/{}/settings.toml", Self::NAME),
-                problem,
-                "compare it with the file in the repository",
-            )
+            let mend = format!("compare it with {} of the repository", Self::SOURCE.name);
+            Error::file(&text.file, problem, mend)
         };
-        let settings: Self = toml::from_str(text).map_err(|e| unlike(e.to_string()))?;
+        let settings: Self = toml::from_str(&text.content).map_err(|e| unlike(suggested(e)))?;
         let settings = settings.with_valid_parts()?;
         match settings.rules().iter().find(|rule| !rule.0) {
             None => Ok(settings),
@@ -134,12 +180,20 @@ pub trait Embedded: Serialize + DeserializeOwned {
         }
     }
 
-    /// The settings that the program was built with.
+    /// The settings of this text, or of the chapter's own file.
     ///
     /// # Errors
     /// As [`Embedded::parse`].
-    fn embedded() -> Result<Self> {
-        Self::parse(Self::TEXT)
+    fn of(text: Option<&Text>) -> Result<Self> {
+        text.map_or_else(|| Self::SOURCE.text().and_then(|text| Self::parse(&text)), Self::parse)
+    }
+
+    /// The settings of the chapter's own file.
+    ///
+    /// # Errors
+    /// As [`Embedded::parse`].
+    fn current() -> Result<Self> {
+        Self::of(None)
     }
 }
 
@@ -198,16 +252,17 @@ pub fn energy(x: &Array2<f64>) -> f64 {
 
 /// For the tests of chapters.
 pub mod testing {
-    use super::Embedded;
+    use super::{Embedded, Text};
 
     /// A settings file is read as it stands, and refused with each of some (text, what it becomes,
     /// complaint).
     pub fn assert_strict<S: Embedded>(cases: &[(&str, &str, &str)]) {
-        assert!(S::embedded().is_ok());
+        assert!(S::current().is_ok());
+        let Text { file, content } = S::SOURCE.text().expect("the checkout's, or the program's");
         for (from, to, complaint) in cases {
-            assert!(S::TEXT.contains(from), "{from}");
-            let message =
-                S::parse(&S::TEXT.replacen(from, to, 1)).err().expect("a refusal").to_string();
+            assert!(content.contains(from), "{from}");
+            let edited = Text { file: file.clone(), content: content.replacen(from, to, 1).into() };
+            let message = S::parse(&edited).err().expect("a refusal").to_string();
             assert!(message.contains(complaint), "{message}");
         }
     }

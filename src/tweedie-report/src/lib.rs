@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use tweedie::error::{Error, Result};
 use tweedie_files::Cache;
 
-pub use crate::experiment::Profile;
+pub use crate::experiment::{Profile, Text};
 
 /// What `tweedie report` is asked for.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Options {
     pub out: PathBuf,
     /// Seed of every random draw.
     pub seed: u64,
+    /// Settings to compute the one experiment that is named with, in place of its own.
+    pub settings: Option<Text>,
     /// Where chapters and trainings are kept, and taken from by a later run of the same program;
     /// none, and all is computed.
     pub cache: Option<Cache>,
@@ -76,7 +78,7 @@ pub struct Experiment {
     /// again.
     pub shown_again: fn(&Path) -> &'static [&'static str],
     /// What, beside profile and seed, its numbers depend on.
-    pub settings: fn() -> Result<Value>,
+    pub settings: fn(Option<&Text>) -> Result<Value>,
     /// Computes and describes.
     pub run: fn(&experiment::Context) -> Result<Chapter>,
 }
@@ -146,7 +148,16 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     Staging::new(&options.out)?
         .replacing(again.iter().cloned())
         .claim(experiments.iter().map(|e| e.name).chain(["index.html", folder::MANIFEST]))?;
-    let settings = experiments.iter().map(|e| (e.settings)()).collect::<Result<Vec<_>>>()?;
+    let given = options.settings.as_ref();
+    if given.is_some() && experiments.len() != 1 {
+        return Err(Error::domain(
+            "experiments with settings of a file",
+            experiments.len(),
+            "one, whose settings they are",
+            "name one experiment, or leave the file out",
+        ));
+    }
+    let settings = experiments.iter().map(|e| (e.settings)(given)).collect::<Result<Vec<_>>>()?;
     let key = |k: usize| {
         let (program, name) = (manifest::program(), experiments[k].name);
         format!("{program}\n{name}, {}, seed {}\n{}", options.profile, options.seed, settings[k])
@@ -169,6 +180,7 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
         let chapter = (experiment.run)(&experiment::Context {
             profile: options.profile,
             seed: options.seed,
+            settings: given,
             progress: &|step, of, what| progress.tell(turn, experiment.name, step, of, what),
             trainings: trainings.as_deref(),
         })?;
