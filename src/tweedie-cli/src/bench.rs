@@ -14,7 +14,6 @@ use tweedie_device::{Device, Place, Precision};
 use tweedie_nn::adamw::{AdamW, State};
 use tweedie_nn::config::UNetConfig;
 use tweedie_nn::cpu::Cpu;
-#[cfg(feature = "cuda")]
 use tweedie_nn::cuda::Cuda;
 use tweedie_nn::data::Dataset;
 use tweedie_nn::element::Element;
@@ -233,7 +232,6 @@ pub(super) fn measure<T: Element>(config: &UNetConfig, run: Run, place: &Place) 
                 state,
             })
         }
-        #[cfg(feature = "cuda")]
         Place::Gpu(gpu, precision) => {
             let mut cuda = Cuda::new(program, batch, gpu, *precision)?;
             cuda.load(&params)?;
@@ -351,7 +349,6 @@ fn dearest_first(mut parts: Vec<Part>) -> Vec<Part> {
 
 /// A network in training on a GPU: its own images, noise and optimiser, as `tweedie train` has
 /// them.
-#[cfg(feature = "cuda")]
 struct OnGpu<T> {
     cuda: Cuda<T>,
     trainer: Trainer<T>,
@@ -362,7 +359,6 @@ struct OnGpu<T> {
 }
 
 /// The recipe of a step that is timed.
-#[cfg(feature = "cuda")]
 fn recipe(config: &UNetConfig, batch: usize) -> Result<Settings> {
     let network = toml::to_string(config)
         .map_err(|e| Error::domain("U-Net config", e, "one that TOML can say", "report this"))?;
@@ -373,7 +369,6 @@ fn recipe(config: &UNetConfig, batch: usize) -> Result<Settings> {
 }
 
 /// Images to train on: their content does not matter to the time.
-#[cfg(feature = "cuda")]
 fn images(config: &UNetConfig, batch: usize) -> Result<Data> {
     let (h, w) = config.sample_shape().expect("asked for before");
     let shape = (config.in_channels, h, w);
@@ -389,7 +384,6 @@ fn images(config: &UNetConfig, batch: usize) -> Result<Data> {
     )
 }
 
-#[cfg(feature = "cuda")]
 impl<T: Element> Timed<T> for OnGpu<T> {
     fn forward(&mut self) -> Result<&[T]> {
         self.cuda.forward(&self.x, &self.times, &self.labels)

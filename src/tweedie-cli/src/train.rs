@@ -9,7 +9,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-#[cfg(feature = "cuda")]
 use std::time::Duration;
 use std::time::Instant;
 use tweedie::error::{Error, Result};
@@ -22,7 +21,6 @@ use tweedie_nn::data::picture;
 use tweedie_nn::element::Element;
 use tweedie_nn::train::loader::VALIDATION;
 use tweedie_nn::train::parallel::World;
-#[cfg(feature = "cuda")]
 use tweedie_nn::train::parallel::{Secret, meet};
 use tweedie_nn::train::settings::Settings;
 use tweedie_nn::train::validation::{Level, Validation};
@@ -87,7 +85,6 @@ pub fn run(args: &Args) -> Result<Outcome> {
 
 /// Where this process trains: with several, the GPU of its number on its machine, joined to the
 /// others.
-#[cfg_attr(not(feature = "cuda"), expect(unused_variables))]
 fn together(world: &World, out: &Path, device: Device, precision: Precision) -> Result<Place> {
     if world.size == 1 {
         return device.place(precision);
@@ -111,7 +108,6 @@ fn together(world: &World, out: &Path, device: Device, precision: Precision) -> 
         }
     };
     let place = device.place(precision)?;
-    #[cfg(feature = "cuda")]
     if let Place::Gpu(gpu, _) = &place {
         let secret = Secret::of_run(out, |name| std::env::var(name).ok())?;
         gpu.join(

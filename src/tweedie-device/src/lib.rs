@@ -4,19 +4,12 @@
 //! Nothing here fails or panics for want of a driver or a library: what is missing is a value, with
 //! what that means.
 
-#[cfg(feature = "cuda")]
 pub mod blas;
-#[cfg(feature = "cuda")]
 mod compile;
-#[cfg(feature = "cuda")]
 pub mod dnn;
-#[cfg(feature = "cuda")]
 pub mod gpu;
-#[cfg(feature = "cuda")]
 mod libraries;
-#[cfg(feature = "cuda")]
 pub mod linear;
-#[cfg(feature = "cuda")]
 pub mod nccl;
 
 use serde::{Deserialize, Serialize};
@@ -152,20 +145,10 @@ impl Device {
         let cpu = || precision.double_on_cpu().map(|_| Place::Cpu);
         match self {
             Device::Cpu => cpu(),
-            #[cfg(feature = "cuda")]
             Device::Auto => {
                 gpu::Gpu::open(0).map_or_else(|_| cpu(), |gpu| Ok(Place::Gpu(gpu, precision)))
             }
-            #[cfg(feature = "cuda")]
             Device::Cuda(n) => gpu::Gpu::open(n).map(|gpu| Place::Gpu(gpu, precision)),
-            #[cfg(not(feature = "cuda"))]
-            Device::Auto => cpu(),
-            #[cfg(not(feature = "cuda"))]
-            Device::Cuda(n) => Err(Error::device(
-                format!("cuda:{n}"),
-                "CUDA is not built in",
-                "build with --features cuda",
-            )),
         }
     }
 
@@ -206,7 +189,6 @@ pub enum Place {
     /// The CPU, in the format of its numbers.
     Cpu,
     /// A CUDA device.
-    #[cfg(feature = "cuda")]
     Gpu(std::sync::Arc<gpu::Gpu>, Precision),
 }
 
@@ -214,7 +196,6 @@ impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
             Self::Cpu => write!(f, "cpu, {} threads", rayon::current_num_threads()),
-            #[cfg(feature = "cuda")]
             Self::Gpu(gpu, precision) => write!(f, "{gpu}, {}", precision.name()),
         }
     }
@@ -325,22 +306,10 @@ fn cpu_model() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-#[cfg(not(feature = "cuda"))]
-fn cuda() -> Option<Cuda> {
-    None
-}
-
-#[cfg(feature = "cuda")]
 fn cuda() -> Option<Cuda> {
     Some(libraries::survey())
 }
 
-#[cfg(not(feature = "cuda"))]
-fn gpus() -> Vec<Properties> {
-    Vec::new()
-}
-
-#[cfg(feature = "cuda")]
 fn gpus() -> Vec<Properties> {
     libraries::devices().unwrap_or_default()
 }

@@ -1,7 +1,6 @@
 //! A network on the device that it was put on: one set of verbs for the CPU and for a GPU.
 
 use super::cpu::Cpu;
-#[cfg(feature = "cuda")]
 use super::cuda::Cuda;
 use super::element::Element;
 use super::program::{Pass, Program};
@@ -25,7 +24,6 @@ pub enum Executor<T> {
     /// On the CPU.
     Cpu(Box<Cpu<T>>),
     /// On a GPU.
-    #[cfg(feature = "cuda")]
     Cuda(Box<Cuda<T>>),
 }
 
@@ -40,7 +38,6 @@ impl<T: Element> Executor<T> {
                 program.fits(batch, &[Pass::Recorded, Pass::Backward], 2, size_of::<T>())?;
                 Self::Cpu(Box::new(Cpu::new(program, batch)))
             }
-            #[cfg(feature = "cuda")]
             Place::Gpu(gpu, precision) => {
                 Self::Cuda(Box::new(Cuda::new(program, batch, gpu, *precision)?))
             }
@@ -57,7 +54,6 @@ impl<T: Element> Executor<T> {
                 program.fits(batch, &[Pass::Forward], 0, size_of::<T>())?;
                 Self::Cpu(Box::new(Cpu::forward_only(program, batch)))
             }
-            #[cfg(feature = "cuda")]
             Place::Gpu(gpu, precision) => {
                 Self::Cuda(Box::new(Cuda::forward_only(program, batch, gpu, *precision)?))
             }
@@ -68,7 +64,6 @@ impl<T: Element> Executor<T> {
     pub fn program(&self) -> &Program {
         match self {
             Self::Cpu(cpu) => cpu.program(),
-            #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.program(),
         }
     }
@@ -83,7 +78,6 @@ impl<T: Element> Executor<T> {
                 cpu.load(params);
                 Ok(())
             }
-            #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.load(params),
         }
     }
@@ -95,7 +89,6 @@ impl<T: Element> Executor<T> {
     pub fn forward(&mut self, x: &[T], times: &[f64], labels: &[usize]) -> Result<&[T]> {
         match self {
             Self::Cpu(cpu) => cpu.forward(x, times, labels),
-            #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.forward(x, times, labels),
         }
     }
@@ -105,7 +98,6 @@ impl<T: Element> Executor<T> {
     ///
     /// # Errors
     /// As [`Cuda::sample`](crate::cuda::Cuda).
-    #[cfg_attr(not(feature = "cuda"), expect(unused_variables))]
     pub fn sample(
         &mut self,
         tape: &Tape,
@@ -115,7 +107,6 @@ impl<T: Element> Executor<T> {
     ) -> Option<Result<Vec<T>>> {
         match self {
             Self::Cpu(_) => None,
-            #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => Some(cuda.sample(tape, told, start, seed)),
         }
     }
@@ -130,7 +121,6 @@ impl<T: Element> Executor<T> {
                 cpu.backward(dout, grads);
                 Ok(())
             }
-            #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.backward(dout, grads),
         }
     }
@@ -139,7 +129,6 @@ impl<T: Element> Executor<T> {
     pub fn input_gradient(&self) -> &[T] {
         match self {
             Self::Cpu(cpu) => cpu.input_gradient(),
-            #[cfg(feature = "cuda")]
             Self::Cuda(cuda) => cuda.input_gradient(),
         }
     }

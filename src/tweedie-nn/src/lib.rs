@@ -11,7 +11,6 @@ pub mod bundled;
 pub mod checkpoint;
 pub mod config;
 pub mod cpu;
-#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod data;
 pub mod denoiser;

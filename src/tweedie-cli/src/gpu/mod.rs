@@ -1,10 +1,7 @@
 //! `tweedie gpu`: what runs on a GPU, checked and timed there, in one call.
 
-#[cfg(feature = "cuda")]
 mod checks;
-#[cfg(feature = "cuda")]
 mod run;
-#[cfg(feature = "cuda")]
 mod speed;
 
 use super::{Outcome, output};
@@ -74,7 +71,6 @@ struct SourceArgs {
     precision: Precision,
 }
 
-#[cfg(feature = "cuda")]
 pub fn run(args: &Args) -> Result<Outcome> {
     match &args.command {
         Some(Command::Source(args)) => {
@@ -88,9 +84,4 @@ pub fn run(args: &Args) -> Result<Outcome> {
         }
         None => run::run(&args.run),
     }
-}
-
-#[cfg(not(feature = "cuda"))]
-pub fn run(_: &Args) -> Result<Outcome> {
-    Err(tweedie::error::Error::device("cuda", "CUDA is not built in", "build with --features cuda"))
 }

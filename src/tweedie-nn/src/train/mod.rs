@@ -20,7 +20,6 @@ pub mod initial;
 pub mod learning_rate;
 pub mod loader;
 pub mod objective;
-#[cfg(feature = "cuda")]
 mod on_device;
 pub mod parallel;
 pub mod samples;

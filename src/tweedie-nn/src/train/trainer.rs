@@ -5,7 +5,6 @@ use super::initial::initial;
 use super::learning_rate::learning_rate;
 use super::loader::{Data, Draws, Loader, WEIGHTS};
 use super::objective::{Batch, Objective};
-#[cfg(feature = "cuda")]
 use super::on_device::{OnDevice, Update};
 use super::settings::Settings;
 use super::times::Importance;
@@ -96,7 +95,6 @@ pub struct Trainer<T> {
 /// What takes the steps.
 enum Engine<T> {
     Cpu(Box<Cpu<T>>),
-    #[cfg(feature = "cuda")]
     Device(Box<OnDevice<T>>),
 }
 
@@ -104,7 +102,6 @@ enum Engine<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Truth {
     Here,
-    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
     Both,
     Device,
 }
@@ -197,7 +194,6 @@ impl<T: Element> Trainer<T> {
         let batch = Batch::new(settings.batch, &setup);
         let engine = match place {
             Place::Cpu => Engine::Cpu(Box::new(Cpu::new(program, settings.batch))),
-            #[cfg(feature = "cuda")]
             Place::Gpu(gpu, precision) => Engine::Device(Box::new(OnDevice::new(
                 program,
                 &loader,
@@ -286,7 +282,6 @@ impl<T: Element> Trainer<T> {
                 }
                 (loss, grad_norm)
             }
-            #[cfg(feature = "cuda")]
             Engine::Device(device) => {
                 if self.truth == Truth::Here {
                     device.upload(
@@ -328,7 +323,6 @@ impl<T: Element> Trainer<T> {
     /// # Errors
     /// A lost device.
     pub fn sync(&mut self) -> Result<()> {
-        #[cfg(feature = "cuda")]
         if let (Engine::Device(device), Truth::Device) = (&mut self.engine, self.truth) {
             let emas = self.emas.iter_mut().map(|ema| &mut ema.params[..]);
             device.download(&mut self.params, &mut self.averages, emas)?;
@@ -376,7 +370,6 @@ impl<T: Element> Trainer<T> {
     pub fn program(&self) -> &Program {
         match &self.engine {
             Engine::Cpu(cpu) => cpu.program(),
-            #[cfg(feature = "cuda")]
             Engine::Device(device) => device.program(),
         }
     }
