@@ -29,7 +29,7 @@ pub use recorded::Recorded;
 pub use verdict::{Role, Verdict};
 
 use rayon::prelude::*;
-use tweedie::error::{Error, Result};
+use tweedie::error::{Error, Result, nearest};
 use tweedie::evidence::Evidence;
 
 /// What a deck's "comparable samples" means, in every claim that says so: the law that a sampler
@@ -156,16 +156,10 @@ pub fn all() -> impl Iterator<Item = (Deck, &'static Claim)> {
 /// An unknown id, with the nearest one.
 pub fn find(id: &str) -> Result<(Deck, &'static Claim)> {
     all().find(|(_, c)| c.id == id).ok_or_else(|| {
-        let nearest = all()
-            .map(|(_, c)| c.id)
-            .min_by_key(|c| strsim::damerau_levenshtein(c, id))
-            .unwrap_or("");
-        Error::domain(
-            "claim",
-            id,
-            "an id of the catalogue",
-            format!("did you mean {nearest}? `tweedie verify` lists all"),
-        )
+        let near = nearest(id, all().map(|(_, c)| c.id))
+            .map_or(String::new(), |near| format!("did you mean {near}? "));
+        let mend = format!("{near}`tweedie verify` lists all");
+        Error::domain("claim", id, "an id of the catalogue", mend)
     })
 }
 

@@ -5,7 +5,7 @@ use super::output::{self, Document, Target, wrapped};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
-use tweedie::error::{Error, Result};
+use tweedie::error::{Error, Result, nearest};
 use tweedie::input;
 use tweedie_claims::{self as claims, Claim, Deck, Recorded, Verdict};
 use tweedie_report::ledger;
@@ -92,10 +92,7 @@ fn snapshot(args: &Args) -> Result<Recorded> {
 
 fn choose(globs: &[String]) -> Result<Vec<(Deck, &'static Claim)>> {
     if let Some(glob) = globs.iter().find(|glob| !claims::all().any(|(_, c)| matches(glob, c.id))) {
-        let nearest = claims::all()
-            .map(|(_, c)| c.id)
-            .min_by_key(|id| strsim::damerau_levenshtein(id, glob))
-            .unwrap_or("");
+        let nearest = nearest(glob, claims::all().map(|(_, c)| c.id)).unwrap_or("'harvard/*'");
         return Err(Error::domain(
             "--claim",
             format!("'{glob}'"),

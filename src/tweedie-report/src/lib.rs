@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tweedie::error::{Error, Result};
+use tweedie::error::{Error, Result, nearest};
 use tweedie_files::Cache;
 
 pub use crate::experiment::{Profile, Text};
@@ -94,16 +94,10 @@ pub fn select(all: &'static [Experiment], names: &[String]) -> Result<Vec<&'stat
     let mut chosen: Vec<&Experiment> = Vec::new();
     for name in names {
         let Some(experiment) = all.iter().find(|e| e.name == name) else {
-            let nearest = all.iter().map(|e| e.name).max_by(|a, b| {
-                strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-            });
             let all: Vec<_> = all.iter().map(|e| e.name).collect();
-            return Err(Error::domain(
-                "experiment",
-                name,
-                all.join(", "),
-                format!("did you mean {}?", nearest.unwrap_or("none")),
-            ));
+            let mend = nearest(name, all.iter().copied())
+                .map_or("choose some of them".into(), |near| format!("did you mean {near}?"));
+            return Err(Error::domain("experiment", name, all.join(", "), mend));
         };
         if !chosen.iter().any(|e| e.name == experiment.name) {
             chosen.push(experiment);

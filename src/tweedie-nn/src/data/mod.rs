@@ -16,7 +16,7 @@ pub mod picture;
 
 use ndarray::Array2;
 use std::path::Path;
-use tweedie::error::{Error, Result};
+use tweedie::error::{Error, Result, nearest};
 use tweedie::npy::opening;
 
 /// Images as rows, with what is known of them.
@@ -111,10 +111,7 @@ pub fn load(spec: &str) -> Result<Dataset> {
     {
         return load_path(Path::new(path), Some(parse_size(spec, size)?));
     }
-    let near = ["digits", "mnist", "photographs"]
-        .into_iter()
-        .max_by(|a, b| strsim::jaro_winkler(a, head).total_cmp(&strsim::jaro_winkler(b, head)));
-    let mend = match near.filter(|name| strsim::jaro_winkler(name, head) > 0.75) {
+    let mend = match nearest(head, ["digits", "mnist", "photographs"]) {
         Some(name) if name == head => format!("'{name}' takes no options: write '{name}'"),
         Some(name) => format!("did you mean '{name}'?"),
         None => "check the spelling of the name or the path".into(),

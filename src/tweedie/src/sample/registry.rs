@@ -13,7 +13,7 @@ use super::shortcut::{Exact, Known, Teleport};
 use super::unipc::{Scale, UniPc};
 use crate::choice::Choice;
 use crate::diffusion::PathPoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, nearest};
 use crate::exact::teleport::gaussian_with_moments_of;
 use crate::law::gaussian::posterior_variance;
 use crate::law::{Gaussian, Law};
@@ -225,12 +225,9 @@ pub fn sampler<'a>(name: &str, options: &Options<'a>) -> Result<Box<dyn Sampler 
     match SAMPLERS.iter().find(|e| e.name == name) {
         Some(entry) => (entry.make)(options),
         None => {
-            let nearest = SAMPLERS
-                .iter()
-                .map(|e| e.name)
-                .max_by(|a, b| strsim::jaro(a, name).total_cmp(&strsim::jaro(b, name)));
             let names: Vec<_> = SAMPLERS.iter().map(|e| e.name).collect();
-            let mend = format!("did you mean '{}'?", nearest.unwrap_or_default());
+            let mend = nearest(name, names.iter().copied())
+                .map_or("choose one of them".into(), |near| format!("did you mean '{near}'?"));
             Err(Error::domain(
                 "sampler",
                 format!("'{name}'"),
