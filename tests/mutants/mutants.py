@@ -93,7 +93,8 @@ class File:
             "MatchArm": ("match_arm",),
             "MatchArmGuard": ("match_arm",),
         }.get(m["genre"])
-        while kinds and not (node.type in kinds and (m["genre"] != "FnValue" or node.parent.type == "function_item")):
+        # An `&&` of a let chain is in no expression, and has no other operator to be.
+        while kinds and node is not None and not (node.type in kinds and (m["genre"] != "FnValue" or node.parent.type == "function_item")):
             node = node.parent
         return node if kinds else None
 
@@ -179,6 +180,13 @@ def uncompilable(output):
     for message in map(json.loads, output.splitlines()):
         if message.get("reason") != "compiler-message" or message["message"]["level"] != "error":
             continue
+        if (message["message"]["code"] or {}).get("code") == "E0004":
+            # A match that is no longer exhaustive: the arm for all that is left got a guard, and it is the last.
+            at = message["message"]["spans"][0]
+            end = max(s["line_end"] for child in message["message"]["children"] for s in child["spans"] if s["file_name"] == at["file_name"])
+            lines = (CRATE / at["file_name"]).read_text().split("\n")
+            arms = re.findall(r"\(!\s*crate::mutant::on\((\d+)\)", "\n".join(lines[at["line_start"] - 1 : end]))
+            ids |= set(map(int, arms[-1:]))
         for span in message["message"]["spans"]:
             lines = (CRATE / span["file_name"]).read_text().split("\n")
             here = "\n".join(lines[span["line_start"] - 1 : span["line_end"]])
@@ -202,7 +210,8 @@ class Tests:
     def run(self, binary, tests, mutant, timeout, **env):
         """'passed', 'failed' or 'timeout', and the seconds; memory is limited, because a mutant may ask for all there is."""
         env = dict(os.environ, **SEED, CARGO_MANIFEST_DIR=str(CRATE), RAYON_NUM_THREADS="1", MUTANT=str(mutant), **env)
-        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+        # Address space: each thread that multiplies matrices reserves 1 GB of it.
+        limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
         start, command = time.time(), [binary, "--exact", "--nocapture", "--test-threads=1", *tests]
         quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:

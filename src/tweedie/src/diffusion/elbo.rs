@@ -1301,6 +1301,9 @@ mod tests {
         close(log_ratio_beta((1.0, 1e-300), (1.0, 1e300)), 1200.0 * std::f64::consts::LN_10);
         // KL of a prior that is far too wide: -ln(sigma^2)/2 - 1/2.
         close(prior((0.0, 1e-200), 1.0, 1.0), 200.0 * std::f64::consts::LN_10 - 0.5);
+        // ln(prior_var / sigma^2) / 2 - 1/2, and sigma^2 / prior_var / 2 where that is all.
+        close(prior((0.0, 1e-200), 1.0, 1e-10), 195.0 * std::f64::consts::LN_10 - 0.5);
+        close(prior((0.0, 1e160), 1.0, 1e300), 0.5e20);
         close(
             gaussian_reconstruction(1e308, 1e308),
             0.5 * (TAU.ln() + 308.0 * std::f64::consts::LN_10 + 1.0),

@@ -172,4 +172,24 @@ mod tests {
             assert!(Level::new(alpha, sigma).checked().is_err(), "({alpha}, {sigma})");
         }
     }
+
+    #[test]
+    fn variances_and_projections_of_any_size() {
+        // A clean level's variance, split in its own unit of length.
+        for (alpha, lambda) in [(1e-200, 1.0), (1e200, 1.0), (1e-150, 1e-290), (1e150, 1e290)] {
+            let (v, e) = Level::new(alpha, 0.0).split_var(lambda);
+            assert!((0.25..=16.0).contains(&v), "{alpha} {lambda}: {v}");
+            let log: f64 = 2.0 * f64::ln(alpha) + f64::ln(lambda);
+            let got = v.ln() + 2.0 * f64::from(e) * std::f64::consts::LN_2;
+            assert!((got / log - 1.0).abs() <= 4.0 * f64::EPSILON);
+        }
+        // One of the two terms is 0, or far below the other: what is left is the other's.
+        let projection = |(alpha, sigma), (to_alpha, to_sigma), lambda| -> f64 {
+            Level::new(alpha, sigma).projection(Level::new(to_alpha, to_sigma), lambda)
+        };
+        assert_eq!(projection((0.0, 1.0), (1e200, 1.0), 1e300), 1.0);
+        assert_eq!(projection((1e-150, 0.0), (1e-150, 1e300), 1.0), 1.0);
+        assert_eq!(projection((1e-200, 1.0), (1e-200, 1.0), 1.0), 1.0);
+        assert_eq!(projection((1.0, 1e-200), (1.0, 1e-200), 1.0), 1.0);
+    }
 }

@@ -180,6 +180,8 @@ mod tests {
             Frame::variance_preserving(f64::NEG_INFINITY),
         );
         assert!(matches!(loss_ratio(Eps, X0, &clean), Err(Error::Singular { .. })));
+        let why = loss_ratio(Eps, X0, &clean).unwrap_err().to_string();
+        assert!(why.contains("this loss is 0 whatever the error"), "{why}");
         assert!(matches!(loss_ratio(X0, Eps, &pure), Err(Error::Singular { .. })));
         assert!(matches!(loss_ratio(Score, Eps, &clean), Err(Error::Singular { .. })));
         assert_eq!(

@@ -672,4 +672,25 @@ mod tests {
         assert!((t - 0.95).abs() <= 4.0 * f64::EPSILON, "{t}");
         assert_eq!(Path::VP.still_at(0.25).unwrap().t, 0.25);
     }
+
+    #[test]
+    fn both_ends_of_ve_are_its_parameters_to_the_bit() {
+        for (low, high) in [(0.01, 50.0), (0.002, 80.0), (0.03, 157.0), (1e-200, 1e200)] {
+            let path = Path::Ve { sigma_min: low, sigma_max: high };
+            assert_eq!([0.0, 1.0].map(|t| path.alpha_sigma(t).1), [low, high]);
+            for (t, sigma) in [(0.0, low), (1.0, high)] {
+                assert_eq!(path.log_snr_dd(t).unwrap(), Dd::from(sigma).ln() * -2.0);
+            }
+        }
+    }
+
+    #[test]
+    fn cosine_log_snr_at_the_smallest_numbers() {
+        // sigma / alpha = tan(pi t / 2), which is pi t / 2 itself.
+        for t in [f64::from_bits(1), 1e-320, 1e-300, 1e-200, 1e-100] {
+            let want = -2.0 * (std::f64::consts::FRAC_PI_2.ln() + t.ln());
+            let got = Path::Cosine.log_snr(t).unwrap();
+            assert!((got / want - 1.0).abs() <= 4.0 * f64::EPSILON, "{t:e}: {got} {want}");
+        }
+    }
 }

@@ -728,4 +728,55 @@ pub(crate) mod tests {
             assert!(check(alpha, sigma).is_err(), "({alpha}, {sigma})");
         }
     }
+
+    #[test]
+    fn variance_preserving_frames_reach_as_far_as_their_roots() {
+        // Out there alpha = e^(log_snr / 2), and sigma its mirror image.
+        for log_snr in [-1400.0, -800.0, -601.0, -599.0, -100.0] {
+            let want = f64::exp(0.5 * log_snr);
+            let (noisy, clean) =
+                (Frame::variance_preserving(log_snr), Frame::variance_preserving(-log_snr));
+            for got in [noisy.alpha, clean.sigma] {
+                assert!((got / want - 1.0).abs() <= 4.0 * EPS, "{log_snr}: {got} {want}");
+            }
+            assert_eq!((noisy.sigma, clean.alpha), (1.0, 1.0));
+        }
+    }
+
+    /// Rates of one sign cancel in the velocity's determinant: a rounding of them moves the data
+    /// by so much more, and the condition says so.
+    #[test]
+    fn the_condition_sees_a_determinant_that_cancels() {
+        let gap = 1e-6;
+        let at = frame(1.0, 1.0, 1.0, 1.0 + gap, 0.5);
+        let conversion = Conversion::new(Prediction::Velocity, Prediction::X0, at).unwrap();
+        let moved = frame(1.0, 1.0, 1.0, 1.0 + gap * (1.0 + 1e-4), 0.5);
+        let other = Conversion::new(Prediction::Velocity, Prediction::X0, moved).unwrap();
+        // A relative change of 1e-10 of one rate.
+        let change = (other.apply(2.0, 1.0) - conversion.apply(2.0, 1.0)).abs() / 1e-10;
+        let condition = conversion.condition(2.0, 1.0);
+        assert!(change <= condition && condition <= 8.0 * change, "{change} {condition}");
+        // v's determinant is a sum of squares.
+        let at = frame(1.0, 1.0, 1.0, 1.0, 0.5);
+        let v = Conversion::new(Prediction::V, Prediction::X0, at).unwrap();
+        assert_eq!(v.condition(2.0, 1.0), v.apply(-2.0, 1.0).abs());
+        let at = frame(3.0, 4.0, 1.0, 1.0, 0.5);
+        let v = Conversion::new(Prediction::V, Prediction::X0, at).unwrap();
+        // (alpha x + sigma p) / (alpha^2 + sigma^2)
+        assert!((v.condition(2.0, 1.0) / (11.0 / 25.0) - 1.0).abs() <= 4.0 * EPS);
+    }
+
+    #[test]
+    fn products_out_of_range_are_scaled_first() {
+        let two = |k| 2f64.powi(k);
+        for (a, x, k, want) in [
+            (two(600), two(600), -700, two(500)),
+            (two(-600), two(-600), 700, two(-500)),
+            (two(-600), two(600), 600, two(600)),
+            (two(600), two(-600), -600, two(-600)),
+            (0.0, two(600), 600, 0.0),
+        ] {
+            assert_eq!(scaled(a, x, k), want);
+        }
+    }
 }

@@ -96,4 +96,12 @@ mod tests {
             matched(&PathPoint::still(0.0, 1.0), &Path::FlowMatching).unwrap_err().to_string();
         assert!(message.contains("pure noise has no scale"), "{message}");
     }
+
+    #[test]
+    fn a_ratio_beyond_the_range_is_pure_noise() {
+        for to in [Path::FlowMatching, Path::VP, Path::EDM] {
+            let message = matched(&PathPoint::still(1e-310, 1.0), &to).unwrap_err().to_string();
+            assert!(message.contains("pure noise has no scale"), "{message}");
+        }
+    }
 }

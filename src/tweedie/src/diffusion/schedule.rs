@@ -470,4 +470,14 @@ mod tests {
                 .map(|s| s.name());
         assert_eq!(names, ["linear", "scaled-linear", "cosine", "sigmoid"]);
     }
+
+    #[test]
+    fn a_table_knows_where_it_is_from() {
+        let schedule = Schedule::Linear { beta_start: 1e-4, beta_end: 0.02 };
+        for zero in [false, true] {
+            let table = Table::new(schedule, 10, zero).unwrap();
+            assert_eq!(table.origin(), Some((schedule, zero)));
+        }
+        assert_eq!(Table::from_betas(&[0.1, 0.2]).unwrap().origin(), None);
+    }
 }

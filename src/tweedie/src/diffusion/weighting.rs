@@ -548,4 +548,16 @@ mod tests {
             prop_assert!((got - x0 * moved * moved).abs() <= 16.0 * EPS * got);
         }
     }
+
+    #[test]
+    fn a_bias_whose_exponential_is_out_of_range() {
+        // snr sigmoid(bias - log_snr) = e^log_snr / (1 + e^(log_snr - bias)).
+        for log_snr in [705.0, 700.0, 100.0, -100.0] {
+            let bias = 710.0;
+            let snr = f64::exp(log_snr);
+            let want = snr / (1.0 + f64::exp(log_snr - bias));
+            let got = Weighting::Sigmoid { bias }.weights(log_snr).x0;
+            assert!((got / want - 1.0).abs() <= 1e-12, "{log_snr}: {got} {want}");
+        }
+    }
 }

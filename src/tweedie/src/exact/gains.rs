@@ -169,4 +169,17 @@ mod tests {
             prop_assert!((log_psi(lambda, a, b) - log).abs() <= 16.0 * f64::EPSILON * (1.0 + log.abs()));
         }
     }
+
+    #[test]
+    fn a_flat_mode_s_gain_does_not_see_alpha() {
+        // ln psi is that of the noise alone, whatever the size of alpha.
+        for unit in [1e-300, 1e-100, 1.0, 1e100, 1e300] {
+            for alpha in [1e-200, 1e-10, 1.0, 1e100] {
+                let level = |alpha, sigma| Level { alpha, sigma };
+                let got = log_psi(0.0, level(alpha, unit), level(alpha * 0.5, unit * 1.5));
+                let want = 1.5f64.ln();
+                assert!((got / want - 1.0).abs() <= 4.0 * f64::EPSILON, "{unit} {alpha}: {got}");
+            }
+        }
+    }
 }

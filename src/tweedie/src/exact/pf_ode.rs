@@ -694,8 +694,11 @@ mod tests {
 
     #[test]
     fn an_end_that_is_not_reached_is_said() {
-        // A denoiser that jumps back and forth with its state.
-        struct Saw;
+        // A denoiser that jumps back and forth with its noise, from a level on.
+        struct Saw {
+            from: f64,
+            jumps: f64,
+        }
         impl Denoiser for Saw {
             fn dim(&self) -> usize {
                 1
@@ -706,7 +709,8 @@ mod tests {
                 at: &PathPoint,
                 mut out: ndarray::ArrayViewMut2<f64>,
             ) {
-                out.fill((at.sigma * 1e5).floor().rem_euclid(2.0));
+                let jumps = at.sigma < self.from * at.alpha;
+                out.fill(if jumps { (at.sigma * self.jumps).floor().rem_euclid(2.0) } else { 0.5 });
             }
         }
         impl Law for Saw {
@@ -726,11 +730,62 @@ mod tests {
                 Array2::zeros((n, 1))
             }
         }
-        let said = pf_ode_solve(&Saw, array![[0.0]].view(), &[PathPoint::still(1.0, 2.0), DATA])
-            .unwrap_err()
-            .to_string();
-        for part in ["sigma / alpha = ", "on the way from 2 to 0", "step", "end there"] {
-            assert!(said.contains(part), "{said}");
+        for (from, jumps) in [(f64::INFINITY, 1e5), (0.5, 1e10)] {
+            let points = [PathPoint::still(1.0, 2.0), DATA];
+            let said = pf_ode_solve(&Saw { from, jumps }, array![[0.0]].view(), &points)
+                .unwrap_err()
+                .to_string();
+            for part in ["sigma / alpha = ", "on the way from 2 to 0", "step", "end there"] {
+                assert!(said.contains(part), "{said}");
+            }
+            let place = said.split("sigma / alpha = ").nth(1).unwrap().split(',').next().unwrap();
+            let ratio: f64 = place.parse().unwrap();
+            // Jumps so fine are followed no further.
+            let most = if from == 0.5 { 0.499..=0.5001 } else { 0.0..=2.0 };
+            assert!(most.contains(&ratio), "{said}");
+        }
+    }
+
+    /// Two roundings of the state at the cleaner level, magnified as the noise is: the documented
+    /// estimate, where it is by far the largest part of the error.
+    #[test]
+    fn what_a_rise_magnifies_is_the_rounding_of_its_start() {
+        let law = Gaussian::new(array![0.5, -0.25], array![[1.0, 0.3], [0.3, 0.5]].view()).unwrap();
+        for ((alpha, sigma), (to_alpha, to_sigma)) in [
+            ((0.9, 1e-7), (0.6, 0.8)),
+            ((1e-3, 1e-11), (1e-6, 1.0)),
+            ((1e4, 1e-3), (1.0, 1.0)),
+            ((1e6, 0.1), (1e6, 1e6)),
+        ] {
+            let points = [PathPoint::still(alpha, sigma), PathPoint::still(to_alpha, to_sigma)];
+            let offset = array![2.0, 1.5] * alpha;
+            let x = (Law::mean(&law) * alpha + &offset).insert_axis(Axis(0));
+            let solution = pf_ode_measured(&law, x.view(), &points).unwrap();
+            let c = 0.75f64.sqrt();
+            let want =
+                2.0 * f64::EPSILON * offset[0] * to_sigma / sigma / (c * to_alpha).hypot(to_sigma);
+            assert!((solution.errors[1] / want - 1.0).abs() <= 0.02, "{solution:?} {want}");
+        }
+    }
+
+    /// A state far off the data has a rounding of its own size in every step, and is followed in
+    /// as few as another: closed form.
+    #[test]
+    fn a_state_far_off_is_followed_to_its_own_rounding() {
+        let law = Gaussian::isotropic(array![0.0, 0.0], 1.0).unwrap();
+        let points = [PathPoint::still(0.6, 0.8), PathPoint::still(1.0, 0.01)];
+        let solve = |size: f64| {
+            let x = array![[size, -0.5 * size]];
+            let (states, steps) = Flow::new(&law).solve(x.view(), &points).unwrap();
+            // The standard deviations are 1 and hypot(1, 0.01).
+            let want = &x * 1f64.hypot(0.01);
+            assert!((&states[1] - &want).iter().all(|e| e.abs() <= 1e-11 * size), "{states:?}");
+            steps
+        };
+        let near = solve(1.0);
+        for size in [1e4, 1e8] {
+            let far = solve(size);
+            assert!(far <= 2 * near, "{size}: {far} {near}");
         }
     }
 }

@@ -381,4 +381,15 @@ mod tests {
             f64::NEG_INFINITY
         );
     }
+
+    #[test]
+    fn a_point_mass_forgets_by_the_difference_of_the_levels() {
+        // int dtau / tau of sqrt(tau) / 2: the difference of the two s, also where their product
+        // is out of range.
+        for unit in [1e-200, 1.0, 1e200] {
+            let [from, to] = [1.0, 0.25].map(|s| Level { alpha: 1.0, sigma: s * unit });
+            let got: f64 = log_forgetting(0.0, from, to, Churn::Langevin(2.0));
+            assert!((got / (-1.5 * unit) - 1.0).abs() <= 4.0 * f64::EPSILON, "{unit}: {got}");
+        }
+    }
 }

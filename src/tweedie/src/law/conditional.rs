@@ -294,6 +294,10 @@ mod tests {
             (1.0, 1.9, true),
             (0.5, 1.0, false),
             (0.0, 1.0, false),
+            (0.5, 0.26, true),
+            (0.5, 0.24, false),
+            (3.0, 1.6, true),
+            (3.0, 1.4, false),
         ] {
             let at = PathPoint::still(alpha, sigma);
             let want: &dyn Denoiser = if inside { &always } else { class };

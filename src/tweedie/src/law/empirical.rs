@@ -197,7 +197,7 @@ impl Empirical {
                     .and(y)
                     .and(&origin)
                     .and(&mean)
-                    .for_each(|v, y, o, m| *v += p * (y - o - m) * (y - o - m));
+                    .for_each(|v, y, o, m| *v += p * (y - o - m).powi(2));
             }
         });
         out
@@ -302,7 +302,7 @@ impl Empirical {
         let unit = (self.points.ncols() + 16) as f64 * f64::EPSILON;
         let near: Vec<usize> =
             (0..out.len()).filter(|&j| out[j] <= shortest * (1.0 + unit)).collect();
-        if near.len() > 1 && shortest.is_finite() {
+        if near.len() > 1 {
             let exact: Vec<Dd> =
                 near.iter().map(|&j| distance_squared_unrounded(x, alpha, self.point(j))).collect();
             let least = exact
@@ -812,6 +812,23 @@ mod tests {
     }
 
     proptest! {
+        /// Rotations of one point are equally near to a state on the diagonal, however their
+        /// rounded distances differ: each weighs the same, to the rounding of 106 bits.
+        #[test]
+        fn ties_are_neither_made_nor_broken_by_rounding(
+            d in 2usize..40, seed: u64, share in prop::sample::select(vec![0.0, 1e-200, 1e-9, 1e-7, 1e-5]),
+            order in prop::sample::select(vec![-150, 0, 150]), off in -1.5..1.5f64,
+        ) {
+            let y = random(seed, 0, 1, d) * 2f64.powi(order);
+            let points = Array2::from_shape_fn((d, d), |(i, j)| y[[0, (i + j) % d]]);
+            let law = Empirical::new(points).unwrap();
+            let x = Array2::from_elem((1, d), off * 2f64.powi(order));
+            let distance = (&x - &y).mapv(|z| z * z).sum().sqrt();
+            let p = law.responsibilities(x.view(), &PathPoint::still(1.0, share * distance));
+            // Exponents of 1e18 at most, to 1e-32 d.
+            prop_assert!(p.iter().all(|p| (p * d as f64 - 1.0).abs() <= 1e-10), "{p}");
+        }
+
         /// Second route: a mixture of Gaussians without variance, whose distances come from
         /// differences and whose sums are not blocked.
         #[test]
@@ -1090,8 +1107,8 @@ mod tests {
         let x = array![[1e8 + 0.5]];
         let mean = (0.5f64 / 2.25).tanh();
         let var = 1.0 - mean * mean;
-        assert!((law.posterior_var(x.view(), &at)[[0, 0]] - var).abs() <= 1e-6);
-        assert!((law.jacobian(x.row(0), &at)[[0, 0]] - var / 2.25).abs() <= 1e-6);
+        assert!((law.posterior_var(x.view(), &at)[[0, 0]] - var).abs() <= 1e-14);
+        assert!((law.jacobian(x.row(0), &at)[[0, 0]] - var / 2.25).abs() <= 1e-14);
     }
 
     #[test]
@@ -1153,5 +1170,94 @@ mod tests {
             law.log_density(array![[0.5], [1.0], [2.0]].view(), &still).to_vec(),
             [f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY]
         );
+    }
+
+    /// Distances that differ by 1e-20 of themselves: a tie for rounded ones, and none.
+    #[test]
+    fn the_nearest_is_found_below_the_rounding_of_distances() {
+        for order in [-150, 0, 150] {
+            let unit = 2f64.powi(order);
+            let points = array![[1.0, 1e-10], [1.0, 0.0], [0.0, 1.0], [3.0, 0.0]] * unit;
+            let law = Empirical::new(points).unwrap();
+            let p = law.responsibilities(array![[0.0, 0.0]].view(), &PathPoint::still(1.0, 0.0));
+            assert_eq!(p, array![[0.0, 0.5, 0.5, 0.0]], "{order}");
+        }
+    }
+
+    /// Closed form of two points: `p = 1 / (1 + exp(-2 (x - y0) delta / sigma^2))` at `y0 +- delta`.
+    #[test]
+    fn far_off_the_data_weights_keep_their_digits() {
+        let (delta, far) = (2f64.powi(-27), 2f64.powi(27));
+        let law = Empirical::new(array![[1000.0 - delta], [1000.0 + delta]]).unwrap();
+        let p = law.responsibilities(array![[1000.0 + far]].view(), &PathPoint::still(1.0, 1.0));
+        let want = 1.0 / (1.0 + (-2.0f64).exp());
+        assert!((p[[0, 1]] - want).abs() <= 4.0 * EPS, "{p} {want}");
+    }
+
+    /// A point that a state must not see stays unseen where every product of states and points
+    /// is out of range.
+    #[test]
+    fn what_is_left_out_is_not_seen_at_tiny_sigma() {
+        let law = Empirical::new(array![[1.0], [2.0], [4.0]]).unwrap();
+        for sigma in [1e-3, 1e-100, 1e-160, 1e-200, 0.0] {
+            let mut out = array![[0.0]];
+            let at = PathPoint::still(1.0, sigma);
+            law.denoise_leaving_one_out(&[0], array![[1.0]].view(), &at, out.view_mut()).unwrap();
+            assert_eq!(out, array![[2.0]], "{sigma}");
+        }
+    }
+
+    /// One point in several parts is that point: what is left of a variance is another point's
+    /// tiny weight, to that weight's own digits.
+    #[test]
+    fn a_tiny_weight_s_variance_keeps_its_digits() {
+        let (sigma, parts) = ((1.0f64 / 184.0).sqrt(), array![0.3, 0.17, 0.53]);
+        let at = PathPoint::still(1.0, sigma);
+        let law = Empirical::weighted(
+            array![[1.0], [0.0], [0.0], [0.0]],
+            array![1.0, parts[0], parts[1], parts[2]],
+        )
+        .unwrap();
+        // Weights 1 and 1, exponents -92 and 0.
+        let weight = (-92.0f64).exp();
+        let x = array![[0.0]];
+        for var in
+            [law.posterior_var(x.view(), &at)[[0, 0]], law.posterior_cov(x.row(0), &at)[[0, 0]]]
+        {
+            assert!((var / weight - 1.0).abs() <= 1e-12, "{var} {weight}");
+        }
+    }
+
+    /// Where `alpha y` and `x` cancel, against their difference to 106 bits.
+    #[test]
+    fn the_score_keeps_its_digits_beside_a_point() {
+        let law = Empirical::new(array![[1.1, -0.3], [5.0, 7.0]]).unwrap();
+        let (alpha, sigma) = (0.7, 1e-6);
+        let x = array![[0.7 * 1.1 + 1e-9, -0.7 * 0.3 - 1e-9]];
+        let mut score = Array2::zeros((1, 2));
+        law.score(x.view(), &PathPoint::still(alpha, sigma), score.view_mut());
+        for (j, y) in [1.1, -0.3].into_iter().enumerate() {
+            let want = ((Dd::from(alpha) * y - x[[0, j]]) / (sigma * sigma)).hi();
+            assert!((score[[0, j]] / want - 1.0).abs() <= 4.0 * EPS, "{score} {want}");
+        }
+    }
+
+    /// The difference of two unrounded densities is that of the squared distances, also where a
+    /// rounded density has lost it: closed form as above.
+    #[test]
+    fn unrounded_densities_keep_their_differences() {
+        let (delta, far, sigma) = (2f64.powi(-27), 2f64.powi(27), 0.5);
+        let at = PathPoint::still(1.0, sigma);
+        let [near, off] = [delta, -delta].map(|y| {
+            Empirical::new(array![[1000.0 + y]])
+                .unwrap()
+                .log_density_unrounded(array![1000.0 + far].view(), &at)
+        });
+        assert!(((near - off).hi() - 2.0 / (sigma * sigma)).abs() <= 1e-14);
+        let law = Empirical::new(array![[0.5], [1.0]]).unwrap();
+        let still = PathPoint::still(0.5, 0.0);
+        for (x, want) in [(0.5, f64::INFINITY), (0.3, f64::NEG_INFINITY)] {
+            assert_eq!(law.log_density_unrounded(array![x].view(), &still).hi(), want);
+        }
     }
 }

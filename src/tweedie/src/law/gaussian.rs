@@ -898,4 +898,14 @@ mod tests {
         assert!((wiener_gain(1e300, 1.0, 1e200f64) / 1e-100 - 1.0).abs() <= 4.0 * f64::EPSILON);
         assert_eq!(wiener_gain(1e-300, 1.0, 1e-200), 1.0);
     }
+
+    #[test]
+    fn a_point_mass_has_an_unrounded_density() {
+        let law = Gaussian::isotropic(array![1.0, 2.0], 0.0).unwrap();
+        let at = PathPoint::still(0.5, 0.0);
+        for (x, want) in [(array![0.5, 1.0], f64::INFINITY), (array![0.5, 1.5], f64::NEG_INFINITY)]
+        {
+            assert_eq!(law.log_density_unrounded(x.view(), &at).hi(), want);
+        }
+    }
 }

@@ -670,4 +670,68 @@ mod tests {
         let [a, b] = [1, 2].map(|seed| law.sample(200, &Noise::new(seed)));
         assert!(a.iter().all(|a| b.iter().all(|b| a != b)));
     }
+
+    fn masses(weights: Array1<f64>, points: &[f64]) -> Mixture {
+        let mass = |m: &f64| Gaussian::isotropic(array![*m], 0.0).unwrap();
+        Mixture::new(weights, points.iter().map(mass).collect()).unwrap()
+    }
+
+    /// Components that differ by a rotation of their means are equally likely on the diagonal,
+    /// however far away it is.
+    #[test]
+    fn ties_survive_the_rounding_of_their_densities() {
+        for (d, seed) in [(2, 1), (3, 2), (17, 3), (39, 4), (40, 5)] {
+            let noise = Noise::new(seed);
+            let y: Vec<f64> = (0..d).map(|j| noise.normal(0, j as u64)).collect();
+            let components = (0..d).map(|i| {
+                let mean = Array1::from_shape_fn(d, |j| y[(i + j) % d]);
+                Gaussian::isotropic(mean, 0.0).unwrap()
+            });
+            let law = Mixture::new(Array1::ones(d), components.collect()).unwrap();
+            let x = Array2::from_elem((1, d), 1.25);
+            for sigma in [1e-9, 1e-8, 1e-6, 1e-3] {
+                let p = law.responsibilities(x.view(), &PathPoint::still(1.0, sigma));
+                assert!(p.iter().all(|p| (p * d as f64 - 1.0).abs() <= 1e-10), "{d} {sigma}: {p}");
+            }
+        }
+    }
+
+    #[test]
+    fn far_from_the_origin_the_spread_keeps_its_digits() {
+        // As for the empirical law: two points, whose variance is 1 - mean^2 about their middle.
+        let law = masses(array![1.0, 1.0], &[1e8 - 1.0, 1e8 + 1.0]);
+        let (x, at) = (array![1e8 + 0.5], PathPoint::still(1.0, 1.5));
+        let var = 1.0 - (0.5f64 / 2.25).tanh().powi(2);
+        assert!((law.posterior_cov(x.view(), &at)[[0, 0]] - var).abs() <= 1e-14);
+        assert!((law.jacobian(x.view(), &at)[[0, 0]] - var / 2.25).abs() <= 1e-14);
+    }
+
+    /// A component in several parts is that component: what is left of a variance is another
+    /// one's tiny weight, to that weight's own digits.
+    #[test]
+    fn a_tiny_weight_s_variance_keeps_its_digits() {
+        let law = masses(array![1.0, 0.3, 0.17, 0.53], &[1.0, 0.0, 0.0, 0.0]);
+        let (x, at) = (array![0.0], PathPoint::still(1.0, (1.0f64 / 184.0).sqrt()));
+        let weight = (-92.0f64).exp();
+        let var = law.posterior_cov(x.view(), &at)[[0, 0]];
+        assert!((var / weight - 1.0).abs() <= 1e-12, "{var} {weight}");
+        let jacobian = law.jacobian(x.view(), &at)[[0, 0]];
+        assert!((jacobian / (184.0 * weight) - 1.0).abs() <= 1e-12, "{jacobian}");
+    }
+
+    /// Second route: the empirical law, which sums in another way; and the rounded density.
+    #[test]
+    fn unrounded_densities_are_those_of_the_law() {
+        let (weights, points) = (array![1.0, 2.0, 1.0, 0.0], array![[40.0], [0.25], [-0.5], [0.0]]);
+        let law = masses(weights.clone(), points.as_slice().unwrap());
+        let empirical = crate::law::empirical::Empirical::weighted(points, weights).unwrap();
+        for (x, sigma) in [(0.0, 0.5), (1.0, 0.1), (40.0, 0.3), (20.0, 1.0), (1e7, 0.5)] {
+            let at = PathPoint::still(1.0, sigma);
+            let got = law.log_density_unrounded(array![x].view(), &at);
+            let want = empirical.log_density_unrounded(array![x].view(), &at);
+            assert!(((got - want).hi()).abs() <= 1e-13, "{x} {sigma}: {got:?} {want:?}");
+            let rounded = law.log_density(array![[x]].view(), &at)[0];
+            assert!((got.hi() / rounded - 1.0).abs() <= 4.0 * EPS, "{x} {sigma}");
+        }
+    }
 }

@@ -206,11 +206,15 @@ mod tests {
             array![1.0, 2.0, 1.0],
         )
         .unwrap();
-        let laws: [&dyn Law; 4] = [&gaussian, &diagonal, &mixture, &empirical];
+        let field = random_field::RandomField::new(0.5, array![[2.0, 0.25]]).unwrap();
+        let laws: [&dyn Law; 5] = [&gaussian, &diagonal, &mixture, &empirical, &field];
         let (x, by, at) =
             (array![[0.5, 0.75], [-1.0, 2.0]], array![4.0, -8.0], PathPoint::still(0.5, 0.75));
-        let there = &x + &(&by * at.alpha);
-        for law in laws {
+        // A homogeneous law is moved by the same amount everywhere, or not at all.
+        assert!(field.translated(by.view()).is_none());
+        for (i, law) in laws.into_iter().enumerate() {
+            let by = if i < 4 { by.clone() } else { array![4.0, 4.0] };
+            let there = &x + &(&by * at.alpha);
             let moved = law.translated(by.view()).unwrap();
             let close = |a: Array2<f64>, b: Array2<f64>| {
                 assert!((&a - &b).iter().all(|e| e.abs() <= 1e-14 * 16.0), "{a} {b}")
@@ -225,6 +229,13 @@ mod tests {
                 law.log_density(x.view(), &at).insert_axis(Axis(1))
             };
             close(density(moved.as_ref(), &there), density(law, &x));
+            let unrounded = |law: &dyn Law, x: &Array2<f64>| {
+                Array2::from_shape_fn((2, 1), |(i, _)| {
+                    law.log_density_unrounded(x.row(i), &at).hi()
+                })
+            };
+            close(unrounded(law, &x), density(law, &x));
+            close(unrounded(moved.as_ref(), &there), density(law, &x));
         }
         // A law that does not say how is not moved, nor is a mixture of such.
         let plain = Plain(gaussian);

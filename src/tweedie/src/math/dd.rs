@@ -906,4 +906,17 @@ mod tests {
         assert_eq!(three.atan2(f64::INFINITY.into()), Dd::zero());
         assert_eq!(Dd::zero().atan2(Dd::zero()), Dd::zero());
     }
+
+    #[test]
+    fn hyperbolic_functions_reach_as_far_as_their_values() {
+        // e^x / 2 is in range where e^x is not; 2 a where a^2 is not.
+        for x in [710.0, 710.4, -710.0] {
+            let want = (Dd::from(f64::abs(x)) - Dd::LN_2).exp() * f64::signum(x);
+            assert!(((Dd::from(x).sinh() - want) / want).hi().abs() <= 1e-29, "{x}");
+        }
+        for x in [1e200, 1e300, -1e200] {
+            let want = (Dd::from(f64::abs(x)).ln() + Dd::LN_2) * f64::signum(x);
+            assert!(((Dd::from(x).asinh() - want) / want).hi().abs() <= 1e-30, "{x}");
+        }
+    }
 }

@@ -633,4 +633,25 @@ mod tests {
             .fold(0u64, |sum, i| sum.wrapping_add(ln(f64::from(i) / 65536.0).to_bits()));
         assert_eq!(sum, 0x2e4e6ce912ad60b);
     }
+
+    #[test]
+    fn quantiles_at_the_ends_and_of_no_probability() {
+        let inf = f64::INFINITY;
+        assert_eq!([0.0, 1.0].map(normal_quantile), [-inf, inf]);
+        for p in [-0.1, -1e-300, -1.0, -inf, 1.1, 1.0 + f64::EPSILON, 2.0, 1e300, inf, f64::NAN] {
+            assert!(normal_quantile(p).is_nan(), "{p}");
+        }
+    }
+
+    /// Second route: the asymptotic series of the tail's logarithm, good to 1e-13 out there.
+    #[test]
+    fn quantiles_of_subnormal_probabilities() {
+        for p in [f64::from_bits(1), f64::from_bits(3), 1e-320, 1e-310, 2.2e-308, 3e-308] {
+            let z = -normal_quantile(p);
+            let w = 1.0 / (z * z);
+            let series = 1.0 - w * (1.0 - w * (3.0 - w * (15.0 - w * (105.0 - w * 945.0))));
+            let log = -0.5 * z * z - (z * std::f64::consts::TAU.sqrt()).ln() + series.ln();
+            assert!((log / p.ln() - 1.0).abs() <= 1e-14, "{p:e}: {log} {}", p.ln());
+        }
+    }
 }

@@ -253,4 +253,14 @@ mod tests {
             .fold(0.0, larger);
         assert!((1e-4..3e-4).contains(&worst), "{worst}");
     }
+
+    #[test]
+    fn half_a_square_has_its_rest() {
+        // 1.375^2 / 2 = 0.9453125 is exact; the rest, of 1.1 units of it, is rounded to one.
+        let rest = 0.8 * 2f64.powi(-53);
+        for (lo, units) in [(0.0, 0.0), (rest, 1.0), (-rest, -1.0)] {
+            let want = 0.945_312_5 + units * 2f64.powi(-53);
+            assert_eq!(half_square(Dd::sum_of(1.375, lo)), want);
+        }
+    }
 }

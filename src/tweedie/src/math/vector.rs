@@ -264,4 +264,24 @@ mod tests {
             prop_assert_eq!(add_and_max(&mut c, &a), c.iter().copied().fold(f64::NEG_INFINITY, larger));
         }
     }
+
+    proptest! {
+        /// Second route: the sum in double-double numbers, also where x and scale y cancel.
+        #[test]
+        fn unrounded_distances_have_106_bits(
+            y in prop::collection::vec(-5.0..5.0f64, 1..40), scale in -2.0..2.0f64, off in -80i32..2,
+            seed: u64,
+        ) {
+            let noise = crate::math::noise::Noise::new(seed);
+            let x: Vec<f64> = y.iter().enumerate()
+                .map(|(i, y)| scale * y + 2f64.powi(off) * noise.normal(0, i as u64)).collect();
+            let want: Dd = x.iter().zip(&y).map(|(x, y)| {
+                let z = Dd::from(*x) - Dd::from(scale) * *y;
+                z * z
+            }).sum();
+            let got = distance_squared_unrounded(&x, scale, &y);
+            let error = ((got - want) / want).hi().abs();
+            prop_assert!(error <= (x.len() + 8) as f64 * 2f64.powi(-102), "{error:e}");
+        }
+    }
 }
