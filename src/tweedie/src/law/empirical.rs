@@ -319,8 +319,10 @@ impl Empirical {
             }
         }
         let mut sum = 0.0;
-        for (out, log_weight) in out.iter_mut().zip(&self.log_weights) {
-            *out = if *out == shortest { log_weight.exp() } else { 0.0 };
+        for (j, out) in out.iter_mut().enumerate() {
+            // Where all distances are infinite or NaN, a point that is not seen is no nearer.
+            let nearest = *out == shortest && self.allowed(query, i, j);
+            *out = if nearest { self.log_weights[j].exp() } else { 0.0 };
             sum += *out;
         }
         out.iter_mut().for_each(|p| *p /= sum);
@@ -1259,5 +1261,17 @@ mod tests {
         for (x, want) in [(0.5, f64::INFINITY), (0.3, f64::NEG_INFINITY)] {
             assert_eq!(law.log_density_unrounded(array![x].view(), &still).hi(), want);
         }
+    }
+
+    /// No state shows a point that it must not see: not one so far away that all distances
+    /// overflow, nor one that is no number.
+    #[test]
+    fn what_is_left_out_is_not_seen_from_anywhere() {
+        let law = Empirical::new(array![[1.0], [2.0], [4.0]]).unwrap();
+        let mut out = array![[0.0], [0.0]];
+        let x = array![[1e200], [f64::NAN]];
+        let at = PathPoint::still(1.0, 1.0);
+        law.denoise_leaving_one_out(&[0, 0], x.view(), &at, out.view_mut()).unwrap();
+        assert!(out[[0, 0]] == 3.0 && out[[1, 0]].is_nan(), "{out}");
     }
 }
