@@ -1213,20 +1213,20 @@ mod tests {
     /// tiny weight, to that weight's own digits.
     #[test]
     fn a_tiny_weight_s_variance_keeps_its_digits() {
-        let (sigma, parts) = ((1.0f64 / 184.0).sqrt(), array![0.3, 0.17, 0.53]);
-        let at = PathPoint::still(1.0, sigma);
-        let law = Empirical::weighted(
-            array![[1.0], [0.0], [0.0], [0.0]],
-            array![1.0, parts[0], parts[1], parts[2]],
-        )
-        .unwrap();
-        // Weights 1 and 1, exponents -92 and 0.
-        let weight = (-92.0f64).exp();
-        let x = array![[0.0]];
-        for var in
-            [law.posterior_var(x.view(), &at)[[0, 0]], law.posterior_cov(x.row(0), &at)[[0, 0]]]
-        {
-            assert!((var / weight - 1.0).abs() <= 1e-12, "{var} {weight}");
+        let (x, at) = (array![[0.0]], PathPoint::still(1.0, (1.0f64 / 184.0).sqrt()));
+        for parts in 3..40 {
+            let mut points = Array2::zeros((parts + 1, 1));
+            points[[0, 0]] = 1.0;
+            let mut weights = Array1::from_shape_fn(parts + 1, |j| j as f64 + 0.3);
+            weights[0] = weights.slice(s![1..]).sum();
+            let law = Empirical::weighted(points, weights).unwrap();
+            // Weights 1 and 1, exponents -92 and 0.
+            let weight = (-92.0f64).exp();
+            for var in
+                [law.posterior_var(x.view(), &at)[[0, 0]], law.posterior_cov(x.row(0), &at)[[0, 0]]]
+            {
+                assert!((var / weight - 1.0).abs() <= 1e-12, "{parts}: {var} {weight}");
+            }
         }
     }
 
