@@ -1186,7 +1186,8 @@ mod tests {
         }
     }
 
-    /// Closed form of two points: `p = 1 / (1 + exp(-2 (x - y0) delta / sigma^2))` at `y0 +- delta`.
+    /// Closed form of two points at `y0 +- delta`:
+    /// `p = 1 / (1 + exp(-2 (x - y0) delta / sigma^2))`.
     #[test]
     fn far_off_the_data_weights_keep_their_digits() {
         let (delta, far) = (2f64.powi(-27), 2f64.powi(27));
