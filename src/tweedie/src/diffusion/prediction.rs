@@ -779,4 +779,12 @@ pub(crate) mod tests {
             assert_eq!(scaled(a, x, k), want);
         }
     }
+
+    #[test]
+    fn each_prediction_says_what_it_is() {
+        let about: std::collections::HashSet<_> =
+            Prediction::ALL.iter().map(|p| p.about()).collect();
+        assert_eq!(about.len(), Prediction::ALL.len());
+        assert!(about.iter().all(|text| text.len() > 5));
+    }
 }

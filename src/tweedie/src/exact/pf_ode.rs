@@ -753,9 +753,9 @@ mod tests {
         let law = Gaussian::new(array![0.5, -0.25], array![[1.0, 0.3], [0.3, 0.5]].view()).unwrap();
         for ((alpha, sigma), (to_alpha, to_sigma)) in [
             ((0.9, 1e-7), (0.6, 0.8)),
-            ((1e-3, 1e-11), (1e-6, 1.0)),
+            ((1e-3, 1e-10), (1e-8, 1.0)),
             ((1e4, 1e-3), (1.0, 1.0)),
-            ((1e6, 0.1), (1e6, 1e6)),
+            ((1e6, 2.0), (1e8, 1e8)),
         ] {
             let points = [PathPoint::still(alpha, sigma), PathPoint::still(to_alpha, to_sigma)];
             let offset = array![2.0, 1.5] * alpha;

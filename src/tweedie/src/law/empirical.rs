@@ -319,8 +319,10 @@ impl Empirical {
             }
         }
         let mut sum = 0.0;
-        for (out, log_weight) in out.iter_mut().zip(&self.log_weights) {
-            *out = if *out == shortest { log_weight.exp() } else { 0.0 };
+        for (j, out) in out.iter_mut().enumerate() {
+            // Where all distances are infinite or NaN, a point that is not seen is no nearer.
+            let nearest = *out == shortest && self.allowed(query, i, j);
+            *out = if nearest { self.log_weights[j].exp() } else { 0.0 };
             sum += *out;
         }
         out.iter_mut().for_each(|p| *p /= sum);
@@ -1184,7 +1186,8 @@ mod tests {
         }
     }
 
-    /// Closed form of two points: `p = 1 / (1 + exp(-2 (x - y0) delta / sigma^2))` at `y0 +- delta`.
+    /// Closed form of two points at `y0 +- delta`:
+    /// `p = 1 / (1 + exp(-2 (x - y0) delta / sigma^2))`.
     #[test]
     fn far_off_the_data_weights_keep_their_digits() {
         let (delta, far) = (2f64.powi(-27), 2f64.powi(27));
@@ -1211,20 +1214,20 @@ mod tests {
     /// tiny weight, to that weight's own digits.
     #[test]
     fn a_tiny_weight_s_variance_keeps_its_digits() {
-        let (sigma, parts) = ((1.0f64 / 184.0).sqrt(), array![0.3, 0.17, 0.53]);
-        let at = PathPoint::still(1.0, sigma);
-        let law = Empirical::weighted(
-            array![[1.0], [0.0], [0.0], [0.0]],
-            array![1.0, parts[0], parts[1], parts[2]],
-        )
-        .unwrap();
-        // Weights 1 and 1, exponents -92 and 0.
-        let weight = (-92.0f64).exp();
-        let x = array![[0.0]];
-        for var in
-            [law.posterior_var(x.view(), &at)[[0, 0]], law.posterior_cov(x.row(0), &at)[[0, 0]]]
-        {
-            assert!((var / weight - 1.0).abs() <= 1e-12, "{var} {weight}");
+        let (x, at) = (array![[0.0]], PathPoint::still(1.0, (1.0f64 / 184.0).sqrt()));
+        for parts in 3..40 {
+            let mut points = Array2::zeros((parts + 1, 1));
+            points[[0, 0]] = 1.0;
+            let mut weights = Array1::from_shape_fn(parts + 1, |j| j as f64 + 0.3);
+            weights[0] = weights.slice(s![1..]).sum();
+            let law = Empirical::weighted(points, weights).unwrap();
+            // Weights 1 and 1, exponents -92 and 0.
+            let weight = (-92.0f64).exp();
+            for var in
+                [law.posterior_var(x.view(), &at)[[0, 0]], law.posterior_cov(x.row(0), &at)[[0, 0]]]
+            {
+                assert!((var / weight - 1.0).abs() <= 1e-12, "{parts}: {var} {weight}");
+            }
         }
     }
 
@@ -1259,5 +1262,17 @@ mod tests {
         for (x, want) in [(0.5, f64::INFINITY), (0.3, f64::NEG_INFINITY)] {
             assert_eq!(law.log_density_unrounded(array![x].view(), &still).hi(), want);
         }
+    }
+
+    /// No state shows a point that it must not see: not one so far away that all distances
+    /// overflow, nor one that is no number.
+    #[test]
+    fn what_is_left_out_is_not_seen_from_anywhere() {
+        let law = Empirical::new(array![[1.0], [2.0], [4.0]]).unwrap();
+        let mut out = array![[0.0], [0.0]];
+        let x = array![[1e200], [f64::NAN]];
+        let at = PathPoint::still(1.0, 1.0);
+        law.denoise_leaving_one_out(&[0, 0], x.view(), &at, out.view_mut()).unwrap();
+        assert!(out[[0, 0]] == 3.0 && out[[1, 0]].is_nan(), "{out}");
     }
 }

@@ -699,8 +699,9 @@ mod tests {
     #[test]
     fn far_from_the_origin_the_spread_keeps_its_digits() {
         // As for the empirical law: two points, whose variance is 1 - mean^2 about their middle.
-        let law = masses(array![1.0, 1.0], &[1e8 - 1.0, 1e8 + 1.0]);
-        let (x, at) = (array![1e8 + 0.5], PathPoint::still(1.0, 1.5));
+        let far = 2f64.powi(40);
+        let law = masses(array![1.0, 1.0], &[far - 1.0, far + 1.0]);
+        let (x, at) = (array![far + 0.5], PathPoint::still(1.0, 1.5));
         let var = 1.0 - (0.5f64 / 2.25).tanh().powi(2);
         assert!((law.posterior_cov(x.view(), &at)[[0, 0]] - var).abs() <= 1e-14);
         assert!((law.jacobian(x.view(), &at)[[0, 0]] - var / 2.25).abs() <= 1e-14);
@@ -710,13 +711,19 @@ mod tests {
     /// one's tiny weight, to that weight's own digits.
     #[test]
     fn a_tiny_weight_s_variance_keeps_its_digits() {
-        let law = masses(array![1.0, 0.3, 0.17, 0.53], &[1.0, 0.0, 0.0, 0.0]);
         let (x, at) = (array![0.0], PathPoint::still(1.0, (1.0f64 / 184.0).sqrt()));
-        let weight = (-92.0f64).exp();
-        let var = law.posterior_cov(x.view(), &at)[[0, 0]];
-        assert!((var / weight - 1.0).abs() <= 1e-12, "{var} {weight}");
-        let jacobian = law.jacobian(x.view(), &at)[[0, 0]];
-        assert!((jacobian / (184.0 * weight) - 1.0).abs() <= 1e-12, "{jacobian}");
+        for parts in 3..40 {
+            let mut points = vec![0.0; parts + 1];
+            points[0] = 1.0;
+            let mut weights = Array1::from_shape_fn(parts + 1, |j| j as f64 + 0.3);
+            weights[0] = weights.slice(s![1..]).sum();
+            let law = masses(weights, &points);
+            let weight = (-92.0f64).exp();
+            let var = law.posterior_cov(x.view(), &at)[[0, 0]];
+            assert!((var / weight - 1.0).abs() <= 1e-12, "{parts}: {var} {weight}");
+            let jacobian = law.jacobian(x.view(), &at)[[0, 0]];
+            assert!((jacobian / (184.0 * weight) - 1.0).abs() <= 1e-12, "{parts}: {jacobian}");
+        }
     }
 
     /// Second route: the empirical law, which sums in another way; and the rounded density.

@@ -247,8 +247,8 @@ pub fn normal_quantile(p: f64) -> f64 {
     match p {
         0.0 => f64::NEG_INFINITY,
         1.0 => f64::INFINITY,
-        _ if p > 0.0 && p < 1.0 => tail_quantile(p),
-        _ => f64::NAN,
+        // NaN where p is no probability.
+        _ => tail_quantile(p),
     }
 }
 

@@ -153,4 +153,12 @@ mod tests {
         assert_factor(&zero, &by_jacobi(&zero).unwrap());
         assert!(by_jacobi(&DMatrix::from_element(2, 2, f64::NAN)).is_none());
     }
+
+    #[test]
+    fn a_free_direction_is_found_beside_a_negative_one() {
+        for first in [-1.0, 1.0] {
+            let u = completed(DMatrix::from_row_slice(2, 2, &[first, 0.0, 0.0, 0.0]));
+            assert!((u.transpose() * &u - DMatrix::identity(2, 2)).norm() <= 1e-15, "{u}");
+        }
+    }
 }

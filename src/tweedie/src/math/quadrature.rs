@@ -242,4 +242,13 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn nodes_are_those_of_the_unit_interval() {
+        let rule = IntervalRule::new(12).unwrap();
+        for k in 0..24 {
+            let got: f64 = rule.nodes().map(|(x, w)| w * x.powi(k)).sum();
+            assert!((got * f64::from(k + 1) - 1.0).abs() <= 1e-14, "{k}: {got}");
+        }
+    }
 }
