@@ -551,3 +551,27 @@ fn numbers_whose_squares_overflow_are_found_and_not_computed_with() {
     npz.finish().unwrap();
     refused(dir.path(), &["check", "x.npz", "--law", "law.json"], "wanted at least one state");
 }
+
+/// Of several outputs all can be written, or none is.
+#[test]
+fn an_impossible_output_leaves_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let law = r#"{"kind": "gaussian", "mean": [0, 1], "variances": [4, 0.25]}"#;
+    fs::write(dir.path().join("law.json"), law).unwrap();
+    write_npy(dir.path().join("x.npy"), &ndarray::arr2(&[[0.5, 0.25]])).unwrap();
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    let commands = [
+        "solve --law law.json --path vp --from 1 --to 0 x.npy -o o --json",
+        "sample --law law.json --sampler ddim --steps 2 -n 2 -o o --json",
+        "tabulate --schedule linear -o o --json",
+    ];
+    for command in commands {
+        for (place, says) in
+            [("none/j", "cannot be written"), ("folder", "is a folder"), ("x.npy/j", "written")]
+        {
+            let args: Vec<&str> = command.split(' ').chain([place]).collect();
+            refused(dir.path(), &args, says);
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+}
