@@ -95,13 +95,13 @@ pub fn resolved(path: &Path) -> PathBuf {
 /// what the name held is then still there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     match Place::of(path)? {
-        Place::Device(path) => std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut f| f.write_all(bytes))
-            .map_err(|e| refused(&path, &e)),
-        Place::File { path, old } => replace(&path, old, bytes).map_err(|e| refused(&path, &e)),
+        Place::Device(path) => {
+            std::fs::OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(bytes))
+        }
+        Place::File { path, old } => replace(&path, old, bytes),
     }
+    // By the name that it was given, not the one that this stands for.
+    .map_err(|e| refused(path, &e))
 }
 
 /// Refuses what [`write`] would refuse but for want of room, and leaves nothing.
@@ -111,9 +111,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn ready(path: &Path) -> Result<()> {
     match Place::of(path)? {
         Place::Device(_) => Ok(()),
-        Place::File { path, .. } => match nameless(folder_of(&path)) {
+        Place::File { path: file, .. } => match nameless(folder_of(&file)) {
             Some(_) => Ok(()),
-            None => aside_in(folder_of(&path), None).map(drop).map_err(|e| refused(&path, &e)),
+            None => aside_in(folder_of(&file), None).map(drop).map_err(|e| refused(path, &e)),
         },
     }
 }
@@ -540,6 +540,12 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("file")).unwrap(), "old");
         #[cfg(unix)]
         ready(Path::new("/dev/null")).unwrap();
+        // By the name that was given.
+        let path = Path::new("no such folder/out");
+        for refused in [ready(path), write(path, b"x")] {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.starts_with("no such folder/out: cannot be written: "), "{said}");
+        }
     }
 
     #[test]
