@@ -551,3 +551,81 @@ fn numbers_whose_squares_overflow_are_found_and_not_computed_with() {
     npz.finish().unwrap();
     refused(dir.path(), &["check", "x.npz", "--law", "law.json"], "wanted at least one state");
 }
+
+/// Of several outputs all can be written, or none is.
+#[test]
+fn an_impossible_output_leaves_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let law = r#"{"kind": "gaussian", "mean": [0, 1], "variances": [4, 0.25]}"#;
+    fs::write(dir.path().join("law.json"), law).unwrap();
+    write_npy(dir.path().join("x.npy"), &ndarray::arr2(&[[0.5, 0.25]])).unwrap();
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    let commands = [
+        "solve --law law.json --path vp --from 1 --to 0 x.npy -o o --json",
+        "sample --law law.json --sampler ddim --steps 2 -n 2 -o o --json",
+        "tabulate --schedule linear -o o --json",
+    ];
+    for command in commands {
+        for (place, says) in
+            [("none/j", "cannot be written"), ("folder", "is a folder"), ("x.npy/j", "written")]
+        {
+            let args: Vec<&str> = command.split(' ').chain([place]).collect();
+            refused(dir.path(), &args, says);
+        }
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+}
+
+/// A key that stands twice is refused, whichever of the two a reader would have kept.
+#[test]
+fn a_key_that_stands_twice_is_refused() {
+    let dir = model();
+    let command = ["net", "forward", "--model", "m", "in.npz", "-o", "o"];
+    let config = dir.path().join("m/unet/config.json");
+    let whole = fs::read_to_string(&config).unwrap();
+    fs::write(&config, whole.replacen('{', "{\"act_fn\": \"silu\", ", 1)).unwrap();
+    refused(dir.path(), &command, "duplicate key `act_fn`");
+    fs::write(&config, &whole).unwrap();
+
+    let weights = dir.path().join("m/unet/diffusion_pytorch_model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<8>().unwrap();
+    let (header, numbers) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let table: Value = serde_json::from_slice(header).unwrap();
+    let (name, entry) = table.as_object().unwrap().iter().find(|e| *e.0 != "__metadata__").unwrap();
+    let header = String::from_utf8(header.to_vec()).unwrap();
+    let header = header.replacen('{', &format!("{{\"{name}\":{entry},"), 1);
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(&weights, [&length[..], header.as_bytes(), numbers].concat()).unwrap();
+    refused(dir.path(), &command, &format!("duplicate key `{name}`"));
+}
+
+/// A recording's name is one text.
+#[test]
+fn a_name_of_several_texts_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let law = r#"{"kind": "gaussian", "mean": [0], "variances": [1]}"#;
+    fs::write(dir.path().join("law.json"), law).unwrap();
+    let header = |descr: &str, shape: &str| {
+        let mut text =
+            format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}");
+        text += &" ".repeat(63 - (10 + text.len()) % 64);
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16 + 1).to_le_bytes());
+        bytes.extend(text.bytes().chain([b'\n']));
+        bytes
+    };
+    let mut zip = zip::ZipWriter::new(File::create(dir.path().join("x.npz")).unwrap());
+    let letters = [0x61u32, 0x62].map(u32::to_le_bytes).concat();
+    let x: Vec<u8> = [0.5f64, -0.5].map(f64::to_le_bytes).concat();
+    for (name, bytes) in [
+        ("x.npy", [header("<f8", "(2, 1)"), x].concat()),
+        ("name.npy", [header("<U1", "(2,)"), letters].concat()),
+    ] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&bytes).unwrap();
+    }
+    zip.finish().unwrap();
+    let command = ["check", "x.npz", "--law", "law.json", "--kind", "samples", "--json", "o"];
+    refused(dir.path(), &command, "array 'name' has shape [2], wanted (), one text");
+}

@@ -346,6 +346,32 @@ fn a_damaged_checkpoint_is_never_used() {
     );
 }
 
+/// What the samples and the files of a run refuse is refused before anything of it is there.
+#[test]
+fn a_refused_recipe_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for (from, to, says) in [
+        ("steps = 2\n", "steps = 2\nsampler = \"x\"\n", "sampler"),
+        ("steps = 2\n", "steps = 2\nsampler = \"teleport+ddim\"\n", "law"),
+        ("steps = 2\n", "steps = 2\nsampler = \"exact\"\n", "exact"),
+    ] {
+        let recipe =
+            RECIPE.replacen(&format!("count = 10\n{from}"), &format!("count = 10\n{to}"), 1);
+        assert_ne!(recipe, RECIPE);
+        let said = refused(dir.path(), &recipe, &[]);
+        assert!(said.contains(says), "{said}");
+        assert!(!dir.path().join("run").exists(), "{said}");
+    }
+    trained(dir.path(), RECIPE, &["--steps", "2"]);
+    let run = dir.path().join("run");
+    fs::remove_file(run.join("validation.jsonl")).unwrap();
+    fs::create_dir(run.join("validation.jsonl")).unwrap();
+    let before = fs::read(run.join("run.json")).unwrap();
+    let said = refused(dir.path(), RECIPE, &["--resume", "--steps", "3"]);
+    assert!(said.contains("validation.jsonl: cannot be read"), "{said}");
+    assert_eq!(before, fs::read(run.join("run.json")).unwrap());
+}
+
 #[test]
 fn a_run_replaces_only_what_runs_have_written() {
     let dir = tempfile::tempdir().unwrap();

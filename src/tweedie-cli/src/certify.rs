@@ -37,6 +37,7 @@ struct Output<'a> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
+    output::possible(&[("--json", args.json.as_ref())])?;
     let names: Vec<&str> = match &args.samplers[..] {
         [] => SAMPLERS.iter().map(|e| e.name).collect(),
         some => some.iter().map(String::as_str).collect(),

@@ -117,6 +117,7 @@ impl From<Checked> for FileLine {
 pub fn run(args: &Args) -> Result<crate::Outcome> {
     let read = args.files.iter().chain([&args.law]);
     output::spared(args.json.as_ref(), read)?;
+    output::possible(&[("--json", args.json.as_ref())])?;
     let outcome = recording::check(&args.files, &law_file::read(&args.law)?, args.kind)?;
     if args.json != Some(Target::Stdout) {
         output::print(text(&outcome))?;

@@ -209,6 +209,19 @@ pub fn distinct(outputs: &[(&str, Option<&Target>)]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses outputs of one run before anything is computed: those that are not [`distinct`], and
+/// those that can't be written, without which the others would be left.
+///
+/// # Errors
+/// As [`distinct`]; a folder, or a file in one that is missing or may not be written.
+pub fn possible(outputs: &[(&str, Option<&Target>)]) -> Result<()> {
+    distinct(outputs)?;
+    outputs.iter().filter_map(|(_, target)| *target).try_for_each(|target| match target {
+        Target::Stdout => told(Ok(())),
+        Target::File(path) => file::ready(path),
+    })
+}
+
 /// Refuses an output that is one of the files that are read: it would be lost.
 ///
 /// # Errors

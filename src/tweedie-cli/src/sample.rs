@@ -252,7 +252,7 @@ fn setting(args: &Args, network: Option<&Setup>) -> Result<Setting> {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    output::distinct(&[
+    output::possible(&[
         ("-o", Some(&args.output)),
         ("--json", args.json.as_ref()),
         ("--png", args.png.as_ref()),
@@ -299,7 +299,7 @@ fn of_law(args: &Args, file: &LawFile) -> Result<Outcome> {
         summary.exact_w2 =
             Some(Number(response.w2(&law.mean().to_owned(), Start::Normal(start_std(&points[0])))));
     }
-    report(args, &points, &end, &summary)
+    report(args, &points, &end, &summary, None)
 }
 
 /// Memory for the activations of one batch; larger batches are no faster.
@@ -363,10 +363,9 @@ fn of_network<T: Element>(args: &Args, folder: &FilePath, place: &Place) -> Resu
             "the network's output overflows: try --precision f64, or --clip 1",
         ));
     }
-    if let Some(target) = &args.png {
-        target.write(&Document::made(picture::grid(end.x.view(), network.setup().shape)?))?;
-    }
-    report(args, &points, &end, &summary)
+    let shape = network.setup().shape;
+    let drawn = args.png.as_ref().map(|_| picture::grid(end.x.view(), shape)).transpose()?;
+    report(args, &points, &end, &summary, drawn.map(Document::made))
 }
 
 fn options<'a>(args: &Args, law: Option<Known<'a>>) -> Options<'a> {
@@ -451,10 +450,19 @@ fn sampled(
     Ok((Ran { states, x: end.x, nfe: end.nfe }, summary))
 }
 
-fn report(args: &Args, points: &[PathPoint], end: &Ran, summary: &Summary) -> Result<Outcome> {
-    // Both are made before either is written.
+fn report(
+    args: &Args,
+    points: &[PathPoint],
+    end: &Ran,
+    summary: &Summary,
+    drawn: Option<Document>,
+) -> Result<Outcome> {
+    // All are made before any is written.
     let (samples, said) = (npz(&end.states, &end.x, points, end.nfe)?, Document::json(summary)?);
     args.output.write(&samples)?;
+    if let (Some(target), Some(drawn)) = (&args.png, &drawn) {
+        target.write(drawn)?;
+    }
     if let Some(target) = &args.json {
         target.write(&said)?;
     }

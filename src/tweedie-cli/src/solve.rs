@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::options::{Parameters, PathName};
-use super::output::{self, Document, Target};
+use super::output::{self, Document, Number, Target};
 use ndarray::Axis;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -58,12 +58,12 @@ struct Summary {
 
 #[derive(Serialize)]
 struct Reached {
-    error: f64,
+    error: Number,
     steps: usize,
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    output::distinct(&[("-o", Some(&args.output)), ("--json", args.json.as_ref())])?;
+    output::possible(&[("-o", Some(&args.output)), ("--json", args.json.as_ref())])?;
     let law = law_file::read(&args.law)?;
     let path = args.parameters.path(args.path)?;
     let (from, to) = (path.still_at(args.from)?, path.still_at(args.to)?);
@@ -84,24 +84,27 @@ pub fn run(args: &Args) -> Result<Outcome> {
         LawFile::Gaussian(law) => (pf_ode_map(law, x.view(), &from, &to)?, "closed form", None),
         other => {
             let mut solution = pf_ode_measured(other.law(), x.view(), &[from, to])?;
-            let reached = Reached { error: solution.errors[1], steps: solution.steps };
+            let reached = Reached { error: Number(solution.errors[1]), steps: solution.steps };
             (solution.states.swap_remove(1), "adaptive integrator", Some(reached))
         }
     };
     let y = if shape.len() == 1 { y.index_axis_move(Axis(0), 0).into_dyn() } else { y.into_dyn() };
-    args.output.write(&Document::npy(&y)?)?;
+    // Both are made before either is written.
+    let accuracy = reached.as_ref().map_or(String::new(), |r| {
+        format!(", {} steps, error about {:.0e} of the law's deviation", r.steps, r.error.0)
+    });
+    let (states, said) =
+        (Document::npy(&y)?, Document::json(&Summary { states: n, dim: d, method, reached })?);
+    args.output.write(&states)?;
     if let (Target::File(path), false) = (&args.output, args.json == Some(Target::Stdout)) {
         let plural = if n == 1 { "" } else { "s" };
-        let accuracy = reached.as_ref().map_or(String::new(), |r| {
-            format!(", {} steps, error about {:.0e} of the law's deviation", r.steps, r.error)
-        });
         output::print(format!(
             "{}: {n} state{plural} of dimension {d}, {method}{accuracy}\n",
             path.display()
         ))?;
     }
     if let Some(target) = &args.json {
-        target.write(&Document::json(&Summary { states: n, dim: d, method, reached })?)?;
+        target.write(&said)?;
     }
     Ok(Outcome::Success)
 }

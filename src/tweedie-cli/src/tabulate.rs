@@ -63,7 +63,7 @@ struct Output {
 }
 
 pub fn run(args: &Args) -> Result<Outcome> {
-    output::distinct(&[("-o", args.output.as_ref()), ("--json", args.json.as_ref())])?;
+    output::possible(&[("-o", args.output.as_ref()), ("--json", args.json.as_ref())])?;
     let table = tabulate(args)?;
     if let Some(target) = &args.json {
         target.write(&Document::json(&table)?)?;

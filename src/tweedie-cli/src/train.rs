@@ -158,6 +158,13 @@ fn train<T: Element>(
         (Some(newest), false) => return Err(held(out, &newest)),
         (None, _) => Trainer::placed(settings, data, place)?,
     };
+    // What can be refused is refused before anything is written.
+    samples::plan(&trainer)?;
+    let exact = Validation::new(
+        trainer.loader().data(),
+        trainer.settings().validation.images,
+        Noise::new(trainer.settings().seed).child(VALIDATION),
+    )?;
     if writes && lock.is_none() {
         std::fs::create_dir_all(out).map_err(|e| {
             Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written")
@@ -179,7 +186,7 @@ fn train<T: Element>(
         file::sweep(folder);
     }
     let run = Run::new(out, &trainer)?;
-    let outcome = run.all(&mut trainer, &checkpoints, &stop);
+    let outcome = run.all(&mut trainer, &exact, &checkpoints, &stop);
     drop(lock);
     outcome
 }
@@ -290,21 +297,24 @@ impl Run {
         std::fs::create_dir_all(out).map_err(|e| {
             Error::file(out, format!("cannot be made: {e}"), "pass an --out that may be written")
         })?;
+        let done = trainer.steps_done();
+        let [metrics, validation] =
+            ["metrics.jsonl", "validation.jsonl"].map(|name| Kept::read(out.join(name), done));
+        let (metrics, validation) = (metrics?, validation?);
         let settings = serde_json::to_value(trainer.settings())
             .map_err(|e| Error::file(out, e, "report this as a bug"))?;
         file::write(
             &out.join(MARKER),
             &json(&Marker { tweedie: env!("CARGO_PKG_VERSION").into(), settings }),
         )?;
-        let done = trainer.steps_done();
         let style = "{bar:30} {pos}/{len} steps, {msg}, {eta} left";
         let bar = ProgressBar::new(trainer.settings().steps)
             .with_style(ProgressStyle::with_template(style).expect("a template of known keys"))
             .with_position(done);
         Ok(Self {
             out: out.to_owned(),
-            metrics: Lines::open(out.join("metrics.jsonl"), done)?,
-            validation: Lines::open(out.join("validation.jsonl"), done)?,
+            metrics: Lines::open(metrics)?,
+            validation: Lines::open(validation)?,
             bar,
         })
     }
@@ -313,19 +323,12 @@ impl Run {
     fn all<T: Element>(
         mut self,
         trainer: &mut Trainer<T>,
+        exact: &Validation,
         checkpoints: &Path,
         stop: &AtomicBool,
     ) -> Result<Outcome> {
-        // What can be refused is refused before the first step.
-        samples::plan(trainer)?;
-        let Settings { steps, batch, ref checkpoint, ref validation, seed, .. } =
-            *trainer.settings();
+        let Settings { steps, batch, ref checkpoint, .. } = *trainer.settings();
         let (save_every, keep) = (checkpoint.every, checkpoint.keep);
-        let exact = Validation::new(
-            trainer.loader().data(),
-            validation.images,
-            Noise::new(seed).child(VALIDATION),
-        )?;
         let (begun, first) = (Instant::now(), trainer.steps_done());
         let mut smooth = Smooth::default();
         while trainer.steps_done() < steps {
@@ -336,7 +339,7 @@ impl Run {
             let speed = batch as f64 * (step - first) as f64 / begun.elapsed().as_secs_f64();
             self.bar.set_message(format!("loss {:.4}, {speed:.0} images/s", smooth.take(loss)));
             self.bar.set_position(step);
-            let looked = self.look(trainer, &exact);
+            let looked = self.look(trainer, exact);
             let stopped = stop.load(Ordering::Relaxed);
             // After all that a step writes, so that nothing is written twice; and whatever became
             // of it, so that no step is lost.
@@ -422,6 +425,42 @@ impl Smooth {
     }
 }
 
+/// What stays of a JSONL file when a run goes on after step `done`: later lines, of steps that will
+/// be made again, are dropped, and so is half a line.
+struct Kept {
+    path: PathBuf,
+    lines: String,
+}
+
+impl Kept {
+    /// Writes nothing.
+    ///
+    /// # Errors
+    /// A file that can't be read, or not be written.
+    fn read(path: PathBuf, done: u64) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Numbered {
+            step: u64,
+        }
+        let old = match std::fs::read(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
+            old => old.map_err(|e| {
+                let mend = "check its permissions, or move it elsewhere";
+                Error::file(&path, format!("cannot be read: {e}"), mend)
+            })?,
+        };
+        file::ready(&path)?;
+        let lines = String::from_utf8_lossy(&old)
+            .split_inclusive('\n')
+            .filter(|line| {
+                line.ends_with('\n')
+                    && serde_json::from_str::<Numbered>(line).is_ok_and(|l| l.step <= done)
+            })
+            .collect();
+        Ok(Self { path, lines })
+    }
+}
+
 /// A JSONL file that grows.
 struct Lines {
     path: PathBuf,
@@ -429,34 +468,13 @@ struct Lines {
 }
 
 impl Lines {
-    /// Opens a file to go on after step `done`: later lines, of steps that will be made again, are
-    /// dropped, and so is half a line.
-    fn open(path: PathBuf, done: u64) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Numbered {
-            step: u64,
-        }
-        let refused = |e: std::io::Error| {
-            Error::file(
-                &path,
-                format!("cannot be written: {e}"),
-                "check its folder and the disk's room",
-            )
-        };
-        let old = match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
-            old => old.map_err(refused)?,
-        };
-        let old = String::from_utf8_lossy(&old);
-        let kept: String = old
-            .split_inclusive('\n')
-            .filter(|line| {
-                line.ends_with('\n')
-                    && serde_json::from_str::<Numbered>(line).is_ok_and(|l| l.step <= done)
-            })
-            .collect();
-        file::write(&path, kept.as_bytes())?;
-        let file = File::options().append(true).open(&path).map_err(refused)?;
+    /// Opens a file to go on after the lines that are kept.
+    fn open(Kept { path, lines }: Kept) -> Result<Self> {
+        file::write(&path, lines.as_bytes())?;
+        let file = File::options().append(true).open(&path).map_err(|e| {
+            let mend = "check its folder and the disk's room";
+            Error::file(&path, format!("cannot be written: {e}"), mend)
+        })?;
         Ok(Self { path, file })
     }
 

@@ -41,7 +41,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<Outcome> {
     let record = Target::File(args.snapshot.clone().unwrap_or(SNAPSHOT.into()));
-    output::distinct(&[
+    output::possible(&[
         ("--record", args.record.then_some(&record)),
         ("--json", args.json.as_ref()),
     ])?;

@@ -4,10 +4,12 @@ pub mod lock;
 pub mod sums;
 
 use sha2::{Digest, Sha256};
+use std::fs::{File, Permissions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use tempfile::NamedTempFile;
 use tweedie::error::{Error, Result};
 
 /// How the names of unfinished files begin.
@@ -81,7 +83,9 @@ pub fn resolved(path: &Path) -> PathBuf {
     path
 }
 
-/// Writes a file aside and renames it, so that the name holds all of it or what it held before.
+/// Writes a file aside and gives it its name, so that the name holds all of it or what it held
+/// before. Where the system can, the file has no name until then: a process that is stopped leaves
+/// nothing.
 ///
 /// The new file has the permissions of the one that it replaces. It is another file: other names of
 /// the old one (hard links) keep what they held.
@@ -90,59 +94,142 @@ pub fn resolved(path: &Path) -> PathBuf {
 /// A folder that is missing or may not be written, a full disk, a file that may not be written;
 /// what the name held is then still there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    match Place::of(path)? {
+        Place::Device(path) => {
+            std::fs::OpenOptions::new().write(true).open(path).and_then(|mut f| f.write_all(bytes))
+        }
+        Place::File { path, old } => replace(&path, old, bytes),
+    }
+    // By the name that it was given, not the one that this stands for.
+    .map_err(|e| refused(path, &e))
+}
+
+/// Refuses what [`write`] would refuse but for want of room, and leaves nothing.
+///
+/// # Errors
+/// As [`write`].
+pub fn ready(path: &Path) -> Result<()> {
+    match Place::of(path)? {
+        Place::Device(_) => Ok(()),
+        Place::File { path: file, .. } => match nameless(folder_of(&file)) {
+            Some(_) => Ok(()),
+            None => aside_in(folder_of(&file), None).map(drop).map_err(|e| refused(path, &e)),
+        },
+    }
+}
+
+fn refused(path: &Path, e: &io::Error) -> Error {
     // tempfile adds the name of its temporary file, which would only confuse.
-    let cause =
-        |e: &io::Error| e.to_string().split(" at path ").next().unwrap_or_default().to_owned();
-    let refused = |e: io::Error| {
-        Error::file(
-            path,
-            format!("cannot be written: {}", cause(&e)),
-            "check that its folder exists, may be written and has room",
-        )
+    let cause = e.to_string();
+    Error::file(
+        path,
+        format!("cannot be written: {}", cause.split(" at path ").next().unwrap_or_default()),
+        "check that its folder exists, may be written and has room",
+    )
+}
+
+/// What a name to write to stands for.
+enum Place {
+    /// A device or a pipe, which is written, not replaced.
+    Device(PathBuf),
+    /// A file, with the permissions of the one that is there.
+    File { path: PathBuf, old: Option<Permissions> },
+}
+
+impl Place {
+    fn of(path: &Path) -> Result<Self> {
+        // A device or a pipe (/dev/stdout, /dev/null) is opened by this name: a pipe's resolved one
+        // is none that can be.
+        if path.exists() && !path.is_file() && !path.is_dir() {
+            return Ok(Self::Device(path.to_owned()));
+        }
+        let path = resolved(path);
+        if path.is_dir() {
+            return Err(Error::file(&path, "is a folder", "name a file in it"));
+        }
+        let old = std::fs::metadata(&path).ok().map(|m| m.permissions());
+        if old.as_ref().is_some_and(|old| old.readonly() || !writable(&path)) {
+            return Err(Error::file(
+                &path,
+                "is read-only",
+                "name another file, or make this one writable",
+            ));
+        }
+        Ok(Self::File { path, old })
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn replace(path: &Path, old: Option<Permissions>, bytes: &[u8]) -> io::Result<()> {
+    let fill = |file: &mut File| {
+        if let Some(old) = &old {
+            file.set_permissions(old.clone())?;
+        }
+        file.write_all(bytes)?;
+        // Only then is the room for it certain, and only then may it take the old one's name.
+        file.sync_all()
     };
-    // A device or a pipe (/dev/stdout, /dev/null) is written, not replaced. A pipe's resolved name
-    // is none that can be opened.
-    let path = if path.exists() && !path.is_file() && !path.is_dir() {
-        path.to_owned()
-    } else {
-        resolved(path)
-    };
-    if path.is_dir() {
-        return Err(Error::file(&path, "is a folder", "name a file in it"));
+    let folder = folder_of(path);
+    if let Some(mut file) = nameless(folder) {
+        fill(&mut file)?;
+        if old.is_none() && named(&file, path).is_ok() {
+            return Ok(());
+        }
+        // A name that is taken can only be renamed to: the new file has another one for a moment.
+        let mut builder = tempfile::Builder::new();
+        if let Ok(aside) = builder.prefix(ASIDE).make_in(folder, |aside| named(&file, aside)) {
+            return aside.persist(path).map(drop).map_err(|e| e.error);
+        }
     }
-    if path.exists() && !path.is_file() {
-        return std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|mut f| f.write_all(bytes))
-            .map_err(refused);
-    }
-    let old = std::fs::metadata(&path).ok().map(|m| m.permissions());
-    if old.as_ref().is_some_and(|old| old.readonly() || !writable(&path)) {
-        return Err(Error::file(
-            &path,
-            "is read-only",
-            "name another file, or make this one writable",
-        ));
-    }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = aside_in(folder, old.clone())?;
+    fill(file.as_file_mut())?;
+    file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+/// A new file under a name of its own.
+fn aside_in(folder: &Path, old: Option<Permissions>) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(ASIDE);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // As any new file: the process's umask takes away from this.
-        builder.permissions(old.clone().unwrap_or(std::fs::Permissions::from_mode(0o666)));
+        builder.permissions(old.unwrap_or(Permissions::from_mode(0o666)));
     }
-    let mut file = builder.tempfile_in(folder).map_err(refused)?;
-    if let Some(old) = old {
-        file.as_file().set_permissions(old).map_err(refused)?;
-    }
-    file.write_all(bytes).map_err(refused)?;
-    // Only then is the room for it certain, and only then may it take the old one's name.
-    file.as_file().sync_all().map_err(refused)?;
-    file.persist(&path).map_err(|e| refused(e.error))?;
-    Ok(())
+    #[cfg(not(unix))]
+    let _ = old;
+    builder.tempfile_in(folder)
+}
+
+/// A new file without a name, where the system and the folder's file system have such: it is gone
+/// with the process.
+#[cfg(target_os = "linux")]
+fn nameless(folder: &Path) -> Option<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)).ok().map(File::from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn nameless(_: &Path) -> Option<File> {
+    None
+}
+
+/// Gives a [`nameless`] file a name that is free.
+#[cfg(target_os = "linux")]
+fn named(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    use std::os::fd::AsRawFd;
+    let this = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(linkat(CWD, this, CWD, path, AtFlags::SYMLINK_FOLLOW)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn named(_: &File, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Content behind its length and SHA-256, by which [`opened`] knows it.
@@ -413,6 +500,52 @@ mod tests {
         );
         assert_eq!((mode(), std::fs::read_to_string(&path).unwrap().as_str()), (0o444, "new"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_file_has_no_name_before_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        // Where the file system has no such files there is nothing to see.
+        let Some(mut file) = nameless(dir.path()) else { return };
+        file.write_all(b"half").unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let path = dir.path().join("out");
+        file.write_all(b" and half").unwrap();
+        named(&file, &path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "half and half");
+        // A name that is taken is not lost to another file.
+        assert!(named(&nameless(dir.path()).unwrap(), &path).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "old").unwrap();
+        for name in ["file", "new"] {
+            ready(&dir.path().join(name)).unwrap();
+        }
+        for (name, says) in [
+            ("", "is a folder"),
+            ("none/out", "cannot be written"),
+            ("file/out", "cannot be written"),
+        ] {
+            let path = dir.path().join(name);
+            let [early, late] = [ready(&path), write(&path, b"x")].map(|r| r.unwrap_err());
+            assert!(early.to_string().contains(says), "{early}");
+            assert_eq!(early.to_string(), late.to_string());
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_to_string(dir.path().join("file")).unwrap(), "old");
+        #[cfg(unix)]
+        ready(Path::new("/dev/null")).unwrap();
+        // By the name that was given.
+        let path = Path::new("no such folder/out");
+        for refused in [ready(path), write(path, b"x")] {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.starts_with("no such folder/out: cannot be written: "), "{said}");
+        }
     }
 
     #[test]

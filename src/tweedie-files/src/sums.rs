@@ -1,8 +1,9 @@
 //! SHA-256 of the files of a folder, in the format of `sha256sum`.
 
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Component, Path};
 use tweedie::error::{Error, Result};
 
 /// The names of all files in a folder and those in it, relative to it with `/` between, in order.
@@ -50,7 +51,8 @@ pub fn of(folder: &Path) -> std::io::Result<String> {
 /// lists.
 ///
 /// # Errors
-/// The first file that is missing, or not what it was; sums that can't be read.
+/// The first file that is missing, not what it was or not listed; sums that can't be read, or name
+/// what lies outside the folder.
 pub fn verify(folder: &Path, sums: &Path, within: &str) -> Result<()> {
     let bad = |path: &Path, problem: String| {
         Err(Error::file(path, problem, "restore the folder, or use another checkpoint"))
@@ -59,13 +61,36 @@ pub fn verify(folder: &Path, sums: &Path, within: &str) -> Result<()> {
         Ok(text) => text,
         Err(e) => return bad(sums, format!("cannot be read: {e}")),
     };
-    for line in listed.lines() {
-        let Some((sum, name)) = line.split_once("  ").filter(|(sum, _)| sum.len() == 64) else {
-            return bad(sums, "is no list of SHA-256 sums".into());
-        };
-        if !name.starts_with(within) {
-            continue;
-        }
+    let lines = listed.lines().map(|line| line.split_once("  ").filter(|(sum, _)| sum.len() == 64));
+    let Some(lines) = lines.collect::<Option<Vec<_>>>() else {
+        return bad(sums, "is no list of SHA-256 sums".into());
+    };
+    // Nothing is read before all names are known to lie in the folder, and all its files to be
+    // named: a list that was cut off would let damage pass.
+    let inside =
+        |name: &str| Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
+    if let Some((_, name)) = lines.iter().find(|(_, name)| name.is_empty() || !inside(name)) {
+        let problem = format!("names `{name}`, allowed: files of {}", folder.display());
+        return bad(sums, problem);
+    }
+    let named: BTreeSet<&str> = lines.iter().map(|(_, name)| *name).collect();
+    let there = match files(folder) {
+        Ok(there) => there,
+        Err(e) => return bad(folder, format!("cannot be read: {e}")),
+    };
+    let unnamed = there
+        .iter()
+        .filter(|name| name.starts_with(within) && folder.join(name) != sums)
+        .find(|name| !named.contains(name.as_str()));
+    if let Some(name) = unnamed {
+        return bad(
+            sums,
+            format!(
+                "does not name {name}, a file beside those that it names: it was cut off, or the file was added"
+            ),
+        );
+    }
+    for (sum, name) in lines.into_iter().filter(|(_, name)| name.starts_with(within)) {
         let path = folder.join(name);
         match std::fs::read(&path) {
             Err(e) => return bad(&path, format!("cannot be read: {e}")),
@@ -118,6 +143,23 @@ mod tests {
         assert!(
             verify(&root, &sums, "").unwrap_err().to_string().contains("deep/b: cannot be read")
         );
+        // A list that is cut off between lines, a file that was added, names that lead elsewhere.
+        std::fs::write(root.join("deep/b"), "").unwrap();
+        let (first, _) = text.split_at(text.find('\n').unwrap() + 1);
+        for (listed, within) in [("", ""), ("", "deep/"), (first, ""), (first, "deep/")] {
+            std::fs::write(&sums, listed).unwrap();
+            let message = verify(&root, &sums, within).unwrap_err().to_string();
+            assert!(message.contains("SUMS: does not name "), "{message}");
+        }
+        // Of what is not asked about nothing need be named.
+        std::fs::write(&sums, &text[first.len()..]).unwrap();
+        verify(&root, &sums, "deep/").unwrap();
+        for name in ["/etc/passwd", "../../x", "deep/../../x", ""] {
+            std::fs::write(&sums, format!("{text}{}  {name}\n", "0".repeat(64))).unwrap();
+            let message = verify(&root, &sums, "").unwrap_err().to_string();
+            assert!(message.contains(&format!("SUMS: names `{name}`, allowed: ")), "{message}");
+        }
+        std::fs::remove_file(root.join("deep/b")).unwrap();
         // A list that is cut off within a line, or something else.
         for text in [&text[..20], "x"] {
             std::fs::write(&sums, text).unwrap();

@@ -102,6 +102,10 @@ pub fn from_bytes<T: Element>(bytes: &[u8], path: &Path, program: &Program) -> R
     let bad = |problem: String| foreign(path, problem);
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| bad(format!("not a complete safetensors file ({e})")))?;
+    // Behind the eight bytes of its length, which the line above has checked.
+    let length = SafeTensors::read_metadata(bytes).map_or(0, |(length, _)| length);
+    input::unique_keys(&bytes[8..8 + length])
+        .map_err(|e| bad(format!("a tensor stands twice ({e})")))?;
     let mut found = Vec::with_capacity(program.params.len());
     let mut used = std::collections::HashSet::new();
     for param in &program.params {

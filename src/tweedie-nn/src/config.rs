@@ -178,6 +178,7 @@ impl UNetConfig {
         let refuse = |key: &str, got: String, allowed: &str| Err(unsupported(key, got, allowed));
         let value: serde_json::Value =
             serde_json::from_str(text).map_err(|e| bad(e.to_string()))?;
+        input::unique_keys(text.as_bytes()).map_err(|e| bad(e.to_string()))?;
         let object = value.as_object().ok_or_else(|| bad("no JSON object".into()))?;
         // First, because the keys of another network say nothing.
         if let Some(other) = object.get("_class_name").filter(|name| *name != "UNet2DModel") {

@@ -17,7 +17,7 @@ pub enum Error {
     #[error("{what}: got {got}, allowed: {allowed}; {mend}")]
     Domain { what: String, got: String, allowed: String, mend: String },
     /// An array whose shape does not fit.
-    #[error("{what}: got shape {got:?}, wanted {want}; {mend}")]
+    #[error("{what}: got shape {}, wanted {want}; {mend}", cut(format!("{got:?}"), SHORT))]
     Shape { what: String, got: Vec<usize>, want: String, mend: String },
     /// A formula asked for at a point where it has no finite value.
     #[error("{what} is singular at {at}: {why}; {mend}")]
@@ -39,9 +39,9 @@ impl Error {
         mend: impl ToString,
     ) -> Self {
         Self::Domain {
-            what: what.to_string(),
-            got: got.to_string(),
-            allowed: allowed.to_string(),
+            what: cut(brief(what.to_string()), SHORT),
+            got: cut(brief(got.to_string()), SHORT),
+            allowed: brief(allowed.to_string()),
             mend: mend.to_string(),
         }
     }
@@ -70,7 +70,7 @@ impl Error {
     ) -> Self {
         Self::Singular {
             what: what.to_string(),
-            at: at.to_string(),
+            at: brief(at.to_string()),
             why: why.to_string(),
             mend: mend.to_string(),
         }
@@ -89,10 +89,46 @@ impl Error {
     pub fn file(path: impl AsRef<Path>, problem: impl ToString, mend: impl ToString) -> Self {
         Self::File {
             path: path.as_ref().to_path_buf(),
-            problem: problem.to_string(),
+            problem: cut(problem.to_string(), LONG),
             mend: mend.to_string(),
         }
     }
+}
+
+/// Most characters of what may come from anyone's file: of a value, and of a sentence about it.
+const SHORT: usize = 200;
+const LONG: usize = 1000;
+
+/// A text without its middle where it is longer: it may be all of a file.
+fn cut(text: String, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text;
+    }
+    let head: String = text.chars().take(3 * most / 4).collect();
+    let tail: String = text.chars().skip(length - most / 4).collect();
+    format!("{head} ... ({length} characters) ... {tail}")
+}
+
+/// A text with its long numbers in scientific notation: `{}` makes 300 digits of 1e-300.
+fn brief(text: String) -> String {
+    /// As many as every digit of a number from 1e-4 to 1e17 takes.
+    const DIGITS: usize = 24;
+    let digit = |c: char| c.is_ascii_digit() || c == '.';
+    let (mut out, mut rest) = (String::new(), text.as_str());
+    while let Some(start) = rest.find(digit) {
+        let end = rest[start..].find(|c| !digit(c)).map_or(rest.len(), |n| start + n);
+        let number = &rest[start..end];
+        let word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let alone = !word(rest[..start].chars().last()) && !word(rest[end..].chars().next());
+        out += &rest[..start];
+        match number.parse::<f64>() {
+            Ok(x) if alone && number.len() > DIGITS && x.is_finite() => out += &format!("{x:e}"),
+            _ => out += number,
+        }
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 /// Refuses NaN and infinities by name and position.
@@ -159,5 +195,29 @@ pub fn suggested(refusal: impl ToString) -> String {
     match names.next().filter(|_| unknown).and_then(|name| nearest(name, names)) {
         Some(near) => format!("{text}; did you mean `{near}`?"),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_of_a_readable_length() {
+        let said = |got: &dyn std::fmt::Display| Error::domain("x", got, "0", "y").to_string();
+        assert_eq!(said(&1e-300), "x: got 1e-300, allowed: 0; y");
+        assert_eq!(said(&-1.5e300), "x: got -1.5e300, allowed: 0; y");
+        assert_eq!(said(&"(2e-5, 0.25)"), "x: got (2e-5, 0.25), allowed: 0; y");
+        // No number of a usual size, and nothing within a word.
+        let kept = ["0.00012345678901234567".to_owned(), "a".to_owned() + &"0".repeat(40)];
+        kept.iter().for_each(|text| assert!(said(text).contains(text)));
+        let between = Error::domain("x", 1, format!("above {}", 1e-200), "y").to_string();
+        assert_eq!(between, "x: got 1, allowed: above 1e-200; y");
+
+        assert!(said(&"σ".repeat(10_000)).chars().count() < 300);
+        let shape = Error::shape("x", &[1; 30_000], "(n,)", "y").to_string();
+        assert!(shape.len() < 300 && shape.ends_with("wanted (n,); y"), "{shape}");
+        let file = Error::file("p", format!("says {}, wanted z", "a".repeat(10_000)), "y");
+        assert!(file.to_string().len() < 1100 && file.to_string().ends_with("wanted z; y"));
     }
 }

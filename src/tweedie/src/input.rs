@@ -2,6 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::room;
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -71,6 +73,78 @@ pub fn settings(path: &Path, mend: &str) -> Result<String> {
 pub fn text(path: &Path, mend: &str) -> Result<String> {
     String::from_utf8(read(path, mend)?)
         .map_err(|_| Error::file(path, "cannot be read: it is not text", mend))
+}
+
+/// Refuses JSON in which a key stands twice: of a plain value serde_json keeps the last.
+///
+/// # Errors
+/// The key, or what is no JSON.
+///
+/// # Example
+/// ```
+/// use tweedie::input::unique_keys;
+/// unique_keys(br#"{"a": {"b": 1}, "c": [{"b": 1}, {"b": 2}]}"#).unwrap();
+/// let said = unique_keys(br#"{"a": [{"b": 1, "b": 1}]}"#).unwrap_err().to_string();
+/// assert!(said.starts_with("duplicate key `b` at line 1"), "{said}");
+/// ```
+pub fn unique_keys(json: &[u8]) -> serde_json::Result<()> {
+    serde_json::from_slice::<Unique>(json).map(|_| ())
+}
+
+/// Any JSON of unique keys.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("JSON")
+            }
+            fn visit_unit<E>(self) -> std::result::Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_bool<E>(self, _: bool) -> std::result::Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_i64<E>(self, _: i64) -> std::result::Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_u64<E>(self, _: u64) -> std::result::Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_f64<E>(self, _: f64) -> std::result::Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_str<E>(self, _: &str) -> std::result::Result<Unique, E> {
+                Ok(Unique)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(
+                self,
+                mut list: A,
+            ) -> std::result::Result<Unique, A::Error> {
+                while list.next_element::<Unique>()?.is_some() {}
+                Ok(Unique)
+            }
+            fn visit_map<A: MapAccess<'de>>(
+                self,
+                mut map: A,
+            ) -> std::result::Result<Unique, A::Error> {
+                let mut seen = HashSet::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    if seen.contains(&key) {
+                        return Err(A::Error::custom(format_args!("duplicate key `{key}`")));
+                    }
+                    seen.insert(key);
+                    map.next_value::<Unique>()?;
+                }
+                Ok(Unique)
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
 }
 
 #[cfg(test)]

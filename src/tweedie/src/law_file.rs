@@ -117,6 +117,13 @@ fn build(path: &Path, text: Text) -> Result<LawFile> {
                     "reshape the array",
                 )
             })?;
+            if points.is_empty() {
+                return Err(Error::file(
+                    &file,
+                    format!("shape {shape:?}, wanted (n, d) with both at least 1"),
+                    "pass an array of points",
+                ));
+            }
             LawFile::Empirical(Empirical::new(points)?)
         }
     })
@@ -144,6 +151,14 @@ fn gaussian(
             format!("{v:e}"),
             format!("at most {most:e}"),
             "rescale the data",
+        ));
+    }
+    if mean.is_empty() {
+        return Err(Error::domain(
+            format!("mean of {what}"),
+            "no numbers",
+            "at least one, the dimension of the data",
+            "give a mean",
         ));
     }
     let d = mean.len() as f64;
@@ -211,6 +226,18 @@ mod tests {
 
     fn moments(law: &LawFile) -> (Array1<f64>, Array2<f64>) {
         (law.law().mean(), law.law().cov())
+    }
+
+    #[test]
+    fn a_law_has_a_dimension() {
+        for text in [
+            r#"{"kind":"gaussian","mean":[],"variances":[]}"#,
+            r#"{"kind":"gaussian","mean":[],"cov":[]}"#,
+            r#"{"kind":"mixture","weights":[1],"means":[[]],"variances":[[]]}"#,
+        ] {
+            let said = law(text).err().unwrap().to_string();
+            assert!(said.contains("got no numbers, allowed: at least one"), "{said}");
+        }
     }
 
     #[test]

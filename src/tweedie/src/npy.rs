@@ -150,17 +150,21 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
             .map_err(|e| broken_archive(path, format!("array '{name}': {e}")))?;
         let mut data = content.as_slice();
         let Ok((header, _)) = header(&mut data) else { return Ok(None) };
-        let Ok((descr, ..)) = parse_header(&header) else { return Ok(None) };
+        let Ok((descr, _, shape)) = parse_header(&header) else { return Ok(None) };
+        if !descr.get(1..).is_some_and(|d| d.starts_with('U')) {
+            return Ok(None);
+        }
+        if shape.iter().any(|n| *n != 1) {
+            let problem = format!("array '{name}' has shape {shape:?}, wanted (), one text");
+            return Err(Error::file(path, problem, "store one text"));
+        }
         // Four bytes a character, zeros after the last.
         let word: fn([u8; 4]) -> u32 =
             if descr.starts_with('>') { u32::from_be_bytes } else { u32::from_le_bytes };
         let letters = data
             .chunks_exact(4)
             .filter_map(|c| char::from_u32(word(c.try_into().expect("four bytes"))));
-        Ok(descr
-            .get(1..)
-            .is_some_and(|d| d.starts_with('U'))
-            .then(|| letters.filter(|c| *c != '\0').collect()))
+        Ok(Some(letters.filter(|c| *c != '\0').collect()))
     }
 
     /// What `read` makes of an array; `None` where there is none of this name.

@@ -17,7 +17,8 @@ use tweedie::room;
 /// dropped; 16-bit pictures keep their depth; values are used as stored (no gamma).
 ///
 /// # Errors
-/// A folder without pictures, a picture that cannot be decoded, sizes that differ.
+/// A folder without pictures, a picture that cannot be decoded, sizes that differ; a size of more
+/// pixels than an image may have, or than there is memory for, before any picture is decoded.
 pub fn load(path: &Path, size: Option<(usize, usize)>) -> Result<Dataset> {
     let files = pictures(path)?;
     if files.is_empty() {
@@ -26,6 +27,26 @@ pub fn load(path: &Path, size: Option<(usize, usize)>) -> Result<Dataset> {
             "holds no .png, .jpg or .jpeg file",
             "pass a folder of pictures",
         ));
+    }
+    let room = |(h, w): (usize, usize)| {
+        let numbers = 3.0 * h as f64 * w as f64 * files.len() as f64;
+        room::holds(
+            format!("{}: {} pictures of {h}x{w} in f64", path.display(), files.len()),
+            8.0 * numbers,
+            "give a smaller size",
+        )
+    };
+    if let Some((h, w)) = size {
+        let pixels = room::product("size of the pictures", &[h, w])?;
+        if pixels as u64 > LARGEST.1 {
+            return Err(Error::domain(
+                "size of the pictures",
+                format!("{h}x{w} (height x width), {pixels} pixels"),
+                format!("at most {} as an image of a data set", LARGEST.1),
+                "give a smaller size",
+            ));
+        }
+        room((h, w))?;
     }
     let fit = |picture: DynamicImage| match size {
         Some((h, w)) if (picture.height() as usize, picture.width() as usize) != (h, w) => {
@@ -51,12 +72,7 @@ pub fn load(path: &Path, size: Option<(usize, usize)>) -> Result<Dataset> {
             format!("give a size to crop and resize to: {}:{h}x{w}", path.display()),
         ));
     }
-    let numbers = 3.0 * (h * w) as f64 * decoded.len() as f64;
-    room::holds(
-        format!("{}: {} pictures of {h}x{w} in f64", path.display(), decoded.len()),
-        8.0 * numbers,
-        "give a smaller size",
-    )?;
+    room((h, w))?;
     let channels = if decoded.iter().any(|p| p.color().has_color()) { 3 } else { 1 };
     let mut images = Array2::zeros((decoded.len(), channels * h * w));
     for (picture, mut row) in decoded.into_iter().zip(images.rows_mut()) {
@@ -207,6 +223,23 @@ mod tests {
                 got.ends_with(&format!(
                     "got '{bad}', allowed: HxW with both in 1..65535; write for example 32x32"
                 )),
+                "{got}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_size_is_refused_before_anything_is_resized() {
+        let dir = tempfile::tempdir().unwrap();
+        // Nothing that could be decoded: the size is looked at first.
+        std::fs::write(dir.path().join("a.png"), "no picture").unwrap();
+        for size in ["65535x65535", "30000x30000", "2049x2048"] {
+            let got = crate::data::load(&format!("{}:{size}", dir.path().display()))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                got.starts_with(&format!("size of the pictures: got {size} (height x width), "))
+                    && got.ends_with("an image of a data set; give a smaller size"),
                 "{got}"
             );
         }

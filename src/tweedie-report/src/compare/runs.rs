@@ -1,6 +1,7 @@
 //! Two training runs: their recipes, their losses step by step, and the models that they came to.
 
 use super::super::chapter::{figure, p, plot, section, thousands};
+use super::super::difference::or_word;
 use super::super::drawing::{Axis, Mark, Series, plain};
 use super::super::foreign::Foreign;
 use super::super::page::{Block, Chapter, Section, Table, number};
@@ -37,9 +38,13 @@ struct Run {
 struct Validated {
     step: u64,
     set: Foreign,
+    #[serde(serialize_with = "or_word")]
     sigma: f64,
+    #[serde(serialize_with = "or_word")]
     network: f64,
+    #[serde(serialize_with = "or_word")]
     stderr: f64,
+    #[serde(serialize_with = "or_word")]
     exact: f64,
 }
 
@@ -53,6 +58,7 @@ struct Comparison {
     /// The first step whose losses differ.
     parted: Option<u64>,
     /// Largest difference of two losses of a step, over the larger.
+    #[serde(serialize_with = "or_word")]
     farthest: f64,
     validation: [Vec<Validated>; 2],
 }

@@ -1,7 +1,7 @@
 //! The checks of two reports, compared by what they check.
 
 use super::values::paired;
-use super::{Agreement, Gap};
+use super::{Agreement, Gap, or_word};
 use serde::Serialize;
 use serde_json::Value;
 use tweedie::evidence::Evidence;
@@ -10,10 +10,13 @@ use tweedie::evidence::Evidence;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Check {
     /// The number; NaN where the report has none.
+    #[serde(serialize_with = "or_word")]
     pub got: f64,
     /// What it should be.
+    #[serde(serialize_with = "or_word")]
     pub want: f64,
     /// How far it may be off.
+    #[serde(serialize_with = "or_word")]
     pub tol: f64,
     /// Whether it held.
     pub ok: bool,
@@ -109,5 +112,8 @@ mod tests {
             ]
         );
         assert!(!found[5].b.unwrap().ok);
+        // A NaN is a word, not null, which would be a check that names no number.
+        let written = serde_json::to_value(&found[5]).unwrap();
+        assert_eq!(written["b"], json!({"got": "nan", "want": 0.0, "tol": 1.0, "ok": false}));
     }
 }

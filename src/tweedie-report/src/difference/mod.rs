@@ -7,6 +7,7 @@ pub mod values;
 
 use serde::{Serialize, Serializer};
 use tweedie::math::larger;
+use tweedie::number::Number;
 
 /// How far two things agree, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -59,13 +60,34 @@ pub struct Gap {
     pub b: f64,
 }
 
-/// A number of a JSON document, `inf`, `-inf` and `nan` as strings.
-fn or_word<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    match x {
-        x if x.is_finite() => serializer.serialize_f64(*x),
-        x if x.is_nan() => serializer.serialize_str("nan"),
-        x => serializer.serialize_str(if *x > 0.0 { "inf" } else { "-inf" }),
-    }
+/// A number of a JSON document, `inf`, `-inf` and `nan` as strings: serde_json makes `null` of a
+/// plain one.
+pub(crate) fn or_word<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    Number(*x).serialize(serializer)
+}
+
+/// A list of [`or_word`].
+pub(crate) fn or_words<S: Serializer>(
+    x: &impl AsRef<[f64]>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(x.as_ref().iter().copied().map(Number))
+}
+
+/// [`or_words`], where there are any.
+pub(crate) fn or_words_if_any<S: Serializer>(
+    x: &Option<[f64; 2]>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    x.map(|x| x.map(Number)).serialize(serializer)
+}
+
+/// [`or_word`], where there is one.
+pub(crate) fn or_word_if_any<S: Serializer>(
+    x: &Option<f64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    x.map(Number).serialize(serializer)
 }
 
 impl Gap {

@@ -1,7 +1,7 @@
 //! Two networks: their weights tensor by tensor, what they say of the same noised data, and what is
 //! sampled with them from the same starts.
 
-use super::{Agreement, Gap, or_word};
+use super::{Agreement, Gap, or_word, or_word_if_any, or_words, or_words_if_any};
 use crate::experiment::{level, mean_and_stderr};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Zip};
 use serde::Serialize;
@@ -223,13 +223,17 @@ pub struct Level {
     #[serde(serialize_with = "or_word")]
     pub apart: f64,
     /// The same of A and of each of the denoisers that measure rounding.
+    #[serde(serialize_with = "or_words")]
     pub yardsticks: Vec<f64>,
     /// Mean squared distance a pixel of A and of B: from the exact denoiser where there is one,
     /// from the clean images where not.
+    #[serde(serialize_with = "or_words")]
     pub risk: [f64; 2],
     /// A's less B's, image by image, and its standard error.
+    #[serde(serialize_with = "or_words")]
     pub excess: [f64; 2],
     /// Risk of the best linear denoiser, on images alone.
+    #[serde(serialize_with = "or_word_if_any")]
     pub linear: Option<f64>,
     /// Root mean square of `D_A - D_B` at each pixel, over that of the data.
     #[serde(skip)]
@@ -306,15 +310,20 @@ pub struct Samples {
     pub sigmas: Vec<f64>,
     /// Root mean square distance of the two states at each, over the square root of the data's mean
     /// square plus `sigma^2`.
+    #[serde(serialize_with = "or_words")]
     pub apart: Vec<f64>,
     /// The same of the ends of A and of each of the denoisers that measure rounding.
+    #[serde(serialize_with = "or_words")]
     pub yardsticks: Vec<f64>,
     /// Root mean square distance of the two samples of each start, over the data's.
+    #[serde(serialize_with = "or_words")]
     pub of_each: Vec<f64>,
     /// Root mean square distance of A's and of B's samples from those of the exact denoiser, over
     /// the data's.
+    #[serde(serialize_with = "or_words_if_any")]
     pub from_exact: Option<[f64; 2]>,
     /// A's less B's squared distance from them, start by start, and its standard error.
+    #[serde(serialize_with = "or_words_if_any")]
     pub excess: Option<[f64; 2]>,
     /// The samples of A, of B, and of the exact denoiser.
     #[serde(skip)]
@@ -454,6 +463,16 @@ mod tests {
             (0.0, Some(0), None)
         );
         assert_eq!(at_level(&a, &a, &[], &probe, 0.7, 3, &noise).nearer(0.0), None);
+
+        // What is no number is a word in JSON, not null.
+        let lost = Off(field(), f64::NAN);
+        let lost = at_level(&lost, &a, &[&lost], &probe, 0.7, 3, &noise);
+        let written = serde_json::to_value(&lost).unwrap();
+        assert_eq!(
+            [&written["apart"], &written["yardsticks"][0], &written["risk"][0]],
+            ["nan", "nan", "nan"]
+        );
+        assert_eq!(written["excess"], serde_json::json!(["nan", "nan"]));
 
         let points = grid([0.02, 20.0], 5, Ok).unwrap();
         let drawn = samples(&a, &b, &[&a], &probe, 6, &points, &noise).unwrap();

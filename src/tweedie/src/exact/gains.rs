@@ -27,6 +27,14 @@ pub fn psi<S: Scalar>(lambda: S, from: Level<S>, to: Level<S>) -> S {
     ldexp((to / from).sqrt(), e_to - e_from)
 }
 
+/// [`psi`] as two factors of like size, which are in range also where psi itself is not, and the
+/// state that is multiplied by both is.
+pub(crate) fn psi_factors(lambda: f64, from: Level, to: Level) -> [f64; 2] {
+    let ((to, e_to), (from, e_from)) = (to.split_var(lambda), from.split_var(lambda));
+    let (e, half) = (e_to - e_from, (e_to - e_from) / 2);
+    [ldexp((to / from).sqrt(), half), ldexp(1.0, e - half)]
+}
+
 /// `ln psi`, which the log-determinant of the flow adds up, exact to rounding also where the two
 /// levels are close.
 ///
