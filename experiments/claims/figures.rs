@@ -1,87 +1,74 @@
-//! The chapter on the catalogue: what it found, the slips first. The whole ledger is a page of its
-//! own, [`tweedie_report::ledger`].
+//! What the chapter on the catalogue shows of what it found, the slips first. The whole ledger is a
+//! page of its own, [`tweedie_report::ledger`].
 
-use crate::claims::numbers::{Numbers, compute};
+use crate::claims::numbers::{Numbers, Settings, compute};
+use serde_json::Value;
 use tweedie::error::Result;
-use tweedie_claims::Verdict;
-use tweedie_report::chapter::{command, section};
-use tweedie_report::experiment::Context;
+use tweedie_claims::{Recorded, Verdict};
+use tweedie_report::chapter::{Parts, Study, settings};
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::ledger;
-use tweedie_report::page::{Block, Chapter, Colophon, File};
+use tweedie_report::page::{Colophon, File};
 
-/// Runs the catalogue and describes what it found.
-pub fn run(context: &Context) -> Result<Chapter> {
-    chapter(
-        &compute(context)?,
-        &Colophon::new(context.profile, context.seed),
-        command("claims", context),
-    )
+/// The chapter.
+pub struct Claims;
+
+impl Study for Claims {
+    const NAME: &'static str = "claims";
+    const ABOUT: &'static str = "the statements of five lecture decks, each with the verdict that its check computes, slips and corrections first";
+    const SECONDS: [f64; 2] = [5.0, 20.0];
+    const TEXT: Editable = source!("claims/text.md");
+    const CODE: &'static str = env!("CODE_OF_claims");
+    type Numbers = Numbers;
+
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
+    }
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let recorded = Recorded::built_in();
+        let count = |v| n.outcomes.iter().filter(|o| o.verdict == Some(v)).count();
+        let slips = n.outcomes.iter().filter(|o| o.verdict == Some(Verdict::Fails));
+        let slips =
+            slips.map(|o| ledger::entry(o, &recorded, false)).collect::<Result<String>>()?;
+        let mut parts = Parts::new(&n.settings);
+        parts.value("claims", n.outcomes.len());
+        parts.value("holds", count(Verdict::Holds));
+        parts.value("holds_if", count(Verdict::HoldsIf));
+        parts.value("fails", count(Verdict::Fails));
+        parts.markup("counts", ledger::counts(&n.outcomes));
+        parts.markup("slips", slips);
+        parts.files("ledger", files(n, &recorded)?);
+        parts.checks("runs", n.evidence.clone());
+        Ok(parts)
+    }
 }
 
-fn chapter(n: &Numbers, colophon: &Colophon, command: String) -> Result<Chapter> {
-    let count = |verdict| n.outcomes.iter().filter(|o| o.verdict == Some(verdict)).count();
-    let (holds, holds_if, fails) =
-        (count(Verdict::Holds), count(Verdict::HoldsIf), count(Verdict::Fails));
-    let lead = format!(
-        "Five public lecture decks on diffusion models make {} statements: derivations, closed forms, rules of thumb, numbers of an example. Each is here a check that \
-         computes its own verdict. {holds} are true as they stand, {holds_if} are true under a condition that the slide leaves out, and {fails} are false as printed. \
-         <a href=\"claims/index.html\">The ledger</a> has all of them, with formulas, evidence and sources.",
-        n.outcomes.len()
-    );
-    let slips = n.outcomes.iter().filter(|o| o.verdict == Some(Verdict::Fails));
-    let slips = slips.map(|o| ledger::entry(o, &n.recorded, false)).collect::<Result<String>>()?;
-    let text = |t: &str| Block::Text(t.into());
-    Ok(Chapter {
-        name: "claims".into(),
-        title: "What five lectures state".into(),
-        lead,
-        command,
-        sections: vec![
-            section(
-                "verdicts",
-                "What the checks found",
-                vec![Block::Markup(ledger::counts(&n.outcomes)), text(RULE), files(n, colophon)?],
-            ),
-            section(
-                "slips",
-                "Slips, with their corrections",
-                vec![text(GENTLY), Block::Markup(slips)],
-            ),
-            section("runs", "Runs", vec![text(RUNS), Block::Evidence(n.evidence.clone())]),
-        ],
-    })
-}
-
-const RULE: &str = "No verdict is written down by hand. A check compares numbers: of the statement as printed, of the statement with and without a condition, \
-                    of a corrected statement. If the printed form agrees the verdict is <em>true</em>; if it agrees with the condition and is off without it, \
-                    <em>true under a condition</em>; if it is off and the corrected form agrees, <em>false as printed</em>. Anything else is a broken check. Each check \
-                    also has to reject wrong variants of what it tests: a dropped square, a missing bar, an index off by one, a variance for a deviation.";
-
-const GENTLY: &str = "Most are slips of the pen in decks that are right in what they teach: a bracket, a bar, a root, rounded numbers. Each is shown as printed and corrected; \
-                      the ledger has the comparisons that tell the two apart. The decks were read as text extracted from the slides, so that a slip may be the extraction's.";
-
-const RUNS: &str = "Most evidence is the worst of many random cases. Another seed draws other schedules, laws, dimensions and times, and has to end with the same verdicts.";
-
-fn files(n: &Numbers, colophon: &Colophon) -> Result<Block> {
+fn files(n: &Numbers, recorded: &Recorded) -> Result<Vec<File>> {
+    let colophon = Colophon::new(n.profile, n.seed);
     let file = |name: &str, about: &str, content: Vec<u8>| File {
         name: name.into(),
         about: about.into(),
         content,
     };
-    Ok(Block::Files(vec![
+    Ok(vec![
         file(
             "index.html",
             "the ledger, to read, filter and print",
-            ledger::html(&n.outcomes, &n.recorded, colophon)?.into_bytes(),
+            ledger::html(&n.outcomes, recorded, &colophon)?.into_bytes(),
         ),
         file(
             "claims.json",
             "everything in it, as <code>tweedie verify --json</code> writes it",
-            ledger::json(&n.outcomes, &n.recorded, n.seed),
+            ledger::json(&n.outcomes, recorded, n.seed),
         ),
-        file("claims.csv", "one row a claim", ledger::claims_csv(&n.outcomes, &n.recorded)),
+        file("claims.csv", "one row a claim", ledger::claims_csv(&n.outcomes, recorded)),
         file("evidence.csv", "one row a comparison", ledger::evidence_csv(&n.outcomes)),
-    ]))
+    ])
 }
 
 #[cfg(test)]

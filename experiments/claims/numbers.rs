@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie_claims::{self as claims, Outcome, Recorded};
-use tweedie_report::experiment::{Context, Editable, Embedded};
+use tweedie_report::experiment::{Context, Editable, Embedded, Profile};
 
 /// What `experiments/claims/settings.toml` holds.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -42,15 +42,16 @@ impl Embedded for Settings {
 }
 
 /// What the runs found.
+#[derive(Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
     /// Seed of the first run.
     pub seed: u64,
+    /// How much was computed.
+    pub profile: Profile,
     /// What the first run found, in the catalogue's order.
     pub outcomes: Vec<Outcome>,
-    /// The verdicts on record.
-    pub recorded: Recorded,
     /// Claims decided as recorded and wrong variants rejected, for each run.
     pub evidence: Vec<Evidence>,
 }
@@ -99,7 +100,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let (seed, outcomes) = runs.next().expect("at least one seed");
     count(seed, &outcomes);
     runs.for_each(|(seed, outcomes)| count(seed, &outcomes));
-    Ok(Numbers { settings, seed, outcomes, recorded, evidence })
+    Ok(Numbers { settings, seed, profile: context.profile, outcomes, evidence })
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Embedded for Settings {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
@@ -175,7 +175,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 }
 
 /// Mean, principal components and spectrum of the digits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Spectrum {
     /// Mean digit.
     pub mean: Vec<f64>,
@@ -248,7 +248,7 @@ impl Spectrum {
 }
 
 /// SNR of discrete schedules and of continuous paths.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Snr {
     /// Name, t / T, SNR.
     pub schedules: Vec<(String, Vec<f64>, Vec<f64>)>,
@@ -308,7 +308,7 @@ impl Snr {
 const FILM: u64 = 1 << 32;
 
 /// Digits noised more and more, and taken back along the PF-ODE of both laws.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Film {
     /// Noise levels, ascending.
     pub sigmas: Vec<f64>,
@@ -372,7 +372,7 @@ impl Film {
 }
 
 /// Exact PF-ODE trajectories from shared noise, under the Gaussian and under the empirical law.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Trajectories {
     /// One trajectory at the strip's levels: states and denoisers of the Gaussian, then of the
     /// empirical law, each (levels, 64).
@@ -530,7 +530,7 @@ fn stack(rows: impl Iterator<Item = Array1<f64>>) -> Array2<f64> {
 }
 
 /// When each component appears in the denoiser along a trajectory.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Emergence {
     /// For each drawn component: its number from 1, its share of its final size under the Gaussian,
     /// and measured under the empirical law.
@@ -574,7 +574,7 @@ impl Emergence {
 }
 
 /// The Wiener filter and two simpler linear denoisers against the empirical denoiser.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Comparison {
     /// Noise levels, ascending.
     pub sigmas: Vec<f64>,
@@ -590,7 +590,7 @@ pub struct Comparison {
 }
 
 /// What is compared on one set of noised digits, a number for each level.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Compared {
     /// `1 - E|s_model - s_emp|^2 / E|s_emp|^2` of the Gaussian, the isotropic Gaussian and the mean
     /// alone.
@@ -702,7 +702,7 @@ impl Comparison {
 }
 
 /// Rows of the Gaussian denoiser's Jacobian.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Receptive {
     /// For each pixel: the row at zero noise (a projection), at each level, and the limit of high
     /// noise (the covariance's row).
@@ -791,7 +791,7 @@ impl Receptive {
 }
 
 /// The variational bound of the digits' Gaussian, term by term.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Elbo {
     /// Steps of the tables.
     pub steps: usize,
@@ -800,14 +800,14 @@ pub struct Elbo {
     pub terms: Vec<(String, Vec<f64>)>,
     /// Schedule, variance, and what each transition t = 2..=T costs more than with the best
     /// variance, in bits/dim.
-    pub excess: Vec<(String, &'static str, Vec<f64>)>,
+    pub excess: Vec<(String, String, Vec<f64>)>,
     /// Schedule and the running sum in bits/dim of levels from t = 1 to T, best variance.
     pub running: Vec<(String, Vec<f64>)>,
     /// Schedule, variance, nats of prior, transitions, reconstruction, whole, its bits/dim of
     /// levels, and what it exceeds the entropy by, in nats.
-    pub totals: Vec<(String, &'static str, [f64; 6])>,
+    pub totals: Vec<(String, String, [f64; 6])>,
     /// Variance, numbers of steps, and nats lost against the least bound over the same points.
-    pub lost: Vec<(&'static str, Vec<f64>, Vec<f64>)>,
+    pub lost: Vec<(String, Vec<f64>, Vec<f64>)>,
     /// Entropy of the dequantised Gaussian, in nats and in bits/dim of levels.
     pub entropy: [f64; 2],
     /// Checks.
@@ -864,7 +864,7 @@ impl Elbo {
                     let bits = b.bits_per_dim_of_levels(&scale);
                     totals.push((
                         name.clone(),
-                        *variance,
+                        variance.to_string(),
                         [parts[0], parts[1], parts[2], b.nats(), bits, b.nats() - entropy],
                     ));
                     Ok(b.terms()
@@ -877,7 +877,7 @@ impl Elbo {
             for (k, (variance, _)) in VARIANCES.iter().enumerate().skip(1) {
                 excess.push((
                     name.clone(),
-                    *variance,
+                    variance.to_string(),
                     steps[k].iter().zip(&steps[0]).skip(1).map(|(a, b)| a - b).collect(),
                 ));
             }
@@ -920,7 +920,7 @@ impl Elbo {
                 Ok(bound(&strided, var)?.nats() - data.least_nelbo(&strided[k - 1], 1.0))
             });
             lost.push((
-                *variance,
+                variance.to_string(),
                 counts.iter().map(|k| *k as f64).collect::<Vec<_>>(),
                 gaps.collect::<Result<Vec<f64>>>()?,
             ));

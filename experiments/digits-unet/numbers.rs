@@ -118,7 +118,7 @@ impl Embedded for Settings {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
@@ -283,7 +283,7 @@ fn checks([train, held_out]: &[Vec<Level>; 2]) -> Vec<Evidence> {
 }
 
 /// The order in which principal components are learnt, seen in what the network samples.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Learning {
     /// Steps looked at.
     pub steps: Vec<f64>,
@@ -404,7 +404,7 @@ fn in_turn(n: usize, classes: usize) -> Vec<usize> {
 }
 
 /// What the network samples, and what it may have copied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Samples {
     /// The samples, (n, 64).
     pub drawn: Array2<f64>,
@@ -460,7 +460,7 @@ impl Samples {
 
 /// Trajectories of the PF-ODE from shared noise: of the network, of the Gaussian in closed form, of
 /// the training digits themselves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Trajectories {
     /// Noise levels, descending.
     pub sigmas: Vec<f64>,
@@ -547,7 +547,7 @@ impl Trajectories {
 }
 
 /// Of which pixels the denoiser makes one of its own.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Receptive {
     /// Noised digits averaged over.
     pub states: usize,

@@ -1,171 +1,63 @@
-//! What a run on a GPU found: its numbers, the page of them, and the chapter of the report that
-//! shows the last run, if there was one.
+//! What the chapter on a GPU shows of a run, and the page of it.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+pub use crate::gpu::numbers::FOLDER;
+use crate::gpu::numbers::{Check, Results, Speed, last_run, settings, shown_again};
+use serde::Serialize;
+use serde_json::Value;
 use std::path::Path;
 use tweedie::error::{Error, Result};
 use tweedie::evidence::Evidence;
 use tweedie::math::larger;
 use tweedie::number::cell;
-use tweedie_report::chapter::{p, section};
-use tweedie_report::experiment::{Context, Text};
+use tweedie_report::chapter::{Parts, Study};
+use tweedie_report::experiment::{Context, Editable, Profile, Text};
 use tweedie_report::foreign::Foreign;
-use tweedie_report::page::{self, Block, Chapter, Colophon, Drawn, File, Section, Table};
+use tweedie_report::page::{self, Chapter, Colophon, Drawn, File};
+use tweedie_report::text;
 
-/// Folder of a run's results, in a checkout.
-pub const FOLDER: &str = "reports/gpu";
+/// The chapter.
+pub struct Gpu;
 
-/// The same in the checkout that the program was built from: the report shows what lies there,
-/// wherever it runs and is written to.
-const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../reports/gpu");
-/// What a run writes into its folder.
-const FILES: [&str; 5] = ["gpu.json", "checks.csv", "speeds.csv", "parts.csv", "index.html"];
+impl Study for Gpu {
+    const NAME: &'static str = "gpu";
+    const ABOUT: &'static str = "what the last run on a GPU found: every kernel and the networks against f64, throughput beside PyTorch";
+    const SECONDS: [f64; 2] = [1.0, 4.0];
+    const TEXT: Editable = source!("gpu/text.md");
+    const CODE: &'static str = env!("CODE_OF_gpu");
+    type Numbers = Option<Results>;
 
-/// Of those in the folder of a page's chapter, the ones that it need not keep: the chapter shows
-/// them again, or they are an emulator's.
-pub fn shown_again(chapter: &Path) -> &'static [&'static str] {
-    let Ok(Some(there)) = Results::read(chapter) else { return &[] };
-    let again = || last_run().is_ok_and(|shown| shown.as_ref() == Some(&there));
-    if there.device.contains("emulator") || again() { &FILES } else { &[] }
-}
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings(text)
+    }
 
-/// Everything that a run found, as `gpu.json` holds it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Results {
-    pub tweedie: String,
-    pub commit: String,
-    /// UTC.
-    pub date: String,
-    /// The driver's name of the device.
-    pub device: String,
-    /// Compute capability, driver, memory, libraries: name and value.
-    pub machine: Vec<(String, String)>,
-    /// Small shapes and few repetitions.
-    pub quick: bool,
-    pub stages: Vec<Stage>,
-    pub checks: Vec<Check>,
-    pub speeds: Vec<Speed>,
-    pub rates: Vec<Rate>,
-    pub parts: Vec<Part>,
-}
+    fn compute(_: &Context) -> Result<Option<Results>> {
+        last_run()
+    }
 
-/// A part of the run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Stage {
-    pub name: String,
-    /// `done`, `failed`, `not run`.
-    pub status: String,
-    pub seconds: f64,
-    /// Why not, or what else there is to say.
-    pub note: String,
-}
+    fn parts(results: &Option<Results>) -> Result<Parts> {
+        let mut parts = Parts::default();
+        parts.value("ran", results.is_some());
+        if let Some(results) = results {
+            shown(results, &mut parts);
+            parts.files("files", files(results)?);
+        }
+        parts.value("listed", results.is_some());
+        Ok(parts)
+    }
 
-/// The worst of some errors of one kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Check {
-    /// Of which network or shapes.
-    pub of: String,
-    /// Kind of operation, or part of a network.
-    pub what: String,
-    /// `forward` or `backward`.
-    pub way: String,
-    pub precision: String,
-    /// Cases of which this is the worst.
-    pub cases: usize,
-    /// Largest error, in units of the largest entry of the f64 result.
-    pub error: f64,
-    /// What the precision's unit roundoff predicts.
-    pub predicted: f64,
-    /// How much is let pass.
-    pub allowed: f64,
-    /// Where the worst was.
-    pub worst: String,
-}
+    fn shown_again(folder: &Path) -> &'static [&'static str] {
+        shown_again(folder)
+    }
 
-impl Check {
-    /// Whether it is small enough; NaN never is.
-    pub fn holds(&self) -> bool {
-        self.error <= self.allowed
+    fn command(_: Profile, _: u64) -> String {
+        COMMAND.into()
     }
 }
 
-/// How fast something ran.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Speed {
-    /// `tweedie`, or PyTorch's variant.
-    pub by: String,
-    pub config: String,
-    /// `train` or `sample` (one evaluation and step).
-    pub what: String,
-    pub precision: String,
-    pub batch: usize,
-    /// Median and fastest.
-    pub ms: f64,
-    pub fastest_ms: f64,
-    pub images_per_s: f64,
-    /// Floating-point operations a second, in 1e12.
-    pub tflops: f64,
-}
-
-/// What the device can do at best.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Rate {
-    pub what: String,
-    pub value: f64,
-    pub unit: String,
-}
-
-/// All operations of one kind in one step, each waited for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    pub config: String,
-    pub precision: String,
-    pub part: String,
-    pub forward_ms: f64,
-    pub backward_ms: f64,
-    /// Least time of the forward pass by arithmetic and by memory.
-    pub forward_bound_ms: f64,
-}
+/// What makes a run.
+const COMMAND: &str = "just gpu";
 
 impl Results {
-    /// The last run, if there is one.
-    ///
-    /// # Errors
-    /// A file that is none of ours.
-    pub fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join("gpu.json");
-        match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(Error::file(&path, e, "make it readable, or remove it")),
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-                Error::file(
-                    &path,
-                    format!("is no result of `tweedie gpu`: {e}"),
-                    "remove it, and run `just gpu` again",
-                )
-            }),
-        }
-    }
-
-    /// Refuses a folder in which files of a run would replace someone else's.
-    ///
-    /// # Errors
-    /// The first of them, where there is no `gpu.json` of a run's.
-    pub fn claim(folder: &Path) -> Result<()> {
-        if matches!(Self::read(folder), Ok(Some(_))) {
-            return Ok(());
-        }
-        match FILES.map(|name| folder.join(name)).into_iter().find(|path| path.exists()) {
-            None => Ok(()),
-            Some(path) => {
-                let mend = "move it elsewhere, or choose another --out";
-                Err(Error::file(&path, "is in the way, and no `tweedie gpu` has written it", mend))
-            }
-        }
-    }
-
     /// Writes `gpu.json`, a CSV file for each table, and `index.html`, which needs no other file.
     ///
     /// # Errors
@@ -179,283 +71,86 @@ impl Results {
             profile: if self.quick { "quick" } else { "full" }.into(),
             seed: 0,
         };
-        let mut chapter = chapter(self)?;
-        // Links to the files lead from the report's page; here they lie beside it.
-        chapter.sections.retain(|s| s.id != "gpu-files");
         for file in files(self)? {
             tweedie_files::write(&folder.join(&file.name), &file.content)?;
         }
         tweedie_files::write(
             &folder.join("index.html"),
-            page::html(&[chapter], &Drawn::new(), &colophon)?.as_bytes(),
+            page::html(&[alone(self)?], &Drawn::new(), &colophon)?.as_bytes(),
         )
     }
-
-    /// The same with every text changed. All fields are named, so that a new one can't be
-    /// forgotten.
-    fn with_texts(&self, change: impl Fn(&str) -> String) -> Self {
-        let Self {
-            tweedie,
-            commit,
-            date,
-            device,
-            machine,
-            quick,
-            stages,
-            checks,
-            speeds,
-            rates,
-            parts,
-        } = self;
-        let stage = |Stage { name, status, seconds, note }: &Stage| Stage {
-            name: change(name),
-            status: change(status),
-            seconds: *seconds,
-            note: change(note),
-        };
-        let check = |Check {
-                         of,
-                         what,
-                         way,
-                         precision,
-                         cases,
-                         error,
-                         predicted,
-                         allowed,
-                         worst,
-                     }: &Check| Check {
-            of: change(of),
-            what: change(what),
-            way: change(way),
-            precision: change(precision),
-            cases: *cases,
-            error: *error,
-            predicted: *predicted,
-            allowed: *allowed,
-            worst: change(worst),
-        };
-        let speed = |Speed {
-                         by,
-                         config,
-                         what,
-                         precision,
-                         batch,
-                         ms,
-                         fastest_ms,
-                         images_per_s,
-                         tflops,
-                     }: &Speed| Speed {
-            by: change(by),
-            config: change(config),
-            what: change(what),
-            precision: change(precision),
-            batch: *batch,
-            ms: *ms,
-            fastest_ms: *fastest_ms,
-            images_per_s: *images_per_s,
-            tflops: *tflops,
-        };
-        let rate = |Rate { what, value, unit }: &Rate| Rate {
-            what: change(what),
-            value: *value,
-            unit: change(unit),
-        };
-        let part =
-            |Part { config, precision, part, forward_ms, backward_ms, forward_bound_ms }: &Part| {
-                Part {
-                    config: change(config),
-                    precision: change(precision),
-                    part: change(part),
-                    forward_ms: *forward_ms,
-                    backward_ms: *backward_ms,
-                    forward_bound_ms: *forward_bound_ms,
-                }
-            };
-        Self {
-            tweedie: change(tweedie),
-            commit: change(commit),
-            date: change(date),
-            device: change(device),
-            machine: machine.iter().map(|(name, value)| (change(name), change(value))).collect(),
-            quick: *quick,
-            stages: stages.iter().map(stage).collect(),
-            checks: checks.iter().map(check).collect(),
-            speeds: speeds.iter().map(speed).collect(),
-            rates: rates.iter().map(rate).collect(),
-            parts: parts.iter().map(part).collect(),
-        }
-    }
-
-    /// Everything that did not hold or did not come to its end.
-    pub fn failures(&self) -> Vec<String> {
-        let checks = self.checks.iter().filter(|c| !c.holds());
-        let checks = checks.map(|c| {
-            let Check { of, what, way, precision, error, allowed, worst, .. } = c;
-            format!("{of}, {what} {way} in {precision}: off by {error:.1e}, allowed {allowed:.1e} ({worst})")
-        });
-        let stages = self
-            .stages
-            .iter()
-            .filter(|s| s.status == "failed")
-            .map(|s| format!("{}: {}", s.name, s.note));
-        checks.chain(stages).collect()
-    }
-
-    /// The fastest of those of a config, a job and whoever else `who` lets through.
-    fn fastest(&self, config: &str, what: &str, who: impl Fn(&Speed) -> bool) -> Option<&Speed> {
-        let those = self.speeds.iter().filter(|s| s.config == config && s.what == what && who(s));
-        those.max_by(|a, b| a.images_per_s.total_cmp(&b.images_per_s))
-    }
 }
 
-/// The chapter: the last run's, or that there was none.
-pub fn run(_: &Context) -> Result<Chapter> {
-    last_run()?.map_or_else(|| Ok(without()), |results| chapter(&results))
+/// The chapter of a run alone, without its list of files: they lie beside it.
+fn alone(results: &Results) -> Result<Chapter> {
+    let mut parts = Parts::default();
+    parts.value("ran", true);
+    parts.value("listed", false);
+    shown(results, &mut parts);
+    text::chapter(Gpu::NAME, COMMAND.into(), &text::read(&Gpu::TEXT)?, parts).map(|made| made.0)
 }
 
-/// Which run it shows.
-pub fn settings(text: Option<&Text>) -> Result<Value> {
-    if let Some(text) = text {
-        let problem = "holds settings, and the chapter gpu has none: it shows what a run found";
-        return Err(Error::file(&text.file, problem, "leave --settings out"));
-    }
-    let of = |run: Results| json!({"date": run.date, "commit": run.commit, "device": run.device});
-    Ok(last_run()?.map_or(Value::Null, of))
-}
-
-fn last_run() -> Result<Option<Results>> {
-    Ok(Results::read(Path::new(CHECKOUT))?.filter(|results| !results.device.contains("emulator")))
-}
-
-fn described(lead: String, sections: Vec<Section>) -> Chapter {
-    Chapter {
-        name: "gpu".into(),
-        title: "On a GPU".into(),
-        lead,
-        command: "just gpu".into(),
-        sections,
-    }
-}
-
-fn without() -> Chapter {
-    let text = "Not yet run on a GPU. Where there is one, <code>just gpu</code> holds every kernel and the whole networks to f64 in every precision, times training \
-                and sampling beside PyTorch in the same run, and writes its results to <code>reports/gpu/</code>, from which this chapter is made. Until then the kernels \
-                are compiled for their devices, and run on the host under an emulator of the driver.";
-    described(
-        "Networks, samplers and training run on CUDA devices too, by the same list of operations."
-            .into(),
-        vec![section("gpu-none", "Not yet run on a GPU", vec![p(text)])],
-    )
-}
-
-fn chapter(results: &Results) -> Result<Chapter> {
-    // They come from a file, of whatever machine: from here on every text of theirs is markup that
-    // shows it.
+/// What is shown of a run.
+fn shown(results: &Results, parts: &mut Parts) {
+    parts.value("device", &results.device);
+    parts.value("date", &results.date);
+    parts.value("commit", &results.commit);
+    parts.value("machine", &results.machine);
+    parts.value("quick", results.quick);
+    // Texts come from a file, of whatever machine. Those of values escape themselves; in tables
+    // every text is from here on markup that shows it.
     let r = &results.with_texts(|text| Foreign::from(text).to_string());
-    let machine: Vec<String> =
-        r.machine.iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let quick =
-        if r.quick { " This was a quick run: small shapes, whose times say nothing." } else { "" };
-    let lead =
-        format!("On {}, {}, commit {}: {}.{quick}", r.device, r.date, r.commit, machine.join("; "));
-    let mut sections = vec![];
     let goals = goals(r);
-    if !goals.is_empty() {
-        sections.push(section(
-            "gpu-goals",
-            "Beside PyTorch",
-            vec![table(
-                "The fastest of each, in the same run on the same device.",
-                &["", "tweedie", "PyTorch", "ratio"],
-                goals,
-            )],
-        ));
-    }
+    parts.value("goals", !goals.is_empty());
+    parts.table("goals", ["", "tweedie", "PyTorch", "ratio"], goals);
+
+    let (ops, networks): (Vec<&Check>, Vec<&Check>) =
+        r.checks.iter().partition(|c| !WHOLE.iter().any(|whole| c.what.starts_with(whole)));
+    parts.value("checked", !r.checks.is_empty());
+    check_table(parts, "operations", &ops);
+    check_table(parts, "networks", &networks);
     if !r.checks.is_empty() {
-        let (ops, networks): (Vec<&Check>, Vec<&Check>) =
-            r.checks.iter().partition(|c| !WHOLE.iter().any(|whole| c.what.starts_with(whole)));
-        let blocks = vec![
-            p(
-                "Every operation alone, forward and backward, on random numbers that the precision holds exactly, in memory whose every byte was set so that what is read \
-               before it is written is not a number. An error is the largest difference from the f64 operation on the CPU, in units of the largest entry. What rounding \
-               predicts follows from the unit roundoff of storage, factors and sums, and the length of the sums; eight times that is let pass, because the largest of \
-               many errors is several deviations. In brackets: the prediction.",
-            ),
-            check_table("Operations alone.", &ops),
-            check_table(
-                "Whole networks, and the trained digits model. Predictions: the square root of the sum over operations of their squares, over three; three times that is let pass.",
-                &networks,
-            ),
-            Block::Evidence(evidence(r)),
-        ];
-        sections.push(section("gpu-checks", "Held to f64", blocks));
+        parts.checks("checks", evidence(r));
     }
-    if !r.speeds.is_empty() {
-        let rows = r.speeds.iter().map(|s| {
-            vec![
-                format!("{} {}, {}", s.config, s.what, s.by),
-                s.precision.clone(),
-                s.batch.to_string(),
-                format!("{:.2}", s.ms),
-                format!("{:.2}", s.fastest_ms),
-                format!("{:.0}", s.images_per_s),
-                if s.tflops > 0.0 { format!("{:.1}", s.tflops) } else { String::new() },
-            ]
-        });
-        let head = ["", "precision", "batch", "ms, median", "ms, fastest", "images/s", "TFLOP/s"];
-        let caption = "A training step: forward, loss, backward, AdamW, an average of the weights; tweedie's noises its images too. A sampling step: one evaluation and the \
-                       combination of states. A is 8 x 8 with 0.7 M parameters, B 32 x 32 with 2.6 M, C is DDPM's for CIFAR-10 with 35.7 M.";
-        sections.push(section(
-            "gpu-speed",
-            "Throughput",
-            vec![table(caption, &head, rows.collect())],
-        ));
-    }
-    if !r.rates.is_empty() || !r.parts.is_empty() {
-        let rates = r
-            .rates
-            .iter()
-            .map(|rate| vec![rate.what.clone(), format!("{:.1}", rate.value), rate.unit.clone()])
-            .collect();
-        let parts = r.parts.iter().map(|part| {
-            let share = 100.0 * part.forward_bound_ms / part.forward_ms;
-            vec![
-                format!("{} {}, {}", part.config, part.precision, part.part),
-                format!("{:.3}", part.forward_ms),
-                format!("{:.3}", part.forward_bound_ms),
-                if share.is_finite() { format!("{share:.0} %") } else { String::new() },
-                format!("{:.3}", part.backward_ms),
-            ]
-        });
-        let caption = "Where a step goes when each operation is waited for, which costs some ten microseconds each. The bound is the longer of arithmetic at the measured matrix \
-                       rate and memory at the measured copying rate.";
-        sections.push(section(
-            "gpu-roofline",
-            "What the device bounds",
-            vec![
-                table("Measured here.", &["", "rate", "unit"], rates),
-                table(
-                    caption,
-                    &["", "forward, ms", "bound, ms", "share", "backward, ms"],
-                    parts.collect(),
-                ),
-            ],
-        ));
-    }
-    let stages = r
-        .stages
+
+    let speeds = r.speeds.iter().map(|s| {
+        vec![
+            format!("{} {}, {}", s.config, s.what, s.by),
+            s.precision.clone(),
+            s.batch.to_string(),
+            format!("{:.2}", s.ms),
+            format!("{:.2}", s.fastest_ms),
+            format!("{:.0}", s.images_per_s),
+            if s.tflops > 0.0 { format!("{:.1}", s.tflops) } else { String::new() },
+        ]
+    });
+    parts.value("timed", !r.speeds.is_empty());
+    let head = ["", "precision", "batch", "ms, median", "ms, fastest", "images/s", "TFLOP/s"];
+    parts.table("speeds", head, speeds);
+
+    let rates = r
+        .rates
         .iter()
-        .map(|s| {
-            vec![s.name.clone(), format!("{:.1}", s.seconds), s.status.clone(), s.note.clone()]
-        })
-        .collect();
-    sections.push(section(
-        "gpu-stages",
-        "The run",
-        vec![table("Parts of the run, in their order.", &["", "s", "", ""], stages)],
-    ));
-    sections.push(section("gpu-files", "Files", vec![Block::Files(files(results)?)]));
-    Ok(described(lead, sections))
+        .map(|rate| vec![rate.what.clone(), format!("{:.1}", rate.value), rate.unit.clone()]);
+    parts.value("bounded", !r.rates.is_empty() || !r.parts.is_empty());
+    parts.table("rates", ["", "rate", "unit"], rates);
+    let kinds = r.parts.iter().map(|part| {
+        let share = 100.0 * part.forward_bound_ms / part.forward_ms;
+        vec![
+            format!("{} {}, {}", part.config, part.precision, part.part),
+            format!("{:.3}", part.forward_ms),
+            format!("{:.3}", part.forward_bound_ms),
+            if share.is_finite() { format!("{share:.0} %") } else { String::new() },
+            format!("{:.3}", part.backward_ms),
+        ]
+    });
+    let head = ["", "forward, ms", "bound, ms", "share", "backward, ms"];
+    parts.table("parts", head, kinds);
+
+    let stages = r.stages.iter().map(|s| {
+        vec![s.name.clone(), format!("{:.1}", s.seconds), s.status.clone(), s.note.clone()]
+    });
+    parts.table("stages", ["", "s", "", ""], stages);
 }
 
 /// How parts of whole networks are called, in checks.
@@ -488,17 +183,9 @@ fn goals(r: &Results) -> Vec<Vec<String>> {
     .collect()
 }
 
-fn table(caption: &str, head: &[&str], rows: Vec<Vec<String>>) -> Block {
-    Block::Table(Table {
-        caption: caption.into(),
-        head: head.iter().map(|h| (*h).into()).collect(),
-        rows,
-    })
-}
-
 /// One row for what is compared, one column for each precision: the error, and in brackets its
 /// prediction.
-fn check_table(caption: &str, checks: &[&Check]) -> Block {
+fn check_table(parts: &mut Parts, id: &str, checks: &[&Check]) {
     let mut kinds: Vec<(&str, &str, &str)> = vec![];
     for c in checks {
         if !kinds.contains(&(&c.of, &c.what, &c.way)) {
@@ -522,7 +209,7 @@ fn check_table(caption: &str, checks: &[&Check]) -> Block {
         let name = format!("{}, {} {}", kind.0, kind.1, kind.2);
         [name, cases.to_string()].into_iter().chain(PRECISIONS.map(cell)).collect()
     });
-    table(caption, &[&["", "cases"][..], &PRECISIONS].concat(), rows.collect())
+    parts.table(id, [&["", "cases"][..], &PRECISIONS].concat(), rows);
 }
 
 /// In the order of the tables' columns.
@@ -578,6 +265,7 @@ fn csv(rows: &[impl Serialize]) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gpu::numbers::{Part, Rate, Stage};
 
     fn results() -> Results {
         let check = |what: &str, error: f64| Check {
@@ -659,7 +347,7 @@ mod tests {
             // Numbers stay: every table is there.
             let foreign = Results { quick, ..results().with_texts(|_| hostile.into()) };
             let page = page::html(
-                &[chapter(&foreign).unwrap()],
+                &[alone(&foreign).unwrap()],
                 &Drawn::new(),
                 &Colophon { version: String::new(), profile: String::new(), seed: 0 },
             )
@@ -696,7 +384,7 @@ mod tests {
         assert_eq!(results.failures().len(), 2);
         assert!(!evidence(&results).iter().all(Evidence::holds));
         let html = page::html(
-            &[chapter(&results).unwrap()],
+            &[alone(&results).unwrap()],
             &Drawn::new(),
             &Colophon { version: String::new(), profile: String::new(), seed: 0 },
         )

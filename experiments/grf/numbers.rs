@@ -113,7 +113,7 @@ fn hartley(h: usize, w: usize) -> Array2<f64> {
 }
 
 /// The modes of the field, sorted into bands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Bands {
     /// Mean frequency of each band, in cycles a pixel.
     pub frequencies: Vec<f64>,
@@ -223,7 +223,7 @@ impl Bands {
 }
 
 /// The network against the exact denoiser.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Judged {
     /// Noise levels.
     pub sigmas: Vec<f64>,
@@ -375,7 +375,7 @@ impl Exam {
 
 /// Samples of the network beside those of the exact denoiser, from the same starts and by the same
 /// method.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Samples {
     /// Variance of each band, exact.
     pub truth: Vec<f64>,
@@ -400,7 +400,7 @@ pub struct Samples {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,

@@ -95,7 +95,7 @@ impl Embedded for Settings {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
@@ -104,7 +104,7 @@ pub struct Numbers {
     /// Checks of the certificates.
     pub certified: Vec<Evidence>,
     /// The third-order update, right, as printed, and right after a DDIM start; on the mixture.
-    pub third: [(&'static str, Study); 3],
+    pub third: [(String, Study); 3],
     /// Checks of these.
     pub third_evidence: Vec<Evidence>,
     /// The headline comparisons: on the digits' spectrum, and on the photographs'.
@@ -215,19 +215,19 @@ fn certified(certificates: &[Certificate]) -> Vec<Evidence> {
     evidence
 }
 
-fn third(bench: &Bench) -> Result<[(&'static str, Study); 3]> {
+fn third(bench: &Bench) -> Result<[(String, Study); 3]> {
     let on = |method: &dyn Sampler| {
         study(method, Known::Any(&bench.mixture), &CERTIFIED_STEPS, study_grid)
     };
     Ok([
-        ("dpmpp-3m", on(&Dpmpp3m)?),
-        ("dpmpp-3m-published", on(&Dpmpp3mPublished { lower_final: false })?),
-        ("dpmpp-3m after a DDIM start", on(&Dpmpp3mAfterDdim)?),
+        ("dpmpp-3m".into(), on(&Dpmpp3m)?),
+        ("dpmpp-3m-published".into(), on(&Dpmpp3mPublished { lower_final: false })?),
+        ("dpmpp-3m after a DDIM start".into(), on(&Dpmpp3mAfterDdim)?),
     ])
 }
 
 /// A way to make samples, and the law that it makes of Gaussian data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Produced {
     /// What it is.
     pub name: String,
@@ -265,16 +265,16 @@ impl Produced {
 }
 
 /// The headline comparisons on one spectrum.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Comparison {
     /// Name of the data.
-    pub name: &'static str,
+    pub name: String,
     /// Variances, descending.
     pub variances: Vec<f64>,
     /// The rows of the table.
     pub rows: Vec<Produced>,
     /// Method, evaluations and W2 over the total deviation of whole runs.
-    pub runs: Vec<(&'static str, Vec<f64>, Vec<f64>)>,
+    pub runs: Vec<(String, Vec<f64>, Vec<f64>)>,
     /// The same for few evaluations.
     pub few: Vec<(String, Vec<f64>, Vec<f64>)>,
     /// W2 of the exact flow from the same start, over the total deviation: what no deterministic
@@ -436,7 +436,7 @@ impl Comparison {
                 .map(|&nfe| s.run(name, sampler, &steps(nfe)?))
                 .collect::<Result<Vec<_>>>()?;
             Ok::<_, Error>((
-                name,
+                name.to_string(),
                 runs.iter().map(|r| r.nfe as f64).collect(),
                 runs.iter().map(Produced::w2).collect(),
             ))
@@ -474,7 +474,7 @@ impl Comparison {
         let evidence = evidence(&s, &rows, settings)?;
         let floor = s.consistency()?.w2();
         let variances = law.variances().iter().copied().filter(|v| *v > 0.0).collect();
-        Ok(Self { name, variances, rows, runs, few, floor, evidence })
+        Ok(Self { name: name.into(), variances, rows, runs, few, floor, evidence })
     }
 }
 

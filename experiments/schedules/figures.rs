@@ -1,40 +1,46 @@
-//! The chapter on noise schedules, made from the numbers of [`crate::schedules::numbers`].
+//! What the chapter on noise schedules shows of its numbers.
 
 use crate::schedules::numbers::levels::Curve;
-use crate::schedules::numbers::{Numbers, compute};
+use crate::schedules::numbers::{Numbers, Settings, compute};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use tweedie::error::Result;
 use tweedie::math::larger;
 use tweedie_report::chapter::{
-    along, command, f, figure, p, picture, plot, scientific, section, significant, thousands,
+    Parts, Study, along, percent, picture, plot, settings, short, thousands,
 };
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
-use tweedie_report::experiment::Context;
-use tweedie_report::page::{Block, Chapter, Section, Table};
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
 
-/// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<Chapter> {
-    Ok(chapter(&compute(context)?, command("schedules", context)))
-}
+/// The chapter.
+pub struct Schedules;
 
-fn chapter(n: &Numbers, command: String) -> Chapter {
-    Chapter {
-        name: "schedules".into(),
-        title: "Noise schedules: where the time goes".into(),
-        lead: "Every schedule walks from data to noise through the same noise levels; what it chooses is how long it stays at each, and where it stops. That choice decides which levels a network is trained on, how coarse a sampler's steps are, \
-               how bright its pictures can be, and, in the limit of many steps, nothing at all about the bound. This chapter measures each of these, exactly."
-            .into(),
-        command,
-        sections: vec![levels(n), terminal(n), steps(n), grids(n), learned(n)],
-    }
-}
+impl Study for Schedules {
+    const NAME: &'static str = "schedules";
+    const ABOUT: &'static str = "noise levels and time, terminal SNR and brightness, single steps, grids, resolution, learned schedules";
+    const SECONDS: [f64; 2] = [1.0, 4.0];
+    const TEXT: Editable = source!("schedules/text.md");
+    const CODE: &'static str = env!("CODE_OF_schedules");
+    type Numbers = Numbers;
 
-/// Three significant digits; small numbers as powers of ten.
-fn three(v: f64) -> String {
-    if v == 0.0 || v.abs() >= 1e-3 {
-        return significant(v, 3);
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
     }
-    scientific(v, 2)
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let mut parts = Parts::new(&n.settings);
+        levels(n, &mut parts);
+        terminal(n, &mut parts);
+        steps(n, &mut parts);
+        grids(n, &mut parts);
+        learned(n, &mut parts);
+        Ok(parts)
+    }
 }
 
 const COLOURS: [Colour; 6] = [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY];
@@ -72,84 +78,44 @@ fn rows_of(columns: Vec<String>, rows: Vec<(String, Vec<Picture>)>, side: usize)
     })
 }
 
-fn levels(n: &Numbers) -> Section {
+fn levels(n: &Numbers, parts: &mut Parts) {
     let l = &n.levels;
     let time = || Axis::linear("t", "t / T").over(0.0, 1.0);
     let log_snr = || Axis::linear("log_snr", "log-SNR").over(-12.0, 12.0);
     let across = || Axis::linear("log_snr", "log-SNR (data on the right)").over(-12.0, 12.0);
     let share = || Axis::linear("share", "share of the time per unit").over(0.0, 0.35);
+    let curve = |c: &Curve| c.log_snr.clone();
+    let spent = |c: &Curve| c.time.clone();
+    parts.figure(
+        "log-snr",
+        vec![
+            plot("Tables", time(), log_snr(), curves(&l.tables, &curve)),
+            plot("Paths", time(), log_snr(), curves(&l.paths, &curve)),
+            plot("Tables: time at each level", across(), share(), curves(&l.tables, &spent)),
+            plot("Paths: time at each level", across(), share(), curves(&l.paths, &spent)),
+        ],
+    );
     let strips = l
         .strips
         .iter()
         .map(|(name, row)| (name.clone(), row.iter().map(|v| light(v, "")).collect()))
         .collect();
-    let middle = |of: &[Curve], name: &str| {
-        of.iter().find(|c| c.name == name).map_or(f64::NAN, |c| 100.0 * c.middle)
+    let times = n.settings.strip.iter().map(|t| format!("t = {}", plain(*t))).collect();
+    parts.figure("strips", vec![rows_of(times, strips, l.side)]);
+
+    let kinds = [(&l.tables, "table"), (&l.paths, "path")];
+    let all = kinds.iter().flat_map(|(curves, kind)| curves.iter().map(move |c| (c, kind)));
+    let rows = all.map(|(c, kind)| vec![format!("{}, {kind}", c.name), percent(c.middle)]);
+    parts.table("middle", ["schedule", "share"], rows);
+    let middle = |of: &[Curve]| -> BTreeMap<String, f64> {
+        of.iter().map(|c| (c.name.clone(), c.middle)).collect()
     };
-    let rows =
-        l.tables.iter().map(|c| (c, "table")).chain(l.paths.iter().map(|c| (c, "path"))).map(
-            |(c, kind)| {
-                vec![format!("{}, {kind}", c.name), format!("{} %", three(100.0 * c.middle))]
-            },
-        );
-    section(
-        "levels",
-        "Time and noise level",
-        vec![
-            p("What a noised picture tells depends on one number,"),
-            f(
-                "\\mathrm{SNR}(t) = \\frac{\\alpha_t^2}{\\sigma_t^2}, \\qquad \\ell = \\ln \\mathrm{SNR}, \\qquad p(\\ell) = \\left|\\frac{\\mathrm d t}{\\mathrm d \\ell}\\right|",
-            ),
-            p(format!(
-                "and a schedule is a curve $\\ell(t)$. Where the curve is flat a training run with $t$ drawn evenly sees that noise level often, and a sampler with even steps makes small ones. Between SNR 100 and 1/100, where a picture goes from nearly clean to nearly lost, \
-                 the linear schedule spends {} % of its time, the cosine {} %, flow matching {} %; EDM's path, if one walked it evenly in σ, only {} %, which is why nobody does.",
-                three(middle(&l.tables, "linear")),
-                three(middle(&l.tables, "cosine")),
-                three(middle(&l.paths, "fm")),
-                three(middle(&l.paths, "edm, even in σ"))
-            )),
-            figure(
-                "log-snr",
-                "Above: log-SNR against time, of discrete tables (left) and of continuous paths (right). Below: the time spent per unit of log-SNR, the same curves seen from the other side.",
-                "Four plots. Above: falling curves of log-SNR against time; cosine and flow matching are symmetric and plunge at both ends, linear falls evenly after a steep start. Below: humps centred near zero for cosine and flow matching, wider and flatter ones for the others.",
-                vec![
-                    plot("Tables", time(), log_snr(), curves(&l.tables, &|c| c.log_snr.clone())),
-                    plot("Paths", time(), log_snr(), curves(&l.paths, &|c| c.log_snr.clone())),
-                    plot(
-                        "Tables: time at each level",
-                        across(),
-                        share(),
-                        curves(&l.tables, &|c| c.time.clone()),
-                    ),
-                    plot(
-                        "Paths: time at each level",
-                        across(),
-                        share(),
-                        curves(&l.paths, &|c| c.time.clone()),
-                    ),
-                ],
-            ),
-            figure(
-                "strips",
-                "The same picture with the same noise on each schedule, at the same shares of the way, on the variance-preserving scale.",
-                "Six rows of seven small pictures of a face that drowns in noise from left to right. On the two linear schedules and on scaled-linear the face is lost first; on the cosine and sigmoid schedules and in flow matching it is seen longest.",
-                vec![rows_of(
-                    n.settings.strip.iter().map(|t| format!("t = {}", plain(*t))).collect(),
-                    strips,
-                    l.side,
-                )],
-            ),
-            Block::Table(Table {
-                caption: "Share of the time between SNR 100 and 1/100.".into(),
-                head: ["schedule", "share"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(l.evidence.clone()),
-        ],
-    )
+    parts.value("middle_of_tables", middle(&l.tables));
+    parts.value("middle_of_paths", middle(&l.paths));
+    parts.checks("levels", l.evidence.clone());
 }
 
-fn terminal(n: &Numbers) -> Section {
+fn terminal(n: &Numbers, parts: &mut Parts) {
     let t = &n.terminal;
     let sides: Vec<f64> = n.settings.sides.iter().map(|s| *s as f64).collect();
     let side = n.settings.sides.iter().position(|s| *s == n.settings.drawn_side).unwrap_or(0);
@@ -174,20 +140,16 @@ fn terminal(n: &Numbers) -> Section {
         .iter()
         .map(|(name, row)| (name.clone(), row.iter().map(|v| light(v, "")).collect()))
         .collect();
-    let percent = |v: f64| format!("{} %", three(100.0 * v));
     let table = t.ends.iter().map(|e| {
         vec![
             e.name.clone(),
-            three(e.snr),
-            three(e.alpha),
-            three(e.kl),
+            short(e.snr),
+            short(e.alpha),
+            short(e.kl),
             percent(e.kept[0][side]),
             percent(e.kept[1][side]),
         ]
     });
-    let end = |name: &str, k: usize| {
-        t.ends.iter().find(|e| e.name == name).map_or(f64::NAN, |e| e.kept[k][side])
-    };
     let plot_of = |title: &str, k: usize| {
         plot(
             title,
@@ -196,76 +158,22 @@ fn terminal(n: &Numbers) -> Section {
             of(k),
         )
     };
-    section(
-        "terminal",
-        "What is left at the end",
-        vec![
-            p(
-                "Sampling starts from pure noise, as if the schedule ended there. It does not: at $t = T$ a trace $\\alpha_T\\, x_0$ is left, too faint to see, but a trained network knows how to read it. Noise is different in every pixel and averages out, so what can be read from a trace is what all pixels share: the brightness of the whole picture. \
-                 With $v$ the variance of the mean of a picture of $d$ pixels, the SNR of its brightness is $d\\,v$ times as high:",
-            ),
-            f(
-                "\\lambda = d\\, v, \\qquad \\frac{\\text{std produced}}{\\text{std of the data}} = \\frac{1}{\\sqrt{1 + \\mathrm{SNR}(T)\\, \\lambda}} \\text{ (flow)}, \\qquad \\sqrt{1 - \\left(\\frac{\\mathrm{SNR}(T)\\, \\lambda}{1 + \\mathrm{SNR}(T)\\, \\lambda}\\right)^2} \\text{ (reverse SDE)}",
-            ),
-            p(format!(
-                "Both are exact for Gaussian data and a perfect network: the start has no brightness in it, the network believes what it reads, and the sample comes out average. The {} patches of {} × {} pixels of five photographs have brightness {} ± {} (of −1 to 1). Under Stable Diffusion's scaled-linear table, \
-                 whose end has the highest SNR of all, a perfect sampler of pictures of {} × {} pixels makes {} of that deviation without noise and {} with; under DDPM's linear table it is {} and {}. The larger the picture, the worse: with {} pixels a side scaled-linear keeps {}. Very dark and very bright pictures can't be reached (Lin et al. 2024). \
-                 The remedy is a schedule that ends at SNR zero, and a prediction that is defined there.",
-                thousands(t.patches),
-                n.settings.patch,
-                n.settings.patch,
-                plain((t.brightness[0] * 1e3).round() / 1e3),
-                plain((t.brightness[1] * 1e3).round() / 1e3),
-                n.settings.drawn_side,
-                n.settings.drawn_side,
-                percent(end("scaled-linear", 0)),
-                percent(end("scaled-linear", 1)),
-                percent(end("linear", 0)),
-                percent(end("linear", 1)),
-                n.settings.sides.last().copied().unwrap_or(0),
-                percent(
-                    t.ends
-                        .iter()
-                        .find(|e| e.name == "scaled-linear")
-                        .and_then(|e| e.kept[0].last().copied())
-                        .unwrap_or(f64::NAN)
-                ),
-            )),
-            figure(
-                "brightness",
-                &format!(
-                    "A picture at five quantiles of brightness: as the data have it, and as a perfect sampler of {} × {} pixels has it at the same quantile. Contrast is halved to leave room.",
-                    n.settings.drawn_side, n.settings.drawn_side
-                ),
-                "Four rows of five pictures of a face. In the first row they go from very dark to very bright. In the two rows for scaled-linear the range is about half and two thirds as wide; for linear it is close to the data's.",
-                vec![rows_of(
-                    t.deviations.iter().map(|z| format!("{} std", plain(*z))).collect(),
-                    pictures,
-                    n.levels.side,
-                )],
-            ),
-            figure(
-                "reach",
-                "Deviation of the brightness that a perfect sampler makes, as a share of the data's, against the side of a square picture. Left: deterministic. Right: stochastic.",
-                "Two plots of falling curves against the side from 8 to 256 pixels: scaled-linear falls first and lowest, sigmoid and linear later, cosine and zero terminal SNR stay at 100 percent.",
-                vec![plot_of("Deterministic", 0), plot_of("Stochastic", 1)],
-            ),
-            Block::Table(Table {
-                caption: format!(
-                    "The ends of the tables: SNR, signal coefficient, divergence of the digits' Gaussian from N(0, I) in nats (the prior's part of the bound's gap), and the deviation of brightness kept at {} × {} pixels, without noise and with.",
-                    n.settings.drawn_side, n.settings.drawn_side
-                ),
-                head: ["schedule", "SNR(T)", "$\\alpha_T$", "KL", "kept, flow", "kept, SDE"]
-                    .map(String::from)
-                    .to_vec(),
-                rows: table.collect(),
-            }),
-            Block::Evidence(t.evidence.clone()),
-        ],
-    )
+    let deviations = t.deviations.iter().map(|z| format!("{} std", plain(*z))).collect();
+    parts.figure("brightness", vec![rows_of(deviations, pictures, n.levels.side)]);
+    parts.figure("reach", vec![plot_of("Deterministic", 0), plot_of("Stochastic", 1)]);
+    let head = ["schedule", "SNR(T)", "$\\alpha_T$", "KL", "kept, flow", "kept, SDE"];
+    parts.table("ends", head, table);
+    let kept: BTreeMap<&str, [f64; 2]> =
+        t.ends.iter().map(|e| (e.name.as_str(), [e.kept[0][side], e.kept[1][side]])).collect();
+    parts.value("kept", kept);
+    let largest = t.ends.iter().find(|e| e.name == "scaled-linear").and_then(|e| e.kept[0].last());
+    parts.value("kept_at_the_largest", largest);
+    parts.value("patches", t.patches);
+    parts.value("brightness", t.brightness);
+    parts.checks("terminal", t.evidence.clone());
 }
 
-fn steps(n: &Numbers) -> Section {
+fn steps(n: &Numbers, parts: &mut Parts) {
     let s = &n.steps;
     let walks =
         s.walks.iter().zip(["Unit steps, from 0", "Variance-preserving steps, from −3 and 3"]).map(
@@ -367,74 +275,38 @@ fn steps(n: &Numbers) -> Section {
     // Half a unit of the last decimal, and what rounding adds.
     let states = off.iter().filter(|v| **v > 0.005 + 1e-12).count();
     let worst = off.iter().copied().fold(0.0, larger);
-    section(
-        "steps",
-        "One step forward, one step back",
+    parts.figure("walks", walks.collect());
+    let head = ["state", "computed", "printed", "norm", "norm printed"];
+    parts.table("example", head, example);
+    parts.value("wrong_norms", wrong);
+    parts.value("wrong_states", states);
+    parts.value("worst_state", (worst * 100.0).round() / 100.0);
+    parts.figure(
+        "reverse",
         vec![
-            p(
-                "A forward process is a random walk. In its plainest form, unit noise in every step, the deviation after $t$ steps is $\\sqrt t$, and the start is never forgotten: it only drowns. The variance-preserving chain shrinks before it adds, so the start fades and the spread tends to 1.",
+            plot(
+                "One reverse step",
+                Axis::linear("z", "(xₛ − mean) / deviation").over(-4.0, 4.0),
+                Axis::linear("density", "density"),
+                densities,
             ),
-            f(
-                "x_t = x_{t-1} + \\varepsilon_t: \\quad q(x_t|x_0) = N(x_0,\\, t I), \\qquad x_t = \\sqrt{1 - \\beta_t}\\, x_{t-1} + \\sqrt{\\beta_t}\\, \\varepsilon_t: \\quad q(x_t|x_0) = N(\\sqrt{\\bar\\alpha_t}\\, x_0,\\, (1 - \\bar\\alpha_t) I)",
+            plot(
+                "Divergence",
+                Axis::log("width", "step in log-SNR"),
+                Axis::log("nats", "nats"),
+                divergence,
             ),
-            figure(
-                "walks",
-                "Six paths of each chain, and two deviations about the mean (dashed). Left: unit steps. Right: DDPM's linear schedule.",
-                "Left: six jagged paths from zero that spread within a parabola. Right: paths from plus and minus three that drift together into one band of constant width.",
-                walks.collect(),
-            ),
-            p(format!(
-                "One deck works an example with four coordinates, $\\beta = {}$. Its noise is printed, so its states can be computed: {wrong} of the {} printed norms are wrong, and {states} of the {} states, by up to {}. It makes a good exercise.",
-                n.settings.example_betas.iter().map(|b| plain(*b)).collect::<Vec<_>>().join(", "),
-                n.settings.example_norms.len(),
-                n.settings.example_printed.len(),
-                three((worst * 100.0).round() / 100.0)
-            )),
-            Block::Table(Table {
-                caption: "The worked example: computed, and as printed.".into(),
-                head: ["state", "computed", "printed", "norm", "norm printed"]
-                    .map(String::from)
-                    .to_vec(),
-                rows: example.collect(),
-            }),
-            p(
-                "Backwards, each step is modelled as a Gaussian. It is not one, unless the data are: it is the data's density at the lower noise times a Gaussian window, and the question is how wide the window is. With $\\Delta$ the width of the step in log-SNR, the window is as narrow as $\\sqrt\\Delta$ and sees little of the density's shape. The mean divergence \
-                 from the Gaussian of the same mean and variance falls with the <em>third</em> power of the step: $T$ steps of $1/T$ lose $1/T^2$ in all, if mean <em>and</em> variance are right for each state.",
-            ),
-            figure(
-                "reverse",
-                &format!(
-                    "A mixture of three on a line. Left: exact density of $x_s$ given $x_t = {}$ at log-SNR {}, standardised, for steps of three widths in log-SNR. Right: divergence of a step from the Gaussian of its moments, mean over $x_t$.",
-                    plain(n.settings.step_state),
-                    plain(n.settings.step_log_snr)
-                ),
-                "Left: the small step's density lies on the Gaussian; the widest has two peaks. Right: a curve that follows a line of slope three over small steps and bends over for wide ones.",
-                vec![
-                    plot(
-                        "One reverse step",
-                        Axis::linear("z", "(xₛ − mean) / deviation").over(-4.0, 4.0),
-                        Axis::linear("density", "density"),
-                        densities,
-                    ),
-                    plot(
-                        "Divergence",
-                        Axis::log("width", "step in log-SNR"),
-                        Axis::log("nats", "nats"),
-                        divergence,
-                    ),
-                ],
-            ),
-            Block::Evidence(s.evidence.clone()),
         ],
-    )
+    );
+    parts.checks("steps", s.evidence.clone());
 }
 
-fn grids(n: &Numbers) -> Section {
+fn grids(n: &Numbers, parts: &mut Parts) {
     let g = &n.grids;
     let plots = g.samplers.iter().map(|(title, ladders)| {
         let series = ladders.iter().enumerate().map(|(k, l)| {
             Series::new(
-                l.name,
+                &l.name,
                 along(&g.steps),
                 l.w2.iter().map(|v| 100.0 * v),
                 Mark::Linked,
@@ -453,78 +325,48 @@ fn grids(n: &Numbers) -> Section {
     let row = |k: usize| -> Vec<Picture> { g.pictures[k].iter().map(|v| light(v, "")).collect() };
     let [large, small] = g.sides;
     let factor = n.settings.factor;
-    let at = |k: usize, steps: f64, name: &str| {
-        let i = g.steps.iter().position(|s| *s == steps).unwrap_or(0);
-        g.samplers[k].1.iter().find(|l| l.name == name).map_or(f64::NAN, |l| 100.0 * l.w2[i])
-    };
-    let shown = g.steps[g.steps.len() / 2 - 1];
-    let best = |k: usize| {
-        let i = g.steps.iter().position(|s| *s == shown).unwrap_or(0);
-        g.samplers[k].1.iter().min_by(|a, b| a.w2[i].total_cmp(&b.w2[i])).map_or("", |l| l.name)
-    };
-    section(
-        "grids",
-        "A schedule is also a sampler's grid",
+    parts.figure("grids", plots.collect());
+    parts.figure(
+        "resolution",
         vec![
-            p(format!(
-                "A network trained on one schedule can be sampled on another: only σ/α matters to it. So a schedule's second use, as the grid of a sampler with even steps, is free to choose. On the digits' Gaussian every sampler's error is exact. All grids below go from log-SNR {} to {}. With {shown} steps the best for DDIM is “{}”, \
-                 for DPM-Solver++(2M) “{}”; even steps in flow matching's time are off by {} % and {} %, even steps in σ by {} % and {} %.",
-                plain(n.settings.log_snr[0]),
-                plain(n.settings.log_snr[1]),
-                best(0),
-                best(1),
-                three(at(0, shown, "flow matching, even in t")),
-                three(at(1, shown, "flow matching, even in t")),
-                three(at(0, shown, "even in σ")),
-                three(at(1, shown, "even in σ")),
-            )),
-            figure(
-                "grids",
-                "Distance of the produced law from the true one at the last level, against the number of steps, from the true law at the first.",
-                "Two plots on logarithmic axes with six falling lines each; even in sigma is by far the highest in both; DPM-Solver++(2M) falls with twice the slope of DDIM.",
-                plots.collect(),
-            ),
-            p(format!(
-                "And a noise level is not a property of a number alone. Average blocks of {factor} × {factor} pixels: a photograph hardly changes, its noise falls by {factor}. So at the same σ a large picture is much less noised than a small one, and a schedule that was right for one resolution lingers at levels where the next one is still clear. \
-                 To noise the <em>content</em> as much, σ/α must grow with the side; on flow matching's path that is a shift of time (Hoogeboom et al. 2023, Esser et al. 2024):",
-            )),
-            f(
-                "\\frac{\\sigma}{\\alpha} \\to k\\, \\frac{\\sigma}{\\alpha}, \\qquad \\ell \\to \\ell - 2 \\ln k, \\qquad t \\to \\frac{k\\, t}{1 + (k - 1)\\, t}",
-            ),
-            figure(
-                "resolution",
-                &format!(
-                    "Left: {large} × {large} pixels with noise σ. Right, from above: the same pictures averaged to {small} × {small}; a picture of {small} × {small} pixels with the same σ; and with σ/{factor}, which looks as the averaged one does."
-                ),
-                "A row of five large pictures of a face with rising noise, then three rows of small ones: the averaged pictures stay clear much longer than the small pictures with the same noise, and look like the small ones with a quarter of it.",
+            rows_of(columns.clone(), vec![(format!("{large} × {large}, noise σ"), row(0))], large),
+            rows_of(
+                columns,
                 vec![
-                    rows_of(
-                        columns.clone(),
-                        vec![(format!("{large} × {large}, noise σ"), row(0))],
-                        large,
-                    ),
-                    rows_of(
-                        columns,
-                        vec![
-                            (format!("the same, averaged to {small} × {small}"), row(1)),
-                            (format!("{small} × {small}, noise σ"), row(2)),
-                            (format!("{small} × {small}, noise σ/{factor}"), row(3)),
-                        ],
-                        small,
-                    ),
+                    (format!("the same, averaged to {small} × {small}"), row(1)),
+                    (format!("{small} × {small}, noise σ"), row(2)),
+                    (format!("{small} × {small}, noise σ/{factor}"), row(3)),
                 ],
+                small,
             ),
-            Block::Evidence(g.evidence.clone()),
         ],
-    )
+    );
+    let shown = g.steps.len() / 2 - 1;
+    let off: Vec<BTreeMap<&str, f64>> = g
+        .samplers
+        .iter()
+        .map(|(_, ladders)| ladders.iter().map(|l| (l.name.as_str(), l.w2[shown])).collect())
+        .collect();
+    let best = |k: usize| {
+        let ladders = &g.samplers[k].1;
+        ladders
+            .iter()
+            .min_by(|a, b| a.w2[shown].total_cmp(&b.w2[shown]))
+            .map_or("", |l| l.name.as_str())
+    };
+    parts.value("steps", g.steps[shown] as usize);
+    parts.value("best", [best(0), best(1)]);
+    parts.value("off", off);
+    parts.value("sides", g.sides);
+    parts.checks("grids", g.evidence.clone());
 }
 
-fn learned(n: &Numbers) -> Section {
+fn learned(n: &Numbers, parts: &mut Parts) {
     let l = &n.learned;
     let colours = [BLUE, VERMILION, GREEN, PURPLE, INK];
     let densities = l.drawn.iter().zip(colours).map(|(d, colour)| {
         let mark = if d.name == "the best" { Mark::Dashed } else { Mark::Line };
-        Series::new(d.name, along(&l.log_snrs), along(&d.density), mark, colour)
+        Series::new(&d.name, along(&l.log_snrs), along(&d.density), mark, colour)
     });
     let mut running: Vec<Series> = l
         .drawn
@@ -533,7 +375,7 @@ fn learned(n: &Numbers) -> Section {
         .map(|(d, colour)| {
             let mark = if d.name == "the best" { Mark::Dashed } else { Mark::Line };
             Series::new(
-                d.name,
+                &d.name,
                 d.running.iter().map(|r| r.0),
                 d.running.iter().map(|r| r.1),
                 mark,
@@ -546,54 +388,32 @@ fn learned(n: &Numbers) -> Section {
     let rows = l.drawn.iter().map(|d| {
         vec![
             d.name.to_string(),
-            three(d.deviation),
+            short(d.deviation),
             thousands((d.deviation / 0.01).powi(2).ceil() as usize),
         ]
     });
-    let of = |name: &str| l.drawn.iter().find(|d| d.name == name).map_or(f64::NAN, |d| d.deviation);
-    section(
+    let [from, to] = n.settings.log_snr;
+    parts.figure(
         "learned",
-        "Learning the schedule",
         vec![
-            p(format!(
-                "A network can learn its schedule along with its weights. What is there to learn? In continuous time the bound is an integral over log-SNR between two ends, the same for every schedule, here {} nats for the digits. But training never sees the integral: it draws a $t$, and the schedule is the density from which the levels are drawn. \
-                 With $w = \\tfrac12 \\lVert \\varepsilon - \\hat\\varepsilon \\rVert^2$,",
-                three(l.bound)
-            )),
-            f(
-                "\\int \\mathbb E\\, w\\, \\mathrm d \\ell = \\mathbb E_{\\ell \\sim p}\\left[\\frac{w}{p(\\ell)}\\right], \\qquad \\int \\frac{\\mathbb E\\, w^2}{p(\\ell)}\\, \\mathrm d \\ell \\ge \\left(\\int \\sqrt{\\mathbb E\\, w^2}\\, \\mathrm d \\ell\\right)^2",
+            plot(
+                "Density of the draws",
+                Axis::linear("log_snr", "log-SNR (data on the right)").over(from, to),
+                Axis::linear("density", "density").over(0.0, 0.4),
+                densities.collect(),
             ),
-            p(format!(
-                "The mean does not depend on $p$; the second moment, and with it the variance, does, and is least for $p \\propto \\sqrt{{\\mathbb E\\, w^2}}$. One draw on flow matching's schedule is off by {} times the bound, on VP's linear β by {} times, on the best schedule by {} times. Drawn evenly in σ the estimate is useless: nearly all draws fall where nothing is decided, the mean tends to settle far too low, until a rare draw throws it up.",
-                three(of("flow matching")),
-                three(of("VP, linear β")),
-                three(of("the best")),
-            )),
-            figure(
-                "learned",
-                "Left: how often each schedule draws a level, and the best density for the digits' Gaussian. Right: running means of the estimate over the bound. All go to 1.",
-                "Left: humps over log-SNR for cosine and flow matching, a spike at the noisy end for even in sigma, and the best density rising towards the data. Right: lines that converge to one at different speeds; even in sigma stays low with rare jumps.",
-                vec![
-                    plot(
-                        "Density of the draws",
-                        Axis::linear("log_snr", "log-SNR (data on the right)").over(n.settings.log_snr[0], n.settings.log_snr[1]),
-                        Axis::linear("density", "density").over(0.0, 0.4),
-                        densities.collect(),
-                    ),
-                    plot(
-                        "Running mean",
-                        Axis::log("draws", "draws"),
-                        Axis::linear("mean_over_bound", "mean / bound").over(0.0, 2.0),
-                        running,
-                    ),
-                ],
+            plot(
+                "Running mean",
+                Axis::log("draws", "draws"),
+                Axis::linear("mean_over_bound", "mean / bound").over(0.0, 2.0),
+                running,
             ),
-            Block::Table(Table {
-                caption: "Deviation of one draw over the bound, exact, and how many draws make the mean good to 1 %.".into(),
-                head: ["schedule", "deviation", "draws for 1 %"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(l.evidence.clone()),
         ],
-    )
+    );
+    parts.table("draws", ["schedule", "deviation", "draws for 1 %"], rows);
+    parts.value("bound", l.bound);
+    let deviation: BTreeMap<&str, f64> =
+        l.drawn.iter().map(|d| (d.name.as_str(), d.deviation)).collect();
+    parts.value("deviation", deviation);
+    parts.checks("learned", l.evidence.clone());
 }

@@ -5,6 +5,7 @@ use super::Settings;
 use super::line::{Line, Slice};
 use ndarray::Array2;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::elbo::{gaussian_reconstruction, prior};
 use tweedie::diffusion::kernel::Posterior;
@@ -17,7 +18,7 @@ use tweedie::math::larger;
 use tweedie_report::experiment::least;
 
 /// A chain, or a single autoencoder.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Chain {
     /// Angles of its levels, the cleanest first.
     pub angles: Vec<f64>,
@@ -30,7 +31,7 @@ pub struct Chain {
 }
 
 /// All numbers on autoencoders.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Autoencoders {
     /// States and the data's density.
     pub data: (Vec<f64>, Vec<f64>),

@@ -3,6 +3,7 @@
 
 use super::Settings;
 use ndarray::{Array2, s};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 use tweedie::diffusion::elbo::{GaussianData, Part, Reverse, ReverseVar, gaussian_bound, mmse};
 use tweedie::diffusion::level::Level;
@@ -22,10 +23,10 @@ use tweedie_report::experiment::least as least_of;
 use tweedie_report::experiment::level;
 
 /// A Gaussian law of pictures and one picture noised and denoised.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Coded {
     /// Name of the data.
-    pub name: &'static str,
+    pub name: String,
     /// Height and width of the picture.
     pub shape: (usize, usize),
     /// The picture at each noise level, on the variance-preserving scale.
@@ -41,10 +42,10 @@ pub struct Coded {
 }
 
 /// How an objective spreads over the noise levels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Objective {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Its share per unit of log-SNR, over the grid.
     pub share: Vec<f64>,
     /// Noise levels (sigma / alpha) above which lie a quarter, half and three quarters of it.
@@ -54,7 +55,7 @@ pub struct Objective {
 }
 
 /// All numbers on bits and weights.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Bits {
     /// Digits and photographs.
     pub coded: [Coded; 2],
@@ -119,7 +120,7 @@ fn coded(
     let along = tweedie_report::experiment::geometric(30.0, 1.0 / 255.0 / 3f64.sqrt(), 121);
     let both = |sigma: &f64| bits_and_error(&variances, *sigma);
     Coded {
-        name,
+        name: name.into(),
         shape,
         noised,
         denoised,
@@ -210,7 +211,7 @@ impl Bits {
                 };
                 let quartiles = [0.25, 0.5, 0.75].map(quantile);
                 Ok(Objective {
-                    name,
+                    name: name.to_string(),
                     share: values.iter().map(|v| v / total).collect(),
                     quartiles,
                     at_half: bits_and_error(&variances, quartiles[1]),

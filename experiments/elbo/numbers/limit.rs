@@ -4,6 +4,7 @@
 use super::Settings;
 use super::line::{Line, Slice};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::elbo::{
     GaussianData, Part, Reverse, ReverseVar, continuous_diffusion_loss, continuous_transitions,
     gaussian_bound, mmse, transition,
@@ -17,10 +18,10 @@ use tweedie::math::quadrature::IntervalRule;
 use tweedie_report::experiment::least;
 
 /// A schedule: log-SNR at u in [0, 1], from the noisiest point to the cleanest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Schedule {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Nats lost by the posterior variance at each number of steps.
     pub lost: Vec<f64>,
     /// What `lost` times the number of steps goes to.
@@ -31,7 +32,7 @@ pub struct Schedule {
 }
 
 /// All numbers of the limits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Limit {
     /// Numbers of steps.
     pub steps: Vec<f64>,
@@ -40,9 +41,9 @@ pub struct Limit {
     /// Schedules between the same ends.
     pub schedules: Vec<Schedule>,
     /// Variance and nats lost by the digits' Gaussian, steps even in log-SNR.
-    pub gaussian: Vec<(&'static str, Vec<f64>)>,
+    pub gaussian: Vec<(String, Vec<f64>)>,
     /// Variance and nats lost by the mixture, steps even in log-SNR.
-    pub mixture: Vec<(&'static str, Vec<f64>)>,
+    pub mixture: Vec<(String, Vec<f64>)>,
     /// Nats of the transitions of the mixture in continuous time.
     pub mixture_transitions: f64,
     /// Checks.
@@ -163,7 +164,7 @@ impl Limit {
                             term.nats,
                         ]
                     });
-                Ok(Schedule { name, lost, constant, terms: terms.collect() })
+                Ok(Schedule { name: name.to_string(), lost, constant, terms: terms.collect() })
             })
             .collect::<Result<Vec<_>>>()?;
         let gaussian = [
@@ -174,7 +175,7 @@ impl Limit {
         .into_iter()
         .map(|(name, var)| {
             Ok((
-                name,
+                name.to_string(),
                 counts.iter().map(|&n| lost(n, &even, var.clone())).collect::<Result<Vec<_>>>()?,
             ))
         })
@@ -203,11 +204,11 @@ impl Limit {
                 .sum();
             sum - information
         };
-        let mixture: Vec<(&'static str, Vec<f64>)> =
+        let mixture: Vec<(String, Vec<f64>)> =
             ["posterior", "best constant", "best for each state"]
                 .into_iter()
                 .enumerate()
-                .map(|(k, name)| (name, counts.iter().map(|&n| of_variance(k, n)).collect()))
+                .map(|(k, name)| (name.into(), counts.iter().map(|&n| of_variance(k, n)).collect()))
                 .collect();
 
         let worst =

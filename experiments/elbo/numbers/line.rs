@@ -1,6 +1,7 @@
 //! A Gaussian mixture on a line with all that its noised marginals know, on a grid of states.
 
 use ndarray::{Array1, Array2, array};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::{E, TAU};
 use tweedie::diffusion::PathPoint;
 use tweedie::error::Result;
@@ -19,7 +20,7 @@ pub struct Line {
 
 /// `x = x0 + eps / sqrt(snr)` on a grid. The trapezoidal rule converges exponentially for functions
 /// that vanish at both ends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Slice {
     /// Signal-to-noise ratio.
     pub snr: f64,

@@ -3,6 +3,7 @@
 
 use super::Settings;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::elbo::{
     Part, Reconstruction, Reverse, ReverseVar, bound, linear_error, mmse,
@@ -20,10 +21,10 @@ use tweedie::math::noise::Noise;
 use tweedie_report::experiment::least;
 
 /// The lines of one model at the datum.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Lines {
     /// What is wrong with the model.
-    pub name: &'static str,
+    pub name: String,
     /// `ln p(x0)`, in closed form.
     pub log_evidence: f64,
     /// `ln` of the mean weight `p(x_{0:T}) / q(x_{1:T}|x0)` over draws of q, with its standard
@@ -292,7 +293,7 @@ fn one(
         (mean > 4.0 * (var / count).sqrt()).then_some((k as f64, mean))
     });
     Ok(Lines {
-        name: model.name,
+        name: model.name.into(),
         log_evidence,
         by_weights,
         jensen,

@@ -3,6 +3,7 @@
 
 use super::Settings;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::f64::consts::{PI, TAU};
 use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::elbo::{
@@ -21,7 +22,7 @@ use tweedie::math::quadrature::IntervalRule;
 use tweedie_report::experiment::farthest;
 
 /// What is lost at each place of the error, for one width of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Lost {
     /// Width of the error in log-SNR.
     pub width: f64,
@@ -33,7 +34,7 @@ pub struct Lost {
 }
 
 /// All numbers on the three models.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Models {
     /// For each width.
     pub lost: Vec<Lost>,

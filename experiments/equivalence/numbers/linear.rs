@@ -11,6 +11,7 @@ use super::{Settings, TARGETS};
 use nalgebra::DMatrix;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::loss::loss_ratio;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::{Path, PathPoint};
@@ -114,7 +115,7 @@ pub fn at_level(sigma: f64) -> Result<PathPoint> {
 }
 
 /// What the section on linear denoisers shows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Linear {
     /// Normal equations.
     pub solved: Solved,
@@ -140,7 +141,7 @@ impl Linear {
 }
 
 /// Each objective's normal equations, solved densely and converted to x0.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Solved {
     /// Noise levels `sigma / alpha`.
     pub sigmas: Vec<f64>,
@@ -245,10 +246,8 @@ fn dense(a: &Array2<f64>) -> DMatrix<f64> {
 }
 
 /// Gradient descent on the exact loss, from `W = 0`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Descent {
-    /// Where.
-    pub at: PathPoint,
     /// Step size.
     pub rate: f64,
     /// Steps at which the rest was recorded.
@@ -264,7 +263,7 @@ pub struct Descent {
 }
 
 /// One descent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Followed {
     /// By followed component: distance of its x0-gain from the Wiener filter's, at each recorded
     /// step.
@@ -366,7 +365,7 @@ impl Descent {
             )
             .because(why),
         ];
-        Ok(Self { at, rate, steps, modes, followed, starts, evidence })
+        Ok(Self { rate, steps, modes, followed, starts, evidence })
     }
 }
 
@@ -382,10 +381,8 @@ fn recorded(last: usize) -> Vec<usize> {
 
 /// Stochastic gradient descent on fresh Gaussian samples, from `W = 0`, the same samples for all
 /// objectives.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Stochastic {
-    /// Where.
-    pub at: PathPoint,
     /// Samples a step.
     pub batch: usize,
     /// Independent runs.
@@ -496,7 +493,7 @@ impl Stochastic {
         let least =
             law.variances().iter().map(|l| l * at.sigma.powi(2) / curvature(*l, &at)).sum::<f64>()
                 / total;
-        Ok(Self { at, batch, runs, rate, steps, expected, seen, apart, floor, least, evidence })
+        Ok(Self { batch, runs, rate, steps, expected, seen, apart, floor, least, evidence })
     }
 }
 

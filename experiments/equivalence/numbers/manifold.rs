@@ -10,6 +10,7 @@
 use super::linear::{at_level, curvature};
 use super::{Effort, Settings, TARGETS};
 use ndarray::{Array2, Axis};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 use tweedie::diffusion::loss::loss_ratio;
 use tweedie::diffusion::prediction::{Frame, Prediction};
@@ -32,7 +33,7 @@ use tweedie_nn::train::initial::initial;
 use tweedie_report::experiment::{geometric, least};
 
 /// What the section on networks with a bottleneck shows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Manifold {
     /// Channels of the network's layers, h.
     pub width: usize,
@@ -49,7 +50,7 @@ pub struct Manifold {
 }
 
 /// Risks of x0 in one space, in units of the data's variance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Space {
     /// Dimensions, d.
     pub dim: usize,

@@ -2,6 +2,7 @@
 
 use super::{Effort, Settings, TARGETS};
 use ndarray::{Array2, ArrayView2, Axis};
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::loss::loss_ratio;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::weighting::Weighting;
@@ -27,7 +28,7 @@ pub const SAID: Prediction = Prediction::Velocity;
 const COMMON: Weighting = Weighting::Simple;
 
 /// One U-Net in double precision, measured by four losses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Measured {
     /// Numbers that are trained.
     pub params: usize,
@@ -45,7 +46,7 @@ pub struct Measured {
 }
 
 /// One target's loss of a batch, and its gradient by all weights of the network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Losses {
     /// Re-weighted to the common weight: loss and length of its gradient.
     pub weighted: [f64; 2],
@@ -252,7 +253,7 @@ impl Measured {
 }
 
 /// Four networks from the same weights and on the same draws, each trained to say one target.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Trained {
     /// Steps of each.
     pub steps: u64,
@@ -279,7 +280,7 @@ pub struct Trained {
 }
 
 /// One loss, asked of every network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Weighed {
     /// That of the exact optimum.
     pub least: f64,

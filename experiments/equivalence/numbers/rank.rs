@@ -6,6 +6,7 @@ use super::{Settings, TARGETS};
 use nalgebra::DMatrix;
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -16,7 +17,7 @@ use tweedie::math::noise::Noise;
 use tweedie_nn::adamw::{AdamW, State};
 
 /// What the section on bottlenecks shows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Bottleneck {
     /// Dimension of the space, and of the subspace that holds the data.
     pub dims: [usize; 2],
@@ -27,7 +28,7 @@ pub struct Bottleneck {
 }
 
 /// Risks at one noise level, in units of the data's variance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Level {
     /// `sigma / alpha`.
     pub sigma: f64,

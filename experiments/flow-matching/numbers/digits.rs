@@ -4,6 +4,7 @@ use super::plane::even;
 use super::{DigitsSettings, Effort, Gap};
 use ndarray::{Array1, Array2, Axis, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::{Path, PathPoint};
 use tweedie::error::{Error, Result};
 use tweedie::evidence::Evidence;
@@ -20,10 +21,10 @@ use tweedie::sample::{Sampler, flow::FmEuler, sample};
 use tweedie_report::experiment::farthest;
 
 /// A method on a grid.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Curve {
     /// What it is.
-    pub name: &'static str,
+    pub name: String,
     /// Steps.
     pub steps: Vec<f64>,
     /// W2 of the produced law to the data, over the data's deviation.
@@ -33,7 +34,7 @@ pub struct Curve {
 }
 
 /// The numbers of the digits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Digits {
     /// Steps, and the first ten samples of Euler's method, shape (10, 64).
     pub euler: Vec<(usize, Array2<f64>)>,
@@ -138,7 +139,12 @@ fn curve(law: &Gaussian, s: &DigitsSettings, (name, method, grid): &Way) -> Resu
         .filter(|p| p.alpha > 0.0 && p.sigma > 0.0)
         .map(|p| p.log_snr())
         .collect();
-    Ok(Curve { name, steps: s.steps.iter().map(|n| *n as f64).collect(), w2, log_snr: inner })
+    Ok(Curve {
+        name: name.to_string(),
+        steps: s.steps.iter().map(|n| *n as f64).collect(),
+        w2,
+        log_snr: inner,
+    })
 }
 
 /// Quantiles of `ln(1 / lambda)` over the variance.

@@ -2,6 +2,7 @@
 
 use super::LineSettings;
 use ndarray::{Array1, Array2, array};
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, Normal};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::{Path, PathPoint};
@@ -17,10 +18,10 @@ use tweedie::sample::noise_source::Silence;
 use tweedie::sample::sample;
 
 /// Trajectories of shared draws of noise on one path.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct OnPath {
     /// Name of the path.
-    pub name: &'static str,
+    pub name: String,
     /// Times, from noise to data.
     pub times: Vec<f64>,
     /// The angle `atan2(sigma, alpha)`, 0 for data and pi/2 for noise.
@@ -32,7 +33,7 @@ pub struct OnPath {
 }
 
 /// The numbers of one direction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Line {
     /// On flow matching's path, the cosine path, and VP.
     pub paths: Vec<OnPath>,
@@ -110,7 +111,13 @@ fn on_path(law: &Mixture, path: &Path, name: &'static str, s: &LineSettings) -> 
         states[[k, i]] / points[k].alpha.hypot(points[k].sigma)
     });
     let angles = points.iter().map(|p| p.sigma.atan2(p.alpha)).collect();
-    Ok(OnPath { name, times: points.iter().map(|p| p.t).collect(), angles, states, scaled })
+    Ok(OnPath {
+        name: name.into(),
+        times: points.iter().map(|p| p.t).collect(),
+        angles,
+        states,
+        scaled,
+    })
 }
 
 fn integrated(law: &Mixture, path: &Path, s: &LineSettings) -> Result<Vec<f64>> {

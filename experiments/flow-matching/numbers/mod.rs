@@ -165,7 +165,7 @@ impl Embedded for Settings {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
@@ -201,7 +201,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
 }
 
 /// How far a sampler's ends are from the exact ones, from the same noise.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Gap {
     /// Steps.
     pub steps: usize,
@@ -240,7 +240,7 @@ impl Gap {
 const JUDGED_AT: f64 = 0.3;
 
 /// Bending of one mode by its variance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Modes {
     /// Variances.
     pub variances: Vec<f64>,

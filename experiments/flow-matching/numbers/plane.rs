@@ -2,6 +2,7 @@
 
 use super::{Effort, Gap, PlaneSettings, energy};
 use ndarray::{Array1, Array2, Axis, s};
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::{Path, PathPoint};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -21,7 +22,7 @@ use tweedie::sample::noise_source::{Silence, standard_start};
 use tweedie::sample::trajectory;
 
 /// `E|eps - x0|^2` of independent pairs, taken apart.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Costs {
     /// Of independent noise and data.
     pub independent: f64,
@@ -39,7 +40,7 @@ pub struct Costs {
 }
 
 /// The numbers of the plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Plane {
     /// Independent pairs: noise and data, each (n, 2).
     pub pairs: [Array2<f64>; 2],

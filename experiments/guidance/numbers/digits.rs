@@ -4,6 +4,7 @@
 use super::{DigitsSettings, Effort, energy, farthest, in_errors, least, level, squares};
 use ndarray::{Array1, Array2, Axis, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::Path;
 use tweedie::error::{Error, Result};
 use tweedie::evidence::Evidence;
@@ -22,7 +23,7 @@ const CLASSES: usize = 10;
 pub const EDM_STEPS: usize = 18;
 
 /// What one scale makes of all draws of noise.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Outcome {
     /// Scale.
     pub scale: f64,
@@ -41,7 +42,7 @@ pub struct Outcome {
 }
 
 /// Guidance left out on one side of a noise level.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub struct Cut {
     /// The level.
     pub sigma: f64,
@@ -55,7 +56,7 @@ pub struct Cut {
 }
 
 /// The numbers of the digits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Digits {
     /// First of the class's own samples from the same noise, shape (10, 64).
     pub exact: Array2<f64>,

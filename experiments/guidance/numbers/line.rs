@@ -3,6 +3,7 @@
 
 use super::{Effort, LineSettings};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, array};
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
 use tweedie::error::{Error, Result};
 use tweedie::evidence::Evidence;
@@ -20,7 +21,7 @@ use tweedie::sample::runge_kutta::Rk4;
 use tweedie::sample::sample;
 
 /// Mean and deviation against the scale.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Curve {
     /// Scales.
     pub scales: Vec<f64>,
@@ -45,7 +46,7 @@ impl Curve {
 }
 
 /// The numbers of one direction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Line {
     /// Narrow class: tilted law, produced law, sampler's draws.
     pub narrow: [Curve; 3],

@@ -6,6 +6,7 @@ use super::{
 };
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, array, s};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::error::Result;
@@ -25,7 +26,7 @@ const NEAR: f64 = 1e-4;
 
 /// The two laws of one scale at one noise level, as densities at the centres of pixels, top row
 /// first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Map {
     /// Scale.
     pub scale: f64,
@@ -62,7 +63,7 @@ impl Map {
 }
 
 /// What a scale costs and buys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Price {
     /// Scales.
     pub scales: Vec<f64>,
@@ -77,7 +78,7 @@ pub struct Price {
 }
 
 /// The numbers of the plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Plane {
     /// `p(x)` and `p(c | x)` of noised states by noise level, at pixels of the picture stretched by
     /// `sqrt(1 + sigma^2)`.

@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 /// One component's variance along the chain, over the stationary one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Followed {
     /// Number of the component, from 1.
     pub component: usize,
@@ -53,10 +53,10 @@ pub struct Followed {
 }
 
 /// A way to reach the level, and the distance of its law to the true one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Way {
     /// What it is.
-    pub name: &'static str,
+    pub name: String,
     /// Evaluations.
     pub nfe: Vec<f64>,
     /// W2 over the deviation of the law.
@@ -64,7 +64,7 @@ pub struct Way {
 }
 
 /// What is computed on the digits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// Variance of each of the 64 components at the level, descending.
     pub variances: Vec<f64>,
@@ -355,7 +355,7 @@ fn ways(settings: &Settings, modes: &Modes, vars: &[f64]) -> Result<Vec<Way>> {
             .fold(f64::INFINITY, smaller)
     };
     let mut ways = vec![Way {
-        name: "Langevin, best step",
+        name: "Langevin, best step".into(),
         w2: counts.par_iter().map(best).collect(),
         nfe: counts,
     }];
@@ -377,7 +377,7 @@ fn ways(settings: &Settings, modes: &Modes, vars: &[f64]) -> Result<Vec<Way>> {
                 })
                 .collect::<Result<Vec<_>>>()?;
             let (nfe, w2) = points.into_iter().unzip();
-            Ok(Way { name, nfe, w2 })
+            Ok(Way { name: name.into(), nfe, w2 })
         };
     let levels = |corrections: usize| {
         [8, 12, 20, 32, 50, 80, 130, 200, 320]

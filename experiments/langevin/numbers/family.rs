@@ -42,7 +42,7 @@ pub struct Settings {
 }
 
 /// Distances against evaluations.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Curve {
     /// What it is.
     pub name: String,
@@ -53,7 +53,7 @@ pub struct Curve {
 }
 
 /// What is computed of the family.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// For each g: error of Euler-Maruyama against steps, from the right law.
     pub steps: Vec<Curve>,

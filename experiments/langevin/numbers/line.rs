@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 /// The same two modes with the weights one way round and the other, at one noise level.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Pair {
     /// The noise level.
     pub sigma: f64,
@@ -53,7 +53,7 @@ pub struct Pair {
 }
 
 /// What is computed on the line.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// At little noise and at much.
     pub pairs: [Pair; 2],

@@ -136,7 +136,7 @@ impl Scene {
 }
 
 /// The score over a part of the plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Field {
     /// Noise level.
     pub sigma: f64,
@@ -149,10 +149,10 @@ pub struct Field {
 }
 
 /// Particles on their way by one method.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Run {
     /// What it is.
-    pub name: &'static str,
+    pub name: String,
     /// Evaluations at which shares are known.
     pub nfe: Vec<f64>,
     /// Share of the particles nearest to each cluster there.
@@ -162,7 +162,7 @@ pub struct Run {
 }
 
 /// What is computed in the plane.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The score at little noise and at much.
     pub fields: [Field; 2],
@@ -239,7 +239,12 @@ impl Numbers {
         let n = effort.particles;
         let mut runs: Vec<Run> =
             ["Langevin at low noise", "annealed Langevin", "reverse SDE (DDPM)"]
-                .map(|name| Run { name, nfe: vec![], shares: vec![], pictures: vec![] })
+                .map(|name| Run {
+                    name: name.into(),
+                    nfe: vec![],
+                    shares: vec![],
+                    pictures: vec![],
+                })
                 .into();
         let see = |run: &mut Run, nfe: usize, x: &Array2<f64>, sigma: f64| {
             run.nfe.push(nfe as f64);

@@ -2,6 +2,7 @@
 
 use super::Settings;
 use ndarray::{Array2, s};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::{LN_2, TAU};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -12,7 +13,7 @@ use tweedie::math::{larger, smaller};
 use tweedie_report::experiment::{energy, farthest, geometric, least};
 
 /// Mean bound and gap over digits, nats a digit, of one decoder under two families of encoders.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Bound {
     /// Mean log evidence.
     pub evidence_nats: f64,
@@ -84,7 +85,7 @@ impl Bound {
 }
 
 /// What VAEs of given decoder noise keep, measured on the digits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Code {
     /// Variances of the digits' components, descending.
     pub variances: Vec<f64>,

@@ -2,6 +2,7 @@
 //! network.
 
 use super::Settings;
+use serde::{Deserialize, Serialize};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie_nn::config::UNetConfig;
@@ -9,7 +10,7 @@ use tweedie_nn::program::{Op, Pass};
 use tweedie_nn::unet::unet;
 
 /// A network's step at one size of image.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub struct Counted {
     /// Side of the image.
     pub side: usize,
@@ -58,11 +59,11 @@ impl Counted {
 }
 
 /// One network at several sizes, by where it attends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Counts {
     /// Which levels attend; a step in pixels of the largest side, and one in the latent an eighth
     /// as wide.
-    pub networks: Vec<(&'static str, Counted, Counted)>,
+    pub networks: Vec<(String, Counted, Counted)>,
     /// The second of these, attending on its two coarsest levels, at each side, in pixels.
     pub by_side: Vec<Counted>,
     /// For each cost of the decoder, in steps in pixels: number of steps, and how many times
@@ -99,7 +100,7 @@ impl Counts {
             .iter()
             .map(|(name, attends)| {
                 Ok((
-                    *name,
+                    name.to_string(),
                     Counted::new(&configured(*attends, 3), largest)?,
                     Counted::new(&configured(*attends, 4), largest / 8)?,
                 ))

@@ -4,6 +4,7 @@
 use super::{Effort, Settings};
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, Axis, s};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use tweedie::diffusion::{Path, PathPoint};
@@ -22,10 +23,10 @@ use tweedie::sample::sample;
 use tweedie_report::experiment::{farthest, level, mean_and_stderr};
 
 /// Squared W2 over the total variance, by size of the latent k = 1..=d.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Split {
     /// Name of the data.
-    pub name: &'static str,
+    pub name: String,
     /// What compression loses.
     pub compression: Vec<f64>,
     /// For each number of steps: what the sampler loses on the k components that are kept.
@@ -35,7 +36,7 @@ pub struct Split {
 }
 
 /// What an equal number of operations buys in latents of different sizes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Budget {
     /// Operations, in steps of the dense linear denoiser of all pixels.
     pub steps_in_pixels: usize,
@@ -56,7 +57,7 @@ impl Budget {
 }
 
 /// Diffusion in latents of digits and of patches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Diffusion {
     /// Digits, patches of photographs.
     pub on: [Split; 2],
@@ -122,7 +123,7 @@ impl Split {
             }
             budgets.push(Budget { steps_in_pixels: budget, rows });
         }
-        Ok(Self { name, compression, sampler, budgets })
+        Ok(Self { name: name.into(), compression, sampler, budgets })
     }
 }
 

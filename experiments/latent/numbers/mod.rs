@@ -143,7 +143,7 @@ impl Embedded for Settings {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
@@ -208,7 +208,7 @@ fn kept(law: &Gaussian, x: &Array2<f64>, k: usize) -> Array2<f64> {
 }
 
 /// Reconstruction from k principal components.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Floor {
     /// Share of the variance that is lost with the first k components, k = 0..=d: of digits, of
     /// patches of photographs.

@@ -3,6 +3,7 @@
 
 use super::{Effort, Part, Settings, stacked};
 use ndarray::{Array2, Axis};
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::Denoiser;
 use tweedie::diffusion::elbo::mmse;
 use tweedie::error::Result;
@@ -16,7 +17,7 @@ use tweedie_nn::data::photographs::Photograph;
 use tweedie_report::experiment::{energy, geometric, in_errors, least, level, mean_and_stderr};
 
 /// What a law was made from, as seen from the patch that it denoises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Source {
     /// All patches, this one too.
     Known,
@@ -32,7 +33,7 @@ impl Source {
 }
 
 /// Risks of both denoisers, pictures of what they do, and how filters travel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Denoising {
     /// Noise levels, ascending.
     pub sigmas: Vec<f64>,

@@ -3,6 +3,7 @@
 use super::{Settings, Spectra, windows};
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, ArrayView1};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::TAU;
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -12,7 +13,7 @@ use tweedie_nn::data::photographs::Photograph;
 use tweedie_report::experiment::{energy, geometric, level};
 
 /// Rows of the Wiener filter of patches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Fields {
     /// Windows of the covariance.
     pub count: usize,

@@ -171,7 +171,7 @@ impl Embedded for Settings {
 }
 
 /// All numbers of the experiment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// The settings used.
     pub settings: Settings,
@@ -254,7 +254,7 @@ impl Part {
         };
         let Some(k) = photographs.iter().position(|p| p.name == name && fits(p)) else {
             let got = format!("{name} at ({top}, {left}), {n} pixels in tiles of {side}");
-            let names = photographs.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+            let names = photographs.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(", ");
             return Err(Error::domain(
                 "part of a photograph",
                 got,
@@ -263,8 +263,7 @@ impl Part {
             ));
         };
         let pixels = photographs[k].pixels.slice(s![.., top..top + n, left..left + n]).to_owned();
-        let tiles =
-            Photograph { name: photographs[k].name, pixels: pixels.clone() }.windows(side, side)?;
+        let tiles = Photograph { name: name.into(), pixels: pixels.clone() }.windows(side, side)?;
         Ok(Self { photograph: k, clean: pixels.index_axis_move(Axis(0), 0), tiles })
     }
 

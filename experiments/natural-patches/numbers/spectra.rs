@@ -2,6 +2,7 @@
 
 use super::{Settings, stacked, windows};
 use ndarray::{Array2, ArrayView2, Axis, s};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -38,7 +39,7 @@ fn transformed(basis: &Array2<f64>, image: ArrayView2<f64>) -> Array2<f64> {
 }
 
 /// Power against spatial frequency.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Spectra {
     /// Of each photograph: its name, mean frequency and mean power of each bin, and the fitted
     /// slope.
@@ -148,7 +149,7 @@ fn inside(f: f64, [lo, hi]: [f64; 2]) -> bool {
 }
 
 /// Least-squares line through ln power over ln frequency.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(super) struct Fit {
     /// Slope, its sign turned.
     pub slope: f64,
@@ -198,7 +199,7 @@ pub(super) fn frequencies(law: &Gaussian, n: usize) -> Vec<f64> {
 }
 
 /// Principal components of patches, grey and in colour.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Components {
     /// Number of windows of the grey covariance.
     pub count: usize,

@@ -3,6 +3,7 @@
 
 use super::{Components, Effort, Settings, spectra, windows};
 use ndarray::{Array1, Array2, Axis, s};
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -23,7 +24,7 @@ use tweedie_report::experiment::{
 
 /// Exact trajectories from shared noise under the Gaussian and the empirical law of the same
 /// patches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Trajectories {
     /// Patches of the laws.
     pub count: usize,
@@ -56,7 +57,7 @@ pub struct Trajectories {
 }
 
 /// A run that starts with the Gaussian's closed form.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Jump {
     /// Level to which it jumps.
     pub sigma: f64,

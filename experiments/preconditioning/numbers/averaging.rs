@@ -28,7 +28,7 @@ pub struct Settings {
 }
 
 /// An average, or at decay 0 the weights themselves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Average {
     /// Its decay.
     pub decay: f64,
@@ -42,7 +42,7 @@ pub struct Average {
 }
 
 /// What is computed of averages.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// Steps at which the excess is known.
     pub steps: Vec<f64>,

@@ -4,6 +4,7 @@
 use super::{farthest, mean_and_stderr, preserving};
 use ndarray::{Array2, s};
 use num_dual::Dual64;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::Denoiser;
 use tweedie::diffusion::elbo::mmse;
 use tweedie::diffusion::preconditioning::{Preconditioning, input_var, target_var};
@@ -18,7 +19,7 @@ use tweedie_report::experiment::Embedded;
 use tweedie_report::experiment::level;
 
 /// A data set's own scale.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Scale {
     /// Its name.
     pub name: String,
@@ -31,7 +32,7 @@ pub struct Scale {
 }
 
 /// Root mean squares of input and target for one `sigma_data`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Choice {
     /// The deviation assumed.
     pub sigma_data: f64,
@@ -44,7 +45,7 @@ pub struct Choice {
 }
 
 /// What a network whose output is 0 does as a denoiser.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Silent {
     /// What it would predict.
     pub kind: Prediction,
@@ -55,7 +56,7 @@ pub struct Silent {
 }
 
 /// What is computed of the scalings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// Noise levels.
     pub sigmas: Vec<f64>,

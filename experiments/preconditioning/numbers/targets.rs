@@ -5,6 +5,7 @@ use super::scalings::subject;
 use super::{Effort, farthest, frame, mean_and_stderr, preserving};
 use ndarray::{Array2, Axis};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::elbo::mmse;
 use tweedie::diffusion::loss::{loss_ratio, squared_errors};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
@@ -19,7 +20,7 @@ use tweedie::math::noise::Noise;
 pub const KINDS: [Prediction; 4] = [Prediction::X0, Prediction::Eps, Prediction::V, Prediction::F];
 
 /// One prediction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Target {
     /// Which.
     pub kind: Prediction,
@@ -42,7 +43,7 @@ pub struct Target {
 }
 
 /// What is computed of the targets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// Noise levels of the curves.
     pub sigmas: Vec<f64>,

@@ -3,6 +3,7 @@
 use super::scalings::subject;
 use super::{farthest, frame};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::Path;
 use tweedie::diffusion::elbo::mmse;
 use tweedie::diffusion::loss::loss_ratio;
@@ -17,19 +18,19 @@ use tweedie_nn::train::settings::TimeSettings;
 use tweedie_nn::train::times::{TimeLaw, Times};
 
 /// A weighting, on the loss of x0.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Weight {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// At each noise level, 1 at the level 1.
     pub on_x0: Vec<f64>,
 }
 
 /// A recipe: path, law of times, and weighted loss.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Recipe {
     /// What it is known as.
-    pub name: &'static str,
+    pub name: String,
     /// Density of the training times over ln sigma, at each level.
     pub density: Vec<f64>,
     /// Share of the weighted least loss for each unit of ln sigma.
@@ -44,7 +45,7 @@ pub struct Recipe {
 }
 
 /// What is computed of weights and times.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Numbers {
     /// Noise levels.
     pub sigmas: Vec<f64>,
@@ -165,7 +166,7 @@ impl Numbers {
         let weights = named
             .iter()
             .map(|(name, w)| Weight {
-                name,
+                name: name.to_string(),
                 on_x0: sigmas.iter().map(|s| on_x0(*w, *s) / on_x0(*w, 1.0)).collect(),
             })
             .collect();
@@ -212,7 +213,7 @@ impl Numbers {
                     .map(|(_, l)| l * width)
                     .sum();
                 let halves = [median, half.map_or(f64::NAN, |(s, _)| *s), above];
-                Ok(Recipe { name: r.name, density, loss, halves, quantiles, pictures })
+                Ok(Recipe { name: r.name.into(), density, loss, halves, quantiles, pictures })
             })
             .collect::<Result<Vec<_>>>()?;
         let evidence = checks(&all, &recipes, sigmas, settings, rms)?;

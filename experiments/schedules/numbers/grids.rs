@@ -4,6 +4,7 @@
 use super::Settings;
 use ndarray::{Array1, Array2};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::Path;
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
@@ -15,21 +16,21 @@ use tweedie::sample::propagate::{Response, Start};
 use tweedie::sample::registry::{Named, Options};
 
 /// One grid's errors.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Ladder {
     /// The grid.
-    pub name: &'static str,
+    pub name: String,
     /// W2 of the produced law over the data's total deviation, for each number of steps.
     pub w2: Vec<f64>,
 }
 
 /// All numbers on grids.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Grids {
     /// Numbers of steps.
     pub steps: Vec<f64>,
     /// For each sampler its name and its ladders.
-    pub samplers: Vec<(&'static str, Vec<Ladder>)>,
+    pub samplers: Vec<(String, Vec<Ladder>)>,
     /// Pictures: noised, and noised and averaged; the small picture with the same noise, and with
     /// less.
     pub pictures: [Vec<Vec<f64>>; 4],
@@ -100,10 +101,10 @@ impl Grids {
                             .iter()
                             .map(|n| w2(sampler, path, *spacing, *n))
                             .collect::<Result<_>>()?;
-                        Ok(Ladder { name, w2 })
+                        Ok(Ladder { name: name.to_string(), w2 })
                     })
                     .collect::<Result<Vec<_>>>()?;
-                Ok((title, ladders))
+                Ok((title.to_string(), ladders))
             })
             .collect::<Result<Vec<_>>>()?;
 

@@ -3,6 +3,7 @@
 
 use super::Settings;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::Path;
 use tweedie::diffusion::elbo::mmse;
 use tweedie::diffusion::prediction::Frame;
@@ -13,10 +14,10 @@ use tweedie::math::noise::Noise;
 use tweedie_report::experiment::least;
 
 /// A way to draw noise levels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Drawn {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     /// Density over log-SNR on the grid.
     pub density: Vec<f64>,
     /// Deviation of one draw's estimate over the bound.
@@ -26,7 +27,7 @@ pub struct Drawn {
 }
 
 /// All numbers on learned schedules.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Learned {
     /// Nats of the continuous bound between the ends.
     pub bound: f64,
@@ -166,7 +167,7 @@ impl Learned {
                         marked.then_some((n as f64, so_far / n as f64 / bound))
                     })
                     .collect();
-                Ok(Drawn { name, density, deviation, running })
+                Ok(Drawn { name: name.into(), density, deviation, running })
             })
             .collect::<Result<Vec<_>>>()?;
         let own = drawn.last().map_or(f64::NAN, |d| d.deviation);

@@ -3,6 +3,7 @@
 
 use super::Settings;
 use ndarray::Array1;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::elbo::snr_drop;
 use tweedie::diffusion::prediction::Frame;
 use tweedie::diffusion::schedule::{Schedule, Table};
@@ -14,7 +15,7 @@ use tweedie::math::larger;
 use tweedie::math::noise::Noise;
 
 /// A schedule as a curve.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Curve {
     /// Its name.
     pub name: String,
@@ -27,7 +28,7 @@ pub struct Curve {
 }
 
 /// All numbers on levels.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Levels {
     /// Discrete tables.
     pub tables: Vec<Curve>,

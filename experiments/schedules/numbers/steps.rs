@@ -3,6 +3,7 @@
 use super::Settings;
 use crate::elbo::numbers::line::{Line, Slice};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::kernel::{Posterior, Transition, random_walk, random_walk_posterior};
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::schedule::{Schedule, Table};
@@ -14,7 +15,7 @@ use tweedie::math::larger;
 use tweedie::math::noise::Noise;
 
 /// Paths of a chain with two deviations about their means.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Walks {
     /// Times.
     pub t: Vec<f64>,
@@ -25,7 +26,7 @@ pub struct Walks {
 }
 
 /// All numbers on single steps.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Steps {
     /// The walk with unit steps, and the variance-preserving chain.
     pub walks: [Walks; 2],

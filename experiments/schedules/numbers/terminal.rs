@@ -4,6 +4,7 @@
 use super::Settings;
 use super::levels::tables;
 use ndarray::Array1;
+use serde::{Deserialize, Serialize};
 use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::elbo::{GaussianData, mmse};
 use tweedie::diffusion::level::Level;
@@ -18,7 +19,7 @@ use tweedie::math::gaussian::entropy_normal;
 use tweedie_nn::data::photographs::{Choice, Colour, patches};
 
 /// The end of one schedule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct End {
     /// Its name.
     pub name: String,
@@ -34,7 +35,7 @@ pub struct End {
 }
 
 /// All numbers on the ends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Terminal {
     /// Every schedule.
     pub ends: Vec<End>,

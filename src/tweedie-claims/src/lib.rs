@@ -117,7 +117,10 @@ pub struct Claim {
     pub check: fn(&mut Probe),
 }
 
-/// What one run of a claim's check gave.
+/// What one run of a claim's check gave. Written down it is the claim's id, the evidence, and which
+/// mutants were rejected.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Outcome {
     pub claim: &'static Claim,
     pub deck: Deck,
@@ -140,6 +143,44 @@ impl Outcome {
         self.verdict.is_some()
             && self.verdict == recorded.get(self.claim.id)
             && self.rejected() == self.mutants.len()
+    }
+}
+
+/// An [`Outcome`] as it is written down.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Written {
+    claim: String,
+    evidence: Vec<(Role, Evidence)>,
+    rejected: Vec<bool>,
+}
+
+impl From<Outcome> for Written {
+    fn from(outcome: Outcome) -> Self {
+        Self {
+            claim: outcome.claim.id.into(),
+            evidence: outcome.evidence,
+            rejected: outcome.mutants.iter().map(|m| m.1).collect(),
+        }
+    }
+}
+
+impl TryFrom<Written> for Outcome {
+    type Error = Error;
+
+    fn try_from(written: Written) -> Result<Self> {
+        let (deck, claim) = find(&written.claim)?;
+        if claim.mutants.len() != written.rejected.len() {
+            let allowed = "one for each mutant of the claim";
+            let got = written.rejected.len();
+            return Err(Error::domain("mutants", got, allowed, "run the claim again"));
+        }
+        Ok(Self {
+            claim,
+            deck,
+            verdict: Verdict::of(&written.evidence),
+            evidence: written.evidence,
+            mutants: claim.mutants.iter().copied().zip(written.rejected).collect(),
+        })
     }
 }
 

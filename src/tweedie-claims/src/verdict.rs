@@ -3,7 +3,7 @@
 use tweedie::evidence::Evidence;
 
 /// What a piece of evidence is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// The statement as the slide has it.

@@ -1,48 +1,141 @@
-//! Short names for what every chapter is made of.
+//! What every chapter is made of: numbers, the parts that they become, and a text that has places
+//! for them.
 
 use super::drawing::{Axis, Drawing, Picture, Pictures, Plot, Series, Tone, plain};
-use super::page::{Block, Figure, Section};
-use crate::experiment::{Context, Embedded, Text};
+use super::page::File;
+use crate::experiment::{Context, Editable, Embedded, Profile, Text};
+use minijinja::Value as Named;
 use ndarray::Array2;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
 use tweedie::error::{Error, Result};
+use tweedie::evidence::Evidence;
 
-/// The command that makes a chapter again.
-pub fn command(name: &str, context: &Context) -> String {
-    format!(
-        "cargo run --release -- report {name} --profile {} --seed {}",
-        context.profile, context.seed
-    )
+/// A chapter of the report, a folder of `experiments/`.
+///
+/// It computes numbers, which are kept; draws them, which is done each time; and has a text with
+/// places for what was drawn.
+pub trait Study {
+    /// Its name on the command line and of its folder.
+    const NAME: &'static str;
+    /// One line of what it shows.
+    const ABOUT: &'static str;
+    /// Seconds that it takes, quick and full, on two cores: what the time left is reckoned by.
+    /// Roughly: a run corrects them by its own speed.
+    const SECONDS: [f64; 2];
+    /// Its text: [`crate::text`] says in which form.
+    const TEXT: Editable;
+    /// What the code that computes the numbers is known by: they are kept for this very code.
+    const CODE: &'static str;
+    /// All that is computed.
+    type Numbers: Serialize + DeserializeOwned;
+
+    /// What, beside profile and seed, its numbers depend on, as the manifest has it.
+    ///
+    /// # Errors
+    /// Settings that are not valid.
+    fn settings(text: Option<&Text>) -> Result<Value>;
+
+    /// Computes the numbers.
+    ///
+    /// # Errors
+    /// Settings that are not valid; what the computation refuses.
+    fn compute(context: &Context) -> Result<Self::Numbers>;
+
+    /// What is shown of them: drawings, tables, checks, and the values that the text names.
+    ///
+    /// # Errors
+    /// A file that can't be made.
+    fn parts(numbers: &Self::Numbers) -> Result<Parts>;
+
+    /// Which files in its folder are other commands' and may go, because the chapter shows them
+    /// again.
+    fn shown_again(_folder: &Path) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The command that makes it again.
+    fn command(profile: Profile, seed: u64) -> String {
+        format!("cargo run --release -- report {} --profile {profile} --seed {seed}", Self::NAME)
+    }
+}
+
+/// What a chapter's text may name, each kind in the order of its making.
+#[derive(Default)]
+pub struct Parts {
+    pub(crate) values: BTreeMap<String, Named>,
+    pub(crate) figures: Vec<(String, Vec<Drawing>)>,
+    pub(crate) tables: Vec<(String, (Vec<String>, Vec<Vec<String>>))>,
+    pub(crate) checks: Vec<(String, Vec<Evidence>)>,
+    pub(crate) files: Vec<(String, Vec<File>)>,
+    pub(crate) markup: Vec<(String, String)>,
+}
+
+impl Parts {
+    /// Parts of a chapter with these settings, which the text knows as `settings`.
+    pub fn new(settings: &impl Serialize) -> Self {
+        let mut parts = Self::default();
+        parts.value("settings", settings);
+        parts
+    }
+
+    /// A value, or several in a structure: `[[ name ]]`, `[[ name.field ]]`. Numbers are given as
+    /// they are; how many digits are shown is the text's to say.
+    pub fn value(&mut self, name: &str, value: impl Serialize) {
+        self.values.insert(name.into(), Named::from_serialize(value));
+    }
+
+    /// The drawings of a figure; its caption and description are the text's.
+    pub fn figure(&mut self, id: &str, drawings: Vec<Drawing>) {
+        self.figures.push((id.into(), drawings));
+    }
+
+    /// The head and the rows of a table, whose caption is the text's: HTML in which `$...$` is a
+    /// formula.
+    pub fn table<H: Into<String>>(
+        &mut self,
+        id: &str,
+        head: impl IntoIterator<Item = H>,
+        rows: impl IntoIterator<Item = Vec<String>>,
+    ) {
+        let head = head.into_iter().map(Into::into).collect();
+        self.tables.push((id.into(), (head, rows.into_iter().collect())));
+    }
+
+    /// Numbers held to what they should be. The text has to show them.
+    pub fn checks(&mut self, id: &str, evidence: Vec<Evidence>) {
+        self.checks.push((id.into(), evidence));
+    }
+
+    /// Files beside the figures.
+    pub fn files(&mut self, id: &str, files: Vec<File>) {
+        self.files.push((id.into(), files));
+    }
+
+    /// HTML that another part of the report has made.
+    pub fn markup(&mut self, id: &str, html: String) {
+        self.markup.push((id.into(), html));
+    }
 }
 
 /// Settings as the manifest has them: those of a text, or the chapter's own.
+///
+/// # Errors
+/// As [`Embedded::parse`].
 pub fn settings<S: Embedded>(text: Option<&Text>) -> Result<Value> {
     as_json(&S::of(text)?)
 }
 
 /// Settings as the manifest has them.
+///
+/// # Errors
+/// None of settings that are plain numbers.
 pub fn as_json(settings: &impl Serialize) -> Result<Value> {
     serde_json::to_value(settings)
         .map_err(|e| Error::domain("settings", e, "plain numbers", "report this as a bug"))
-}
-
-/// A paragraph.
-pub fn p(text: impl Into<String>) -> Block {
-    Block::Text(text.into())
-}
-
-/// A displayed formula.
-pub fn f(latex: &str) -> Block {
-    Block::Formula(latex.into())
-}
-
-pub fn figure(id: &str, caption: &str, alt: &str, drawings: Vec<Drawing>) -> Block {
-    Block::Figure(Figure::new(id, caption, alt, drawings))
-}
-
-pub fn section(id: &str, title: &str, blocks: Vec<Block>) -> Section {
-    Section { id: id.into(), title: title.into(), blocks }
 }
 
 pub fn plot(title: &str, x: Axis, y: Axis, series: Vec<Series>) -> Drawing {
@@ -72,6 +165,14 @@ pub fn scientific(v: f64, digits: usize) -> String {
     let text = format!("{v:.*e}", digits - 1);
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     format!("${mantissa} \\cdot 10^{{{exponent}}}$")
+}
+
+/// Three significant digits, as a formula with a power of ten where they are far from one.
+pub fn short(v: f64) -> String {
+    if v == 0.0 || (1e-3..1e4).contains(&v.abs()) || !v.is_finite() {
+        return significant(v, 3);
+    }
+    scientific(v, 2)
 }
 
 /// A share in percent, to three digits.

@@ -10,7 +10,6 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::sync::Once;
@@ -32,7 +31,7 @@ const TICK: f64 = 22.0;
 const ROW: f64 = 20.0;
 
 /// One picture of a figure, with the numbers it shows.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub enum Drawing {
     /// Curves and points on two axes.
     Plot(Plot),
@@ -43,7 +42,7 @@ pub enum Drawing {
 }
 
 /// How numbers become positions on an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// Equal steps are equal differences.
     Linear,
@@ -52,7 +51,7 @@ pub enum Scale {
 }
 
 /// An axis: what it says, what its column is called, and what it spans.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Axis {
     /// Column name in CSV and JSON.
     pub name: String,
@@ -81,7 +80,7 @@ impl Axis {
 }
 
 /// How a series is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// A solid line.
     Line,
@@ -94,7 +93,7 @@ pub enum Mark {
 }
 
 /// A curve or a set of points.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Series {
     /// Name in the legend and in the data files; one that starts with `_` is left out of the
     /// legend.
@@ -130,7 +129,7 @@ impl Series {
 }
 
 /// Curves and points on two axes.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Plot {
     /// Shown above the plot when a figure has several.
     pub title: String,
@@ -147,7 +146,7 @@ pub struct Plot {
 }
 
 /// How a picture's values become colours.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tone {
     /// -1 is paper, +1 is ink, values beyond are cut.
     Ink,
@@ -158,7 +157,7 @@ pub enum Tone {
 }
 
 /// One small picture.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Picture {
     /// Row-major values.
     pub values: Vec<f64>,
@@ -167,7 +166,7 @@ pub struct Picture {
 }
 
 /// Rows of small pictures under shared column headings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Pictures {
     /// Shown above when a figure has several.
     pub title: String,
@@ -186,7 +185,7 @@ pub struct Pictures {
 /// Pictures that change: frames of one layout, shown one after the other for ever. The last one
 /// stays for a while, and is what is seen where nothing moves: in print, and by who asks the system
 /// for less motion. It stands still under the pointer.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Film {
     /// At least one.
     pub frames: Vec<Pictures>,

@@ -16,12 +16,14 @@ pub mod page;
 mod progress;
 mod prose;
 pub mod style;
+pub mod text;
 
+use chapter::{Parts, Study};
+use experiment::{Context, Editable};
 use folder::Staging;
 use page::{Chapter, Colophon, Drawn};
 use progress::Progress;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -65,22 +67,67 @@ pub struct Summary {
     pub duration: Duration,
 }
 
-/// An experiment that can be run by name.
+/// A [`Study`] that can be run by name.
 pub struct Experiment {
-    /// Its name on the command line, of its settings file and of its folder.
+    /// [`Study::NAME`].
     pub name: &'static str,
-    /// One line of what it shows.
+    /// [`Study::ABOUT`].
     pub about: &'static str,
-    /// Seconds that it takes, quick and full, on two cores: what the time left is reckoned by.
-    /// Roughly: a run corrects them by its own speed.
-    pub seconds: [f64; 2],
-    /// Which files in its folder are other commands' and may go, because the chapter shows them
-    /// again.
-    pub shown_again: fn(&Path) -> &'static [&'static str],
-    /// What, beside profile and seed, its numbers depend on.
-    pub settings: fn(Option<&Text>) -> Result<Value>,
-    /// Computes and describes.
-    pub run: fn(&experiment::Context) -> Result<Chapter>,
+    seconds: [f64; 2],
+    code: &'static str,
+    text: Editable,
+    settings: fn(Option<&Text>) -> Result<Value>,
+    shown_again: fn(&Path) -> &'static [&'static str],
+    command: fn(Profile, u64) -> String,
+    compute: fn(&Context) -> Result<Vec<u8>>,
+    parts: fn(&[u8]) -> Result<Parts>,
+}
+
+impl Experiment {
+    /// That of a chapter's folder.
+    pub const fn of<S: Study>() -> Self {
+        Self {
+            name: S::NAME,
+            about: S::ABOUT,
+            seconds: S::SECONDS,
+            code: S::CODE,
+            text: S::TEXT,
+            settings: S::settings,
+            shown_again: S::shown_again,
+            command: S::command,
+            compute: |context| {
+                // By name, so that what is tagged or left out is read again.
+                rmp_serde::to_vec_named(&S::compute(context)?).map_err(|e| unkept::<S>(&e))
+            },
+            parts: |numbers| {
+                S::parts(&rmp_serde::from_slice(numbers).map_err(|e| unkept::<S>(&e))?)
+            },
+        }
+    }
+
+    /// Computes the chapter, keeping nothing, and names the parts that its text does not show.
+    ///
+    /// # Errors
+    /// What [`Study`] and [`text::chapter`] refuse.
+    pub fn chapter(&self, context: &Context) -> Result<(Chapter, Vec<String>)> {
+        let parts = (self.parts)(&(self.compute)(context)?)?;
+        self.told(context.profile, context.seed, &text::read(&self.text)?, parts)
+    }
+
+    fn told(
+        &self,
+        profile: Profile,
+        seed: u64,
+        text: &Text,
+        parts: Parts,
+    ) -> Result<(Chapter, Vec<String>)> {
+        text::chapter(self.name, (self.command)(profile, seed), text, parts)
+    }
+}
+
+fn unkept<S: Study>(problem: &dyn std::fmt::Display) -> Error {
+    let what = format!("numbers of {}: {problem}", S::NAME);
+    Error::domain("chapter", what, "numbers that can be kept", "report this as a bug")
 }
 
 /// The experiments of these names, or all.
@@ -106,16 +153,14 @@ pub fn select(all: &'static [Experiment], names: &[String]) -> Result<Vec<&'stat
     Ok(chosen)
 }
 
-/// A chapter as it is kept.
-#[derive(Serialize, Deserialize)]
+/// What numbers that are kept have become, and the wall-clock time that they took.
 struct Kept {
-    chapter: Chapter,
-    /// Wall-clock time that it took.
+    parts: Parts,
     seconds: f64,
 }
 
 /// Kinds of files and folders in the cache, and how many of each stay there.
-const CHAPTERS: (&str, usize) = ("chapter", 64);
+const NUMBERS: (&str, usize) = ("numbers", 64);
 const TRAININGS: (&str, usize) = ("trainings", 8);
 
 /// Runs the experiments and writes the page, its figures (SVG, PNG), their numbers (CSV, JSON) and
@@ -152,13 +197,21 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
         ));
     }
     let settings = experiments.iter().map(|e| (e.settings)(given)).collect::<Result<Vec<_>>>()?;
+    let texts = experiments.iter().map(|e| text::read(&e.text)).collect::<Result<Vec<_>>>()?;
     let key = |k: usize| {
-        let (program, name) = (manifest::program(), experiments[k].name);
-        format!("{program}\n{name}, {}, seed {}\n{}", options.profile, options.seed, settings[k])
+        let (experiment, machine) = (experiments[k], manifest::arithmetic());
+        format!(
+            "{} {}\n{machine}\n{}, seed {}\n{}",
+            experiment.name, experiment.code, options.profile, options.seed, settings[k]
+        )
     };
     let kept = |k: usize| {
-        let bytes = options.cache.as_ref()?.get(&key(k), CHAPTERS.0)?;
-        postcard::from_bytes::<Kept>(&bytes).ok()
+        let bytes = options.cache.as_ref()?.get(&key(k), NUMBERS.0)?;
+        let (numbers, seconds) = bytes.split_last_chunk()?;
+        Some(Kept {
+            parts: (experiments[k].parts)(numbers).ok()?,
+            seconds: f64::from_le_bytes(*seconds),
+        })
     };
     let mut done: Vec<Option<Kept>> = (0..experiments.len()).map(kept).collect();
     let from_cache: Vec<bool> = done.iter().map(Option::is_some).collect();
@@ -171,24 +224,29 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     for (turn, k) in missing.into_iter().enumerate() {
         let (begin, experiment) = (Instant::now(), experiments[k]);
         let trainings = options.cache.as_ref().map(|cache| cache.path(&key(k), TRAININGS.0));
-        let chapter = (experiment.run)(&experiment::Context {
+        let mut numbers = (experiment.compute)(&Context {
             profile: options.profile,
             seed: options.seed,
             settings: given,
             progress: &|step, of, what| progress.tell(turn, experiment.name, step, of, what),
             trainings: trainings.as_deref(),
         })?;
-        let computed = Kept { chapter, seconds: begin.elapsed().as_secs_f64() };
-        if let (Some(cache), Ok(bytes)) = (&options.cache, postcard::to_stdvec(&computed)) {
-            cache.put(&key(k), CHAPTERS.0, &bytes, CHAPTERS.1);
-            // They have served.
+        let seconds = begin.elapsed().as_secs_f64();
+        done[k] = Some(Kept { parts: (experiment.parts)(&numbers)?, seconds });
+        if let Some(cache) = &options.cache {
+            numbers.extend(seconds.to_le_bytes());
+            cache.put(&key(k), NUMBERS.0, &numbers, NUMBERS.1);
+            // A stopped run would have gone on with them.
             let _ = trainings.map(std::fs::remove_dir_all);
             cache.prune(TRAININGS.0, TRAININGS.1);
         }
-        done[k] = Some(computed);
     }
-    let (chapters, seconds): (Vec<Chapter>, Vec<f64>) =
-        done.into_iter().flatten().map(|k| (k.chapter, k.seconds)).unzip();
+    let seconds: Vec<f64> = done.iter().flatten().map(|k| k.seconds).collect();
+    let chapters = done.into_iter().flatten().enumerate().map(|(k, kept)| {
+        let made = experiments[k].told(options.profile, options.seed, &texts[k], kept.parts)?;
+        Ok(made.0)
+    });
+    let chapters = chapters.collect::<Result<Vec<Chapter>>>()?;
 
     progress.say("drawing");
     let colophon = Colophon::new(options.profile, options.seed);
@@ -265,4 +323,74 @@ fn write_files(staging: &Staging, chapter: &Chapter, drawn: &Drawn) -> Result<()
 
 fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static COMPUTED: AtomicUsize = AtomicUsize::new(0);
+
+    /// A chapter whose text says this.
+    struct Says<const TEXT: usize>;
+
+    const TEXTS: [&str; 3] = [
+        "# T\n\nThe value is [[ x ]].\n",
+        "# T\n\nIts value: [[ x ]].\n",
+        "# T\n\nIts value: [[ x \n",
+    ];
+
+    impl<const TEXT: usize> Study for Says<TEXT> {
+        const NAME: &'static str = "says";
+        const ABOUT: &'static str = "";
+        const SECONDS: [f64; 2] = [1.0, 1.0];
+        const TEXT: Editable = Editable { name: "text.md", path: "", built: TEXTS[TEXT] };
+        const CODE: &'static str = "1";
+        type Numbers = f64;
+
+        fn settings(_: Option<&Text>) -> Result<Value> {
+            Ok(json!({}))
+        }
+
+        fn compute(_: &Context) -> Result<f64> {
+            COMPUTED.fetch_add(1, Ordering::Relaxed);
+            Ok(2.5)
+        }
+
+        fn parts(x: &f64) -> Result<Parts> {
+            let mut parts = Parts::default();
+            parts.value("x", x);
+            Ok(parts)
+        }
+    }
+
+    static STUDIES: [[Experiment; 1]; 3] = [
+        [Experiment::of::<Says<0>>()],
+        [Experiment::of::<Says<1>>()],
+        [Experiment::of::<Says<2>>()],
+    ];
+
+    /// Another sentence is no reason to compute; one that can't be filled in is refused before.
+    #[test]
+    fn an_edited_text_makes_another_page_of_the_same_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = |out: &str, cache: &str| Options {
+            names: vec![],
+            profile: Profile::Quick,
+            out: dir.path().join(out),
+            seed: 0,
+            settings: None,
+            cache: Some(Cache::new(dir.path().join(cache))),
+        };
+        for (k, says) in ["The value is 2.5.", "Its value: 2.5."].into_iter().enumerate() {
+            let summary = run(&STUDIES[k], &options("out", "cache")).unwrap();
+            assert!(std::fs::read_to_string(summary.index).unwrap().contains(says));
+            assert_eq!(COMPUTED.load(Ordering::Relaxed), 1);
+        }
+        let said = run(&STUDIES[2], &options("out", "other")).unwrap_err().to_string();
+        assert!(said.starts_with("text.md: line 3"), "{said}");
+        assert_eq!(COMPUTED.load(Ordering::Relaxed), 1);
+    }
 }

@@ -1,7 +1,6 @@
 //! What made a report: program, libraries, machine.
 
 use serde_json::{Map, Value, json};
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::OnceLock;
 use tweedie_device as device;
 
@@ -28,22 +27,9 @@ const CARGO: [&str; 2] = [include_str!("../../../Cargo.toml"), include_str!("../
 /// What only tests and benches depend on.
 const FOR_TESTS: [&str; 3] = ["astro-float", "criterion", "proptest"];
 
-/// This very program on this kind of machine, as a line: two that differ in it may differ in the
-/// last digits of what they compute.
-pub fn program() -> &'static str {
-    static LINE: OnceLock<String> = OnceLock::new();
-    LINE.get_or_init(|| {
-        let mut hasher = DefaultHasher::new();
-        // Unreadable it is told from others by its version alone.
-        let bytes = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
-        hasher.write(&bytes);
-        format!(
-            "tweedie {VERSION} {} {:016x} {}",
-            commit(),
-            hasher.finish(),
-            device::simd().join(" ")
-        )
-    })
+/// What of this machine the last digits of a number may depend on.
+pub fn arithmetic() -> String {
+    device::simd().join(" ")
 }
 
 /// The part of a manifest that does not depend on what was asked for.
@@ -121,10 +107,5 @@ mod tests {
                     [[package]]\nname = \"a\"\nversion = \"2.0.0\"\nsource = \"registry\"\n\
                     [[package]]\nname = \"b\"\nversion = \"3.0.0\"\nsource = \"registry\"\n";
         assert_eq!(Value::from(libraries([manifest, lock])), json!({"a": "2.0.0", "b": "3.0.0"}));
-    }
-
-    #[test]
-    fn the_program_is_the_same_line_twice() {
-        assert!(program() == program() && program().starts_with("tweedie 0."));
     }
 }

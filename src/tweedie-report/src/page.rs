@@ -10,17 +10,16 @@ use minijinja::{Environment, Value, context};
 use pulldown_latex::config::{DisplayMode, RenderConfig};
 use pulldown_latex::{Parser, Storage, push_mathml};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeSet, HashMap};
 use tweedie::error::{Error, Result};
 use tweedie::evidence::Evidence;
 
-/// One experiment's part of the page.
+/// One experiment's part of the page, as [`crate::text`] makes it.
 ///
 /// Texts are HTML with `$...$` for formulas in LaTeX; they are the program's own. What comes from
 /// elsewhere gets into them as a `Foreign`, which escapes itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Chapter {
     /// Name of the experiment and of its folder.
     pub name: String,
@@ -35,7 +34,7 @@ pub struct Chapter {
 }
 
 /// A heading with what stands under it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Section {
     /// Fragment in addresses.
     pub id: String,
@@ -46,7 +45,7 @@ pub struct Section {
 }
 
 /// A part of a section.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub enum Block {
     /// A paragraph.
     Text(String),
@@ -65,7 +64,7 @@ pub enum Block {
 }
 
 /// A file in the chapter's folder.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct File {
     /// Its name.
     pub name: String,
@@ -76,7 +75,7 @@ pub struct File {
 }
 
 /// Drawings that share a caption.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Figure {
     /// Name of its files.
     pub id: String,
@@ -89,7 +88,7 @@ pub struct Figure {
 }
 
 /// Rows of texts; all columns but the first are numbers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Table {
     /// What it lists.
     pub caption: String,
@@ -148,6 +147,24 @@ impl Chapter {
             .filter_map(|b| if let Block::Evidence(e) = b { Some(e) } else { None })
             .flatten()
     }
+}
+
+/// A paragraph.
+pub(super) fn p(text: impl Into<String>) -> Block {
+    Block::Text(text.into())
+}
+
+/// A displayed formula.
+pub(super) fn f(latex: &str) -> Block {
+    Block::Formula(latex.into())
+}
+
+pub(super) fn figure(id: &str, caption: &str, alt: &str, drawings: Vec<Drawing>) -> Block {
+    Block::Figure(Figure::new(id, caption, alt, drawings))
+}
+
+pub(super) fn section(id: &str, title: &str, blocks: Vec<Block>) -> Section {
+    Section { id: id.into(), title: title.into(), blocks }
 }
 
 /// What the page says of the run that made it.
@@ -305,7 +322,7 @@ fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Res
         }
         Block::Figure(f) => {
             *figures += 1;
-            figure(f, folder, drawn, *figures)?
+            figure_shown(f, folder, drawn, *figures)?
         }
         Block::Table(t) => {
             let rows = t.rows.iter().map(|row| line(row)).collect::<Result<Vec<_>>>()?;
@@ -325,7 +342,7 @@ fn block(block: &Block, folder: &str, drawn: &Drawn, figures: &mut usize) -> Res
     })
 }
 
-fn figure(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<Value> {
+fn figure_shown(f: &Figure, folder: &str, drawn: &Drawn, number: usize) -> Result<Value> {
     let mut drawings = Vec::new();
     for (k, drawing) in f.drawings.iter().enumerate() {
         let (stem, alone) = (f.stem(k), f.drawings.len() == 1);
@@ -416,11 +433,16 @@ pub(super) fn number(v: f64) -> String {
 
 /// The program's own text with its `$...$` typeset.
 fn text(source: &str) -> Result<Value> {
+    Ok(markup(set_text(source)?))
+}
+
+/// The same as HTML.
+pub(super) fn set_text(source: &str) -> Result<String> {
     let parts = source.split('$').enumerate();
     let set = parts.map(|(k, part)| {
         if k % 2 == 0 { Ok(part.to_string()) } else { formula(part, DisplayMode::Inline) }
     });
-    Ok(markup(set.collect::<Result<String>>()?))
+    set.collect()
 }
 
 /// A displayed formula. On a narrow page it breaks before its relations, between the terms of a

@@ -8,7 +8,7 @@ use super::{Outcome, output};
 use std::path::PathBuf;
 use tweedie::error::Result;
 use tweedie_device::Precision;
-use tweedie_experiments::gpu::figures::FOLDER;
+use tweedie_experiments::gpu::numbers::FOLDER;
 
 /// Check and time everything that runs on a GPU
 #[derive(clap::Args)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tweedie::error::{Error, Result};
 use tweedie_device::gpu::{Gpu, Program as Kernels};
 use tweedie_device::{self as device, Precision};
-use tweedie_experiments::gpu::figures::{Results, Stage};
+use tweedie_experiments::gpu::numbers::{Results, Stage};
 use tweedie_nn::bundled::digits_program;
 use tweedie_nn::config::UNetConfig;
 use tweedie_nn::cuda::source;

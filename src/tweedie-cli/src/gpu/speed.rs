@@ -16,7 +16,7 @@ use tweedie::sample::grid::{Grid, Spacing};
 use tweedie::sample::noise_source::standard_start;
 use tweedie::sample::registry::{Options, sampler};
 use tweedie_device::{Place, Precision};
-use tweedie_experiments::gpu::figures::{Part, Rate, Results, Speed};
+use tweedie_experiments::gpu::numbers::{Part, Rate, Results, Speed};
 use tweedie_nn::cuda::Cuda;
 use tweedie_nn::denoiser::Network;
 use tweedie_nn::element::Element;

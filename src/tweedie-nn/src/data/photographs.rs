@@ -3,6 +3,7 @@
 
 use super::{Dataset, folder::planes, parse_size};
 use ndarray::{Array2, Array3, s};
+use serde::{Deserialize, Serialize};
 use tweedie::error::{Error, Result};
 use tweedie::math::noise::Noise;
 
@@ -36,10 +37,10 @@ pub enum Choice {
 }
 
 /// One photograph.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Photograph {
     /// Name of the file.
-    pub name: &'static str,
+    pub name: String,
     /// Values in [-1, 1] as stored (gamma-encoded), shape (c, h, w).
     pub pixels: Array3<f64>,
 }
@@ -65,7 +66,7 @@ impl Photograph {
         ndarray::Zip::from(&mut pixels)
             .and(blocks)
             .for_each(|out, block| *out = block.sum() / (factor * factor) as f64);
-        Ok(Self { name: self.name, pixels })
+        Ok(Self { name: self.name.clone(), pixels })
     }
 
     /// All windows of `side` x `side` pixels whose corners are `step` pixels apart, from the upper
@@ -103,7 +104,7 @@ pub fn photographs(colour: Colour) -> Vec<Photograph> {
         let (h, w) = (picture.height() as usize, picture.width() as usize);
         let pixels = Array3::from_shape_vec((channels, h, w), planes(picture, channels).collect())
             .expect("c h w values");
-        Some(Photograph { name, pixels })
+        Some(Photograph { name: name.into(), pixels })
     };
     FILES.into_iter().filter_map(decode).collect()
 }

@@ -1,9 +1,9 @@
 //! Two reports: their settings, their numbers series by series, their checks.
 
-use super::super::chapter::{f, figure, p, picture, plot, section, thousands};
+use super::super::chapter::{picture, plot, thousands};
 use super::super::drawing::{Axis, Drawing, Mark, Pictures, Series, Tone};
 use super::super::foreign::Foreign;
-use super::super::page::{Block, Chapter, Section, Table, number};
+use super::super::page::{Block, Chapter, Section, Table, f, figure, number, p, section};
 use super::super::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
 use super::settings::{self, Setting};
 use super::{

@@ -1,10 +1,10 @@
 //! Two training runs: their recipes, their losses step by step, and the models that they came to.
 
-use super::super::chapter::{figure, p, plot, section, thousands};
+use super::super::chapter::{plot, thousands};
 use super::super::difference::or_word;
 use super::super::drawing::{Axis, Mark, Series, plain};
 use super::super::foreign::Foreign;
-use super::super::page::{Block, Chapter, Section, Table, number};
+use super::super::page::{Block, Chapter, Section, Table, figure, number, p, section};
 use super::super::style::{BLUE, INK, MUTED, ORANGE};
 use super::models::{self, OF_MODELS};
 use super::settings::{self, Setting};

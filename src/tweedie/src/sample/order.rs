@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use nalgebra::{DMatrix, DVector};
 
 /// A measured order.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Order {
     /// `p` of `error ~ steps^-p`.
     pub slope: f64,

@@ -53,7 +53,7 @@ pub enum Start {
 }
 
 /// One mode of a produced law beside the true one.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ModeError {
     /// Data variance.
     pub lambda: f64,

@@ -1,12 +1,12 @@
 //! The page of two models, made from what was computed of them.
 
 use super::{Comparison, FORMATS, OF_MODELS, SPREAD, Said, farthest};
-use crate::chapter::{along, f, figure, p, picture, plot, section, thousands};
+use crate::chapter::{along, picture, plot, thousands};
 use crate::compare::{Options, amount, code, command, file, folder, measured, settings};
 use crate::difference::Agreement;
 use crate::difference::models::{Level, SURE, Tensor};
 use crate::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
-use crate::page::{Block, Chapter, Section, Table, number};
+use crate::page::{Block, Chapter, Section, Table, f, figure, number, p, section};
 use crate::style::{BLUE, GREEN, INK, MUTED, ORANGE, VERMILION};
 use ndarray::ArrayView1;
 use tweedie::evidence::Evidence;

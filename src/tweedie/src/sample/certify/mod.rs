@@ -22,10 +22,10 @@ use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What the errors of a study are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Measure {
     /// Root mean square over 32 fixed starts and all coordinates, against the exact flow.
@@ -38,7 +38,7 @@ pub enum Measure {
 }
 
 /// One run of a study.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StudyRun {
     /// Steps of the grid.
     pub steps: usize,
@@ -51,7 +51,7 @@ pub struct StudyRun {
 }
 
 /// Evaluations that an error takes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reach {
     /// The error.
     pub tol: f64,
@@ -62,7 +62,7 @@ pub struct Reach {
 }
 
 /// A convergence study.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Study {
     /// What its errors are.
     pub measure: Measure,
@@ -246,7 +246,7 @@ fn diagonal(law: &Gaussian) -> Array1<f64> {
 }
 
 /// What declared and measured order say together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// Within 0.1 on every law.
     #[serde(rename = "as declared")]
@@ -279,7 +279,7 @@ impl std::fmt::Display for Verdict {
 
 /// A whole run from `N(0, 80^2)` to the data, on EDM's path and grid: the law it produces against
 /// the data's, exactly.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct WholeRun {
     /// Steps of the grid.
     pub steps: usize,
@@ -295,7 +295,7 @@ pub struct WholeRun {
 }
 
 /// What a sampler's certificate says.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Certificate {
     /// Name of the method.
     pub sampler: String,
