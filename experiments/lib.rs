@@ -99,6 +99,7 @@ pub mod claims {
 
 #[path = "gpu"]
 pub mod gpu {
+    pub mod checks;
     pub mod figures;
     pub mod numbers;
 }

@@ -1,6 +1,5 @@
 //! `tweedie gpu`: what runs on a GPU, checked and timed there, in one call.
 
-mod checks;
 mod run;
 mod speed;
 

@@ -1,7 +1,7 @@
 //! The parts of the run in the order of their importance, under one limit of time.
 
 use super::super::output;
-use super::checks::{self, Errors};
+use tweedie_experiments::gpu::checks::{self, Errors};
 use super::{Outcome, RunArgs, speed};
 use serde::Deserialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -14,7 +14,7 @@ use tweedie::sample::registry::{Options, sampler};
 use tweedie::sample::sample;
 use tweedie_device::gpu::Gpu;
 use tweedie_device::{Place, Precision};
-use tweedie_experiments::gpu::numbers::Check;
+use crate::gpu::numbers::Check;
 use tweedie_nn::bundled::{digits, digits_at, digits_program};
 use tweedie_nn::cpu::Cpu;
 use tweedie_nn::cuda::Cuda;
