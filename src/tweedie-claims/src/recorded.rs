@@ -35,6 +35,11 @@ impl Recorded {
         })
     }
 
+    /// The ids of all claims on record.
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        self.0.iter().flat_map(|(deck, claims)| claims.keys().map(move |k| format!("{deck}/{k}")))
+    }
+
     /// The verdict of a claim, if it has one.
     pub fn get(&self, id: &str) -> Option<Verdict> {
         let (deck, name) = id.split_once('/')?;

@@ -83,7 +83,7 @@ fn what_is_inserted_is_neither_markup_nor_formula() {
     let Block::Text(text) = &chapter.sections[0].blocks[0] else { panic!() };
     let shown = text.replace("&#36;", "$").replace("&lt;", "<");
     assert!(
-        shown.starts_with("a < b $x$ *and* [c](d); $1.2 \\cdot 10^{-9}$; 0.000 with"),
+        shown.starts_with("a < b $x$ *and* [c](d); $1.3 \\cdot 10^{-9}$; 0.000 with"),
         "{text}"
     );
     // One formula of the value's two, two of the text.
