@@ -149,7 +149,7 @@ impl Space {
                 let at = at_level(*sigma)?;
                 let xt = &x0 * at.alpha + noise.child(1).normals(k as u64, (n, dim)) * at.sigma;
                 // What lies off the plane says nothing of x0.
-                let best = optimum.denoised(xt.dot(&plane).view(), &at).dot(&plane.t());
+                let best = optimum.denoised(xt.dot(&plane).view(), &at)?.dot(&plane.t());
                 Ok((at, xt, best))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -176,8 +176,8 @@ impl Space {
             space.excess.push(
                 states
                     .iter()
-                    .map(|(at, xt, best)| square(&network.denoised(xt.view(), at), best))
-                    .collect(),
+                    .map(|(at, xt, best)| Ok(square(&network.denoised(xt.view(), at)?, best)))
+                    .collect::<Result<_>>()?,
             );
             let ends = sample(
                 &Dpmpp2m { lower_final: false },
@@ -187,9 +187,8 @@ impl Space {
                 &mut Silence,
             )?
             .x;
-            network.failure()?;
             let last = grid[grid.len() - 1];
-            let ends = network.denoised(ends.view(), &last);
+            let ends = network.denoised(ends.view(), &last)?;
             let nearest = Empirical::new(points.clone())?.nearest(ends.view(), 1.0);
             let off: f64 = ends
                 .rows()

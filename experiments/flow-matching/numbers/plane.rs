@@ -241,7 +241,7 @@ fn costs(
         let bend = &chord - &marginal_velocity(law, x.view(), at)?;
         for (i, mut part) in parts.rows_mut().into_iter().enumerate() {
             // eps - x0 = (x_t - x0) / t, so its variance is that of x0 over t squared.
-            part[0] += weight * law.posterior_cov(x.row(i), at).diag().sum() / (at.t * at.t);
+            part[0] += weight * law.posterior_cov(x.row(i), at)?.diag().sum() / (at.t * at.t);
             part[1] += weight * bend.row(i).dot(&bend.row(i));
         }
     }

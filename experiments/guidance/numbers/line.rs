@@ -213,15 +213,17 @@ fn identity(data: &Gaussian, class: &Gaussian, noise: &Noise) -> Result<Evidence
                 - data.log_density_of(&[x], at.alpha, at.sigma)
         };
         out.zip_mut_with(&x, |out, x| *out = (log_ratio(x + h) - log_ratio(x - h)) / (2.0 * h));
+        Ok(())
     };
     let (w, x) = (3.0, standard_start(noise, 64, 1) * 2.0);
     let (free, classifier) =
         (Guided::new(class, data, w)?, ClassifierGuided::new(data, gradient, w)?);
-    let gaps = [0.2, 1.0, 4.0].map(|sigma| {
-        let gap =
-            free.denoised(x.view(), &still(sigma)) - classifier.denoised(x.view(), &still(sigma));
-        gap.iter().map(|v| v.abs()).fold(0.0, larger)
-    });
+    let gap = |sigma: f64| {
+        let gap = free.denoised(x.view(), &still(sigma))?
+            - classifier.denoised(x.view(), &still(sigma))?;
+        Ok(gap.iter().map(|v| v.abs()).fold(0.0, larger))
+    };
+    let gaps = [0.2, 1.0, 4.0].into_iter().map(gap).collect::<Result<Vec<f64>>>()?;
     let what = "guided denoiser, classifier-free against the classifier's gradient by differences, largest gap";
     let why = "differences of numbers of size 100 over 1e-5, times w σ²";
     Ok(Evidence::new(what, gaps.into_iter().fold(0.0, larger), 0.0, 1e-6).because(why))

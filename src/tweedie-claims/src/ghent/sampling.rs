@@ -7,6 +7,7 @@ use tweedie::diffusion::kernel::Posterior;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::exact::student::{ddim_gain, ddim_law};
 use tweedie::law::Gaussian;
 use tweedie::law::conditional::Guided;
@@ -95,9 +96,9 @@ impl Denoiser for Counting<'_> {
         self.model.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.model.denoise(x, at, out);
+        self.model.denoise(x, at, out)
     }
 }
 
@@ -275,7 +276,8 @@ fn ddim_update(p: &mut Probe) {
                     level(&table, if below { pair[0] - 1 } else { pair[1] }),
                 );
                 let mut x0_hat = Array2::zeros(x.dim());
-                law.denoise(x.view(), &PathPoint::still(from.alpha, from.sigma), x0_hat.view_mut());
+                law.denoise(x.view(), &PathPoint::still(from.alpha, from.sigma), x0_hat.view_mut())
+                    .expect("an exact law");
                 x.zip_mut_with(&x0_hat, |x, &x0_hat| {
                     *x = update(x0_hat, (*x - from.alpha * x0_hat) / from.sigma, from, to)
                 });

@@ -87,7 +87,8 @@ fn eps_score(p: &mut Probe) {
             let row = table.rows()[t.int(1, table.steps()) - 1];
             let xt = law.sample(1, &t.noise()) * row.alpha + t.normal_rows(1, 2) * row.sigma;
             let mut x0_hat = Array2::zeros((1, 2));
-            law.denoise(xt.view(), &PathPoint::still(row.alpha, row.sigma), x0_hat.view_mut());
+            law.denoise(xt.view(), &PathPoint::still(row.alpha, row.sigma), x0_hat.view_mut())
+                .expect("an exact law");
             let (alpha, sigma) = if clean { (1.0, 0.0) } else { (row.alpha, row.sigma) };
             let log_density = |x: SVector<DualSVec64<2>, 2>| {
                 law.log_density_of(&[x[0], x[1]], alpha.into(), sigma.into())

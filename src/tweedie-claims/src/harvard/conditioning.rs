@@ -164,7 +164,7 @@ fn cfg_bayes(p: &mut Probe) {
             .expect("one space");
         let row = x.view().insert_axis(Axis(0));
         let mut x0_hat = row.to_owned();
-        guided.denoise(row, at, x0_hat.view_mut());
+        guided.denoise(row, at, x0_hat.view_mut()).expect("an exact law");
         Array1::from_shape_fn(x.len(), |i| tweedie_score(x[i], x0_hat[[0, i]], Level::from(at)))
     };
     p.property(

@@ -7,6 +7,7 @@ use tweedie::diffusion::path::Path;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::sde::tweedie_score;
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::law::empirical::Empirical;
 use tweedie::law::mixture::Mixture;
 use tweedie::math::larger;
@@ -66,7 +67,7 @@ fn all_optima_affine(p: &mut Probe) {
             let law = Empirical::new(points.clone()).expect("points");
             let (frame, x) = (Frame::from(&at), t.normal_rows(1, 2) * 2.0);
             let mut x0_hat = Array2::zeros((1, 2));
-            law.denoise(x.view(), &at, x0_hat.view_mut());
+            law.denoise(x.view(), &at, x0_hat.view_mut()).expect("an exact law");
             let log: Vec<f64> = points
                 .rows()
                 .into_iter()
@@ -140,10 +141,15 @@ impl Denoiser for Network<'_> {
         self.law.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let frame = Frame::from(at);
-        self.law.denoise(x, at, out.view_mut());
-        let network = Conversion::new(Prediction::X0, self.kind, frame).expect("sigma > 0");
+        self.law.denoise(x, at, out.view_mut())?;
+        let network = Conversion::new(Prediction::X0, self.kind, frame)?;
         let (reads, frame) = match self.slip {
             Some(Slip::X0AsEps) if self.kind == Prediction::X0 => (Prediction::Eps, frame),
             Some(Slip::OtherLevel) if self.kind == Prediction::V => {
@@ -151,12 +157,13 @@ impl Denoiser for Network<'_> {
             }
             _ => (self.kind, frame),
         };
-        let back = Conversion::new(reads, Prediction::X0, frame).expect("alpha > 0");
+        let back = Conversion::new(reads, Prediction::X0, frame)?;
         let slip = matches!(self.slip, Some(Slip::ScoreBySquare)) && self.kind == Prediction::Score;
         let factor = if slip { at.sigma } else { 1.0 };
         Zip::from(&mut out)
             .and(&x)
             .for_each(|o, x| *o = back.apply(network.apply(*o, *x) * factor, *x));
+        Ok(())
     }
 }
 

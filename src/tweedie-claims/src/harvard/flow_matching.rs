@@ -95,7 +95,8 @@ fn optimum(p: &mut Probe) {
                 t.normal_rows(4, 2),
             );
             let mut x0_hat = x.clone();
-            tweedie::diffusion::Denoiser::denoise(&law, x.view(), &at, x0_hat.view_mut());
+            tweedie::diffusion::Denoiser::denoise(&law, x.view(), &at, x0_hat.view_mut())
+                .expect("an exact law");
             let want = marginal_velocity(&law, x.view(), &at).expect("t > 0");
             let size = x.iter().chain(&x0_hat).map(|v| v.abs()).fold(1.0, larger);
             let kept = &x0_hat * if shrunk { 1.0 - at.t } else { 1.0 };

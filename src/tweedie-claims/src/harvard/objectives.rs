@@ -109,7 +109,7 @@ impl Points {
 /// The denoiser at many states of the real line.
 pub(super) fn denoised(law: &dyn Denoiser, x: &Array1<f64>, at: &PathPoint) -> Array1<f64> {
     let mut out = Array2::zeros((x.len(), 1));
-    law.denoise(x.view().insert_axis(Axis(1)), at, out.view_mut());
+    law.denoise(x.view().insert_axis(Axis(1)), at, out.view_mut()).expect("an exact law");
     out.remove_axis(Axis(1))
 }
 

@@ -117,7 +117,7 @@ fn consistency(p: &mut Probe) {
     let map = move |law: &Gaussian, x: ndarray::ArrayView2<f64>, at: &PathPoint| {
         if denoiser {
             let mut out = x.to_owned();
-            law.denoise(x, at, out.view_mut());
+            law.denoise(x, at, out.view_mut()).expect("an exact law");
             out
         } else if unscaled {
             consistency_map(law, x, &PathPoint::still(1.0, at.edm_sigma())).expect("regular")

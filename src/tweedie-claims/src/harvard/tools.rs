@@ -22,7 +22,7 @@ pub(super) fn level(sigma: f64) -> PathPoint {
 
 pub(super) fn scores(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
     let mut out = Array2::zeros(x.raw_dim());
-    law.score(x, at, out.view_mut());
+    law.score(x, at, out.view_mut()).expect("an exact law");
     out
 }
 

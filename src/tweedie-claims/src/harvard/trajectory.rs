@@ -183,7 +183,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let reached =
                         pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
                     let tol = 512.0 * EPS * (1.0 + start);
-                    t.compare_all(&sum, data.denoised(reached.view(), &level(end)).row(0), tol);
+                    t.compare_all(
+                        &sum,
+                        data.denoised(reached.view(), &level(end)).expect("an exact law").row(0),
+                        tol,
+                    );
                     t.compare_all(
                         &sum,
                         denoiser_along(&data, x.view(), &level(start), &level(end))

@@ -44,7 +44,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at);
-                    let want = law.denoised(x.view(), &at);
+                    let want = law.denoised(x.view(), &at).expect("an exact law");
                     let x = x.row(0).to_vec();
                     let slopes = Slopes::new(&law, &x, if clean { &CLEAN } else { &at });
                     for ((x, score), want) in x.iter().zip(&slopes.score).zip(&want) {
@@ -270,7 +270,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         0.0
                     });
                     let x = Array2::from_shape_vec((nodes.len(), 1), nodes).expect("a column");
-                    let mut d = law.denoised(x.view(), &level(sigma));
+                    let mut d = law.denoised(x.view(), &level(sigma)).expect("an exact law");
                     if nearest {
                         d = points.select(ndarray::Axis(0), &law.nearest(x.view(), 1.0));
                     } else if short {
@@ -310,7 +310,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let want = rule.composite(low, high, 60, |y| y * weight(y))
                         / rule.composite(low, high, 60, weight);
                     let rows = Array2::from_elem((1, 1), x);
-                    let exact = law.denoised(rows.view(), &at)[[0, 0]];
+                    let exact = law.denoised(rows.view(), &at).expect("an exact law")[[0, 0]];
                     let got = if nearest {
                         law.components()
                             .iter()
@@ -351,7 +351,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at);
-                    let d = law.denoised(x.view(), &at);
+                    let d = law.denoised(x.view(), &at).expect("an exact law");
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     let sigma = other * if rooted { at.sigma.sqrt() } else { at.sigma };
                     for ((x, d), want) in x.iter().zip(&d).zip(&slopes.score) {
@@ -371,7 +371,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (law, at) = (t.gaussian(4), level(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let d = law.denoised(x.view(), &at);
+                    let d = law.denoised(x.view(), &at).expect("an exact law");
                     let cov =
                         dense(&law).cov_matrix() + DMatrix::identity(4, 4) * (at.sigma * at.sigma);
                     let noised =

@@ -274,7 +274,8 @@ fn many_vaes(p: &mut Probe) {
     let law = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
     let ratio = |time: f64, std: f64| {
         let mut x_hat = array![[0.0]];
-        law.denoise(array![[3.0]].view(), &PathPoint::still(1.0, std), x_hat.view_mut());
+        law.denoise(array![[3.0]].view(), &PathPoint::still(1.0, std), x_hat.view_mut())
+            .expect("an exact law");
         let removed = 3.0 - x_hat[[0, 0]];
         (removed / time) / (removed / std)
     };

@@ -170,7 +170,7 @@ fn mean_of(law: &Mixture, at: &PathPoint, f: impl Fn(f64, f64) -> f64) -> f64 {
     const STEP: f64 = 0.03;
     let x = Array2::from_shape_fn((801, 1), |(i, _)| STEP * (i as f64 - 400.0));
     let mut x0_hat = x.clone();
-    law.denoise(x.view(), at, x0_hat.view_mut());
+    law.denoise(x.view(), at, x0_hat.view_mut()).expect("an exact law");
     STEP * law
         .log_density(x.view(), at)
         .iter()

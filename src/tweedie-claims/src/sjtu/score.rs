@@ -99,9 +99,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let mut x0_hat = Array2::zeros((1, d));
                     let rows = x.view().insert_axis(Axis(0));
                     if single {
-                        law.components()[0].denoise(rows, &at, x0_hat.view_mut())
+                        law.components()[0]
+                            .denoise(rows, &at, x0_hat.view_mut())
+                            .expect("an exact law")
                     } else {
-                        law.denoise(rows, &at, x0_hat.view_mut())
+                        law.denoise(rows, &at, x0_hat.view_mut()).expect("an exact law")
                     }
                     let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at))
                         .expect("sigma > 0");
@@ -248,7 +250,7 @@ fn derivative(f: &dyn Fn(&[Dual64]) -> Dual64, x: &Array1<f64>, k: usize) -> f64
 
 fn score_of(law: &dyn Law, x: &Array1<f64>, at: &PathPoint) -> Array1<f64> {
     let mut score = Array2::zeros((1, x.len()));
-    law.score(x.view().insert_axis(Axis(0)), at, score.view_mut());
+    law.score(x.view().insert_axis(Axis(0)), at, score.view_mut()).expect("an exact law");
     score.row(0).to_owned()
 }
 

@@ -563,7 +563,7 @@ pub fn trained(
                 noise.fill_normal(2, xt.as_slice_mut().expect("a new array is contiguous"));
                 Zip::from(&mut xt).and(&x0).for_each(|x, x0| *x = at.alpha * x0 + at.sigma * *x);
                 let (got, want) =
-                    (denoiser.denoised(xt.view(), &at), exact.denoised(xt.view(), &at));
+                    (denoiser.denoised(xt.view(), &at)?, exact.denoised(xt.view(), &at)?);
                 let off =
                     error(got.as_slice().unwrap_or_default(), want.as_slice().unwrap_or_default());
                 let place = format!("sigma/alpha = {level}");
@@ -605,7 +605,6 @@ pub fn trained(
                 });
                 let drawn = drawn.collect::<Result<Vec<_>>>()?;
                 hold(&network, drawn)?;
-                network.failure()?;
             }};
         }
         match precision {

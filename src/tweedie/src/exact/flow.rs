@@ -42,7 +42,7 @@ pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> R
         ));
     }
     let mut velocity = Array2::zeros(fitting(law.dim(), x)?.dim());
-    law.denoise(x, at, velocity.view_mut());
+    law.denoise(x, at, velocity.view_mut())?;
     Zip::from(&mut velocity).and(&x).for_each(|v, x| {
         let eps_hat = (x - at.alpha * *v) / at.sigma;
         *v = at.d_alpha * *v + at.d_sigma * eps_hat;
@@ -177,6 +177,7 @@ mod tests {
             let inverse =
                 Gaussian::new(ndarray::Array1::zeros(2), var.view()).unwrap().matrix(f64::recip);
             dm.assign(&cross.dot(&inverse).dot(m));
+            Ok(())
         };
         integrate(f, Array2::eye(2), (1.0, 0.0), |_, _| Array2::from_elem((2, 2), 1e-13)).unwrap().0
     }

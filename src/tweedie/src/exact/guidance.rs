@@ -268,6 +268,7 @@ mod tests {
                 let score = |z: f64| -(1.0 - scale) * (z - 0.5) / p_u - scale * (z - 0.5 - shift) / p_c;
                 // dz/dtau = -score/2; two solutions, one that starts a deviation away.
                 dy.assign(&y.mapv(|z| -score(z) * tau));
+                Ok(())
             };
             let states = array![[0.3 / from.alpha, (0.3 + start.sqrt()) / from.alpha]];
             let scale_of = 1.0 + size(&states);
@@ -318,13 +319,13 @@ mod tests {
             // Posterior of x0 given y = x0 + noise: Wiener mean, variance lambda noise_var /
             // (lambda + noise_var).
             let mut mean = Array2::zeros((1, 3));
-            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &at, mean.view_mut());
+            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &at, mean.view_mut()).unwrap();
             let posterior = Gaussian::from_modes(mean.row(0).to_owned(), data.variances().mapv(|l| l * noise_var / (l + noise_var)), data.modes().to_owned()).unwrap();
             // Tilting by p(y | x)^scale is a measurement of noise_var / scale.
             let scale = 3.0;
             let tilted = tilted_law(&data, &posterior, scale, &PathPoint::still(1.0, 0.0)).unwrap();
             let sharper = PathPoint::still(1.0, (noise_var / scale).sqrt());
-            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &sharper, mean.view_mut());
+            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &sharper, mean.view_mut()).unwrap();
             let condition = 1.0 + 10.0 / noise_var;
             prop_assert!((&tilted.mean() - &mean.row(0)).iter().all(|g| g.abs() <= 64.0 * f64::EPSILON * condition * 10.0));
             let want = data.matrix(|l| l * noise_var / (scale * l + noise_var));

@@ -227,7 +227,7 @@ mod tests {
             let at = PathPoint::still(0.7, sigma);
             let x = normal_rows(3, 4, seed);
             let mut want = x.clone();
-            crate::diffusion::Denoiser::denoise(&law, x.view(), &at, want.view_mut());
+            crate::diffusion::Denoiser::denoise(&law, x.view(), &at, want.view_mut()).unwrap();
             let got = LowRank::new(&law, Prediction::X0, &at, law.rank()).unwrap().predict(&x);
             prop_assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 1e-13 * (10.0 + w.abs()) / sigma));
         }

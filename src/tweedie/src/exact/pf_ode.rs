@@ -5,7 +5,7 @@ use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result, finite};
 use crate::exact::gains::{psi, psi_factors, xi};
-use crate::exact::integrate::integrate;
+use crate::exact::integrate::{Stopped, integrate};
 use crate::law::{Gaussian, Law};
 use crate::math::larger;
 use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
@@ -142,7 +142,8 @@ pub fn off_manifold(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Resul
 /// # Errors
 /// `x` that does not fit or is not finite; a point that is no level; a start at `sigma = 0` (which
 /// has a solution only for laws with a density, and a law cannot be asked for one: start from a
-/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps.
+/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps; what the law's
+/// denoiser refuses.
 ///
 /// # Source
 /// Song et al. 2021, "Score-based generative modeling through stochastic differential equations",
@@ -314,16 +315,19 @@ impl<'a> Flow<'a> {
             let at = PathPoint::still(cos, c * sin);
             let y = y.slice(s![.., ..d]);
             Zip::from(&mut z).and(&y).and_broadcast(&mean).for_each(|z, y, m| *z = y + cos * m);
-            law.denoise(z.view(), &at, denoised.view_mut());
+            law.denoise(z.view(), &at, denoised.view_mut())?;
             let (mut dz, mut d_log_det) = dy.view_mut().split_at(Axis(1), d);
             Zip::from(&mut dz)
                 .and(&y)
                 .and(&denoised)
                 .and_broadcast(&mean)
                 .for_each(|dz, y, e, m| *dz = (y - (e - m)) - rest * y);
-            for (mut out, z) in d_log_det.rows_mut().into_iter().zip(z.rows()) {
-                out.mapv_inplace(|_| d as f64 * cos - law.jacobian(z, &at).diag().sum());
+            if with_log_det {
+                for (mut out, z) in d_log_det.rows_mut().into_iter().zip(z.rows()) {
+                    out.fill(d as f64 * cos - law.jacobian(z, &at)?.diag().sum());
+                }
             }
+            Ok(())
         };
         let mut states = Vec::with_capacity(points.len());
         let (mut now, mut steps) = (time(start), 0);
@@ -344,17 +348,21 @@ impl<'a> Flow<'a> {
                 })
             };
             let (end, taken) = integrate(&mut slope, y, (now, to), allowed).map_err(|stopped| {
+                let (place, why) = match stopped {
+                    Stopped::Stuck { at, why } => (at, why),
+                    Stopped::Slope(error) => return error,
+                };
                 let ratio = |u: f64| c * 2.0 * (u.exp() / (1.0 - u.exp().powi(2)));
                 let at = format!(
                     "sigma / alpha = {}, on the way from {} to {}",
-                    ratio(stopped.at),
+                    ratio(place),
                     before.sigma / before.alpha,
                     level.sigma / level.alpha
                 );
                 Error::singular(
                     "the PF-ODE's trajectory",
                     at,
-                    stopped.why,
+                    why,
                     "end there, or start there in a second run",
                 )
             })?;
@@ -362,7 +370,7 @@ impl<'a> Flow<'a> {
             if level.sigma == 0.0 {
                 // cos(phi) = 1: the slope is what denoising takes away.
                 let mut noise = Array2::zeros(y.dim());
-                slope(now, &y, &mut noise);
+                slope(now, &y, &mut noise)?;
                 y -= &noise;
             }
             let mut state = y.clone();
@@ -477,7 +485,7 @@ mod tests {
             let x = normal_rows(3, 4, seed);
             let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
             let mut want = Array2::zeros(x.dim());
-            law.denoise(state.view(), &to, want.view_mut());
+            law.denoise(state.view(), &to, want.view_mut()).unwrap();
             let got = denoiser_along(&law, x.view(), &from, &to).unwrap();
             // The Wiener gain is at most 1 / (2 sigma / sqrt(lambda)) and at most 1 / alpha.
             let gain = (1.0 / to.alpha).min(10.0 / to.sigma);
@@ -678,8 +686,8 @@ mod tests {
                 x: ArrayView2<f64>,
                 at: &PathPoint,
                 out: ndarray::ArrayViewMut2<f64>,
-            ) {
-                self.0.denoise(x, at, out);
+            ) -> Result<()> {
+                self.0.denoise(x, at, out)
             }
         }
         impl Law for Fixed {
@@ -692,7 +700,11 @@ mod tests {
             fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
                 self.0.log_density(x, at)
             }
-            fn posterior_cov(&self, x: ndarray::ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+            fn posterior_cov(
+                &self,
+                x: ndarray::ArrayView1<f64>,
+                at: &PathPoint,
+            ) -> Result<Array2<f64>> {
                 self.0.posterior_cov(x, at)
             }
             fn sample(&self, n: usize, noise: &crate::math::noise::Noise) -> Array2<f64> {
@@ -767,9 +779,10 @@ mod tests {
                 _: ArrayView2<f64>,
                 at: &PathPoint,
                 mut out: ndarray::ArrayViewMut2<f64>,
-            ) {
+            ) -> Result<()> {
                 let jumps = at.sigma < self.from * at.alpha;
                 out.fill(if jumps { (at.sigma * self.jumps).floor().rem_euclid(2.0) } else { 0.5 });
+                Ok(())
             }
         }
         impl Law for Saw {
@@ -782,8 +795,12 @@ mod tests {
             fn log_density(&self, _: ArrayView2<f64>, _: &PathPoint) -> Array1<f64> {
                 array![0.0]
             }
-            fn posterior_cov(&self, _: ndarray::ArrayView1<f64>, _: &PathPoint) -> Array2<f64> {
-                array![[0.0]]
+            fn posterior_cov(
+                &self,
+                _: ndarray::ArrayView1<f64>,
+                _: &PathPoint,
+            ) -> Result<Array2<f64>> {
+                Ok(array![[0.0]])
             }
             fn sample(&self, n: usize, _: &crate::math::noise::Noise) -> Array2<f64> {
                 Array2::zeros((n, 1))

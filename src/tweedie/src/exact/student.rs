@@ -151,7 +151,7 @@ mod tests {
     /// One DDIM step as a sampler takes it, through the denoiser.
     fn ddim_step(law: &Gaussian, x: &Array2<f64>, from: &PathPoint, to: &PathPoint) -> Array2<f64> {
         let mut x0_hat = Array2::zeros(x.dim());
-        law.denoise(x.view(), from, x0_hat.view_mut());
+        law.denoise(x.view(), from, x0_hat.view_mut()).unwrap();
         let eps_hat = (x - &(&x0_hat * from.alpha)) / from.sigma;
         &x0_hat * to.alpha + &eps_hat * to.sigma
     }

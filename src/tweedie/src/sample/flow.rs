@@ -30,7 +30,7 @@ impl Sampler for FmEuler {
     fn step(&self, run: &mut Run) -> Result<()> {
         let from = run.from();
         let Some(dt) = duration(run)? else { return run.ddim() };
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         let (of_x, of_x0) = velocity(&from);
         run.advance(1.0 + dt * of_x, &[(dt * of_x0, &x0_hat)]);
         run.recycle([x0_hat]);
@@ -65,11 +65,11 @@ impl Sampler for FmHeun {
         let Some(dt) = duration(run)? else { return run.ddim() };
         let (from, to) = (run.from(), run.to());
         let ((a, b), (a_to, b_to)) = (velocity(&from), velocity(&to));
-        let first = run.x0_hat();
+        let first = run.x0_hat()?;
         // x_to = x + dt v: the state and the first slope have the same two ingredients.
         let mut end = run.copy();
         combine(&mut end, 1.0 + dt * a, &[(dt * b, &first)]);
-        let second = run.x0_hat_of(&end, &to);
+        let second = run.x0_hat_of(&end, &to)?;
         let half = 0.5 * dt;
         run.advance(
             1.0 + half * a,

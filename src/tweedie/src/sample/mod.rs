@@ -89,7 +89,7 @@ pub trait Sampler: Sync {
     ///
     /// # Errors
     /// A step that the method cannot take between these points (pure noise without a finite
-    /// `sigma / alpha`, a rate that is missing).
+    /// `sigma / alpha`, a rate that is missing); what the denoiser refuses.
     fn step(&self, run: &mut Run) -> Result<()>;
 }
 
@@ -142,7 +142,7 @@ pub struct Sampled {
 ///
 /// # Errors
 /// `x` that does not fit the model; a grid that [`grid::checked`] refuses; a step that the sampler
-/// refuses.
+/// refuses; an evaluation that the model refuses.
 ///
 /// # Example
 /// ```

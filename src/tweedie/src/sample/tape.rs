@@ -427,7 +427,12 @@ impl Denoiser for Recorder {
         self.dim
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let seen = &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.push((*at, x.iter().copied().collect()));
         let (state, prediction) = match self.basis {
@@ -440,6 +445,7 @@ impl Denoiser for Recorder {
         if let Some(coefficient) = out.get_mut([0, seen.len()]) {
             *coefficient += prediction;
         }
+        Ok(())
     }
 }
 
@@ -509,13 +515,19 @@ mod tests {
             self.dim
         }
 
-        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+        fn denoise(
+            &self,
+            x: ArrayView2<f64>,
+            at: &PathPoint,
+            mut out: ArrayViewMut2<f64>,
+        ) -> Result<()> {
             let Reading { state, outputs } = self.reading(at).unwrap();
             out.assign(&x);
             out *= state;
             for (branch, weight) in outputs.iter().enumerate() {
                 out.scaled_add(*weight, &network(x, at, branch));
             }
+            Ok(())
         }
     }
 
@@ -531,8 +543,13 @@ mod tests {
             self.inner.dim
         }
 
-        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-            self.inner.denoise(x, at, out.view_mut());
+        fn denoise(
+            &self,
+            x: ArrayView2<f64>,
+            at: &PathPoint,
+            mut out: ArrayViewMut2<f64>,
+        ) -> Result<()> {
+            self.inner.denoise(x, at, out.view_mut()).unwrap();
             let guidance: f64 = self.inner.guidance.iter().map(|g| g.abs()).sum();
             let off = Noise::new((1e6 * at.sigma) as u64);
             for (i, (out, x)) in out.iter_mut().zip(&x).enumerate() {
@@ -540,6 +557,7 @@ mod tests {
                     * off.normal(0, i as u64)
                     * (out.abs() + guidance * x.abs() / at.alpha);
             }
+            Ok(())
         }
     }
 
