@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use tweedie::diffusion::PathPoint;
 use tweedie::diffusion::decoder::DiscretisedGaussian;
 use tweedie::diffusion::elbo;
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Rates};
 use tweedie::diffusion::path::{Path, PathRow};
 use tweedie::diffusion::preconditioning::{Preconditioning, input_var, target_var};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
@@ -261,8 +261,7 @@ fn extremes(report: &mut Report) {
                 let frame = Frame {
                     alpha: n[0],
                     sigma: n[1],
-                    d_alpha: n[2],
-                    d_sigma: n[3],
+                    rates: Some(Rates::new(n[2], n[3])),
                     sigma_data: 0.5,
                 };
                 Conversion::new(a, b, frame).unwrap().apply(sign * n[4], n[5])

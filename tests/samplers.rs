@@ -216,6 +216,33 @@ fn what_a_denoiser_refuses_ends_every_sampler() {
     assert!(matches!(refused, Err(Error::Device { .. })), "{refused:?}");
 }
 
+/// A step in the path's own time needs to know it, and the rates at both of its ends.
+#[test]
+fn a_time_or_a_rate_that_is_not_known_is_said() {
+    let law = gaussian();
+    let at = |t| Path::FlowMatching.at(t).unwrap();
+    let said = |name: &str, grid: &[PathPoint]| {
+        let method = sampler(name, &Options::default()).unwrap();
+        sample(&method, &law, grid, starts(2, 3, &grid[0]), &mut Noise::new(1)).map(|end| end.x)
+    };
+    let timeless = PathPoint::from(at(0.5).level());
+    let rateless = Path::FlowMatching.still_at(0.5).unwrap();
+    for name in ["fm-euler", "fm-heun", "em"] {
+        assert!(said(name, &[at(0.9), at(0.5), at(0.1)]).is_ok());
+        let refused = said(name, &[at(0.9), timeless, at(0.1)]).unwrap_err().to_string();
+        assert!(refused.contains("t = 0.9 to none"), "{name}: {refused}");
+        let refused = said(name, &[at(0.9), rateless, at(0.1)]).unwrap_err().to_string();
+        let (landing, leaving) = ("rates are not known", "finite rates");
+        assert!(
+            refused.contains(if name == "fm-heun" { landing } else { leaving }),
+            "{name}: {refused}"
+        );
+    }
+    // What steps in the level alone needs neither.
+    let level = said("ddim", &[at(0.9), timeless, at(0.1)]).unwrap();
+    assert_eq!(level, said("ddim", &[at(0.9), at(0.5), at(0.1)]).unwrap());
+}
+
 /// Methods whose formula is infinite in pure noise, alpha = 0: they step in sigma / alpha or its
 /// logarithm, or by the rate of an SDE.
 const NOT_FROM_PURE_NOISE: [&str; 13] = [
@@ -733,8 +760,7 @@ fn the_ancestral_noise_is_a_number_on_the_steepest_grid() {
     let (s, s_to) = (3.0e4f32, 1.234_567_9f32);
     let up = (s_to * s_to * (s * s - s_to * s_to) / (s * s)).sqrt();
     assert!(!(s_to * s_to - up * up > 0.0), "the naive form would have done");
-    let grid =
-        [PathPoint::still(1.0, 3.0e8), PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.0)];
+    let grid = [PathPoint::still(1.0, 3.0e8), PathPoint::still(1.0, 1.0), PathPoint::CLEAN];
     let law = gaussian();
     for (name, method) in all(&law)
         .filter(|(n, m)| m.is_stochastic() && m.is_exact_for_a_point_mass() && *n != "ddim")

@@ -61,6 +61,7 @@ pub struct Losses {
 struct Batch {
     x0: Array2<f64>,
     eps: Array2<f64>,
+    times: Vec<f64>,
     frames: Vec<(PathPoint, Frame<f64>)>,
 }
 
@@ -78,7 +79,7 @@ impl Batch {
                 Ok((at, Frame::from(&at)))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { x0, eps, frames })
+        Ok(Self { x0, eps, times: times.to_vec(), frames })
     }
 
     /// `x_t`, one channel.
@@ -92,7 +93,7 @@ impl Batch {
 
     /// What a network says of it.
     fn forward(&self, cpu: &mut Cpu<f64>) -> Result<Vec<f64>> {
-        let times: Vec<f64> = self.frames.iter().map(|(at, _)| 1000.0 * at.t).collect();
+        let times: Vec<f64> = self.times.iter().map(|t| 1000.0 * t).collect();
         // One channel: rows are images whether channels come first or last.
         Ok(cpu
             .forward(self.xt().as_slice().expect("a new array is contiguous"), &times, &[])?

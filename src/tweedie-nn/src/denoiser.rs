@@ -350,7 +350,7 @@ impl<T: Element> Network<T> {
 
     fn level(&self, at: &PathPoint) -> Result<Level> {
         let setup = &self.shared.setup;
-        let own = own_point(setup, at)?;
+        let (time, own) = own_point(setup, at)?;
         // Signal and noise grow by the same factor: their norm is 0 at neither end.
         let scale = own.alpha.hypot(own.sigma) / at.alpha.hypot(at.sigma);
         let frame = Frame::from(&own).with_sigma_data(setup.sigma_data);
@@ -360,7 +360,7 @@ impl<T: Element> Network<T> {
             Input::UnitVariance => scale / frame.input_std(),
         };
         let (state, output) = (conversion.apply(0.0, 1.0) * scale, conversion.apply(1.0, 0.0));
-        Ok(Level { time: setup.time_at(&own)?, input, state, output })
+        Ok(Level { time: setup.time_at(time, own.level())?, input, state, output })
     }
 
     fn evaluate(
@@ -384,17 +384,18 @@ impl<T: Element> Network<T> {
     }
 }
 
-/// The point of the network's own path with the noise level of a point of any path.
-fn own_point(setup: &Setup, at: &PathPoint) -> Result<PathPoint> {
+/// The time and the point of the network's own path with the noise level of a point of any path,
+/// whether or not that one has a time.
+fn own_point(setup: &Setup, at: &PathPoint) -> Result<(f64, PathPoint)> {
     let path = &setup.path;
     let near = |a: f64, b: f64| (a - b).abs() <= 8.0 * f64::EPSILON * b.abs();
     // On its own path a point keeps its time to the bit.
-    let same = at.t.is_finite()
-        && path
-            .still_at(at.t)
-            .is_ok_and(|own| near(own.alpha, at.alpha) && near(own.sigma, at.sigma));
-    let t = if same {
-        at.t
+    let same = |t: &f64| {
+        let own = path.still_at(*t);
+        own.is_ok_and(|own| near(own.alpha, at.alpha) && near(own.sigma, at.sigma))
+    };
+    let t = if let Some(t) = at.t.filter(same) {
+        t
     } else if at.alpha > 0.0 {
         let (s, (lowest, highest)) =
             (at.edm_sigma(), (path.still_at(0.0)?.edm_sigma(), path.still_at(1.0)?.edm_sigma()));
@@ -414,7 +415,8 @@ fn own_point(setup: &Setup, at: &PathPoint) -> Result<PathPoint> {
         ));
     };
     // Only the velocity needs rates, which need not be finite.
-    if setup.prediction == Prediction::Velocity { path.at(t) } else { path.still_at(t) }
+    let own = if setup.prediction == Prediction::Velocity { path.at(t) } else { path.still_at(t) };
+    Ok((t, own?))
 }
 
 impl<T: Element> Denoiser for Network<T> {
@@ -740,7 +742,7 @@ mod tests {
         // network's is not.
         assert!(asymmetry >= 1e-2 * size, "{asymmetry} of {size}");
         assert_eq!(rows.row(2), rows.row(6));
-        let data = PathPoint { t: 0.0, sigma: 0.0, ..at };
+        let data = PathPoint { t: Some(0.0), sigma: 0.0, ..at };
         assert_eq!(network.jacobian_rows(x.row(0), &data, &[3]).unwrap().row(0)[3], 1.0);
         assert!(
             network.jacobian_rows(x.row(0), &at, &[48]).unwrap_err().to_string().contains("pixel")
@@ -842,8 +844,32 @@ mod tests {
             );
             assert!(before == after && before.contains(word), "{before}");
         }
-        let message = network.defined(&[PathPoint::still(0.0, 1.0)]).unwrap_err().to_string();
+        let message = network.defined(&[PathPoint::NOISE]).unwrap_err().to_string();
         assert!(message.contains("does not reach pure noise"), "{message}");
+    }
+
+    /// What it is told is the time of its own path at that level, which is found where the point has
+    /// none; a level that its path does not reach is an error.
+    #[test]
+    fn a_point_without_a_time_is_found_or_refused() {
+        let (_, shape) = small(None);
+        let x = normals(2, 48, 9);
+        for path in paths() {
+            let network = network::<f64>(setup(path.clone(), Prediction::Eps, shape), 2);
+            let at = path.still_at(0.6).unwrap();
+            let want = network.denoised(x.view(), &at).unwrap();
+            let found = network.denoised(x.view(), &at.level().into()).unwrap();
+            let error = largest(&(found - &want));
+            assert!(error <= 1e-10 * largest(&want), "{}: {error:e}", path.name());
+            let (_, highest) = network.setup().range().unwrap();
+            if highest.is_finite() {
+                let beyond = PathPoint::still(1.0, 2.0 * highest);
+                let refused = network.denoised(x.view(), &beyond).unwrap_err().to_string();
+                assert!(refused.contains(path.name()), "{refused}");
+                let noise = network.denoised(x.view(), &PathPoint::NOISE);
+                assert!(noise.unwrap_err().to_string().contains("pure noise"), "{}", path.name());
+            }
+        }
     }
 
     #[test]
@@ -855,12 +881,15 @@ mod tests {
             let row = table.row(k).unwrap();
             let own = own_point(
                 &setup,
-                &PathPoint { t: k as f64 / 1000.0, ..PathPoint::still(row.alpha, row.sigma) },
+                &PathPoint { t: Some(k as f64 / 1000.0), ..PathPoint::still(row.alpha, row.sigma) },
             )
             .unwrap();
             let teleported =
                 own_point(&setup, &PathPoint::still(1.0, row.sigma / row.alpha)).unwrap();
-            assert_eq!([&own, &teleported].map(|p| setup.time_at(p).unwrap()), [(k - 1) as f64; 2]);
+            assert_eq!(
+                [own, teleported].map(|(t, p)| setup.time_at(t, p.level()).unwrap()),
+                [(k - 1) as f64; 2]
+            );
         }
     }
 

@@ -246,7 +246,7 @@ fn consistency(p: &mut Probe) {
         |t| {
             let law = t.gaussian(3);
             let x = t.normal_rows(2, 3) * 3.0;
-            t.compare_all(&map(&law, &x, &PathPoint::still(1.0, 0.0)), &x, 1e-13);
+            t.compare_all(&map(&law, &x, &PathPoint::CLEAN), &x, 1e-13);
         },
     );
     p.property(
@@ -410,10 +410,9 @@ fn optimal_transport(p: &mut Probe) {
             .expect("a mixture");
     let h = 1e-3;
     let x = array![[0.3 + h, -0.2], [0.3 - h, -0.2], [0.3, -0.2 + h], [0.3, -0.2 - h]];
-    let ends =
-        pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])
-            .expect("trajectories")
-            .swap_remove(1);
+    let ends = pf_ode_solve(&law, x.view(), &[PathPoint::NOISE, PathPoint::CLEAN])
+        .expect("trajectories")
+        .swap_remove(1);
     let slope = |i: usize, c: usize| (ends[[2 * i, c]] - ends[[2 * i + 1, c]]) / (2.0 * h);
     p.number(
         Role::WithoutCondition,
@@ -439,7 +438,7 @@ fn straight(p: &mut Probe) {
             return gaussian_velocity(
                 law,
                 x.view(),
-                &Path::FlowMatching.at(time).expect("on the path"),
+                &Path::FlowMatching.moving_at(time).expect("on the path"),
             )
             .expect("sigma > 0");
         }
@@ -492,7 +491,7 @@ fn straight(p: &mut Probe) {
         |t| {
             let law = Gaussian::diagonal(Array1::zeros(2), Array1::from_shape_fn(2, |_| t.log_uniform(1e-2, 10.0))).expect("a law");
             let want = straightness(&law);
-            t.compare(straightness_on(&law, |t| Path::FlowMatching.at(t)).expect("on the path"), want, 1e-9 * want);
+            t.compare(straightness_on(&law, |t| Path::FlowMatching.moving_at(t)).expect("on the path"), want, 1e-9 * want);
         },
     );
     let unit = Gaussian::isotropic(Array1::zeros(1), 1.0).expect("a law");
@@ -505,9 +504,12 @@ fn straight(p: &mut Probe) {
         "quadrature",
     );
     let x = array![[1.0]];
-    let first =
-        gaussian_velocity(&unit, x.view(), &Path::FlowMatching.at(1.0).expect("on the path"))
-            .expect("pure noise");
+    let first = gaussian_velocity(
+        &unit,
+        x.view(),
+        &Path::FlowMatching.moving_at(1.0).expect("on the path"),
+    )
+    .expect("pure noise");
     p.number(
         Role::WithoutCondition,
         "before, data N(0, 1): one Euler step from eps = 1, whose data point is 1",

@@ -105,7 +105,7 @@ impl Denoiser for Counting<'_> {
 /// The points of these steps of a table, in this order, and the data.
 fn points(table: &Table, steps: impl IntoIterator<Item = usize>) -> Vec<PathPoint> {
     let rows = steps.into_iter().map(|t| &table.rows()[t - 1]);
-    rows.map(|r| PathPoint::still(r.alpha, r.sigma)).chain([PathPoint::still(1.0, 0.0)]).collect()
+    rows.map(|r| PathPoint::still(r.alpha, r.sigma)).chain([PathPoint::CLEAN]).collect()
 }
 
 fn linear() -> Table {
@@ -174,7 +174,7 @@ fn ddim_update(p: &mut Probe) {
     );
     let (roots, not_lowered) = (p.mutant("roots left out"), p.mutant("noise level not lowered"));
     let level = |table: &Table, t: usize| match t {
-        0 => Level::clean(),
+        0 => Level::CLEAN,
         t => Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma),
     };
     let update = move |x0_hat: f64, eps_hat: f64, from: Level<f64>, to: Level<f64>| {

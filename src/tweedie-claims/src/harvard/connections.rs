@@ -2,7 +2,7 @@
 
 use crate::{Claim, Probe, Role};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Rates};
 use tweedie::diffusion::path::Path;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::sde::tweedie_score;
@@ -59,13 +59,13 @@ fn all_optima_affine(p: &mut Probe) {
                 PathPoint {
                     alpha: t.uniform(0.2, 1.0),
                     sigma: t.uniform(0.2, 2.0),
-                    d_alpha: t.uniform(-2.0, 0.0),
-                    d_sigma: t.uniform(0.1, 2.0),
-                    t: 0.5,
+                    rates: Some(Rates::new(t.uniform(-2.0, 0.0), t.uniform(0.1, 2.0))),
+                    t: Some(0.5),
                 },
             );
             let law = Empirical::new(points.clone()).expect("points");
-            let (frame, x) = (Frame::from(&at), t.normal_rows(1, 2) * 2.0);
+            let (frame, rates) = (Frame::from(&at), at.rates.expect("rates"));
+            let x = t.normal_rows(1, 2) * 2.0;
             let mut x0_hat = Array2::zeros((1, 2));
             law.denoise(x.view(), &at, x0_hat.view_mut()).expect("an exact law");
             let log: Vec<f64> = points
@@ -91,7 +91,7 @@ fn all_optima_affine(p: &mut Probe) {
                     } else {
                         got
                     };
-                    let size = (1.0 + x.abs() + 5.0) * (1.0 + at.d_sigma + at.d_alpha.abs()) / at.sigma.powi(2) / at.alpha;
+                    let size = (1.0 + x.abs() + 5.0) * (1.0 + rates.sigma + rates.alpha.abs()) / at.sigma.powi(2) / at.alpha;
                     t.compare(got, want, 1e-11 * size);
                     let score = if bare { score / at.alpha } else { score };
                     t.compare(from_score.apply(score, x), want, 1e-11 * size);
@@ -200,8 +200,12 @@ fn disentangled(p: &mut Probe) {
             }
         },
     );
-    let pure =
-        Frame::from(&PathPoint { t: 1.0, alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0 });
+    let pure = Frame::from(&PathPoint {
+        alpha: 0.0,
+        sigma: 1.0,
+        t: Some(1.0),
+        rates: Some(Rates::STRAIGHT),
+    });
     let reads = |kind| Conversion::new(kind, Prediction::X0, pure).is_ok();
     p.fact(
         Role::WithCondition,

@@ -41,7 +41,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
+                    let velocity = marginal_velocity(&law, x.view(), &at.moving().expect("rates"))
+                        .expect("a noisy level");
                     let d = law.denoised(x.view(), &at).expect("an exact law");
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     for (((x, d), v), score) in x.iter().zip(&d).zip(&velocity).zip(&slopes.score) {
@@ -226,9 +227,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
+                    let velocity = marginal_velocity(&law, x.view(), &at.moving().expect("rates"))
+                        .expect("a noisy level");
                     let length = if squared { at.sigma * at.sigma } else { at.sigma };
-                    let step = Posterior::ddim(Level::clean(), Level::new(1.0, at.sigma), 0.0)
+                    let step = Posterior::ddim(Level::CLEAN, Level::new(1.0, at.sigma), 0.0)
                         .expect("noise falls");
                     for ((x, v), d) in x
                         .iter()

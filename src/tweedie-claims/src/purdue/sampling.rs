@@ -4,7 +4,7 @@ use crate::{Claim, Probe, Role};
 use ndarray::{Array2, array};
 use num_dual::gradient;
 use tweedie::diffusion::kernel::{Posterior, random_walk};
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Rates};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::law::gaussian::wiener_gain;
@@ -147,8 +147,12 @@ fn ddim_x0(p: &mut Probe) {
             &nalgebra::SVector::<f64, 2>::new(xt[[0, 0]], xt[[0, 1]]),
         );
         let sigma = if unit { time.sqrt() } else { 1.0 };
-        let frame =
-            Frame { alpha: 1.0, sigma: time.sqrt(), d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
+        let frame = Frame {
+            alpha: 1.0,
+            sigma: time.sqrt(),
+            rates: Some(Rates::new(0.0, 1.0)),
+            sigma_data: 0.5,
+        };
         let to_eps = Conversion::new(Prediction::Score, Prediction::Eps, frame).expect("sigma > 0");
         let want = denoised(&data, &xt, time);
         let size = xt.iter().map(|x| x.abs()).fold(3.0, larger);

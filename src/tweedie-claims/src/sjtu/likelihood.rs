@@ -71,7 +71,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                 let law = t.mixture(1, 2);
                 // All of the signal is gone at the end, so that the entropy of the data is what the
                 // bound may reach.
-                let entropy = -mean_of(&law, &PathPoint::still(1.0, 0.0), |log_density, _| log_density);
+                let entropy = -mean_of(&law, &PathPoint::CLEAN, |log_density, _| log_density);
                 let gaps = [4, 8, 16].map(|steps| mean_bound(&law, steps, understated) - entropy);
                 t.compare(gaps.iter().map(|g| -g).fold(0.0, larger), 0.0, 1e-8);
                 // Shorter steps can only help, and here they do.

@@ -42,8 +42,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                         super::still(&t.table(50), t.int(1, 50))
                     };
                     let (x0, eps) = (t.normal(), t.normal());
-                    let kernel = Transition::between(Level::<f64>::clean(), Level::from(&at))
-                        .expect("sigma > 0");
+                    let kernel =
+                        Transition::between(Level::CLEAN, Level::from(&at)).expect("sigma > 0");
                     let kernel =
                         Transition::<Dual64> { scale: kernel.scale.into(), var: kernel.var.into() };
                     let xt = at.alpha * x0 + at.sigma * eps;

@@ -184,7 +184,7 @@ pub(super) const TARGETS: &[Claim] = &[
                     "equal losses",
                 );
             }
-            let end = Frame::from(&PathPoint::still(0.0, 1.0));
+            let end = Frame::from(&PathPoint::NOISE);
             p.fact(
                 WithoutCondition,
                 "At zero terminal SNR eps determines x0",

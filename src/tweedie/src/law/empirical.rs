@@ -997,15 +997,12 @@ mod tests {
             );
         }
         let tie = Empirical::weighted(array![[-1.0], [1.0]], array![1.0, 3.0]).unwrap();
-        assert_eq!(denoise(&tie, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[0.5]]);
+        assert_eq!(denoise(&tie, &array![[0.0]], &PathPoint::CLEAN), array![[0.5]]);
         assert_eq!(
-            tie.log_density(array![[1.0], [0.5]].view(), &PathPoint::still(1.0, 0.0)).to_vec(),
+            tie.log_density(array![[1.0], [0.5]].view(), &PathPoint::CLEAN).to_vec(),
             [f64::INFINITY, f64::NEG_INFINITY]
         );
-        assert_eq!(
-            tie.jacobian(array![0.2].view(), &PathPoint::still(1.0, 0.0)).unwrap(),
-            array![[0.0]]
-        );
+        assert_eq!(tie.jacobian(array![0.2].view(), &PathPoint::CLEAN).unwrap(), array![[0.0]]);
         // alpha = 0: the mean, with or without noise.
         for sigma in [1.0, 1e-9, 0.0] {
             let got = denoise(&law, &x, &PathPoint::still(0.0, sigma));
@@ -1021,7 +1018,7 @@ mod tests {
         }
         // Points without weight are never seen.
         let hidden = Empirical::weighted(array![[0.0], [1.0]], array![0.0, 1.0]).unwrap();
-        assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[1.0]]);
+        assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::CLEAN), array![[1.0]]);
         assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.1)), array![[1.0]]);
         assert!(
             denoise(&hidden, &array![[f64::NAN]], &PathPoint::still(1.0, 0.1))[[0, 0]].is_nan()
@@ -1185,7 +1182,7 @@ mod tests {
             let unit = 2f64.powi(order);
             let points = array![[1.0, 1e-10], [1.0, 0.0], [0.0, 1.0], [3.0, 0.0]] * unit;
             let law = Empirical::new(points).unwrap();
-            let p = law.responsibilities(array![[0.0, 0.0]].view(), &PathPoint::still(1.0, 0.0));
+            let p = law.responsibilities(array![[0.0, 0.0]].view(), &PathPoint::CLEAN);
             assert_eq!(p, array![[0.0, 0.5, 0.5, 0.0]], "{order}");
         }
     }

@@ -300,7 +300,7 @@ impl Gaussian {
         out
     }
 
-    /// Differential entropy of `x_t`, in nats; of the data at `PathPoint::still(1, 0)`, `-inf`
+    /// Differential entropy of `x_t`, in nats; of the data at [`PathPoint::CLEAN`], `-inf`
     /// where the covariance is singular.
     ///
     /// # Formula
@@ -691,12 +691,9 @@ mod tests {
                     Array2::<f64>::zeros((2, 2))
                 );
             }
-            assert_eq!(law.entropy(&PathPoint::still(1.0, 0.0)), f64::NEG_INFINITY);
+            assert_eq!(law.entropy(&PathPoint::CLEAN), f64::NEG_INFINITY);
             assert!(
-                law.posterior_cov(x.row(0), &PathPoint::still(1.0, 0.0))
-                    .unwrap()
-                    .iter()
-                    .all(|v| *v == 0.0)
+                law.posterior_cov(x.row(0), &PathPoint::CLEAN).unwrap().iter().all(|v| *v == 0.0)
             );
         }
         let full = Gaussian::isotropic(array![1.0, 1.0], 4.0).unwrap();

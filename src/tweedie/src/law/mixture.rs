@@ -398,6 +398,7 @@ fn outer(a: ArrayView1<f64>, b: ArrayView1<f64>) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::level::Rates;
     use crate::math::moments::{Normalisation, mean_and_cov};
     use crate::math::quadrature::IntervalRule;
     use ndarray::{array, s};
@@ -539,16 +540,17 @@ mod tests {
             // path of flow matching.
             let (alpha, sigma) = (-time + 1.0, time);
             let (g, _) = space(alpha.re, sigma.re);
-            let at = PathPoint { t, alpha: alpha.re, sigma: sigma.re, d_alpha: alpha.eps, d_sigma: sigma.eps };
+            let at = PathPoint { alpha: alpha.re, sigma: sigma.re, t: Some(t), rates: Some(Rates::new(alpha.eps, sigma.eps)) };
             let mut x0_hat = Array2::zeros((1, d));
             law.denoise(x.view(), &at, x0_hat.view_mut()).unwrap();
             let jacobian = law.jacobian(x.row(0), &at).unwrap();
             let mut terms = vec![rate(alpha, sigma)];
             for j in 0..d {
                 // velocity = d_alpha x0_hat + d_sigma (x - alpha x0_hat) / sigma
-                let drift = at.d_alpha - at.d_sigma * at.alpha / at.sigma;
-                terms.extend([drift * jacobian[[j, j]], at.d_sigma / at.sigma]);
-                terms.extend([drift * x0_hat[[0, j]] * g[j], at.d_sigma / at.sigma * x[[0, j]] * g[j]]);
+                let rates = at.rates.unwrap();
+                let drift = rates.alpha - rates.sigma * at.alpha / at.sigma;
+                terms.extend([drift * jacobian[[j, j]], rates.sigma / at.sigma]);
+                terms.extend([drift * x0_hat[[0, j]] * g[j], rates.sigma / at.sigma * x[[0, j]] * g[j]]);
             }
             prop_assert!(residual(&terms) <= 1e-10, "{:?}", terms);
         }
@@ -608,11 +610,11 @@ mod tests {
         let law = Mixture::new(array![1.0, 3.0], vec![point(-1.0), point(1.0)]).unwrap();
         let x = array![[1.0], [-1.0], [1e8]];
         assert_eq!(
-            law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0)),
+            law.responsibilities(x.slice(s![..2, ..]), &PathPoint::CLEAN),
             array![[0.0, 1.0], [1.0, 0.0]]
         );
         assert!(
-            law.responsibilities(x.slice(s![2.., ..]), &PathPoint::still(1.0, 0.0))
+            law.responsibilities(x.slice(s![2.., ..]), &PathPoint::CLEAN)
                 .iter()
                 .all(|r| r.is_nan())
         );
@@ -621,19 +623,15 @@ mod tests {
             [1.0, 0.0, 1.0]
         );
         assert!(
-            (&law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(0.0, 1.0))
-                - &array![0.25, 0.75])
+            (&law.responsibilities(x.slice(s![..2, ..]), &PathPoint::NOISE) - &array![0.25, 0.75])
                 .iter()
                 .all(|e| e.abs() <= 2.0 * EPS)
         );
         let mut out = Array2::zeros((2, 1));
-        law.denoise(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0), out.view_mut()).unwrap();
+        law.denoise(x.slice(s![..2, ..]), &PathPoint::CLEAN, out.view_mut()).unwrap();
         assert_eq!(out, array![[1.0], [-1.0]]);
         assert!(
-            law.jacobian(array![1.0].view(), &PathPoint::still(1.0, 0.0))
-                .unwrap()
-                .iter()
-                .all(|v| *v == 0.0)
+            law.jacobian(array![1.0].view(), &PathPoint::CLEAN).unwrap().iter().all(|v| *v == 0.0)
         );
     }
 

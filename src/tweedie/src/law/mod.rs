@@ -27,7 +27,7 @@ pub trait Law: Denoiser {
     fn cov(&self) -> Array2<f64>;
 
     /// `ln p(x_t)` of each row, in nats; the log-likelihood of clean data is at
-    /// `PathPoint::still(1, 0)`. Where the law has no density (sigma = 0 and a singular
+    /// [`PathPoint::CLEAN`]. Where the law has no density (sigma = 0 and a singular
     /// covariance), `-inf` or `+inf`.
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64>;
 

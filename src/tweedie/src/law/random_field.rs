@@ -410,7 +410,7 @@ mod tests {
         assert!((&out - &x).iter().all(|e| e.abs() <= 64.0 * EPS * 10.0));
         law.denoise(x.view(), &PathPoint::still(0.0, 0.0), out.view_mut()).unwrap();
         assert!(out.iter().all(|v| *v == 0.5));
-        let still = PathPoint::still(1.0, 0.0);
+        let still = PathPoint::CLEAN;
         assert_eq!(law.log_density(x.view(), &still)[0], f64::INFINITY);
         assert_eq!(law.log_density((&x + 1.0).view(), &still)[0], f64::NEG_INFINITY);
         assert_eq!(law.entropy(&still), f64::NEG_INFINITY);

@@ -324,7 +324,7 @@ fn state_astray(report: &Report) -> Option<String> {
 /// # Errors
 /// A dimension that is not the law's; fewer than two samples.
 pub fn check_samples(x: &Array2<f64>, law: Known) -> Result<Report> {
-    let clean = PathPoint::still(1.0, 0.0);
+    let clean = PathPoint::CLEAN;
     let recording = Recording { x: vec![x.clone()], points: vec![clean], single: false };
     fits(&recording, model(law).dim())?;
     if let Some(report) = not_finite(&recording) {

@@ -3,6 +3,7 @@
 //! Guidance is a denoiser too: [`Guided`](crate::law::conditional::Guided) and
 //! [`ClassifierGuided`](crate::law::conditional::ClassifierGuided) wrap others.
 
+use crate::diffusion::level::Rates;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::Result;
@@ -35,9 +36,7 @@ impl Predicting<'_> {
         let mut frame = Frame::from(at);
         // A stage between grid points has no time: a velocity is then taken along flow matching's
         // straight line.
-        if frame.d_alpha.is_nan() {
-            (frame.d_alpha, frame.d_sigma) = (-1.0, 1.0);
-        }
+        frame.rates.get_or_insert(Rates::STRAIGHT);
         Ok([
             Conversion::new(Prediction::X0, self.kind, frame)?,
             Conversion::new(self.kind, Prediction::X0, frame)?,

@@ -5,7 +5,6 @@ use super::flow::{FmEuler, duration};
 use super::{Run, Sampler, intervals, noisy_intervals};
 use crate::diffusion::PathPoint;
 use crate::diffusion::kernel::Posterior;
-use crate::diffusion::prediction::Frame;
 use crate::diffusion::sde::Sde;
 use crate::error::Result;
 
@@ -45,9 +44,8 @@ impl Sampler for EulerMaruyama {
         if self.g == 0.0 {
             return FmEuler.step(run);
         }
-        let (from, to) = (run.from(), run.to());
-        let Some(dt) = duration(run)? else { return run.ddim() };
-        let sde = Sde::at(&Frame::from(&from))?;
+        let Some((dt, moving)) = duration(run)? else { return run.ddim() };
+        let (from, to, sde) = (moving.level, run.to(), Sde::at(&moving)?);
         // The drift is affine in (x, score), and the score in (x, x0_hat).
         let of_score = sde.reverse_drift(0.0, 1.0, self.g);
         let var = from.sigma * from.sigma;

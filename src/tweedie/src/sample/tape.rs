@@ -467,6 +467,7 @@ impl NoiseSource for Units {
 mod tests {
     use super::*;
     use crate::diffusion::Path;
+    use crate::diffusion::level::Rates;
     use crate::diffusion::prediction::{Conversion, Frame, Prediction};
     use crate::diffusion::schedule::{Schedule, Table};
     use crate::law::Gaussian;
@@ -498,9 +499,7 @@ mod tests {
     impl Read {
         fn reading(&self, at: &PathPoint) -> Result<Reading> {
             let mut frame = Frame::from(at);
-            if frame.d_alpha.is_nan() {
-                (frame.d_alpha, frame.d_sigma) = (-1.0, 1.0);
-            }
+            frame.rates.get_or_insert(Rates::STRAIGHT);
             let conversion = Conversion::new(self.prediction, Prediction::X0, frame)?;
             let output = conversion.apply(1.0, 0.0);
             Ok(Reading {
@@ -717,8 +716,7 @@ mod tests {
         let none = |at: &PathPoint| Err(Error::domain("level", at.sigma, "less", "start later"));
         assert!(Tape::record(&ddim, &grid, 1, none).unwrap_err().to_string().starts_with("level"));
         // From pure noise, where eps says nothing of x0, and with its rates missing.
-        let grid =
-            [PathPoint::still(0.0, 1.0), PathPoint::still(0.6, 0.8), PathPoint::still(1.0, 0.0)];
+        let grid = [PathPoint::NOISE, PathPoint::still(0.6, 0.8), PathPoint::CLEAN];
         let tape = Tape::record(&ddim, &grid, 1, one).unwrap();
         assert!(tape.weight.iter().all(|w| w.is_finite()) && tape.evaluations.len() == 2);
         assert!(Tape::record(&sampler("fm-euler", &options).unwrap(), &grid, 1, one).is_err());
