@@ -70,10 +70,10 @@ fn wiener(c: &mut Criterion) {
 
     // One row by the covariance form: x0_hat = mean + alpha Sigma (alpha^2 Sigma + sigma^2)^-1 (x -
     // alpha mean), residual of the system.
-    law.denoise(x.view(), &at, out.view_mut());
+    law.denoise(x.view(), &at, out.view_mut()).unwrap();
     let z = &x.row(7) - &(&law.mean() * at.alpha);
     let mut score = Array2::zeros((1, D));
-    tweedie::law::Law::score(&law, x.slice(ndarray::s![7..8, ..]), &at, score.view_mut());
+    tweedie::law::Law::score(&law, x.slice(ndarray::s![7..8, ..]), &at, score.view_mut()).unwrap();
     let cov = tweedie::law::Law::cov(&law);
     let score = score.row(0);
     let back: Array1<f64> = cov.dot(&score) * -at.alpha.powi(2) - &score * at.sigma.powi(2);
@@ -88,14 +88,14 @@ fn wiener(c: &mut Criterion) {
     ratio(
         "Wiener denoiser 4096 x 784 against its two matrix products",
         15,
-        || law.denoise(black_box(x.view()), &at, out.view_mut()),
+        || law.denoise(black_box(x.view()), &at, out.view_mut()).unwrap(),
         || {
             matmul(1.0, black_box(x.view()), law.modes(), 0.0, coordinates.view_mut());
             matmul(1.0, coordinates.view(), law.modes().t(), 0.0, two.view_mut());
         },
     );
     c.bench_function("wiener 4096x784", |b| {
-        b.iter(|| law.denoise(black_box(x.view()), &at, out.view_mut()))
+        b.iter(|| law.denoise(black_box(x.view()), &at, out.view_mut()).unwrap())
     });
 }
 
@@ -110,7 +110,7 @@ fn empirical(c: &mut Criterion) {
         .for_each(|((i, j), x)| *x += at.sigma * noise.normal(0, (i * D + j) as u64));
     let mut out = Array2::zeros((256, D));
 
-    law.denoise(x.view(), &at, out.view_mut());
+    law.denoise(x.view(), &at, out.view_mut()).unwrap();
     let exponents: Array1<f64> = points
         .rows()
         .into_iter()
@@ -133,7 +133,7 @@ fn empirical(c: &mut Criterion) {
                 "empirical denoiser 256 x (10,000 x 784) at sigma = {sigma} against its two matrix products"
             ),
             15,
-            || law.denoise(black_box(x.view()), &at, out.view_mut()),
+            || law.denoise(black_box(x.view()), &at, out.view_mut()).unwrap(),
             || {
                 matmul(1.0, black_box(x.view()), points.t(), 0.0, exponents.view_mut());
                 matmul(1.0, exponents.view(), points.view(), 0.0, two.view_mut());
@@ -141,7 +141,7 @@ fn empirical(c: &mut Criterion) {
         );
     }
     c.bench_function("empirical 256x(10000x784)", |b| {
-        b.iter(|| law.denoise(black_box(x.view()), &at, out.view_mut()))
+        b.iter(|| law.denoise(black_box(x.view()), &at, out.view_mut()).unwrap())
     });
 }
 

@@ -12,6 +12,7 @@ use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
+use tweedie::error::Result;
 use tweedie::law::Gaussian;
 use tweedie::math::noise::Noise;
 use tweedie::sample::grid::{Grid, Spacing};
@@ -36,10 +37,16 @@ impl Denoiser for Nothing {
     fn dim(&self) -> usize {
         D
     }
-    fn denoise(&self, _: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        _: ArrayView2<f64>,
+        _: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         if self.calls.fetch_add(1, Ordering::Relaxed) < self.writes {
             out.fill(0.0);
         }
+        Ok(())
     }
 }
 
@@ -50,8 +57,14 @@ impl Denoiser for Origin {
     fn dim(&self) -> usize {
         D
     }
-    fn denoise(&self, _: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        _: ArrayView2<f64>,
+        _: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         out.fill(0.0);
+        Ok(())
     }
 }
 
@@ -149,7 +162,7 @@ fn ddpm(_: &mut Criterion) {
                 black_box(sample(&method, &law, &grid, x.clone(), &mut noise.clone()).unwrap());
             }) / 20.0,
         );
-        filter.push(seconds(&mut || law.denoise(x.view(), &grid[5], out.view_mut())));
+        filter.push(seconds(&mut || law.denoise(x.view(), &grid[5], out.view_mut()).unwrap()));
     }
     let (whole, filter) = (median(whole), median(filter));
     println!(

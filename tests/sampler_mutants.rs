@@ -94,7 +94,7 @@ const MUTANTS: &[Mutant] = &[
         "x0 used as eps (diffusers 1486)",
         By::Check("x0 is used as if it were eps"),
         |run| {
-            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
+            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat()?);
             let ratio = to.alpha / from.alpha;
             run.advance(ratio, &[(to.sigma - ratio * from.sigma, &x0_hat)]);
             Ok(())
@@ -108,7 +108,7 @@ const MUTANTS: &[Mutant] = &[
     }),
     of("ddim", "the model called with the next time", By::Check("a time is off by one"), |run| {
         let (from, to, x) = (run.from(), run.to(), run.copy());
-        let x0_hat = run.x0_hat_of(&x, &to);
+        let x0_hat = run.x0_hat_of(&x, &to).unwrap();
         let kept = to.sigma / from.sigma;
         run.advance(kept, &[(to.alpha - from.alpha * kept, &x0_hat)]);
         Ok(())
@@ -118,7 +118,7 @@ const MUTANTS: &[Mutant] = &[
         "x0 clipped, eps kept (denoising-diffusion-pytorch 84)",
         By::Check("eps is the one of before"),
         |run| {
-            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat());
+            let (from, to, x0_hat) = (run.from(), run.to(), run.x0_hat()?);
             let clipped = x0_hat.mapv(|v| v.clamp(-1.0, 1.0));
             let kept = to.sigma / from.sigma;
             run.advance(kept, &[(to.alpha, &clipped), (-from.alpha * kept, &x0_hat)]);
@@ -149,7 +149,8 @@ const MUTANTS: &[Mutant] = &[
     noisy("ddim-eta", "eta not squared in the variance that eps gives up", By::PointMass, |run| {
         let (from, to) = (run.from(), run.to());
         let full = posterior(run).var;
-        let (x0_hat, kept) = (run.x0_hat(), (to.sigma * to.sigma - 0.4 * full).sqrt() / from.sigma);
+        let (x0_hat, kept) =
+            (run.x0_hat()?, (to.sigma * to.sigma - 0.4 * full).sqrt() / from.sigma);
         run.advance(kept, &[(to.alpha - from.alpha * kept, &x0_hat)]);
         run.add_noise(0.4 * full.sqrt());
         Ok(())
@@ -164,19 +165,19 @@ const MUTANTS: &[Mutant] = &[
     of("heun", "the second slope over the first sigma", By::PointMass, |run| {
         let (s, to) = (run.edm_sigma()?, run.to());
         let (ds, wrong) = (to.edm_sigma() - s, to.sigma / run.from().sigma);
-        let first = run.eps_hat();
-        let second = run.eps_hat_after(&to, &[(ds, &first)]);
+        let first = run.eps_hat()?;
+        let second = run.eps_hat_after(&to, &[(ds, &first)]).unwrap();
         run.land(&[(0.5 * ds, &first), (0.5 * ds * wrong, &second)]);
         Ok(())
     }),
     of("heun", "the second call with the first time", By::Order, |run| {
         let (s, from, to) = (run.edm_sigma()?, run.from(), run.to());
-        let (ds, first) = (to.edm_sigma() - s, run.x0_hat());
+        let (ds, first) = (to.edm_sigma() - s, run.x0_hat()?);
         // The end of the Euler step, its x0_hat at the wrong level, its eps at the right one.
         let kept = to.sigma / from.sigma;
         let mut end = run.copy();
         end = end * kept + &first * (to.alpha - from.alpha * kept);
-        let wrong = run.x0_hat_of(&end, &from);
+        let wrong = run.x0_hat_of(&end, &from).unwrap();
         let (e1, e2) =
             ((&run.x - &first * from.alpha) / from.sigma, (&end - &wrong * to.alpha) / to.sigma);
         run.land(&[(0.5 * ds, &e1), (0.5 * ds, &e2)]);
@@ -187,8 +188,8 @@ const MUTANTS: &[Mutant] = &[
         let gamma: f64 = (3.0 / run.steps() as f64).min(0.414);
         run.add_noise(alpha * s * (gamma * (2.0 + gamma)).sqrt());
         let ds = to.edm_sigma() - s;
-        let first = run.eps_hat();
-        let second = run.eps_hat_after(&to, &[(ds, &first)]);
+        let first = run.eps_hat()?;
+        let second = run.eps_hat_after(&to, &[(ds, &first)]).unwrap();
         run.land(&[(0.5 * ds, &first), (0.5 * ds, &second)]);
         Ok(())
     }),
@@ -202,31 +203,30 @@ const MUTANTS: &[Mutant] = &[
         let (s, to) = (run.edm_sigma()?, run.to());
         let (du, middle) = (-run.stretch()?.h, level((s * to.edm_sigma()).sqrt()));
         let s_mid = middle.edm_sigma();
-        let e1 = run.eps_hat();
-        let e2 = run.eps_hat_after(&middle, &[(0.5 * du * s, &e1)]);
-        let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)]);
-        let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)]);
+        let e1 = run.eps_hat()?;
+        let e2 = run.eps_hat_after(&middle, &[(0.5 * du * s, &e1)]).unwrap();
+        let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)]).unwrap();
+        let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)]).unwrap();
         let w = 0.25 * du;
         run.land(&[(w * s, &e1), (w * s_mid, &e2), (w * s_mid, &e3), (w * to.edm_sigma(), &e4)]);
         Ok(())
     }),
     // flow
     of("fm-euler", "the rates of alpha and sigma swapped", By::Order, |run| {
-        let (from, dt) = (run.from(), run.to().t - run.from().t);
-        let (x0_hat, eps_hat) = (run.x0_hat(), run.eps_hat());
-        run.advance(1.0, &[(dt * from.d_sigma, &x0_hat), (dt * from.d_alpha, &eps_hat)]);
+        let (from, dt) = (run.from().moving()?, duration(run));
+        let (x0_hat, eps_hat) = (run.x0_hat()?, run.eps_hat()?);
+        run.advance(1.0, &[(dt * from.rates.sigma, &x0_hat), (dt * from.rates.alpha, &eps_hat)]);
         Ok(())
     }),
     of("fm-heun", "the second velocity with the first rates", By::Order, |run| {
-        let (from, to) = (run.from(), run.to());
-        let dt = to.t - from.t;
-        let (m, e) = (run.x0_hat(), run.eps_hat());
-        let end = &run.x + &m * (dt * from.d_alpha) + &e * (dt * from.d_sigma);
-        let m_end = run.x0_hat_of(&end, &to);
+        let (rates, to, dt) = (run.from().moving()?.rates, run.to(), duration(run));
+        let (m, e) = (run.x0_hat()?, run.eps_hat()?);
+        let end = &run.x + &m * (dt * rates.alpha) + &e * (dt * rates.sigma);
+        let m_end = run.x0_hat_of(&end, &to).unwrap();
         let e_end = (&end - &m_end * to.alpha) / to.sigma;
         run.advance(
             1.0,
-            &[(0.5 * dt * from.d_alpha, &(m + m_end)), (0.5 * dt * from.d_sigma, &(e + e_end))],
+            &[(0.5 * dt * rates.alpha, &(m + m_end)), (0.5 * dt * rates.sigma, &(e + e_end))],
         );
         Ok(())
     }),
@@ -247,8 +247,8 @@ const MUTANTS: &[Mutant] = &[
     of("dpmpp-2s", "the first stage advanced by the whole step", By::PointMass, |run| {
         let (from, to, stretch) = (run.from(), run.to(), run.stretch()?);
         let middle = level((from.edm_sigma() * to.edm_sigma()).sqrt());
-        let first = run.x0_hat();
-        let second = run.x0_hat_after(&middle, &[(stretch.share, &first)]);
+        let first = run.x0_hat()?;
+        let second = run.x0_hat_after(&middle, &[(stretch.share, &first)]).unwrap();
         let wrong = (run.x.clone() * (middle.sigma / from.sigma)
             + &first * (middle.alpha * stretch.share))
             * (to.sigma / middle.sigma);
@@ -271,12 +271,10 @@ const MUTANTS: &[Mutant] = &[
         let (s, s_to) = (run.edm_sigma()?, run.to().edm_sigma());
         let middle = level((s * s_to).sqrt());
         let half = Posterior::between(Level::from(&middle), Level::from(&run.from()))?;
-        let (whole, first, z) = (posterior(run), run.x0_hat(), run.normals());
-        let second = run.x0_hat_from(
-            &middle,
-            half.coef_xt,
-            &[(half.coef_x0, &first), (half.var.sqrt(), &z)],
-        );
+        let (whole, first, z) = (posterior(run), run.x0_hat()?, run.normals());
+        let second = run
+            .x0_hat_from(&middle, half.coef_xt, &[(half.coef_x0, &first), (half.var.sqrt(), &z)])
+            .unwrap();
         let shared = ((s - middle.edm_sigma()) / (s - s_to)).sqrt();
         run.advance(whole.coef_xt, &[(whole.coef_x0, &second), (whole.var.sqrt() * shared, &z)]);
         Ok(())
@@ -284,7 +282,7 @@ const MUTANTS: &[Mutant] = &[
     noisy("dpmpp-2m-sde", "the difference without its half", By::Order, |run| {
         let (q, h) = (posterior(run), run.stretch()?.h);
         let mut past = run.recall();
-        past.insert(0, run.x0_hat());
+        past.insert(0, run.x0_hat()?);
         let slope = if past.len() == 1 { 0.0 } else { h / lambda_gap(&run.before(1), &run.from()) };
         let older = past.last().unwrap();
         run.advance(
@@ -299,7 +297,7 @@ const MUTANTS: &[Mutant] = &[
     of("lms", "newest and oldest swapped", By::Order, |run| {
         let (s, s_to) = (run.edm_sigma()?, run.to().edm_sigma());
         let mut past = run.recall();
-        past.insert(0, run.eps_hat());
+        past.insert(0, run.eps_hat()?);
         let (ds, older) = (s_to - s, past.last().unwrap());
         run.land(&[(1.5 * ds, older), (-0.5 * ds, &past[0])]);
         run.remember(past, 1);
@@ -308,7 +306,7 @@ const MUTANTS: &[Mutant] = &[
     of("plms", "a sign among the weights", By::PointMass, |run| {
         let ds = run.to().edm_sigma() - run.edm_sigma()?;
         let mut past = run.recall();
-        past.insert(0, run.eps_hat());
+        past.insert(0, run.eps_hat()?);
         match past.len() {
             1 => run.land(&[(ds, &past[0])]),
             _ => run.land(&[(1.5 * ds, &past[0]), (0.5 * ds, &past[1])]),
@@ -319,7 +317,7 @@ const MUTANTS: &[Mutant] = &[
     of("deis", "this step's width for the one before", By::Order, |run| {
         let (s, h) = (run.edm_sigma()?, run.stretch()?.h);
         let mut past = run.recall();
-        past.insert(0, run.eps_hat());
+        past.insert(0, run.eps_hat()?);
         // The line through two values h apart, integrated over e^-tau: 1 - e^-h and 1 - e^-h (1 +
         // h).
         let (flat, rise) = (-(-h).exp_m1(), 1.0 - (-h).exp() * (1.0 + h));
@@ -333,11 +331,12 @@ const MUTANTS: &[Mutant] = &[
     of("unipc-1", "the corrector by the whole difference", By::Order, |run| unipc_1(run, 1.0)),
     // sde
     noisy("em", "the noise of the SDE on the drift of the ODE", By::Order, |run| {
-        let (from, dt) = (run.from(), run.to().t - run.from().t);
-        let (x0_hat, eps_hat) = (run.x0_hat(), run.eps_hat());
-        run.advance(1.0, &[(dt * from.d_alpha, &x0_hat), (dt * from.d_sigma, &eps_hat)]);
+        let (from, dt) = (run.from().moving()?, duration(run));
+        let (x0_hat, eps_hat) = (run.x0_hat()?, run.eps_hat()?);
+        run.advance(1.0, &[(dt * from.rates.alpha, &x0_hat), (dt * from.rates.sigma, &eps_hat)]);
         // g^2 = 2 sigma (sigma' - sigma alpha' / alpha)
-        let g2 = 2.0 * from.sigma * (from.d_sigma - from.sigma * from.d_alpha / from.alpha);
+        let (at, rates) = (from.level, from.rates);
+        let g2 = 2.0 * at.sigma * (rates.sigma - at.sigma * rates.alpha / at.alpha);
         run.add_noise((-dt * g2).sqrt());
         Ok(())
     }),
@@ -348,7 +347,7 @@ const MUTANTS: &[Mutant] = &[
         Ok(())
     }),
     noisy("pc-4", "a corrector with noise sqrt(step) for sqrt(2 step)", By::Law, |run| {
-        let (q, to, x0_hat) = (posterior(run), run.to(), run.x0_hat());
+        let (q, to, x0_hat) = (posterior(run), run.to(), run.x0_hat()?);
         run.advance(q.coef_xt, &[(q.coef_x0, &x0_hat)]);
         run.add_noise(q.var.sqrt());
         (0..4).for_each(|_| langevin(run, &to, 2.0 * 0.16 * 0.16, 1.0));
@@ -370,6 +369,11 @@ fn level(s: f64) -> PathPoint {
     PathPoint::still(1.0 / s.hypot(1.0), s / s.hypot(1.0))
 }
 
+/// Of a step in the path's own time.
+fn duration(run: &Run) -> f64 {
+    run.to().t.unwrap() - run.from().t.unwrap()
+}
+
 fn lambda_gap(from: &PathPoint, to: &PathPoint) -> f64 {
     (from.edm_sigma() / to.edm_sigma()).ln()
 }
@@ -379,7 +383,7 @@ fn posterior(run: &Run) -> Posterior<f64> {
 }
 
 fn ddim_to(run: &mut Run, alpha: f64, sigma: f64) -> Result<()> {
-    let (from, x0_hat) = (run.from(), run.x0_hat());
+    let (from, x0_hat) = (run.from(), run.x0_hat()?);
     let kept = sigma / from.sigma;
     run.advance(kept, &[(alpha - from.alpha * kept, &x0_hat)]);
     Ok(())
@@ -387,7 +391,7 @@ fn ddim_to(run: &mut Run, alpha: f64, sigma: f64) -> Result<()> {
 
 /// DDPM's step with another weight of x0 or another variance.
 fn ddpm(run: &mut Run, of_x0: f64, var: fn(f64) -> f64) -> Result<()> {
-    let (q, x0_hat) = (posterior(run), run.x0_hat());
+    let (q, x0_hat) = (posterior(run), run.x0_hat()?);
     run.advance(q.coef_xt, &[(of_x0 * q.coef_x0, &x0_hat)]);
     run.add_noise(var(q.var).sqrt());
     Ok(())
@@ -397,9 +401,9 @@ fn ddpm(run: &mut Run, of_x0: f64, var: fn(f64) -> f64) -> Result<()> {
 fn midpoint(run: &mut Run, told: fn(f64, f64) -> f64) -> Result<()> {
     let (s, from, s_to) = (run.edm_sigma()?, run.from(), run.to().edm_sigma());
     let (middle, told) = (level((s * s_to).sqrt()), level(told(s, s_to)));
-    let first = run.eps_hat();
+    let first = run.eps_hat()?;
     let x = (&run.x / from.alpha + &first * (middle.edm_sigma() - s)) * middle.alpha;
-    let x0_hat = run.x0_hat_of(&x, &told);
+    let x0_hat = run.x0_hat_of(&x, &told).unwrap();
     let second = (&x - &x0_hat * told.alpha) / told.sigma;
     run.land(&[(s_to - s, &second)]);
     Ok(())
@@ -411,11 +415,12 @@ fn dpm_solver_3(run: &mut Run, r2: f64) -> Result<()> {
     let h = (s / run.to().edm_sigma()).ln();
     let second_moment = |h: f64| 1.0 - (-h).exp() * (1.0 + h);
     let (third, two_thirds) = (level(s * (-h / 3.0).exp()), level(s * (-2.0 * h / 3.0).exp()));
-    let e0 = run.eps_hat();
-    let e1 = run.eps_hat_after(&third, &[(s * (-h / 3.0).exp_m1(), &e0)]);
+    let e0 = run.eps_hat()?;
+    let e1 = run.eps_hat_after(&third, &[(s * (-h / 3.0).exp_m1(), &e0)]).unwrap();
     let slope = -s * second_moment(2.0 * h / 3.0) * 3.0 / h;
     let e2 = run
-        .eps_hat_after(&two_thirds, &[(s * (-2.0 * h / 3.0).exp_m1() - slope, &e0), (slope, &e1)]);
+        .eps_hat_after(&two_thirds, &[(s * (-2.0 * h / 3.0).exp_m1() - slope, &e0), (slope, &e1)])
+        .unwrap();
     let slope = -s * second_moment(h) / (r2 * h);
     run.land(&[(s * (-h).exp_m1() - slope, &e0), (slope, &e2)]);
     Ok(())
@@ -426,7 +431,7 @@ fn dpm_solver_3(run: &mut Run, r2: f64) -> Result<()> {
 fn two_step(run: &mut Run, weight: fn(f64, f64) -> f64) -> Result<()> {
     let stretch = run.stretch()?;
     let mut past = run.recall();
-    past.insert(0, run.x0_hat());
+    past.insert(0, run.x0_hat()?);
     let slope = if past.len() == 1 {
         0.0
     } else {
@@ -441,7 +446,7 @@ fn two_step(run: &mut Run, weight: fn(f64, f64) -> f64) -> Result<()> {
 /// UniPC-1 whose corrector takes `part` of the difference of the two ends: 1/2 is right.
 fn unipc_1(run: &mut Run, part: f64) -> Result<()> {
     let mut past = run.recall();
-    let x0_hat = run.x0_hat();
+    let x0_hat = run.x0_hat()?;
     if let [before, state] = &past[..] {
         let (from, to) = (run.before(1), run.from());
         let kept = to.sigma / from.sigma;
@@ -457,7 +462,7 @@ fn unipc_1(run: &mut Run, part: f64) -> Result<()> {
 }
 
 fn langevin(run: &mut Run, at: &PathPoint, step: f64, noise: f64) {
-    let x0_hat = run.x0_hat_at(at);
+    let x0_hat = run.x0_hat_at(at).unwrap();
     run.advance(1.0 - step, &[(step * at.alpha, &x0_hat)]);
     run.add_noise((noise * step).sqrt() * at.sigma);
 }
@@ -677,7 +682,12 @@ fn a_time_shift_is_applied_once() {
             s_min: 1.0 / (total as f64 - 1.0),
             ..Grid::new(Spacing::Uniform, total)
         };
-        Grid { shift, ..range }.points(&Path::FlowMatching).unwrap().iter().map(|p| p.t).collect()
+        Grid { shift, ..range }
+            .points(&Path::FlowMatching)
+            .unwrap()
+            .iter()
+            .map(|p| p.t.unwrap())
+            .collect()
     };
     let table: Vec<f64> =
         (0..=total).rev().map(|k| shifted(k as f64 / total as f64, shift)).collect();

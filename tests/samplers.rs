@@ -1,11 +1,13 @@
 //! What holds for every sampler: order, evaluations, point masses, predictions, laws; and which
 //! wrong variants that notices.
 
-use ndarray::{Array1, Array2, array};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, array};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
 use tweedie::exact::student::ddim_law;
+use tweedie::law::conditional::Guided;
 use tweedie::law::mixture::Mixture;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::larger;
@@ -123,6 +125,122 @@ fn evaluations_are_as_declared_and_every_small_number_of_steps_reaches_the_data(
         }
     }
     assert!(from_pure_noise >= 12 * 8, "only {from_pure_noise} runs could start from pure noise");
+}
+
+/// A law whose denoiser gives up at one evaluation, counted from 0.
+struct Refuses {
+    law: Gaussian,
+    left: AtomicUsize,
+}
+
+impl Refuses {
+    fn at(law: &Gaussian, evaluation: usize) -> Self {
+        Self { law: law.clone(), left: AtomicUsize::new(evaluation) }
+    }
+}
+
+impl Denoiser for Refuses {
+    fn dim(&self) -> usize {
+        self.law.dim()
+    }
+
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+        match self.left.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err(Error::device("test", "is lost", "find it")),
+            _ => self.law.denoise(x, at, out),
+        }
+    }
+}
+
+impl Law for Refuses {
+    fn mean(&self) -> Array1<f64> {
+        Law::mean(&self.law)
+    }
+    fn cov(&self) -> Array2<f64> {
+        self.law.cov()
+    }
+    fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
+        self.law.log_density(x, at)
+    }
+    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        self.law.posterior_cov(x, at)
+    }
+    fn sample(&self, n: usize, noise: &Noise) -> Array2<f64> {
+        Law::sample(&self.law, n, noise)
+    }
+}
+
+/// The error itself, at whichever evaluation of a run it comes up: no state is made of what was not
+/// computed.
+#[test]
+fn what_a_denoiser_refuses_ends_every_sampler() {
+    let law = gaussian();
+    let mut names = vec![];
+    for path in [Path::EDM, linear_table()] {
+        let grid = Grid::new(Spacing::Uniform, 5).points(&path).unwrap();
+        for (name, method) in all(&law) {
+            let run = |model: &dyn Denoiser| {
+                sample(&method, model, &grid, starts(2, 3, &grid[0]), &mut Noise::new(1))
+            };
+            let nfe = run(&law).unwrap().nfe;
+            for k in 0..nfe {
+                let refused = run(&Refuses::at(&law, k));
+                assert!(
+                    matches!(refused, Err(Error::Device { .. })),
+                    "{name} on {}, evaluation {k} of {nfe}: {refused:?}",
+                    path.name()
+                );
+                // Through each of the models that wrap another.
+                let inner = &Refuses::at(&law, k);
+                let clipped = run(&Clipped { inner, bound: 3.0 });
+                let inner = &Refuses::at(&law, k);
+                let predicting = run(&Predicting { inner, kind: Prediction::V });
+                let inner = &Refuses::at(&law, k);
+                let guided = run(&Guided::new(&law, inner, 2.0).unwrap());
+                for wrapped in [clipped, predicting, guided] {
+                    assert!(matches!(wrapped, Err(Error::Device { .. })), "{name}: {wrapped:?}");
+                }
+            }
+            if nfe > 0 {
+                names.push(name);
+            }
+        }
+    }
+    // Only the method that knows the law asks no model; it asks the law.
+    assert_eq!(names.len(), 2 * (SAMPLERS.len() - 1));
+    let grid = Grid::new(Spacing::Uniform, 5).points(&Path::EDM).unwrap();
+    let refuses = Refuses::at(&law, 40);
+    let options = Options::default().on(Known::Any(&refuses));
+    let exact = sampler("exact", &options).unwrap();
+    let refused = sample(&exact, &law, &grid, starts(2, 3, &grid[0]), &mut Silence);
+    assert!(matches!(refused, Err(Error::Device { .. })), "{refused:?}");
+}
+
+/// A step in the path's own time needs to know it, and the rates at both of its ends.
+#[test]
+fn a_time_or_a_rate_that_is_not_known_is_said() {
+    let law = gaussian();
+    let at = |t| Path::FlowMatching.at(t).unwrap();
+    let said = |name: &str, grid: &[PathPoint]| {
+        let method = sampler(name, &Options::default()).unwrap();
+        sample(&method, &law, grid, starts(2, 3, &grid[0]), &mut Noise::new(1)).map(|end| end.x)
+    };
+    let timeless = PathPoint::from(at(0.5).level());
+    let rateless = Path::FlowMatching.still_at(0.5).unwrap();
+    for name in ["fm-euler", "fm-heun", "em"] {
+        assert!(said(name, &[at(0.9), at(0.5), at(0.1)]).is_ok());
+        let refused = said(name, &[at(0.9), timeless, at(0.1)]).unwrap_err().to_string();
+        assert!(refused.contains("t = 0.9 to none"), "{name}: {refused}");
+        let refused = said(name, &[at(0.9), rateless, at(0.1)]).unwrap_err().to_string();
+        let (landing, leaving) = ("rates are not known", "finite rates");
+        assert!(
+            refused.contains(if name == "fm-heun" { landing } else { leaving }),
+            "{name}: {refused}"
+        );
+    }
+    // What steps in the level alone needs neither.
+    let level = said("ddim", &[at(0.9), timeless, at(0.1)]).unwrap();
+    assert_eq!(level, said("ddim", &[at(0.9), at(0.5), at(0.1)]).unwrap());
 }
 
 /// Methods whose formula is infinite in pure noise, alpha = 0: they step in sigma / alpha or its
@@ -362,7 +480,7 @@ fn clipping_keeps_state_and_eps_together() {
     for (k, pair) in states.windows(2).enumerate() {
         let (from, to) = (grid[k], grid[k + 1]);
         let mut x0_hat = Array2::zeros(pair[0].raw_dim());
-        model.denoise(pair[0].view(), &from, x0_hat.view_mut());
+        model.denoise(pair[0].view(), &from, x0_hat.view_mut()).unwrap();
         let eps_hat = (&pair[0] - &(&x0_hat * from.alpha)) / from.sigma;
         let want = &x0_hat * to.alpha + &eps_hat * to.sigma;
         assert!(worst(&pair[1] - &want) <= 1e-14, "step {k}");
@@ -586,7 +704,7 @@ fn a_wrong_previous_time_is_more_accurate_and_still_wrong() {
             .and_then(|r| table.row(r).ok())
             .map_or((1.0, 0.0), |r| (r.alpha, r.sigma));
         let mut m = Array2::zeros((1, 1));
-        law.denoise(array![[x]].view(), from, m.view_mut());
+        law.denoise(array![[x]].view(), from, m.view_mut()).unwrap();
         x = alpha * m[[0, 0]] + sigma * (x - from.alpha * m[[0, 0]]) / from.sigma;
         drift = larger(drift, (x - grid[k + 1].alpha * 0.7 - grid[k + 1].sigma * eps).abs());
     }
@@ -605,7 +723,7 @@ fn variances_of_the_stride_and_of_the_table_are_two_things() {
             true
         }
         fn step(&self, run: &mut Run) -> Result<()> {
-            let (from, to, m) = (run.from(), run.to(), run.x0_hat());
+            let (from, to, m) = (run.from(), run.to(), run.x0_hat().unwrap());
             let loss = 1.0 - (from.alpha * to.sigma / (to.alpha * from.sigma)).powi(2);
             run.advance(
                 from.alpha * to.sigma * to.sigma / (to.alpha * from.sigma * from.sigma),
@@ -642,8 +760,7 @@ fn the_ancestral_noise_is_a_number_on_the_steepest_grid() {
     let (s, s_to) = (3.0e4f32, 1.234_567_9f32);
     let up = (s_to * s_to * (s * s - s_to * s_to) / (s * s)).sqrt();
     assert!(!(s_to * s_to - up * up > 0.0), "the naive form would have done");
-    let grid =
-        [PathPoint::still(1.0, 3.0e8), PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.0)];
+    let grid = [PathPoint::still(1.0, 3.0e8), PathPoint::still(1.0, 1.0), PathPoint::CLEAN];
     let law = gaussian();
     for (name, method) in all(&law)
         .filter(|(n, m)| m.is_stochastic() && m.is_exact_for_a_point_mass() && *n != "ddim")

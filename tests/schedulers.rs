@@ -4,6 +4,7 @@
 use ndarray::Array2;
 use serde::Deserialize;
 use tweedie::diffusion::PathPoint;
+use tweedie::diffusion::level::Rates;
 use tweedie::law::Gaussian;
 use tweedie::math::larger;
 use tweedie::sample::noise_source::{Recorded, Silence};
@@ -80,7 +81,7 @@ fn diffusers_trajectories_are_reproduced() {
     for run in &golden.runs {
         let points: Vec<PathPoint> = (run.alpha.iter().zip(&run.sigma))
             .map(|(&alpha, &sigma)| match run.family.as_str() {
-                "FM" => PathPoint { t: sigma, alpha, sigma, d_alpha: -1.0, d_sigma: 1.0 },
+                "FM" => PathPoint { alpha, sigma, t: Some(sigma), rates: Some(Rates::STRAIGHT) },
                 _ => PathPoint::still(alpha, sigma),
             })
             .collect();

@@ -412,19 +412,18 @@ impl Trajectories {
         let strip_points = at(&settings.strip_sigmas);
         let rows = |states: &[Array2<f64>]| stack(states.iter().map(|x| x.row(0).to_owned()));
         let of = |law: &dyn Denoiser, states: &[Array2<f64>]| {
-            stack(
-                states
-                    .iter()
-                    .zip(&settings.strip_sigmas)
-                    .map(|(x, sigma)| law.denoised(x.view(), &level(*sigma)).row(0).to_owned()),
-            )
+            let seen = states
+                .iter()
+                .zip(&settings.strip_sigmas)
+                .map(|(x, sigma)| law.denoised(x.view(), &level(*sigma)));
+            Ok(rows(&seen.collect::<Result<Vec<_>>>()?))
         };
         let g = strip_points
             .iter()
             .map(|p| pf_ode_map(gaussian, first, &strip_points[0], p))
             .collect::<Result<Vec<_>>>()?;
         let e = pf_ode_solve(empirical, first, &strip_points)?;
-        let strip = [rows(&g), of(gaussian, &g), rows(&e), of(empirical, &e)];
+        let strip = [rows(&g), of(gaussian, &g)?, rows(&e), of(empirical, &e)?];
 
         let points = at(sigmas);
         let all = pf_ode_solve(empirical, x.view(), &points)?;
@@ -435,8 +434,8 @@ impl Trajectories {
         for (k, (e, p)) in all.iter().zip(&points).enumerate() {
             let g = pf_ode_map(gaussian, x.view(), &points[0], p)?;
             let (dg, de) = (
-                gaussian.denoised(g.view(), &level(p.sigma)),
-                empirical.denoised(e.view(), &level(p.sigma)),
+                gaussian.denoised(g.view(), &level(p.sigma))?,
+                empirical.denoised(e.view(), &level(p.sigma))?,
             );
             state_distance.push((energy(&(&g - e)) / energy(&(e - &mean))).sqrt());
             denoiser_distance.push((energy(&(&dg - &de)) / energy(&(&de - &mean))).sqrt());
@@ -493,7 +492,7 @@ impl Trajectories {
             let d = gaussian.denoised(
                 pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(),
                 &level(sigma),
-            ) - &mean;
+            )? - &mean;
             Ok(d.dot(&gaussian.modes()).map_axis(Axis(0), |c| c.dot(&c).sqrt()))
         };
         let varying: Vec<usize> =
@@ -637,11 +636,11 @@ impl Comparison {
                     let mut x = noise.normals(1 + (2 * copy + which) as u64, clean.raw_dim());
                     x *= sigma;
                     x += clean;
-                    let exact = empirical.denoised(x.view(), &level(sigma));
-                    let wiener = gaussian.denoised(x.view(), &level(sigma));
+                    let exact = empirical.denoised(x.view(), &level(sigma))?;
+                    let wiener = gaussian.denoised(x.view(), &level(sigma))?;
                     let models = [
                         &wiener - &exact,
-                        isotropic.denoised(x.view(), &level(sigma)) - &exact,
+                        isotropic.denoised(x.view(), &level(sigma))? - &exact,
                         &mean - &exact,
                     ];
                     for (sum, model) in gap.iter_mut().zip(&models) {
@@ -784,8 +783,8 @@ impl Receptive {
         let x = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).cos());
         let jacobian = receptive_field(law, &(0..64).collect::<Vec<_>>(), &level(0.7))?;
         let linear = step.dot(&jacobian.t());
-        let quotient =
-            law.denoised((&x + &step).view(), &level(0.7)) - law.denoised(x.view(), &level(0.7));
+        let quotient = law.denoised((&x + &step).view(), &level(0.7))?
+            - law.denoised(x.view(), &level(0.7))?;
         Ok((energy(&(quotient - &linear)) / energy(&linear)).sqrt())
     }
 }

@@ -221,7 +221,6 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let samples = Samples::new(&in_order, &exact, settings.trajectory_sigmas[1], &noise.child(5));
     let trajectories = Trajectories::new(&settings, effort, &network, &exact, &noise.child(3))?;
     let receptive = Receptive::new(&settings, effort, &network, &exact, &noise.child(4))?;
-    network.failure()?;
     step(total, "done");
     Ok(Numbers {
         params: trainer.params().len(),
@@ -323,7 +322,6 @@ impl Learning {
             &mut noise.child(1),
         )?
         .x;
-        network.failure()?;
         let c = (x - &Law::mean(&exact.gaussian)).dot(&exact.gaussian.modes());
         self.steps.push(step as f64);
         let produced = c.mapv(|v| v * v).mean_axis(Axis(0)).expect("at least one sample");

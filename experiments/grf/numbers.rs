@@ -292,12 +292,18 @@ impl Denoiser for Local<'_> {
         self.law.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let mean = Law::mean(self.law);
         // The basis is its own inverse.
         let z = self.bands.coordinates((&(&x / at.alpha) - &mean).view())
             * self.gains(at.sigma / at.alpha);
         out.assign(&(self.bands.coordinates(z.view()) + &mean));
+        Ok(())
     }
 }
 
@@ -316,24 +322,24 @@ struct Question {
 }
 
 impl Exam {
-    fn new(law: &RandomField, sigmas: &[f64], draws: usize, noise: &Noise) -> Self {
+    fn new(law: &RandomField, sigmas: &[f64], draws: usize, noise: &Noise) -> Result<Self> {
         let question = |(k, sigma): (usize, &f64)| {
             let at = level(*sigma);
             let noise = noise.child(k as u64);
             let x0 = law.sample(draws, &noise);
             let eps = noise.normals(0, x0.raw_dim());
             let x = &x0 + &(eps * *sigma);
-            let best = law.denoised(x.view(), &at);
-            Question { at, x0, x, best }
+            let best = law.denoised(x.view(), &at)?;
+            Ok(Question { at, x0, x, best })
         };
-        Self { questions: sigmas.iter().enumerate().map(question).collect() }
+        Ok(Self { questions: sigmas.iter().enumerate().map(question).collect::<Result<_>>()? })
     }
 
     fn draws(&self) -> usize {
         self.questions[0].x0.nrows()
     }
 
-    fn judge(&self, model: &dyn Denoiser, bands: &Bands) -> Judged {
+    fn judge(&self, model: &dyn Denoiser, bands: &Bands) -> Result<Judged> {
         let mut out = Judged {
             sigmas: vec![],
             least: vec![],
@@ -348,7 +354,7 @@ impl Exam {
         };
         for Question { at, x0, x, best } in &self.questions {
             let risk = |l: f64| l * at.sigma.powi(2) / (l + at.sigma.powi(2));
-            let (error, rest) = (model.denoised(x.view(), at) - best, best - x0);
+            let (error, rest) = (model.denoised(x.view(), at)? - best, best - x0);
             let least = bands.variances.iter().map(|l| risk(*l)).sum::<f64>()
                 / bands.variances.len() as f64;
             let (sampled, cross) = (inner(&rest, &rest), inner(&error, &rest));
@@ -369,7 +375,7 @@ impl Exam {
             out.least.push(least);
             out.excess.push(inner(&error, &error));
         }
-        out
+        Ok(out)
     }
 }
 
@@ -441,7 +447,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let [lo, hi] = settings.judged_range;
     let sigmas = geometric(lo, hi, settings.judged_levels);
     let on_the_way =
-        Exam::new(&law, &geometric(lo, hi, 5), effort.draws.div_ceil(4).max(8), &noise.child(0));
+        Exam::new(&law, &geometric(lo, hi, 5), effort.draws.div_ceil(4).max(8), &noise.child(0))?;
     let steps = recipe.steps;
     let told = |step: u64, what: &str| (context.progress)(step as usize, steps as usize, what);
 
@@ -450,7 +456,7 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     let stops: Vec<u64> = [0, steps].into_iter().chain(on_the_way_steps).collect();
     let (mut learning, mut untrained) = (Vec::new(), 0.0f64);
     let look = |step, trainer: &Trainer<f32>, weights: &[f32]| {
-        let judged = on_the_way.judge(&trainer.network(weights, 64)?, &bands);
+        let judged = on_the_way.judge(&trainer.network(weights, 64)?, &bands)?;
         let mean = |x: &Vec<[f64; 2]>| x.iter().map(|v| v[0]).sum::<f64>() / x.len() as f64;
         learning.push((step, judged.by_band.iter().map(mean).collect()));
         if step == 0 {
@@ -470,10 +476,9 @@ pub fn compute(context: &Context) -> Result<Numbers> {
     )?;
     told(steps, "judging");
     let network = trainer.network(trainer.best_params(), 64)?;
-    let exam = Exam::new(&law, &sigmas, effort.draws, &noise.child(1));
-    let judged = exam.judge(&network, &bands);
+    let exam = Exam::new(&law, &sigmas, effort.draws, &noise.child(1))?;
+    let judged = exam.judge(&network, &bands)?;
     let samples = Samples::new(&settings, &law, &network, &bands, effort.samples, &noise.child(2))?;
-    network.failure()?;
 
     let mean = |of: &mut dyn Iterator<Item = f64>| of.sum::<f64>() / judged.sigmas.len() as f64;
     let relative = mean(&mut judged.excess.iter().zip(&judged.least).map(|(e, l)| e[0] / l));
@@ -642,8 +647,8 @@ mod tests {
             excess[0] > excess[1] && excess[1] > 1e-4 && excess[2].abs() <= 1e-12,
             "{excess:?}"
         );
-        let exam = Exam::new(&law, &[0.8], 4000, &Noise::new(5));
-        let judged = exam.judge(&three, &bands);
+        let exam = Exam::new(&law, &[0.8], 4000, &Noise::new(5)).unwrap();
+        let judged = exam.judge(&three, &bands).unwrap();
         let gain = |l: f64, _: f64| {
             Ok(three.gains(0.8)[bands.variances.iter().position(|v| *v == l).unwrap()])
         };
@@ -665,7 +670,7 @@ mod tests {
                 x: ArrayView2<f64>,
                 at: &PathPoint,
                 out: ndarray::ArrayViewMut2<f64>,
-            ) {
+            ) -> Result<()> {
                 self.0.map_modes(
                     x,
                     at.alpha,
@@ -673,12 +678,13 @@ mod tests {
                     |l| 0.9 * wiener_gain(l, at.alpha, at.sigma),
                     out,
                 );
+                Ok(())
             }
         }
         let law = RandomField::power_law(6, 6, 0.0, 2.0, 1.0, 1.0).unwrap();
         let bands = Bands::new(&law, 3);
-        let exam = Exam::new(&law, &[0.5, 2.0], 2000, &Noise::new(3));
-        let judged = exam.judge(&Damped(law), &bands);
+        let exam = Exam::new(&law, &[0.5, 2.0], 2000, &Noise::new(3)).unwrap();
+        let judged = exam.judge(&Damped(law), &bands).unwrap();
         let damped = bands
             .score_of_a_gain(&judged, 2000, |l, sigma| Ok(0.9 * wiener_gain(l, 1.0, sigma)))
             .unwrap();

@@ -506,7 +506,7 @@ fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<E
     let teacher = s.teacher(settings.teacher_steps)?;
     let start = Level::of(&s.point(settings.steps)?)?;
     let over = "over the largest deviation";
-    let exact = s.run("", "exact", &[s.point(settings.steps)?, PathPoint::still(1.0, 0.0)])?;
+    let exact = s.run("", "exact", &[s.point(settings.steps)?, PathPoint::CLEAN])?;
     // The whole law of DDIM as a Gaussian, and the distance of two Gaussians.
     let prior = Gaussian::isotropic(Array1::zeros(lambdas.len()), start.sigma * start.sigma)?;
     let law = ddim_law(s.law, &prior, &s.strided(50)?)?;

@@ -90,7 +90,7 @@ fn chain(line: &Line, data: &Slice, entropy: f64, angles: &[f64]) -> Result<Chai
     let mut x = states(angles.len() - 1);
     let mut density: Vec<f64> = x.iter().map(|x| log_density_normal(*x, 0.0, 1.0).exp()).collect();
     for k in (0..angles.len()).rev() {
-        let s = if k == 0 { Level::clean() } else { level(angles[k - 1]) };
+        let s = if k == 0 { Level::CLEAN } else { level(angles[k - 1]) };
         let q = Posterior::between(s, level(angles[k]))?;
         let of = &slices[k];
         let kernels: Vec<(f64, f64)> = (0..x.len())

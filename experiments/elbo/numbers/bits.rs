@@ -96,7 +96,7 @@ fn coded(
     shape: (usize, usize),
     sigmas: &[f64],
     noise: &Noise,
-) -> Coded {
+) -> Result<Coded> {
     let variances = law.variances().to_vec();
     let eps = noise.normals(0, tiles.raw_dim());
     // Tiles of 8 x 8 pixels, in rows of the picture.
@@ -111,15 +111,17 @@ fn coded(
         .iter()
         .map(|sigma| {
             let x = tiles + &(&eps * *sigma);
-            (
+            Ok((
                 whole(&(&x / (1.0 + sigma * sigma).sqrt())),
-                whole(&law.denoised(x.view(), &level(*sigma))),
-            )
+                whole(&law.denoised(x.view(), &level(*sigma))?),
+            ))
         })
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
         .unzip();
     let along = tweedie_report::experiment::geometric(30.0, 1.0 / 255.0 / 3f64.sqrt(), 121);
     let both = |sigma: &f64| bits_and_error(&variances, *sigma);
-    Coded {
+    Ok(Coded {
         name: name.into(),
         shape,
         noised,
@@ -127,7 +129,7 @@ fn coded(
         bits: sigmas.iter().map(|s| both(s)[0]).collect(),
         error: sigmas.iter().map(|s| both(s)[1]).collect(),
         curve: along.iter().map(|s| [*s, both(s)[0], both(s)[1]]).collect(),
-    }
+    })
 }
 
 impl Bits {
@@ -147,8 +149,8 @@ impl Bits {
             photo.pixels[[0, top + tile / 8 * 8 + p / 8, left + tile % 8 * 8 + p % 8]]
         });
         let coded = [
-            coded("digits", digits, &digit, (8, 8), sigmas, &noise.child(1)),
-            coded("photographs", &natural, &tiles, (64, 64), sigmas, &noise.child(2)),
+            coded("digits", digits, &digit, (8, 8), sigmas, &noise.child(1))?,
+            coded("photographs", &natural, &tiles, (64, 64), sigmas, &noise.child(2))?,
         ];
 
         let variances = digits.variances().to_vec();

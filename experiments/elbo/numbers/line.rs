@@ -71,12 +71,12 @@ impl Line {
         let log_density = self.law.log_density(rows, &point);
         let (hat, var) = if sigma > 0.0 {
             let mut hat = Array2::zeros((NODES, 1));
-            tweedie::diffusion::Denoiser::denoise(&self.law, rows, &point, hat.view_mut());
+            tweedie::diffusion::Denoiser::denoise(&self.law, rows, &point, hat.view_mut())?;
             let var = rows
                 .rows()
                 .into_iter()
-                .map(|x| self.law.posterior_cov(x, &point)[[0, 0]])
-                .collect();
+                .map(|x| Ok(self.law.posterior_cov(x, &point)?[[0, 0]]))
+                .collect::<Result<_>>()?;
             (hat.column(0).to_vec(), var)
         } else {
             (x.to_vec(), vec![0.0; NODES])

@@ -75,7 +75,7 @@ pub fn lines(
         table.rows().iter().map(|r| PathPoint::still(r.alpha, r.sigma)).collect();
     let lambda = settings.lambda;
     let wiener: Vec<f64> = points.iter().map(|p| wiener_gain(lambda, p.alpha, p.sigma)).collect();
-    let clean = std::iter::once(Level::clean())
+    let clean = std::iter::once(Level::CLEAN)
         .chain(table.rows().iter().map(|r| Level::new(r.alpha, r.sigma)));
     let levels: Vec<Level<f64>> = clean.collect();
     let posteriors =

@@ -148,11 +148,11 @@ impl Models {
             .iter()
             .map(|l| {
                 let frame = Frame::<f64>::variance_preserving(*l);
-                PathPoint { t: *l, ..PathPoint::still(frame.alpha, frame.sigma) }
+                PathPoint { t: Some(*l), ..PathPoint::still(frame.alpha, frame.sigma) }
             })
             .collect();
         let error = |p: &PathPoint, lambda: f64| {
-            linear_error(lambda, case.gain(p.t) / p.alpha, (p.alpha, p.sigma))
+            linear_error(lambda, case.gain(p.t.expect("a log-SNR")) / p.alpha, (p.alpha, p.sigma))
         };
         let reverse = Reverse {
             var: ReverseVar::Posterior,

@@ -150,7 +150,7 @@ impl Space {
                 let at = at_level(*sigma)?;
                 let xt = &x0 * at.alpha + noise.child(1).normals(k as u64, (n, dim)) * at.sigma;
                 // What lies off the plane says nothing of x0.
-                let best = optimum.denoised(xt.dot(&plane).view(), &at).dot(&plane.t());
+                let best = optimum.denoised(xt.dot(&plane).view(), &at)?.dot(&plane.t());
                 Ok((at, xt, best))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -177,8 +177,8 @@ impl Space {
             space.excess.push(
                 states
                     .iter()
-                    .map(|(at, xt, best)| square(&network.denoised(xt.view(), at), best))
-                    .collect(),
+                    .map(|(at, xt, best)| Ok(square(&network.denoised(xt.view(), at)?, best)))
+                    .collect::<Result<_>>()?,
             );
             let ends = sample(
                 &Dpmpp2m { lower_final: false },
@@ -188,9 +188,8 @@ impl Space {
                 &mut Silence,
             )?
             .x;
-            network.failure()?;
             let last = grid[grid.len() - 1];
-            let ends = network.denoised(ends.view(), &last);
+            let ends = network.denoised(ends.view(), &last)?;
             let nearest = Empirical::new(points.clone())?.nearest(ends.view(), 1.0);
             let off: f64 = ends
                 .rows()
@@ -326,9 +325,10 @@ fn train(
                 .map(|i| (draw.bits(2, i) % points.nrows() as u64) as usize)
                 .collect::<Vec<_>>(),
         );
-        let levels = (0..n)
-            .map(|i| path.at(lo + (hi - lo) * (i as f64 + draw.uniform(1, i as u64)) / n as f64))
-            .collect::<Result<Vec<PathPoint>>>()?;
+        let times: Vec<f64> = (0..n)
+            .map(|i| lo + (hi - lo) * (i as f64 + draw.uniform(1, i as u64)) / n as f64)
+            .collect();
+        let levels = times.iter().map(|t| path.at(*t)).collect::<Result<Vec<PathPoint>>>()?;
         for (i, at) in levels.iter().enumerate() {
             let row = x0.row(i).into_iter().zip(eps.row(i));
             x[i * dim..][..dim]
@@ -336,13 +336,13 @@ fn train(
                 .zip(row)
                 .for_each(|(x, (x0, eps))| *x = (at.alpha * x0 + at.sigma * eps) as f32);
         }
-        let times: Vec<f64> = levels.iter().map(|at| 1000.0 * at.t).collect();
+        let told: Vec<f64> = times.iter().map(|t| 1000.0 * t).collect();
         let along = step as f64 / effort.spiral_steps as f64;
         let learning_rate =
             settings.spiral_rate * (50.0 * along).min(0.5 * (1.0 + (PI * along).cos()));
         for (Student { cpu, params, state }, target) in students.iter_mut().zip(TARGETS) {
             cpu.load(params);
-            let said = cpu.forward(&x, &times, &[])?;
+            let said = cpu.forward(&x, &told, &[])?;
             for (i, at) in levels.iter().enumerate() {
                 let (a, b) = target.coefficients(&Frame::from(at));
                 for j in 0..dim {

@@ -62,6 +62,7 @@ pub struct Losses {
 struct Batch {
     x0: Array2<f64>,
     eps: Array2<f64>,
+    times: Vec<f64>,
     frames: Vec<(PathPoint, Frame<f64>)>,
 }
 
@@ -79,7 +80,7 @@ impl Batch {
                 Ok((at, Frame::from(&at)))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { x0, eps, frames })
+        Ok(Self { x0, eps, times: times.to_vec(), frames })
     }
 
     /// `x_t`, one channel.
@@ -93,7 +94,7 @@ impl Batch {
 
     /// What a network says of it.
     fn forward(&self, cpu: &mut Cpu<f64>) -> Result<Vec<f64>> {
-        let times: Vec<f64> = self.frames.iter().map(|(at, _)| 1000.0 * at.t).collect();
+        let times: Vec<f64> = self.times.iter().map(|t| 1000.0 * t).collect();
         // One channel: rows are images whether channels come first or last.
         Ok(cpu
             .forward(self.xt().as_slice().expect("a new array is contiguous"), &times, &[])?
@@ -314,7 +315,7 @@ impl Trained {
             let at = super::linear::at_level(*sigma)?;
             let eps = noise.normals(k as u64, x0.raw_dim());
             let xt = &x0 * at.alpha + &eps * at.sigma;
-            let best = optimum.denoised(xt.view(), &at);
+            let best = optimum.denoised(xt.view(), &at)?;
             states.push((at, xt, best));
         }
         let square =
@@ -322,23 +323,23 @@ impl Trained {
         let judge = |model: &dyn Denoiser| {
             states
                 .iter()
-                .map(|(at, xt, best)| square(&model.denoised(xt.view(), at), best))
-                .collect::<Vec<f64>>()
+                .map(|(at, xt, best)| Ok(square(&model.denoised(xt.view(), at)?, best)))
+                .collect::<Result<Vec<f64>>>()
         };
         // The error of the optimum is orthogonal to every function of the state: mean of the
         // product, in standard errors.
         let aslant = |model: &dyn Denoiser| {
             let of = |(at, xt, best): &(PathPoint, Array2<f64>, Array2<f64>)| {
                 let products =
-                    ((model.denoised(xt.view(), at) - best) * (best - &x0)).sum_axis(Axis(1));
+                    ((model.denoised(xt.view(), at)? - best) * (best - &x0)).sum_axis(Axis(1));
                 let error = products.std(1.0) / (n as f64).sqrt();
                 // Where the optimum is exact there is nothing to be orthogonal to.
-                products.mean().expect("images").abs() / error.max(1e-9 * total)
+                Ok(products.mean().expect("images").abs() / error.max(1e-9 * total))
             };
-            states.iter().map(of).fold(0.0, larger)
+            Ok(states.iter().map(of).collect::<Result<Vec<f64>>>()?.into_iter().fold(0.0, larger))
         };
         let least: Vec<f64> = states.iter().map(|(_, _, best)| square(best, &x0)).collect();
-        let wiener = judge(&wiener);
+        let wiener = judge(&wiener)?;
         let images = train.nrows();
         let (mut excess, mut slant) = (Vec::new(), 0.0f64);
         for (k, target) in TARGETS.into_iter().enumerate() {
@@ -354,9 +355,8 @@ impl Trained {
                 |_, _, _| Ok(()),
             )?;
             let network = trainer.network(trainer.best_params(), 128)?;
-            excess.push(judge(&network));
-            slant = larger(slant, aslant(&network));
-            network.failure()?;
+            excess.push(judge(&network)?);
+            slant = larger(slant, aslant(&network)?);
         }
         // dt = alpha sigma d ln(sigma / alpha) on the straight path.
         let step = (hi / lo).ln() / (sigmas.len() - 1) as f64;

@@ -69,8 +69,8 @@ impl Digits {
             classes.collect::<Result<Vec<_>>>()?,
         )?;
         let z = standard_start(noise, effort.digit_draws, 64);
-        let exact = pf_ode_solve(&mixture, z.view(), &[even(1)?[0], PathPoint::still(1.0, 0.0)])?
-            .swap_remove(1);
+        let exact =
+            pf_ode_solve(&mixture, z.view(), &[even(1)?[0], PathPoint::CLEAN])?.swap_remove(1);
         let run = |n: usize| -> Result<(Array2<f64>, Gap)> {
             let x = sample(&FmEuler, &mixture, &even(n)?, z.clone(), &mut Silence)?.x;
             let gap = Gap::new(n, &mixture, &x, &exact);

@@ -113,7 +113,7 @@ fn on_path(law: &Mixture, path: &Path, name: &'static str, s: &LineSettings) -> 
     let angles = points.iter().map(|p| p.sigma.atan2(p.alpha)).collect();
     Ok(OnPath {
         name: name.into(),
-        times: points.iter().map(|p| p.t).collect(),
+        times: points.iter().filter_map(|p| p.t).collect(),
         angles,
         states,
         scaled,
@@ -163,9 +163,7 @@ fn quantiles(law: &Mixture, s: &LineSettings) -> Result<Evidence> {
         parts.map(|(w, c)| w * normal.cdf((x - c.mean()[0]) / c.variances()[0].sqrt())).sum()
     };
     let z = Array2::from_shape_fn((s.draws.len(), 1), |(i, _)| s.draws[i]);
-    let ends =
-        pf_ode_solve(law, z.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])?
-            .swap_remove(1);
+    let ends = pf_ode_solve(law, z.view(), &[PathPoint::NOISE, PathPoint::CLEAN])?.swap_remove(1);
     let gap = ends.iter().zip(&z).map(|(x, z)| (cdf(*x) - normal.cdf(*z)).abs()).fold(0.0, larger);
     let what =
         "quantile at which a trajectory ends against the one at which it starts: largest gap";

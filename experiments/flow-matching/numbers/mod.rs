@@ -257,7 +257,7 @@ impl Modes {
         use tweedie::diffusion::Path;
         let variances = geometric(settings.range[0], settings.range[1], settings.points);
         let one = |lambda: f64| Gaussian::diagonal(array![0.0], array![lambda]);
-        let on = |path: &Path, lambda: f64| straightness_on(&one(lambda)?, |t| path.at(t));
+        let on = |path: &Path, lambda: f64| straightness_on(&one(lambda)?, |t| path.moving_at(t));
         let share = |of: &dyn Fn(f64) -> Result<f64>| {
             variances.iter().map(|l| Ok(of(*l)? / (1.0 + l))).collect::<Result<Vec<_>>>()
         };

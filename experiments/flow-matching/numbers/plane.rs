@@ -63,9 +63,6 @@ pub struct Plane {
     pub evidence: Vec<Evidence>,
 }
 
-const NOISE: PathPoint = PathPoint { t: 1.0, alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0 };
-const DATA: PathPoint = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: -1.0, d_sigma: 1.0 };
-
 impl Plane {
     pub(super) fn new(s: &PlaneSettings, effort: Effort, noise: &Noise) -> Result<Self> {
         let parts =
@@ -227,10 +224,10 @@ fn costs(
     let rule = IntervalRule::new(s.nodes)?;
     let mut nodes: Vec<(f64, f64)> = rule.nodes().collect();
     nodes.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut points = vec![NOISE];
+    let mut points = vec![PathPoint::NOISE];
     points
         .extend(nodes.iter().map(|(t, _)| Path::FlowMatching.at(*t)).collect::<Result<Vec<_>>>()?);
-    points.push(DATA);
+    points.push(PathPoint::CLEAN);
     let states = pf_ode_solve(law, z.view(), &points)?;
     let ends = states[points.len() - 1].clone();
     let chord = z - &ends;
@@ -238,11 +235,11 @@ fn costs(
     // Of each trajectory: its part of crossing, bending and flow.
     let mut parts = Array2::zeros((z.nrows(), 3));
     parts.column_mut(2).assign(&chord.map_axis(Axis(1), |r| r.dot(&r)));
-    for ((_, weight), (at, x)) in nodes.iter().zip(points[1..].iter().zip(&states[1..])) {
-        let bend = &chord - &marginal_velocity(law, x.view(), at)?;
+    for ((t, weight), (at, x)) in nodes.iter().zip(points[1..].iter().zip(&states[1..])) {
+        let bend = &chord - &marginal_velocity(law, x.view(), &at.moving()?)?;
         for (i, mut part) in parts.rows_mut().into_iter().enumerate() {
             // eps - x0 = (x_t - x0) / t, so its variance is that of x0 over t squared.
-            part[0] += weight * law.posterior_cov(x.row(i), at).diag().sum() / (at.t * at.t);
+            part[0] += weight * law.posterior_cov(x.row(i), at)?.diag().sum() / (t * t);
             part[1] += weight * bend.row(i).dot(&bend.row(i));
         }
     }
@@ -286,7 +283,8 @@ fn jacobians(law: &Mixture, s: &PlaneSettings) -> Result<(f64, f64)> {
             .slice_mut(s![k * n * n..(k + 1) * n * n, ..])
             .assign(&(&centres + &Array1::from(step.to_vec())));
     }
-    let ends = pf_ode_solve(law, around.view(), &[NOISE, DATA])?.swap_remove(1);
+    let ends =
+        pf_ode_solve(law, around.view(), &[PathPoint::NOISE, PathPoint::CLEAN])?.swap_remove(1);
     let (mut antisymmetry, mut least) = (0.0f64, f64::INFINITY);
     for i in 0..n * n {
         let column = |k: usize, j: usize| {

@@ -77,7 +77,7 @@ impl Line {
                 (Curve::default(), Curve::default(), Curve::default());
             for k in 0..=steps {
                 let w = s.largest * k as f64 / steps as f64;
-                let law = tilted_law(&data, &class, w, &CLEAN);
+                let law = tilted_law(&data, &class, w, &PathPoint::CLEAN);
                 tilted.push(w, law.as_ref().map_or((f64::NAN, f64::NAN), moments));
                 produced.push(w, moments(&produced_law(&data, &class, w)?));
             }
@@ -120,7 +120,7 @@ impl Line {
         let class = one(s.mean, s.narrow)?;
         evidence.push(identity(&data, &class, noise)?);
         let (mean, var) = tilted_by_quadrature(s.mean, s.narrow)?;
-        let tilted = tilted_law(&data, &class, 3.0, &CLEAN)?;
+        let tilted = tilted_law(&data, &class, 3.0, &PathPoint::CLEAN)?;
         let why = "400 panels of 20 nodes leave rounding only";
         evidence.push(
             Evidence::new("mean of p(x) p(c|x)³ by quadrature", mean, tilted.mean()[0], 1e-10)
@@ -133,7 +133,7 @@ impl Line {
         for w in [0.0, 1.0] {
             let gap = w2_squared(
                 &produced_law(&data, &class, w)?,
-                &tilted_law(&data, &class, w, &CLEAN)?,
+                &tilted_law(&data, &class, w, &PathPoint::CLEAN)?,
             )?
             .sqrt();
             let why = "the start holds 1e-9 of the signal";
@@ -154,7 +154,7 @@ impl Line {
         let (mut there, mut gone) = (1.0, 2.0 * improper_from);
         for _ in 0..60 {
             let middle = 0.5 * (there + gone);
-            *(if tilted_law(&data, &law, middle, &CLEAN).is_ok() {
+            *(if tilted_law(&data, &law, middle, &PathPoint::CLEAN).is_ok() {
                 &mut there
             } else {
                 &mut gone
@@ -174,15 +174,13 @@ impl Line {
     }
 }
 
-const CLEAN: PathPoint = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: 0.0, d_sigma: 0.0 };
-
 fn still(sigma: f64) -> PathPoint {
     PathPoint::still(1.0, sigma)
 }
 
 /// The law that guided sampling makes of pure noise.
 fn produced_law(data: &Gaussian, class: &Gaussian, w: f64) -> Result<Gaussian> {
-    guided_law(data, class, w, &one(0.0, 1.0)?, &PathPoint::still(1e-9, 1.0), &CLEAN)
+    guided_law(data, class, w, &one(0.0, 1.0)?, &PathPoint::still(1e-9, 1.0), &PathPoint::CLEAN)
 }
 
 fn draw(model: &dyn Denoiser, s: &LineSettings, start: Array2<f64>) -> Result<Array2<f64>> {
@@ -214,15 +212,17 @@ fn identity(data: &Gaussian, class: &Gaussian, noise: &Noise) -> Result<Evidence
                 - data.log_density_of(&[x], at.alpha, at.sigma)
         };
         out.zip_mut_with(&x, |out, x| *out = (log_ratio(x + h) - log_ratio(x - h)) / (2.0 * h));
+        Ok(())
     };
     let (w, x) = (3.0, standard_start(noise, 64, 1) * 2.0);
     let (free, classifier) =
         (Guided::new(class, data, w)?, ClassifierGuided::new(data, gradient, w)?);
-    let gaps = [0.2, 1.0, 4.0].map(|sigma| {
-        let gap =
-            free.denoised(x.view(), &still(sigma)) - classifier.denoised(x.view(), &still(sigma));
-        gap.iter().map(|v| v.abs()).fold(0.0, larger)
-    });
+    let gap = |sigma: f64| {
+        let gap = free.denoised(x.view(), &still(sigma))?
+            - classifier.denoised(x.view(), &still(sigma))?;
+        Ok(gap.iter().map(|v| v.abs()).fold(0.0, larger))
+    };
+    let gaps = [0.2, 1.0, 4.0].into_iter().map(gap).collect::<Result<Vec<f64>>>()?;
     let what = "guided denoiser, classifier-free against the classifier's gradient by differences, largest gap";
     let why = "differences of numbers of size 100 over 1e-5, times w σ²";
     Ok(Evidence::new(what, gaps.into_iter().fold(0.0, larger), 0.0, 1e-6).because(why))

@@ -209,20 +209,20 @@ fn carried(
     mut x: Array2<f64>,
     sigmas: &[f64],
     mut see: impl FnMut(f64, &Array2<f64>),
-) -> Array2<f64> {
-    let slope = |x: &Array2<f64>, sigma: f64| x - &model.denoised(x.view(), &level(sigma));
+) -> Result<Array2<f64>> {
+    let slope = |x: &Array2<f64>, sigma: f64| Ok(x - &model.denoised(x.view(), &level(sigma))?);
     see(sigmas[0], &x);
     for pair in sigmas.windows(2) {
         let (from, to) = (pair[0], pair[1]);
         let (h, middle) = ((to / from).ln(), (from * to).sqrt());
-        let k1 = slope(&x, from);
-        let k2 = slope(&(&x + &(&k1 * (0.5 * h))), middle);
-        let k3 = slope(&(&x + &(&k2 * (0.5 * h))), middle);
-        let k4 = slope(&(&x + &(&k3 * h)), to);
+        let k1 = slope(&x, from)?;
+        let k2 = slope(&(&x + &(&k1 * (0.5 * h))), middle)?;
+        let k3 = slope(&(&x + &(&k2 * (0.5 * h))), middle)?;
+        let k4 = slope(&(&x + &(&k3 * h)), to)?;
         x = x + (k1 + (k2 + k3) * 2.0 + k4) * (h / 6.0);
         see(to, &x);
     }
-    x
+    Ok(x)
 }
 
 impl Scene<'_> {
@@ -300,7 +300,7 @@ impl Scene<'_> {
                 .slice_mut(s![k * n..(k + 1) * n, ..])
                 .assign(&(x + &Array1::from(step.to_vec())));
         }
-        let from = carried(&self.guided(scale)?, around, &self.sigmas(sigma, high), |_, _| {});
+        let from = carried(&self.guided(scale)?, around, &self.sigmas(sigma, high), |_, _| {})?;
         let density = (0..n).map(|i| {
             let [e, w, u, d] = [0, 1, 2, 3].map(|k| [from[[k * n + i, 0]], from[[k * n + i, 1]]]);
             let det =
@@ -317,7 +317,7 @@ impl Scene<'_> {
 
     fn draws(&self, scale: f64, start: Array2<f64>) -> Result<Array2<f64>> {
         let [low, high] = self.settings.range;
-        Ok(carried(&self.guided(scale)?, start, &self.sigmas(high, low), |_, _| {}))
+        carried(&self.guided(scale)?, start, &self.sigmas(high, low), |_, _| {})
     }
 
     fn paths(&self, scale: f64, start: Array2<f64>) -> Result<Vec<Array2<f64>>> {
@@ -325,7 +325,7 @@ impl Scene<'_> {
         let mut states = Vec::new();
         carried(&self.guided(scale)?, start.clone(), &self.sigmas(high, low), |sigma, x| {
             states.push(x / sigma.hypot(1.0))
-        });
+        })?;
         let path = |i: usize| Array2::from_shape_fn((states.len(), 2), |(k, j)| states[k][[i, j]]);
         Ok((0..start.nrows()).map(path).collect())
     }
@@ -369,20 +369,19 @@ impl Scene<'_> {
 
     /// Classifier guidance with the exact noisy classifier, against classifier-free guidance.
     fn identity(&self, noise: &Noise) -> Result<Evidence> {
-        let gradient = |x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>| {
-            if self.law.classifier_score(CLASS, x, at, out.view_mut()).is_err() {
-                out.fill(f64::NAN);
-            }
+        let gradient = |x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>| {
+            self.law.classifier_score(CLASS, x, at, out)
         };
         let x = standard_start(noise, 256, 2) * 2.0;
         let (free, classifier) =
             (self.guided(4.0)?, ClassifierGuided::new(&self.law, gradient, 4.0)?);
         let gap = |sigma: f64| {
-            let gap = free.denoised(x.view(), &level(sigma))
-                - classifier.denoised(x.view(), &level(sigma));
-            gap.iter().map(|v| v.abs()).fold(0.0, larger)
+            let gap = free.denoised(x.view(), &level(sigma))?
+                - classifier.denoised(x.view(), &level(sigma))?;
+            Ok(gap.iter().map(|v| v.abs()).fold(0.0, larger))
         };
-        let gap = [0.2, 1.0, 5.0].map(gap).into_iter().fold(0.0, larger);
+        let gaps = [0.2, 1.0, 5.0].into_iter().map(gap).collect::<Result<Vec<f64>>>()?;
+        let gap = gaps.into_iter().fold(0.0, larger);
         let what = "classifier-free against classifier guidance with p(c|x_t) by Bayes' rule, w = 4: largest gap of the denoisers";
         Ok(Evidence::new(what, gap, 0.0, 1e-12).because("rounding of numbers of size 10, times w"))
     }
@@ -393,7 +392,7 @@ impl Scene<'_> {
         let guided = self.guided(w)?;
         let gap = |sigma: f64| {
             let at = level(sigma);
-            let score = (guided.denoised(x.view(), &at) - &x) / (sigma * sigma);
+            let score = (guided.denoised(x.view(), &at)? - &x) / (sigma * sigma);
             let along = |j: usize| {
                 let moved = |step: f64| {
                     let mut x = x.clone();
@@ -403,9 +402,10 @@ impl Scene<'_> {
                 let gap = (moved(h) - moved(-h)) / (2.0 * h) - score.column(j);
                 gap.iter().map(|v| v.abs()).fold(0.0, larger)
             };
-            along(0).max(along(1))
+            Ok(along(0).max(along(1)))
         };
-        let gap = [0.5, 1.0, 5.0].map(gap).into_iter().fold(0.0, larger);
+        let gaps = [0.5, 1.0, 5.0].into_iter().map(gap).collect::<Result<Vec<f64>>>()?;
+        let gap = gaps.into_iter().fold(0.0, larger);
         let what =
             "guided score against differences of ln p(x_t) + w ln p(c|x_t), w = 4: largest gap";
         Ok(Evidence::new(what, gap, 0.0, 1e-7).because("numbers of size 100 differenced over 1e-5"))

@@ -221,7 +221,7 @@ impl Numbers {
         let whole = (2.0 * weight - 1.0) * (weight / (1.0 - weight)).ln();
         let mut by_law = Array2::zeros((9, 1));
         let probe = Array2::from_shape_fn((9, 1), |(k, _)| 0.5 * (k as f64 - 4.0));
-        swapped.laws[0].score(probe.view(), &level(little), by_law.view_mut());
+        swapped.laws[0].score(probe.view(), &level(little), by_law.view_mut())?;
         let gap = farthest(
             probe.iter().zip(&by_law).map(|(x, s)| s - slope(&swapped.laws[0], *x, little).1),
         );

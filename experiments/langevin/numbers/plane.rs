@@ -197,7 +197,7 @@ impl Numbers {
         let law = Mixture::new(Array1::from(settings.weights.clone()), parts)?;
         let spread = (Law::cov(&law).diag().sum() / 2.0).sqrt();
         let scene = Scene { law, std: settings.std, spread };
-        let fields = [settings.low, 1.5].map(|sigma| field(&scene, sigma, noise));
+        let fields = [field(&scene, settings.low, noise)?, field(&scene, 1.5, noise)?];
         let gap = farthest(fields.iter().flat_map(|f| {
             let by_dual = |x: ArrayView1<f64>| {
                 let log_density = |x: SVector<DualSVec64<2>, 2>| {
@@ -371,7 +371,7 @@ impl Numbers {
     }
 }
 
-fn field(scene: &Scene, sigma: f64, noise: &Noise) -> Field {
+fn field(scene: &Scene, sigma: f64, noise: &Noise) -> Result<Field> {
     const COLUMNS: usize = 17;
     const ROWS: usize = 10;
     let x = Array2::from_shape_fn((COLUMNS * ROWS, 2), |(k, i)| {
@@ -383,8 +383,8 @@ fn field(scene: &Scene, sigma: f64, noise: &Noise) -> Field {
         }
     });
     let mut score = Array2::zeros(x.raw_dim());
-    scene.law.score(x.view(), &level(sigma), score.view_mut());
+    scene.law.score(x.view(), &level(sigma), score.view_mut())?;
     let draws =
         scene.law.sample(250, &noise.child(7)) + noise.child(8).normals(0, (250, 2)) * sigma;
-    Field { sigma, x, score, draws }
+    Ok(Field { sigma, x, score, draws })
 }

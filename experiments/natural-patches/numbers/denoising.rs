@@ -130,20 +130,16 @@ impl Denoising {
                     let errors = |law: &dyn Denoiser| {
                         // Two copies of each patch, with the same noise at every level and for
                         // every law.
-                        let copies = [0, 1].map(|copy| {
+                        let copy = |copy: usize| {
                             let mut x = noise.normals((2 * k + copy) as u64, t.queries.raw_dim());
                             x = &t.queries + &(x * sigma);
-                            let off = law.denoised(x.view(), &level(sigma)) - &t.queries;
-                            off.map_axis(Axis(1), |e| e.dot(&e)).to_vec()
-                        });
-                        copies[0]
-                            .iter()
-                            .copied()
-                            .zip(copies[1].iter().copied())
-                            .collect::<Vec<(f64, f64)>>()
+                            let off = law.denoised(x.view(), &level(sigma))? - &t.queries;
+                            Ok(off.map_axis(Axis(1), |e| e.dot(&e)).to_vec())
+                        };
+                        Ok(copy(0)?.into_iter().zip(copy(1)?).collect::<Vec<(f64, f64)>>())
                     };
-                    filtered.extend(errors(&law.wiener));
-                    recalled.extend(errors(&law.empirical));
+                    filtered.extend(errors(&law.wiener)?);
+                    recalled.extend(errors(&law.empirical)?);
                 }
                 let n = total as f64;
                 let mean =
@@ -174,7 +170,7 @@ impl Denoising {
             let law = &elsewhere[k].empirical;
             let places = law.nearest(t.queries.view(), 1.0);
             nearest += energy(&(law.points().select(Axis(0), &places) - &t.queries));
-            at_rest += energy(&(law.denoised(t.queries.view(), &level(1e-5)) - &t.queries));
+            at_rest += energy(&(law.denoised(t.queries.view(), &level(1e-5))? - &t.queries));
         }
         let nearest = nearest / (total * d) as f64;
         // Mean square of a pixel of the patches denoised, from the mean of the other photographs.
@@ -333,12 +329,13 @@ fn pictures(
     let eps = noise.normals(0, part.tiles.raw_dim());
     let noised = |sigma: &f64| {
         let x = &part.tiles + &(&eps * *sigma);
-        let by = |law: &dyn Denoiser| part.whole(&law.denoised(x.view(), &level(*sigma)));
-        [
+        let by = |law: &dyn Denoiser| Ok(part.whole(&law.denoised(x.view(), &level(*sigma))?));
+        Ok([
             part.whole(&x),
-            by(&elsewhere[part.photograph].wiener),
-            by(&elsewhere[part.photograph].empirical),
-        ]
+            by(&elsewhere[part.photograph].wiener)?,
+            by(&elsewhere[part.photograph].empirical)?,
+        ])
     };
-    Ok((part.clean.iter().copied().collect(), s.picture_sigmas.iter().map(noised).collect()))
+    let noised = s.picture_sigmas.iter().map(noised).collect::<Result<_>>()?;
+    Ok((part.clean.iter().copied().collect(), noised))
 }

@@ -108,8 +108,8 @@ impl Trajectories {
         for (k, &sigma) in strip_sigmas.iter().enumerate() {
             let (g, e) = (closed(sigma)?, exact(sigma));
             let (dg, de) = (
-                gaussian.denoised(g.view(), &level(sigma)),
-                empirical.denoised(e.view(), &level(sigma)),
+                gaussian.denoised(g.view(), &level(sigma))?,
+                empirical.denoised(e.view(), &level(sigma))?,
             );
             for (out, of) in strip.iter_mut().zip([&g, &dg, e, &de]) {
                 out.row_mut(k).assign(&of.row(first));
@@ -120,8 +120,8 @@ impl Trajectories {
         for (k, &sigma) in sigmas.iter().enumerate() {
             let (g, e) = (closed(sigma)?, exact(sigma));
             let (dg, de) = (
-                gaussian.denoised(g.view(), &level(sigma)),
-                empirical.denoised(e.view(), &level(sigma)),
+                gaussian.denoised(g.view(), &level(sigma))?,
+                empirical.denoised(e.view(), &level(sigma))?,
             );
             state_distance.push(relative(&g, e));
             denoiser_distance.push(relative(&dg, &de));
@@ -199,7 +199,7 @@ impl Trajectories {
         let solved = pf_ode_solve(&gaussian, few, &[start, end])?.swap_remove(1);
         // Every component along the same trajectories, at its own level and at the end.
         let sizes = |sigma: f64| -> Result<Array1<f64>> {
-            let d = (gaussian.denoised(closed(sigma)?.view(), &level(sigma)) - &mean)
+            let d = (gaussian.denoised(closed(sigma)?.view(), &level(sigma))? - &mean)
                 .dot(&gaussian.modes());
             Ok(d.map_axis(Axis(0), |c| c.dot(&c).sqrt()))
         };

@@ -90,9 +90,8 @@ fn untrained(noise: &Noise) -> Result<f64> {
         let y = noise.child(4000).normals(0, (4, network.dim())) * sigma;
         let skip = Preconditioning::edm(sigma, recipe.objective.sigma_data)?.c_skip;
         worst =
-            farthest([worst, farthest(&network.denoised(y.view(), &level(sigma)) - &(y * skip))]);
+            farthest([worst, farthest(&network.denoised(y.view(), &level(sigma))? - &(y * skip))]);
     }
-    network.failure()?;
     Ok(worst)
 }
 
@@ -258,7 +257,7 @@ impl Numbers {
             let at = level(1.0);
             let z = noise.child(3000).normals(0, (n, images.ncols()));
             let x = images + &z;
-            let hat = law.denoised(x.view(), &at);
+            let hat = law.denoised(x.view(), &at)?;
             let rows: Vec<f64> = hat
                 .rows()
                 .into_iter()

@@ -77,7 +77,7 @@ impl Numbers {
         for (k, sigma) in levels.iter().enumerate() {
             noised.row_mut(k).mapv_inplace(|v| v / sigma.hypot(1.0));
             let x = noised.row(k).insert_axis(Axis(0));
-            hats.row_mut(k).assign(&known.denoised(x, &preserving(*sigma)).row(0));
+            hats.row_mut(k).assign(&known.denoised(x, &preserving(*sigma))?.row(0));
         }
         let error = noise.child(1).normals(0, (1, x0.ncols())) * settings.pictures.error;
 
@@ -178,7 +178,7 @@ fn known_and_unknown(
             let (x0, eps) =
                 (law.sample(effort.draws, &noise), noise.normals(0, (effort.draws, law.dim())));
             let x = &x0 * point.alpha + &eps * point.sigma;
-            let hat = law.denoised(x.view(), &point);
+            let hat = law.denoised(x.view(), &point)?;
             let mut worst = 0.0;
             for target in targets {
                 let mut out = hat.clone();

@@ -87,9 +87,9 @@ impl Ingredients {
                 if sigma > highest {
                     return Ok(0.0);
                 }
-                let at = self.path.at(self.path.t_from_edm_sigma(sigma)?)?;
+                let at = self.path.moving_at(self.path.t_from_edm_sigma(sigma)?)?;
                 // d ln(sigma / alpha) / dt is positive: noise grows.
-                1.0 / (at.d_sigma / at.sigma - at.d_alpha / at.alpha)
+                1.0 / (at.rates.sigma / at.level.sigma - at.rates.alpha / at.level.alpha)
             }
             TimeLaw::LogNormal { mean, std } => {
                 let z = (sigma.ln() - mean) / std;

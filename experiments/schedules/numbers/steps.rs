@@ -134,7 +134,7 @@ impl Steps {
         let starts = [-3.0, 3.0];
         let level = |t: usize| {
             if t == 0 {
-                Level::clean()
+                Level::CLEAN
             } else {
                 Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma)
             }

@@ -54,7 +54,7 @@ pub struct Terminal {
 /// Deviation produced over the data's in a mode of variance `lambda`, by the flow and by the
 /// reverse SDE from `N(0, sigma^2)`.
 fn kept(lambda: f64, last: Level<f64>) -> [f64; 2] {
-    let flow = psi(lambda, last, Level::clean()) * last.sigma / lambda.sqrt();
+    let flow = psi(lambda, last, Level::CLEAN) * last.sigma / lambda.sqrt();
     // The stochastic sampler's gain on its start is the regression of x_0 on x_T; the start lacks
     // alpha^2 lambda of variance.
     let gain = wiener_gain(lambda, last.alpha, last.sigma);
@@ -130,10 +130,8 @@ impl Terminal {
                 .because("a thousand steps of exact kernels, rounded"),
             );
             let flow = (1..=points.len()).rev().fold(first.sigma, |std, k| {
-                let (t, s) = (
-                    &points[k - 1],
-                    if k == 1 { PathPoint::still(1.0, 0.0) } else { points[k - 2] },
-                );
+                let (t, s) =
+                    (&points[k - 1], if k == 1 { PathPoint::CLEAN } else { points[k - 2] });
                 let gain = gains[k - 1];
                 std * (s.alpha * gain + s.sigma / t.sigma * (1.0 - t.alpha * gain)).abs()
             });

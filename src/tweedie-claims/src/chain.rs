@@ -27,7 +27,7 @@ pub(super) fn levels(t: &Trial, steps: usize) -> Vec<Level<f64>> {
 
 /// The kernels from x0 to x_1, x_1 to x_2 and so on.
 pub(super) fn kernels(levels: &[Level<f64>]) -> Vec<Transition<f64>> {
-    let from = std::iter::once(Level::clean()).chain(levels.iter().copied());
+    let from = std::iter::once(Level::CLEAN).chain(levels.iter().copied());
     from.zip(levels).map(|(s, t)| Transition::between(s, *t).expect("noise grows")).collect()
 }
 
@@ -50,7 +50,7 @@ impl Model {
     /// A model over levels drawn at random.
     pub fn draw(t: &Trial, steps: usize) -> Self {
         let levels = levels(t, steps);
-        let from = std::iter::once(Level::clean()).chain(levels.iter().copied());
+        let from = std::iter::once(Level::CLEAN).chain(levels.iter().copied());
         // Variances around those of the forward steps, so that no term dwarfs the others.
         let vars = from
             .zip(&levels)
@@ -90,7 +90,7 @@ impl Model {
         let steps: Vec<Step> = (0..self.levels.len())
             .rev()
             .map(|k| {
-                let s = if k == 0 { Level::clean() } else { self.levels[k - 1] };
+                let s = if k == 0 { Level::CLEAN } else { self.levels[k - 1] };
                 let q = Posterior::between(s, self.levels[k]).expect("noise grows");
                 Step {
                     scale: q.coef_xt + q.coef_x0 * self.gains[k],

@@ -76,7 +76,7 @@ mod tests {
         Noise::new(9).fill_normal(0, xt.as_slice_mut().unwrap());
         Zip::from(&mut xt).and(x0).for_each(|x, x0| *x = at.alpha * x0 + at.sigma * *x);
         let mut out = Array2::zeros(x0.raw_dim());
-        denoiser.denoise(xt.view(), &at, out.view_mut());
+        denoiser.denoise(xt.view(), &at, out.view_mut()).unwrap();
         (out - x0).mapv(|e| e * e).mean().unwrap()
     }
 

@@ -48,8 +48,6 @@ struct Work<T> {
     /// The weights, from which the first Jacobian makes an executor with a way back.
     params: Vec<T>,
     back: Option<Back<T>>,
-    /// What the first evaluation that could not be made said.
-    failure: Option<Error>,
 }
 
 /// What a backward pass needs.
@@ -144,13 +142,7 @@ impl<T: Element> Network<T> {
         let mut forward = Executor::forward_only(program, batch.max(1), place)?;
         forward.load(params)?;
         let images = vec![T::zero(); batch.max(1) * size];
-        let work = Mutex::new(Work {
-            forward,
-            images,
-            params: params.to_vec(),
-            back: None,
-            failure: None,
-        });
+        let work = Mutex::new(Work { forward, images, params: params.to_vec(), back: None });
         let label = setup.null_class;
         Ok(Self {
             shared: Arc::new(Shared {
@@ -201,15 +193,6 @@ impl<T: Element> Network<T> {
     pub fn defined(&self, grid: &[PathPoint]) -> Result<()> {
         self.labels()?;
         grid.iter().filter(|p| p.sigma > 0.0).try_for_each(|p| self.level(p).map(drop))
-    }
-
-    /// Why an evaluation gave NaN, if one did: between the points of a grid a sampler may go where
-    /// [`defined`](Self::defined) did not look.
-    ///
-    /// # Errors
-    /// The first reason since the last call.
-    pub fn failure(&self) -> Result<()> {
-        self.work().failure.take().map_or(Ok(()), Err)
     }
 
     /// Rows of the Jacobian `d x0_hat / d x` at one state, by backward passes: of which pixels each
@@ -367,7 +350,7 @@ impl<T: Element> Network<T> {
 
     fn level(&self, at: &PathPoint) -> Result<Level> {
         let setup = &self.shared.setup;
-        let own = own_point(setup, at)?;
+        let (time, own) = own_point(setup, at)?;
         // Signal and noise grow by the same factor: their norm is 0 at neither end.
         let scale = own.alpha.hypot(own.sigma) / at.alpha.hypot(at.sigma);
         let frame = Frame::from(&own).with_sigma_data(setup.sigma_data);
@@ -377,14 +360,14 @@ impl<T: Element> Network<T> {
             Input::UnitVariance => scale / frame.input_std(),
         };
         let (state, output) = (conversion.apply(0.0, 1.0) * scale, conversion.apply(1.0, 0.0));
-        Ok(Level { time: setup.time_at(&own)?, input, state, output })
+        Ok(Level { time: setup.time_at(time, own.level())?, input, state, output })
     }
 
     fn evaluate(
         &self,
         x: ArrayView2<f64>,
         at: &PathPoint,
-        out: &mut ArrayViewMut2<f64>,
+        mut out: ArrayViewMut2<f64>,
     ) -> Result<()> {
         let (level, labels, batch) = (self.level(at)?, self.labels()?, self.shared.batch);
         let times = vec![level.time; batch];
@@ -401,17 +384,18 @@ impl<T: Element> Network<T> {
     }
 }
 
-/// The point of the network's own path with the noise level of a point of any path.
-fn own_point(setup: &Setup, at: &PathPoint) -> Result<PathPoint> {
+/// The time and the point of the network's own path with the noise level of a point of any path,
+/// whether or not that one has a time.
+fn own_point(setup: &Setup, at: &PathPoint) -> Result<(f64, PathPoint)> {
     let path = &setup.path;
     let near = |a: f64, b: f64| (a - b).abs() <= 8.0 * f64::EPSILON * b.abs();
     // On its own path a point keeps its time to the bit.
-    let same = at.t.is_finite()
-        && path
-            .still_at(at.t)
-            .is_ok_and(|own| near(own.alpha, at.alpha) && near(own.sigma, at.sigma));
-    let t = if same {
-        at.t
+    let same = |t: &f64| {
+        let own = path.still_at(*t);
+        own.is_ok_and(|own| near(own.alpha, at.alpha) && near(own.sigma, at.sigma))
+    };
+    let t = if let Some(t) = at.t.filter(same) {
+        t
     } else if at.alpha > 0.0 {
         let (s, (lowest, highest)) =
             (at.edm_sigma(), (path.still_at(0.0)?.edm_sigma(), path.still_at(1.0)?.edm_sigma()));
@@ -431,7 +415,8 @@ fn own_point(setup: &Setup, at: &PathPoint) -> Result<PathPoint> {
         ));
     };
     // Only the velocity needs rates, which need not be finite.
-    if setup.prediction == Prediction::Velocity { path.at(t) } else { path.still_at(t) }
+    let own = if setup.prediction == Prediction::Velocity { path.at(t) } else { path.still_at(t) };
+    Ok((t, own?))
 }
 
 impl<T: Element> Denoiser for Network<T> {
@@ -440,15 +425,21 @@ impl<T: Element> Denoiser for Network<T> {
         c * h * w
     }
 
-    /// NaN where it cannot be had: ask [`Network::defined`] first, or [`Network::failure`] after.
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-        if at.sigma == 0.0 {
-            out.assign(&x);
-            out /= at.alpha;
-        } else if let Err(e) = self.evaluate(x, at, &mut out) {
-            out.fill(f64::NAN);
-            self.work().failure.get_or_insert(e);
+    /// # Errors
+    /// As [`Network::defined`], at a point where a sampler may go though no grid has it; a lost
+    /// device.
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
+        if at.sigma > 0.0 {
+            return self.evaluate(x, at, out);
         }
+        out.assign(&x);
+        out /= at.alpha;
+        Ok(())
     }
 }
 
@@ -590,7 +581,7 @@ mod tests {
             // The law's own prediction at the unit states and at 0, in the network's coordinates.
             let c_in = if unit_variance { 1.0 / frame.input_std() } else { 1.0 };
             let said = |x: &Array2<f64>| {
-                let x0 = law.denoised((x / c_in).view(), &here);
+                let x0 = law.denoised((x / c_in).view(), &here).unwrap();
                 let eps = (x / c_in - &x0 * here.alpha) / here.sigma;
                 ndarray::Zip::from(&x0).and(&eps).map_collect(|x0, eps| prediction.target(*x0, *eps, &frame))
             };
@@ -604,7 +595,7 @@ mod tests {
 
             let there = elsewhere.at(elsewhere.t_from_edm_sigma(edm_sigma).unwrap()).unwrap();
             let x = normals(3, D, seed + 1) * there.alpha.hypot(there.sigma) * 2.0;
-            let error = largest(&(network.denoised(x.view(), &there) - law.denoised(x.view(), &there)));
+            let error = largest(&(network.denoised(x.view(), &there).unwrap() - law.denoised(x.view(), &there).unwrap()));
             // Each number above is good to a few eps of the terms that it is the sum of.
             let level = network.level(&there).unwrap();
             let (size, w) = (largest(&x), largest(&weight).max(largest(&bias)));
@@ -618,8 +609,8 @@ mod tests {
                 for j in 0..D {
                     let (mut plus, mut zero) = (Array2::zeros((1, D)), Array2::zeros((1, D)));
                     plus[[0, j]] = 1.0;
-                    law.denoise(plus.clone().view(), &there, plus.view_mut());
-                    law.denoise(zero.clone().view(), &there, zero.view_mut());
+                    law.denoise(plus.clone().view(), &there, plus.view_mut()).unwrap();
+                    law.denoise(zero.clone().view(), &there, zero.view_mut()).unwrap();
                     let want = plus[[0, pixel]] - zero[[0, pixel]];
                     let tol = 64.0 * EPS * condition * (level.state.abs() + level.output.abs() * level.input * w + largest(&zero));
                     prop_assert!((rows[[row, j]] - want).abs() <= tol, "{prediction}: {} {want}", rows[[row, j]]);
@@ -634,7 +625,10 @@ mod tests {
         let params: Vec<f64> = params(&program);
         let setup = setup(Path::VP, Prediction::V, shape);
         let (at, x) = (Path::VP.at(0.6).unwrap(), normals(3, 48, 1));
-        let got = Network::new(program.clone(), &params, setup, 3).unwrap().denoised(x.view(), &at);
+        let got = Network::new(program.clone(), &params, setup, 3)
+            .unwrap()
+            .denoised(x.view(), &at)
+            .unwrap();
         // By hand: the program on images, then the formula of v.
         let mut cpu = Cpu::new(program, 3);
         cpu.load(&params);
@@ -658,12 +652,11 @@ mod tests {
             let network = network::<f64>(setup(own.clone(), Prediction::Eps, shape), 4);
             let here = own.at(own.t_from_edm_sigma(0.7).unwrap()).unwrap();
             let x = normals(4, 48, 2) * here.alpha.hypot(here.sigma);
-            let want = network.denoised(x.view(), &here);
+            let want = network.denoised(x.view(), &here).unwrap();
             for other in paths() {
                 let there = other.at(other.t_from_edm_sigma(0.7).unwrap()).unwrap();
                 let scale = there.alpha.hypot(there.sigma) / here.alpha.hypot(here.sigma);
-                let got = network.denoised((&x * scale).view(), &there);
-                assert!(network.failure().is_ok());
+                let got = network.denoised((&x * scale).view(), &there).unwrap();
                 // The time, found again, is good to a few eps; this network's output moves by at
                 // most 1e3 per unit of it.
                 let error = largest(&(got - &want));
@@ -721,7 +714,7 @@ mod tests {
         let moved = |j: usize, h: f64| {
             let mut x = x.clone();
             x[[0, j]] += h;
-            network.denoised(x.view(), &at)
+            network.denoised(x.view(), &at).unwrap()
         };
         let (mut worst, mut asymmetry): (f64, f64) = (0.0, 0.0);
         for j in 0..48 {
@@ -749,7 +742,7 @@ mod tests {
         // network's is not.
         assert!(asymmetry >= 1e-2 * size, "{asymmetry} of {size}");
         assert_eq!(rows.row(2), rows.row(6));
-        let data = PathPoint { t: 0.0, sigma: 0.0, ..at };
+        let data = PathPoint { t: Some(0.0), sigma: 0.0, ..at };
         assert_eq!(network.jacobian_rows(x.row(0), &data, &[3]).unwrap().row(0)[3], 1.0);
         assert!(
             network.jacobian_rows(x.row(0), &at, &[48]).unwrap_err().to_string().contains("pixel")
@@ -762,14 +755,14 @@ mod tests {
         let at = Path::Cosine.at(0.4).unwrap();
         let x = normals(7, 48, 4);
         let of = |batch| network::<f32>(setup(Path::Cosine, Prediction::F, shape), batch);
-        let want = of(7).denoised(x.view(), &at);
+        let want = of(7).denoised(x.view(), &at).unwrap();
         for batch in [1, 2, 3, 16] {
             let network = of(batch);
-            assert_eq!(network.denoised(x.view(), &at), want, "batches of {batch}");
+            assert_eq!(network.denoised(x.view(), &at).unwrap(), want, "batches of {batch}");
             let one = x.row(5).insert_axis(Axis(0)).to_owned();
-            assert_eq!(network.denoised(one.view(), &at).row(0), want.row(5));
+            assert_eq!(network.denoised(one.view(), &at).unwrap().row(0), want.row(5));
         }
-        assert_eq!(of(2).denoised(Array2::zeros((0, 48)).view(), &at).nrows(), 0);
+        assert_eq!(of(2).denoised(Array2::zeros((0, 48)).view(), &at).unwrap().nrows(), 0);
     }
 
     #[test]
@@ -785,7 +778,10 @@ mod tests {
             for t in [0.0001, 0.01, 0.5] {
                 let at = Path::EDM.at(t).unwrap();
                 let x = normals(4, 48, 5) * at.sigma.hypot(0.5);
-                let (got, want) = (single.denoised(x.view(), &at), double.denoised(x.view(), &at));
+                let (got, want) = (
+                    single.denoised(x.view(), &at).unwrap(),
+                    double.denoised(x.view(), &at).unwrap(),
+                );
                 let error = largest(&(got - &want));
                 assert!(
                     error <= 1e-4 * largest(&want).max(1e-300),
@@ -813,14 +809,21 @@ mod tests {
                     let network = network::<f64>(setup, 2);
                     // Without noise the state is the data.
                     let clean = PathPoint { sigma: 0.0, ..path.still_at(0.0).unwrap() };
-                    assert_eq!(network.denoised(x.view(), &clean), &x / clean.alpha);
-                    assert!(network.failure().is_ok());
+                    assert_eq!(network.denoised(x.view(), &clean).unwrap(), &x / clean.alpha);
                     let noise = path.still_at(1.0).unwrap();
                     let defined = network.defined(&[noise, clean]);
-                    let finite = largest(&network.denoised(x.view(), &noise)).is_finite();
-                    assert_eq!(defined.is_ok(), finite, "{} {prediction} {time:?}", path.name());
-                    assert_eq!(network.failure().is_err(), !finite);
-                    assert!(network.failure().is_ok(), "said once");
+                    let what = format!("{} {prediction} {time:?}", path.name());
+                    match network.denoised(x.view(), &noise) {
+                        Ok(x0_hat) => assert!(
+                            defined.is_ok() && largest(&x0_hat).is_finite(),
+                            "{what}: {defined:?}"
+                        ),
+                        Err(e) => assert_eq!(
+                            e.to_string(),
+                            defined.as_ref().unwrap_err().to_string(),
+                            "{what}"
+                        ),
+                    }
                     if let Err(e) = defined {
                         assert!(e.to_string().contains("singular"), "{e}");
                         assert_eq!(noise.alpha, 0.0, "{e}");
@@ -835,15 +838,38 @@ mod tests {
         );
         for (sigma, word) in [(1e6, "discrete"), (1e-3, "first row")] {
             let at = PathPoint::still(1.0, sigma);
-            assert!(network.denoised(x.view(), &at).iter().all(|x| x.is_nan()));
             let (before, after) = (
                 network.defined(&[at]).unwrap_err().to_string(),
-                network.failure().unwrap_err().to_string(),
+                network.denoised(x.view(), &at).unwrap_err().to_string(),
             );
             assert!(before == after && before.contains(word), "{before}");
         }
-        let message = network.defined(&[PathPoint::still(0.0, 1.0)]).unwrap_err().to_string();
+        let message = network.defined(&[PathPoint::NOISE]).unwrap_err().to_string();
         assert!(message.contains("does not reach pure noise"), "{message}");
+    }
+
+    /// What it is told is the time of its own path at that level, which is found where the point has
+    /// none; a level that its path does not reach is an error.
+    #[test]
+    fn a_point_without_a_time_is_found_or_refused() {
+        let (_, shape) = small(None);
+        let x = normals(2, 48, 9);
+        for path in paths() {
+            let network = network::<f64>(setup(path.clone(), Prediction::Eps, shape), 2);
+            let at = path.still_at(0.6).unwrap();
+            let want = network.denoised(x.view(), &at).unwrap();
+            let found = network.denoised(x.view(), &at.level().into()).unwrap();
+            let error = largest(&(found - &want));
+            assert!(error <= 1e-10 * largest(&want), "{}: {error:e}", path.name());
+            let (_, highest) = network.setup().range().unwrap();
+            if highest.is_finite() {
+                let beyond = PathPoint::still(1.0, 2.0 * highest);
+                let refused = network.denoised(x.view(), &beyond).unwrap_err().to_string();
+                assert!(refused.contains(path.name()), "{refused}");
+                let noise = network.denoised(x.view(), &PathPoint::NOISE);
+                assert!(noise.unwrap_err().to_string().contains("pure noise"), "{}", path.name());
+            }
+        }
     }
 
     #[test]
@@ -855,12 +881,15 @@ mod tests {
             let row = table.row(k).unwrap();
             let own = own_point(
                 &setup,
-                &PathPoint { t: k as f64 / 1000.0, ..PathPoint::still(row.alpha, row.sigma) },
+                &PathPoint { t: Some(k as f64 / 1000.0), ..PathPoint::still(row.alpha, row.sigma) },
             )
             .unwrap();
             let teleported =
                 own_point(&setup, &PathPoint::still(1.0, row.sigma / row.alpha)).unwrap();
-            assert_eq!([&own, &teleported].map(|p| setup.time_at(p).unwrap()), [(k - 1) as f64; 2]);
+            assert_eq!(
+                [own, teleported].map(|(t, p)| setup.time_at(t, p.level()).unwrap()),
+                [(k - 1) as f64; 2]
+            );
         }
     }
 
@@ -879,18 +908,18 @@ mod tests {
         let (at, x) = (Path::Cosine.at(0.5).unwrap(), normals(2, 48, 8));
         let network = of(Some(3)).unwrap();
         assert_eq!(network.classes(), 3);
-        let ask = |label| network.with_label(label).unwrap().denoised(x.view(), &at);
-        assert_eq!(network.denoised(x.view(), &at), ask(3));
+        let ask = |label| network.with_label(label).unwrap().denoised(x.view(), &at).unwrap();
+        assert_eq!(network.denoised(x.view(), &at).unwrap(), ask(3));
         assert!(largest(&(ask(0) - ask(1))) > 1e-3);
         let (one, weight) = (network.with_label(1).unwrap(), 2.5);
-        let guided = Guided::new(&one, &network, weight).unwrap().denoised(x.view(), &at);
+        let guided = Guided::new(&one, &network, weight).unwrap().denoised(x.view(), &at).unwrap();
         let want = ask(3) + (ask(1) - ask(3)) * weight;
         assert!(largest(&(guided - &want)) <= 16.0 * EPS * largest(&want));
         // Without a null class one has to be chosen.
         let network = of(None).unwrap();
         assert_eq!(network.classes(), 4);
-        assert!(network.denoised(x.view(), &at).iter().all(|x| x.is_nan()));
-        assert!(network.failure().unwrap_err().to_string().contains("choose a class"));
+        let refused = network.denoised(x.view(), &at).unwrap_err().to_string();
+        assert!(refused.contains("choose a class"), "{refused}");
         assert!(network.with_label(2).unwrap().defined(&[at]).is_ok());
         assert!(network.with_label(4).is_err_and(|e| e.to_string().contains("0 to 3")));
         assert!(of(Some(4)).is_err_and(|e| e.to_string().contains("null_class")));

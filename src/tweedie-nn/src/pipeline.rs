@@ -16,8 +16,9 @@ use super::scheduler_config;
 use super::unet::unet;
 use serde::{Deserialize, Serialize};
 use std::path::{Path as FilePath, PathBuf};
+use tweedie::diffusion::Path;
+use tweedie::diffusion::level::Level;
 use tweedie::diffusion::prediction::Prediction;
-use tweedie::diffusion::{Path, PathPoint};
 use tweedie::error::{Error, Result, suggested};
 use tweedie::input;
 use tweedie_device::Place;
@@ -131,15 +132,15 @@ impl Setup {
         Ok((self.path.still_at(first)?.edm_sigma(), self.path.still_at(1.0)?.edm_sigma()))
     }
 
-    /// The time that the network is told at a point of [`Setup::path`].
+    /// The time that the network is told at time `t` of [`Setup::path`], where the level is `at`.
     ///
     /// # Errors
     /// A point where it is infinite, or before a table's first step.
-    pub fn time_at(&self, at: &PathPoint) -> Result<f64> {
+    pub fn time_at(&self, t: f64, at: Level) -> Result<f64> {
         let time = match (self.time, &self.path) {
-            (Time::Scaled(by), _) => by * at.t,
+            (Time::Scaled(by), _) => by * t,
             (Time::Step, Path::Discrete(table)) => {
-                let step = at.t * table.steps() as f64 - 1.0;
+                let step = t * table.steps() as f64 - 1.0;
                 // A time that was found from a noise level is a whole step but for rounding.
                 if (step - step.round()).abs() <= 1e-9 { step.round() } else { step }
             }
@@ -160,7 +161,7 @@ impl Setup {
         if time.is_finite() {
             return Ok(time);
         }
-        let place = format!("t = {}, alpha = {}, sigma = {}", at.t, at.alpha, at.sigma);
+        let place = format!("t = {t}, alpha = {}, sigma = {}", at.alpha, at.sigma);
         Err(Error::singular(
             "time of the network",
             place,

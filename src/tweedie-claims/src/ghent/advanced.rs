@@ -6,6 +6,7 @@ use std::f64::consts::FRAC_PI_2;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::path::Path;
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::exact::consistency::{consistency_map, consistency_solve};
 use tweedie::exact::distance::w2_squared;
 use tweedie::exact::flow::{gaussian_velocity, monge_map};
@@ -99,8 +100,14 @@ impl Denoiser for Learned {
         self.0.ncols()
     }
 
-    fn denoise(&self, _: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        _: ArrayView2<f64>,
+        _: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         out.assign(&self.0);
+        Ok(())
     }
 }
 
@@ -131,7 +138,7 @@ fn distillation(p: &mut Probe) {
             let end = ddim(&law, &halfway, &[middle, to]);
             let target = match (single, posterior_mean, swapped) {
                 (true, ..) => distillation_target(x.view(), halfway.view(), &from, &middle),
-                (_, true, _) => Ok(law.denoised(x.view(), &from)),
+                (_, true, _) => law.denoised(x.view(), &from),
                 (.., true) => distillation_target(end.view(), x.view(), &from, &to),
                 _ => distillation_target(x.view(), end.view(), &from, &to),
             };
@@ -209,7 +216,7 @@ fn consistency(p: &mut Probe) {
     );
     let map =
         move |law: &Gaussian, x: &Array2<f64>, at: &PathPoint| match (denoiser, short, boundary) {
-            (true, ..) => law.denoised(x.view(), at),
+            (true, ..) => law.denoised(x.view(), at).expect("an exact law"),
             (_, true, _) if at.sigma > 0.0 => ddim(law, x, &[*at, PathPoint::still(1.0, 1e-3)]),
             (.., true) => {
                 pf_ode_map(law, x.view(), at, &PathPoint::still(1.0, 0.05)).expect("a level")
@@ -239,7 +246,7 @@ fn consistency(p: &mut Probe) {
         |t| {
             let law = t.gaussian(3);
             let x = t.normal_rows(2, 3) * 3.0;
-            t.compare_all(&map(&law, &x, &PathPoint::still(1.0, 0.0)), &x, 1e-13);
+            t.compare_all(&map(&law, &x, &PathPoint::CLEAN), &x, 1e-13);
         },
     );
     p.property(
@@ -275,7 +282,7 @@ fn consistency(p: &mut Probe) {
             let moved = pf_ode_solve(&law, x.view(), &points).expect("a trajectory").swap_remove(1);
             let end = |x: &Array2<f64>, at: &PathPoint| {
                 if denoiser {
-                    law.denoised(x.view(), at)
+                    law.denoised(x.view(), at).expect("an exact law")
                 } else {
                     consistency_solve(&law, x.view(), at).expect("a trajectory")
                 }
@@ -292,7 +299,8 @@ fn energy(law: &Gaussian) -> f64 {
     let square = |v: &Array2<f64>| v.iter().map(|v| v * v).sum::<f64>();
     IntervalRule::new(16).expect("nodes").composite(0.0, 1.0, 40, |t| {
         let at = PathPoint::still(1.0 - t, t);
-        let velocity = |x: Array2<f64>| (&x - &law.denoised(x.view(), &at)) / t;
+        let velocity =
+            |x: Array2<f64>| (&x - &law.denoised(x.view(), &at).expect("an exact law")) / t;
         let mean = (&law.mean() * at.alpha).insert_axis(ndarray::Axis(0));
         let drift = velocity(mean.clone());
         let (modes, variances) = (law.modes(), law.variances());
@@ -402,10 +410,9 @@ fn optimal_transport(p: &mut Probe) {
             .expect("a mixture");
     let h = 1e-3;
     let x = array![[0.3 + h, -0.2], [0.3 - h, -0.2], [0.3, -0.2 + h], [0.3, -0.2 - h]];
-    let ends =
-        pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)])
-            .expect("trajectories")
-            .swap_remove(1);
+    let ends = pf_ode_solve(&law, x.view(), &[PathPoint::NOISE, PathPoint::CLEAN])
+        .expect("trajectories")
+        .swap_remove(1);
     let slope = |i: usize, c: usize| (ends[[2 * i, c]] - ends[[2 * i + 1, c]]) / (2.0 * h);
     p.number(
         Role::WithoutCondition,
@@ -431,7 +438,7 @@ fn straight(p: &mut Probe) {
             return gaussian_velocity(
                 law,
                 x.view(),
-                &Path::FlowMatching.at(time).expect("on the path"),
+                &Path::FlowMatching.moving_at(time).expect("on the path"),
             )
             .expect("sigma > 0");
         }
@@ -484,7 +491,7 @@ fn straight(p: &mut Probe) {
         |t| {
             let law = Gaussian::diagonal(Array1::zeros(2), Array1::from_shape_fn(2, |_| t.log_uniform(1e-2, 10.0))).expect("a law");
             let want = straightness(&law);
-            t.compare(straightness_on(&law, |t| Path::FlowMatching.at(t)).expect("on the path"), want, 1e-9 * want);
+            t.compare(straightness_on(&law, |t| Path::FlowMatching.moving_at(t)).expect("on the path"), want, 1e-9 * want);
         },
     );
     let unit = Gaussian::isotropic(Array1::zeros(1), 1.0).expect("a law");
@@ -497,9 +504,12 @@ fn straight(p: &mut Probe) {
         "quadrature",
     );
     let x = array![[1.0]];
-    let first =
-        gaussian_velocity(&unit, x.view(), &Path::FlowMatching.at(1.0).expect("on the path"))
-            .expect("pure noise");
+    let first = gaussian_velocity(
+        &unit,
+        x.view(),
+        &Path::FlowMatching.moving_at(1.0).expect("on the path"),
+    )
+    .expect("pure noise");
     p.number(
         Role::WithoutCondition,
         "before, data N(0, 1): one Euler step from eps = 1, whose data point is 1",

@@ -44,7 +44,7 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// The level of step t, clean at t = 0.
 pub(super) fn level(table: &Table, t: usize) -> Level<f64> {
     if t == 0 {
-        Level::clean()
+        Level::CLEAN
     } else {
         Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma)
     }

@@ -110,7 +110,7 @@ fn score_by_duals(law: &Mixture, x: &Array1<f64>, at: &PathPoint) -> Array1<f64>
 
 fn denoised(law: &dyn Denoiser, x: &Array1<f64>, at: &PathPoint) -> Array1<f64> {
     let mut out = Array2::zeros((1, x.len()));
-    law.denoise(x.view().insert_axis(Axis(0)), at, out.view_mut());
+    law.denoise(x.view().insert_axis(Axis(0)), at, out.view_mut()).expect("an exact law");
     out.remove_axis(Axis(0))
 }
 
@@ -127,7 +127,8 @@ fn classifier_guidance(p: &mut Probe) {
     let at = PathPoint::still(1.0, 1.0);
     let sign = if minus { -1.0 } else { 1.0 };
     let given = |_: ArrayView2<f64>, _: &PathPoint, mut out: ArrayViewMut2<f64>| {
-        out.assign(&(Array1::from(gradient.to_vec()) * sign))
+        out.assign(&(Array1::from(gradient.to_vec()) * sign));
+        Ok(())
     };
     let guided = ClassifierGuided::new(&law, given, 2.0).expect("a finite weight");
     let x = Array1::from_iter(base.map(|s| -2.0 * s));
@@ -160,8 +161,9 @@ fn classifier_guidance(p: &mut Probe) {
                 factor /= at.sigma;
             }
             let gradient = |x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>| {
-                law.classifier_score(c, x, at, out.view_mut()).expect("a class");
+                law.classifier_score(c, x, at, out.view_mut())?;
                 out *= factor;
+                Ok(())
             };
             let x0_hat = denoised(
                 &ClassifierGuided::new(&law, gradient, w).expect("a finite weight"),
@@ -268,15 +270,9 @@ fn cfg_diversity(p: &mut Probe) {
         } else {
             w
         };
-        let law = guided_law(
-            &one(0.0, u),
-            &one(m, c),
-            w,
-            &one(0.0, 1.0),
-            &noise,
-            &PathPoint::still(1.0, 0.0),
-        )
-        .expect("variances > 0");
+        let law =
+            guided_law(&one(0.0, u), &one(m, c), w, &one(0.0, 1.0), &noise, &PathPoint::CLEAN)
+                .expect("variances > 0");
         let var = if tilted { 1.0 / ((1.0 - w) / u + w / c) } else { law.variances()[0] };
         (law.mean()[0], var)
     };
@@ -332,7 +328,7 @@ fn cfg_diversity(p: &mut Probe) {
                     &one(0.0, u),
                     &one(m, c),
                     if from_null { 1.0 - w } else { w },
-                    &PathPoint::still(1.0, 0.0),
+                    &PathPoint::CLEAN,
                 );
                 law.map_or(f64::NAN, |law| alignment(u, m, c, (law.mean()[0], law.variances()[0])))
             };

@@ -335,7 +335,7 @@ fn exact_likelihood(p: &mut Probe) {
     );
 
     let flow = |law: &Gaussian, x: &ndarray::Array2<f64>, end: &PathPoint| {
-        let start = PathPoint::still(1.0, 0.0);
+        let start = PathPoint::CLEAN;
         let image = pf_ode_map(law, x.view(), &start, end).expect("full rank");
         let at_end = if wrong_end {
             let standard =
@@ -355,7 +355,7 @@ fn exact_likelihood(p: &mut Probe) {
             let law = t.gaussian(4);
             let x = law.sample(1, &t.noise());
             let end = t.path().still_at(t.uniform(0.3, 0.95)).expect("inside the path");
-            let want = law.log_density(x.view(), &PathPoint::still(1.0, 0.0))[0];
+            let want = law.log_density(x.view(), &PathPoint::CLEAN)[0];
             t.compare(flow(&law, &x, &end), want, 1e-11 * (1.0 + want.abs()));
         },
     );

@@ -7,6 +7,7 @@ use tweedie::diffusion::kernel::Posterior;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::exact::student::{ddim_gain, ddim_law};
 use tweedie::law::Gaussian;
 use tweedie::law::conditional::Guided;
@@ -95,16 +96,16 @@ impl Denoiser for Counting<'_> {
         self.model.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.model.denoise(x, at, out);
+        self.model.denoise(x, at, out)
     }
 }
 
 /// The points of these steps of a table, in this order, and the data.
 fn points(table: &Table, steps: impl IntoIterator<Item = usize>) -> Vec<PathPoint> {
     let rows = steps.into_iter().map(|t| &table.rows()[t - 1]);
-    rows.map(|r| PathPoint::still(r.alpha, r.sigma)).chain([PathPoint::still(1.0, 0.0)]).collect()
+    rows.map(|r| PathPoint::still(r.alpha, r.sigma)).chain([PathPoint::CLEAN]).collect()
 }
 
 fn linear() -> Table {
@@ -173,7 +174,7 @@ fn ddim_update(p: &mut Probe) {
     );
     let (roots, not_lowered) = (p.mutant("roots left out"), p.mutant("noise level not lowered"));
     let level = |table: &Table, t: usize| match t {
-        0 => Level::clean(),
+        0 => Level::CLEAN,
         t => Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma),
     };
     let update = move |x0_hat: f64, eps_hat: f64, from: Level<f64>, to: Level<f64>| {
@@ -275,7 +276,8 @@ fn ddim_update(p: &mut Probe) {
                     level(&table, if below { pair[0] - 1 } else { pair[1] }),
                 );
                 let mut x0_hat = Array2::zeros(x.dim());
-                law.denoise(x.view(), &PathPoint::still(from.alpha, from.sigma), x0_hat.view_mut());
+                law.denoise(x.view(), &PathPoint::still(from.alpha, from.sigma), x0_hat.view_mut())
+                    .expect("an exact law");
                 x.zip_mut_with(&x0_hat, |x, &x0_hat| {
                     *x = update(x0_hat, (*x - from.alpha * x0_hat) / from.sigma, from, to)
                 });

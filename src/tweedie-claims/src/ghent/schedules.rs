@@ -407,8 +407,7 @@ fn velocity(p: &mut Probe) {
     p.fact(
         Role::Printed,
         "at pure noise x0 does not follow from eps",
-        Conversion::new(Prediction::Eps, Prediction::X0, Frame::from(&PathPoint::still(0.0, 1.0)))
-            .is_err(),
+        Conversion::new(Prediction::Eps, Prediction::X0, Frame::from(&PathPoint::NOISE)).is_err(),
     );
     let at = Frame::variance_preserving(3f64.ln());
     let ratio = loss_ratio(Prediction::V, Prediction::Eps, &at).expect("finite");

@@ -8,7 +8,6 @@ use ndarray::{Array2, array};
 use num_dual::{Dual2_64, DualSVec64, gradient, second_derivative};
 use tweedie::diffusion::kernel::{Posterior, Transition};
 use tweedie::diffusion::level::Level;
-use tweedie::diffusion::prediction::Frame;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::sde::{Sde, tweedie_var, tweedie_x0_hat};
 use tweedie::diffusion::{Denoiser, Path, PathPoint};
@@ -87,7 +86,8 @@ fn eps_score(p: &mut Probe) {
             let row = table.rows()[t.int(1, table.steps()) - 1];
             let xt = law.sample(1, &t.noise()) * row.alpha + t.normal_rows(1, 2) * row.sigma;
             let mut x0_hat = Array2::zeros((1, 2));
-            law.denoise(xt.view(), &PathPoint::still(row.alpha, row.sigma), x0_hat.view_mut());
+            law.denoise(xt.view(), &PathPoint::still(row.alpha, row.sigma), x0_hat.view_mut())
+                .expect("an exact law");
             let (alpha, sigma) = if clean { (1.0, 0.0) } else { (row.alpha, row.sigma) };
             let log_density = |x: SVector<DualSVec64<2>, 2>| {
                 law.log_density_of(&[x[0], x[1]], alpha.into(), sigma.into())
@@ -150,7 +150,7 @@ fn langevin(p: &mut Probe) {
         "cancellation of drift terms of size f and g^2 over the variance",
         |t| {
             let point = t.point();
-            let sde = Sde::at(&Frame::from(&point)).expect("inside the path");
+            let sde = Sde::at(&point.moving().expect("rates")).expect("inside the path");
             let lambda = t.log_uniform(0.1, 10.0);
             let var = point.alpha * point.alpha * lambda + point.sigma * point.sigma;
             // Backward in time the drift changes sign; at x = 1 the score of a centred Gaussian is
@@ -245,7 +245,7 @@ fn langevin(p: &mut Probe) {
         "1 if the chain sampled its target",
     );
     let data = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
-    let settles = stationary_law(&data, &PathPoint::still(1.0, 0.0), 2.5).is_ok();
+    let settles = stationary_law(&data, &PathPoint::CLEAN, 2.5).is_ok();
     p.fact(Role::WithoutCondition, "h = 2.5 lambda: the chain has a stationary law", settles);
 }
 
@@ -309,7 +309,7 @@ fn continuous_limit(p: &mut Probe) {
                 .expect("noise grows");
             // The table's betas are beta(t)/T at T even times from 0 to 1.
             let at = Path::VP.at((time - 1) as f64 / (steps - 1.0)).expect("inside the path");
-            let sde = Sde::at(&Frame::from(&at)).expect("inside the path");
+            let sde = Sde::at(&at.moving().expect("rates")).expect("inside the path");
             let tol = 0.2 * sde.g2 * sde.g2 / steps + 1e-10;
             t.compare((q.scale - 1.0) * steps, sde.f, tol);
             t.compare(q.var * steps, sde.g2, tol);
@@ -336,7 +336,7 @@ fn continuous_limit(p: &mut Probe) {
         |t| {
             let lambda = t.log_uniform(0.05, 5.0);
             let from = Level::from(&end);
-            let limit = reverse_sde::variance(lambda, 1.0, from, Level::clean(), Churn::Constant(1.0));
+            let limit = reverse_sde::variance(lambda, 1.0, from, Level::CLEAN, Churn::Constant(1.0));
             let [coarse, fine] = [1, 2].map(|k| samples(&tables[k], lambda) - limit);
             t.compare((coarse / fine).log2(), 1.0, 0.15);
         },

@@ -281,7 +281,7 @@ fn lvlb_sum(p: &mut Probe) {
         },
     );
     let first: Posterior<f64> =
-        Posterior::between(Level::clean(), Level::new(0.9, 0.19f64.sqrt())).expect("a level");
+        Posterior::between(Level::CLEAN, Level::new(0.9, 0.19f64.sqrt())).expect("a level");
     p.number(
         Role::Printed,
         "the summand t = 1 as printed, KL(q(x0|x1,x0) || N(0, 0.1)) at x0 = 0, against the reconstruction term that stands there",

@@ -164,7 +164,7 @@ fn cfg_bayes(p: &mut Probe) {
             .expect("one space");
         let row = x.view().insert_axis(Axis(0));
         let mut x0_hat = row.to_owned();
-        guided.denoise(row, at, x0_hat.view_mut());
+        guided.denoise(row, at, x0_hat.view_mut()).expect("an exact law");
         Array1::from_shape_fn(x.len(), |i| tweedie_score(x[i], x0_hat[[0, i]], Level::from(at)))
     };
     p.property(
@@ -217,7 +217,7 @@ fn cfg_tilted(p: &mut Probe) {
         p.mutant("roles of data and class swapped"),
     );
     let one = |mean: f64, var: f64| Gaussian::diagonal(array![mean], array![var]).expect("a law");
-    let clean = PathPoint::still(1.0, 0.0);
+    let clean = PathPoint::CLEAN;
     let produced = move |u: f64, m: f64, c: f64, w: f64| {
         let w = if extra { w + 1.0 } else { w };
         let (data, class) =

@@ -2,11 +2,12 @@
 
 use crate::{Claim, Probe, Role};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Rates};
 use tweedie::diffusion::path::Path;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::sde::tweedie_score;
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::law::empirical::Empirical;
 use tweedie::law::mixture::Mixture;
 use tweedie::math::larger;
@@ -58,15 +59,15 @@ fn all_optima_affine(p: &mut Probe) {
                 PathPoint {
                     alpha: t.uniform(0.2, 1.0),
                     sigma: t.uniform(0.2, 2.0),
-                    d_alpha: t.uniform(-2.0, 0.0),
-                    d_sigma: t.uniform(0.1, 2.0),
-                    t: 0.5,
+                    rates: Some(Rates::new(t.uniform(-2.0, 0.0), t.uniform(0.1, 2.0))),
+                    t: Some(0.5),
                 },
             );
             let law = Empirical::new(points.clone()).expect("points");
-            let (frame, x) = (Frame::from(&at), t.normal_rows(1, 2) * 2.0);
+            let (frame, rates) = (Frame::from(&at), at.rates.expect("rates"));
+            let x = t.normal_rows(1, 2) * 2.0;
             let mut x0_hat = Array2::zeros((1, 2));
-            law.denoise(x.view(), &at, x0_hat.view_mut());
+            law.denoise(x.view(), &at, x0_hat.view_mut()).expect("an exact law");
             let log: Vec<f64> = points
                 .rows()
                 .into_iter()
@@ -90,7 +91,7 @@ fn all_optima_affine(p: &mut Probe) {
                     } else {
                         got
                     };
-                    let size = (1.0 + x.abs() + 5.0) * (1.0 + at.d_sigma + at.d_alpha.abs()) / at.sigma.powi(2) / at.alpha;
+                    let size = (1.0 + x.abs() + 5.0) * (1.0 + rates.sigma + rates.alpha.abs()) / at.sigma.powi(2) / at.alpha;
                     t.compare(got, want, 1e-11 * size);
                     let score = if bare { score / at.alpha } else { score };
                     t.compare(from_score.apply(score, x), want, 1e-11 * size);
@@ -140,10 +141,15 @@ impl Denoiser for Network<'_> {
         self.law.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let frame = Frame::from(at);
-        self.law.denoise(x, at, out.view_mut());
-        let network = Conversion::new(Prediction::X0, self.kind, frame).expect("sigma > 0");
+        self.law.denoise(x, at, out.view_mut())?;
+        let network = Conversion::new(Prediction::X0, self.kind, frame)?;
         let (reads, frame) = match self.slip {
             Some(Slip::X0AsEps) if self.kind == Prediction::X0 => (Prediction::Eps, frame),
             Some(Slip::OtherLevel) if self.kind == Prediction::V => {
@@ -151,12 +157,13 @@ impl Denoiser for Network<'_> {
             }
             _ => (self.kind, frame),
         };
-        let back = Conversion::new(reads, Prediction::X0, frame).expect("alpha > 0");
+        let back = Conversion::new(reads, Prediction::X0, frame)?;
         let slip = matches!(self.slip, Some(Slip::ScoreBySquare)) && self.kind == Prediction::Score;
         let factor = if slip { at.sigma } else { 1.0 };
         Zip::from(&mut out)
             .and(&x)
             .for_each(|o, x| *o = back.apply(network.apply(*o, *x) * factor, *x));
+        Ok(())
     }
 }
 
@@ -193,8 +200,12 @@ fn disentangled(p: &mut Probe) {
             }
         },
     );
-    let pure =
-        Frame::from(&PathPoint { t: 1.0, alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0 });
+    let pure = Frame::from(&PathPoint {
+        alpha: 0.0,
+        sigma: 1.0,
+        t: Some(1.0),
+        rates: Some(Rates::STRAIGHT),
+    });
     let reads = |kind| Conversion::new(kind, Prediction::X0, pure).is_ok();
     p.fact(
         Role::WithCondition,

@@ -228,11 +228,12 @@ fn ddim(p: &mut Probe) {
             }
         },
     );
-    let (at, s) = (Path::VP.at(0.2).expect("inside"), Path::VP.at(0.1).expect("inside"));
+    let (at, s) = (Path::VP.moving_at(0.2).expect("inside"), Path::VP.at(0.1).expect("inside"));
     let lambda = 0.01;
-    let velocity = (at.alpha * at.d_alpha * lambda + at.sigma * at.d_sigma)
-        / (at.alpha * at.alpha * lambda + at.sigma * at.sigma);
-    let gain = ddim_gain(lambda, Level::from(&at), Level::from(&s));
+    let (level, rates) = (at.level, at.rates);
+    let velocity = (level.alpha * rates.alpha * lambda + level.sigma * rates.sigma)
+        / (level.alpha * level.alpha * lambda + level.sigma * level.sigma);
+    let gain = ddim_gain(lambda, level, s.level());
     p.number(
         Role::WithoutCondition,
         "in the time t on the VP path, from 0.2 to 0.1 with data of variance 0.01: gain of Euler's step, against DDIM's",

@@ -173,7 +173,7 @@ impl Chain {
     fn random(t: &Trial) -> Self {
         let betas: Vec<f64> = (0..t.int(2, 4)).map(|_| t.uniform(0.05, 0.6)).collect();
         let table = Table::from_betas(&betas).expect("betas in range");
-        let levels: Vec<_> = std::iter::once(Level::clean())
+        let levels: Vec<_> = std::iter::once(Level::CLEAN)
             .chain(table.rows().iter().map(|r| Level::new(r.alpha, r.sigma)))
             .collect();
         let (mean, lambda, share) = (t.normal(), t.log_uniform(0.1, 3.0), t.uniform(0.5, 1.2));

@@ -6,7 +6,7 @@ use ndarray::{Array1, array};
 use num_dual::Dual64;
 use statrs::distribution::{ContinuousCDF, Normal};
 use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Rates};
 use tweedie::diffusion::loss::loss_ratio;
 use tweedie::diffusion::path::Path;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
@@ -71,14 +71,11 @@ fn optimum(p: &mut Probe) {
         96,
         WHY,
         |t| {
-            let (data, at, h) = (
-                Points::random(t, 3),
-                Path::FlowMatching.at(t.uniform(0.35, 0.95)).expect("inside the path"),
-                wave(t),
-            );
+            let (data, time, h) = (Points::random(t, 3), t.uniform(0.35, 0.95), wave(t));
+            let at = Path::FlowMatching.at(time).expect("inside the path");
             let f = |x: &Array1<f64>| {
-                let kept = denoised(&data.law, x, &at) * if shrunk { 1.0 - at.t } else { 1.0 };
-                (x - &kept) / if other { 1.0 - at.t } else { at.t } * if sign { -1.0 } else { 1.0 }
+                let kept = denoised(&data.law, x, &at) * if shrunk { 1.0 - time } else { 1.0 };
+                (x - &kept) / if other { 1.0 - time } else { time } * if sign { -1.0 } else { 1.0 }
             };
             t.compare(data.residual(&at, |x0, z| z - x0, f, h), 0.0, 1e-12 * 30.0);
         },
@@ -89,17 +86,16 @@ fn optimum(p: &mut Probe) {
         96,
         "1e-12 of (|x| + |x0|)/t",
         |t| {
-            let (law, at, x) = (
-                t.mixture(2, 3),
-                Path::FlowMatching.at(t.uniform(0.05, 1.0)).expect("inside the path"),
-                t.normal_rows(4, 2),
-            );
+            let (law, time, x) = (t.mixture(2, 3), t.uniform(0.05, 1.0), t.normal_rows(4, 2));
+            let moving = Path::FlowMatching.moving_at(time).expect("inside the path");
+            let at = moving.into();
             let mut x0_hat = x.clone();
-            tweedie::diffusion::Denoiser::denoise(&law, x.view(), &at, x0_hat.view_mut());
-            let want = marginal_velocity(&law, x.view(), &at).expect("t > 0");
+            tweedie::diffusion::Denoiser::denoise(&law, x.view(), &at, x0_hat.view_mut())
+                .expect("an exact law");
+            let want = marginal_velocity(&law, x.view(), &moving).expect("t > 0");
             let size = x.iter().chain(&x0_hat).map(|v| v.abs()).fold(1.0, larger);
-            let kept = &x0_hat * if shrunk { 1.0 - at.t } else { 1.0 };
-            t.compare_all(&((&x - &kept) / at.t), &want, 1e-12 * size / at.t);
+            let kept = &x0_hat * if shrunk { 1.0 - time } else { 1.0 };
+            t.compare_all(&((&x - &kept) / time), &want, 1e-12 * size / time);
         },
     );
 }
@@ -123,7 +119,7 @@ fn sampling(p: &mut Probe) {
         |t| {
             let (law, z) = (t.mixture(1, 3), array![[-1.2], [-0.3], [0.4], [1.7]] + t.uniform(-0.2, 0.2));
             let start = if wide { &z * 2.0 } else { z.clone() };
-            let (noise, clean) = (PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0));
+            let (noise, clean) = (PathPoint::NOISE, PathPoint::CLEAN);
             let end = pf_ode_solve(&law, start.view(), &[noise, clean]).expect("a mixture with a density").swap_remove(1);
             for (x, z) in end.iter().zip(&z) {
                 t.compare(cdf(&law, *x), normal.cdf(if swapped { -z } else { *z }), 1e-9);
@@ -136,18 +132,20 @@ fn sampling(p: &mut Probe) {
         128,
         "1e-12 of the terms over t",
         |t| {
-            let at = Path::FlowMatching.at(t.uniform(0.02, 0.98)).expect("inside the path");
+            let time = t.uniform(0.02, 0.98);
+            let moving = Path::FlowMatching.moving_at(time).expect("inside the path");
+            let at = moving.level;
             let (mean, lambda, z) = (t.normal(), t.log_uniform(0.01, 10.0), t.normal());
             let start = Level { alpha: Dual64::from(0.0), sigma: Dual64::from(1.0) };
-            let gain = psi(Dual64::from(lambda), start, Level::with_rates(&at));
+            let gain = psi(Dual64::from(lambda), start, moving.dual());
             let x = at.alpha * mean + gain.re * z;
             let x0_hat = mean + at.alpha * lambda / (at.alpha * at.alpha * lambda + at.sigma * at.sigma) * (x - at.alpha * mean);
             let u = if circle {
                 (at.alpha * x - x0_hat) / at.sigma
             } else {
-                pf_ode_velocity(Prediction::X0, x0_hat, x, &Frame::from(&at)).expect("t > 0")
+                pf_ode_velocity(Prediction::X0, x0_hat, x, &Frame::from(&moving)).expect("t > 0")
             };
-            t.compare(u, at.d_alpha * mean + gain.eps * z, 1e-12 * (1.0 + x.abs() + x0_hat.abs()) / at.t);
+            t.compare(u, moving.rates.alpha * mean + gain.eps * z, 1e-12 * (1.0 + x.abs() + x0_hat.abs()) / time);
         },
     );
 }
@@ -168,7 +166,7 @@ fn is_velocity(p: &mut Probe) {
             let at = Path::FlowMatching.at(t.uniform(0.0, 1.0)).expect("inside the path");
             let mut frame = Frame::from(&at);
             if time {
-                (frame.d_alpha, frame.d_sigma) = (-frame.d_alpha, -frame.d_sigma);
+                frame.rates = frame.rates.map(|r| Rates::new(-r.alpha, -r.sigma));
             }
             let (x0, z) = (t.normal(), t.normal());
             t.compare(kind.target(x0, z, &frame), z - x0, 1e-15 * (x0.abs() + z.abs()));

@@ -187,7 +187,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     t.compare_all(&sum, want.mean().iter(), tol);
                     t.compare_all(filtered.iter(), want.mean().iter(), tol);
                     t.compare_all(
-                        law.denoised(x.view(), &level(sigma)).row(0),
+                        law.denoised(x.view(), &level(sigma)).expect("an exact law").row(0),
                         want.mean().iter(),
                         tol,
                     );
@@ -222,8 +222,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                 }
                 let law = Gaussian::new(mean, cov.view()).expect("a covariance");
                 let at = level(if rooted { sigma.sqrt() } else { sigma });
-                let weights = law.jacobian(Array1::zeros(law.dim()).view(), &at);
-                let offset = law.denoised(Array2::zeros((1, law.dim())).view(), &at);
+                let weights =
+                    law.jacobian(Array1::zeros(law.dim()).view(), &at).expect("an exact law");
+                let offset =
+                    law.denoised(Array2::zeros((1, law.dim())).view(), &at).expect("an exact law");
                 (weights, offset.row(0).to_owned())
             };
             let compare = |t: &crate::Trial, data: &Array2<f64>, sigma: f64| {

@@ -2,6 +2,7 @@
 
 use crate::{Claim, Probe, Role, Trial};
 use ndarray::{Array1, Array2, Axis};
+use tweedie::diffusion::level::Rates;
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::law::empirical::Empirical;
@@ -109,7 +110,7 @@ impl Points {
 /// The denoiser at many states of the real line.
 pub(super) fn denoised(law: &dyn Denoiser, x: &Array1<f64>, at: &PathPoint) -> Array1<f64> {
     let mut out = Array2::zeros((x.len(), 1));
-    law.denoise(x.view().insert_axis(Axis(1)), at, out.view_mut());
+    law.denoise(x.view().insert_axis(Axis(1)), at, out.view_mut()).expect("an exact law");
     out.remove_axis(Axis(1))
 }
 
@@ -325,8 +326,7 @@ fn v_is_velocity(p: &mut Probe) {
             let frame = Frame {
                 alpha,
                 sigma,
-                d_alpha: -sigma * speed,
-                d_sigma: alpha * speed,
+                rates: Some(Rates::new(-sigma * speed, alpha * speed)),
                 sigma_data: 0.5,
             };
             let v = if plus {
@@ -358,11 +358,11 @@ fn v_is_velocity(p: &mut Probe) {
                     beta_max: t.uniform(5.0, 20.0),
                 }
             };
-            let at = path.at(t.uniform(0.05, 0.95)).expect("inside the path");
+            let at = path.moving_at(t.uniform(0.05, 0.95)).expect("inside the path");
             let frame = Frame::from(&at);
-            let speed = if still { 1.0 } else { at.alpha * at.d_sigma - at.sigma * at.d_alpha };
+            let speed = if still { 1.0 } else { at.determinant() };
             let (x0, z) = (t.normal(), t.normal());
-            let size = (at.d_alpha.abs() + at.d_sigma.abs()) * (x0.abs() + z.abs());
+            let size = (at.rates.alpha.abs() + at.rates.sigma.abs()) * (x0.abs() + z.abs());
             t.compare(
                 speed * Prediction::V.target(x0, z, &frame),
                 Prediction::Velocity.target(x0, z, &frame),

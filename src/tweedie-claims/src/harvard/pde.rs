@@ -6,7 +6,7 @@ use crate::Claim;
 use crate::Role::{Printed, WithCondition, WithoutCondition};
 use num_dual::{DualNum, first_derivative, second_derivative};
 use tweedie::diffusion::kernel::{Transition, random_walk};
-use tweedie::diffusion::prediction::Frame;
+use tweedie::diffusion::level::Rates;
 use tweedie::diffusion::sde::Sde;
 use tweedie::exact::flow::marginal_velocity;
 use tweedie::exact::reverse_sde::{Churn, reverse_law};
@@ -49,7 +49,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         (t.mixture(t.int(1, 4), t.int(1, 4)), t.log_uniform(0.01, 10.0));
                     let mut at = brownian(time);
                     if linear {
-                        (at.sigma, at.d_sigma) = (time, 1.0);
+                        (at.sigma, at.rates) = (time, Some(Rates::new(0.0, 1.0)));
                     }
                     let x = noised(t, &law, &at);
                     let x = x.row(0).to_vec();
@@ -128,21 +128,23 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (law, at) = (t.mixture(3, t.int(1, 3)), t.point());
                     let x = noised(t, &law, &at);
-                    let v = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
-                    let jacobian = law.jacobian(x.row(0), &at);
+                    let moving = at.moving().expect("rates");
+                    let v = marginal_velocity(&law, x.view(), &moving).expect("a noisy level");
+                    let rates = moving.rates;
+                    let jacobian = law.jacobian(x.row(0), &at).expect("an exact law");
                     // v = d_sigma x / sigma + (d_alpha - d_sigma alpha / sigma) E[x0 | x]
-                    let along = at.d_sigma / at.sigma;
+                    let along = rates.sigma / at.sigma;
                     let mut div =
-                        3.0 * along + (at.d_alpha - along * at.alpha) * jacobian.diag().sum();
+                        3.0 * along + (rates.alpha - along * at.alpha) * jacobian.diag().sum();
                     let mut f = v.row(0).to_vec();
                     if unscored {
-                        f = x.row(0).mapv(|x| x * at.d_alpha / at.alpha).to_vec();
-                        div = 3.0 * at.d_alpha / at.alpha;
+                        f = x.row(0).mapv(|x| x * rates.alpha / at.alpha).to_vec();
+                        div = 3.0 * rates.alpha / at.alpha;
                     }
                     let x = x.row(0).to_vec();
                     let slopes = Slopes::new(&law, &x, &at);
                     let carried: f64 = f.iter().zip(&slopes.score).map(|(f, s)| f * s).sum();
-                    let sizes = (at.d_alpha.abs() + at.d_sigma.abs())
+                    let sizes = (rates.alpha.abs() + rates.sigma.abs())
                         * (1.0 + x.iter().map(|x| x.abs()).sum::<f64>())
                         * (slopes.scale + slopes.scale.sqrt() / at.sigma + 1.0 / at.sigma);
                     t.compare(
@@ -204,7 +206,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 "rounding of one product",
                 |t| {
                     let (at, score) = (brownian(t.log_uniform(0.01, 10.0)), t.normal());
-                    let sde = Sde::at(&Frame::from(&at)).expect("noise grows");
+                    let sde = Sde::at(&at.moving().expect("rates")).expect("noise grows");
                     let f = if raw {
                         factor * score * (-0.5 * score * score).exp()
                     } else {
@@ -262,7 +264,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) = (t.mixture(3, t.int(1, 3)), t.point());
                     let x = noised(t, &law, &at).row(0).to_vec();
                     let slopes = Slopes::new(&law, &x, &at);
-                    let sde = Sde::at(&Frame::from(&at)).expect("noise grows");
+                    let sde = Sde::at(&at.moving().expect("rates")).expect("noise grows");
                     let g2 = if deviation { sde.g2.sqrt() } else { sde.g2 };
                     let carried: f64 =
                         x.iter().zip(&slopes.score).map(|(x, s)| sde.f * x * s).sum();
@@ -371,7 +373,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (at, g, score) =
                         (brownian(t.log_uniform(0.01, 10.0)), t.uniform(0.1, 3.0), t.normal());
-                    let sde = Sde::at(&Frame::from(&at)).expect("noise grows");
+                    let sde = Sde::at(&at.moving().expect("rates")).expect("noise grows");
                     let want = -sde.reverse_drift(t.normal(), score, g);
                     t.compare(coefficient(g) * score, want, 8.0 * EPS * want.abs());
                 },
@@ -390,9 +392,15 @@ pub(super) const CLAIMS: &[Claim] = &[
                     } else {
                         Churn::Langevin(rate)
                     };
-                    let law = reverse_law(&data, &at_time(&data, from.t), &from, &to, churn)
-                        .expect("levels of one path");
-                    let want = at_time(&data, to.t);
+                    let law = reverse_law(
+                        &data,
+                        &at_time(&data, from.t.expect("a time")),
+                        &from,
+                        &to,
+                        churn,
+                    )
+                    .expect("levels of one path");
+                    let want = at_time(&data, to.t.expect("a time"));
                     t.compare_all(law.mean().iter(), want.mean().iter(), 1e-12);
                     t.compare_all(
                         &Law::cov(&law),
@@ -467,7 +475,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (at, g, score) =
                         (brownian(t.log_uniform(0.01, 10.0)), t.uniform(0.1, 3.0), t.normal());
-                    let sde = Sde::at(&Frame::from(&at)).expect("noise grows");
+                    let sde = Sde::at(&at.moving().expect("rates")).expect("noise grows");
                     let churn = if ode {
                         0.0
                     } else if rooted {

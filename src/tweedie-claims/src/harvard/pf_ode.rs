@@ -41,8 +41,9 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
-                    let d = law.denoised(x.view(), &at);
+                    let velocity = marginal_velocity(&law, x.view(), &at.moving().expect("rates"))
+                        .expect("a noisy level");
+                    let d = law.denoised(x.view(), &at).expect("an exact law");
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     for (((x, d), v), score) in x.iter().zip(&d).zip(&velocity).zip(&slopes.score) {
                         let tol = 1e4
@@ -226,11 +227,16 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 3)), by_sigma(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let velocity = marginal_velocity(&law, x.view(), &at).expect("a noisy level");
+                    let velocity = marginal_velocity(&law, x.view(), &at.moving().expect("rates"))
+                        .expect("a noisy level");
                     let length = if squared { at.sigma * at.sigma } else { at.sigma };
-                    let step = Posterior::ddim(Level::clean(), Level::new(1.0, at.sigma), 0.0)
+                    let step = Posterior::ddim(Level::CLEAN, Level::new(1.0, at.sigma), 0.0)
                         .expect("noise falls");
-                    for ((x, v), d) in x.iter().zip(&velocity).zip(&law.denoised(x.view(), &at)) {
+                    for ((x, v), d) in x
+                        .iter()
+                        .zip(&velocity)
+                        .zip(&law.denoised(x.view(), &at).expect("an exact law"))
+                    {
                         t.compare(x - sign * length * v, *d, 64.0 * EPS * (1.0 + x.abs()));
                         t.compare(step.mean(*d, *x), *d, 64.0 * EPS * (1.0 + x.abs()));
                     }
@@ -245,7 +251,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, sigma) = (t.gaussian(4), t.log_uniform(0.01, 50.0));
                     let x = noised(t, &data, &level(sigma));
                     let end = pf_ode_map(&data, x.view(), &level(sigma), &level(0.0)).expect("levels") - data.mean();
-                    let ahead = data.denoised(x.view(), &level(sigma)) - data.mean();
+                    let ahead = data.denoised(x.view(), &level(sigma)).expect("an exact law") - data.mean();
                     let (end, ahead): (Array2<f64>, Array2<f64>) = (end.dot(&data.modes()), ahead.dot(&data.modes()));
                     for (k, lambda) in data.variances().iter().enumerate() {
                         let fraction = if whole { 1.0 } else { emerged_fraction(*lambda, sigma) };

@@ -44,9 +44,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     );
                     p.property(role, what, 2, "3 % is taken as agreement", |t| {
                         let x = digits.noised(t, sigma);
-                        let d = digits.network.denoised(x.view(), &level(sigma));
+                        let d =
+                            digits.network.denoised(x.view(), &level(sigma)).expect("a network");
                         let own = model
-                            .denoised(x.view(), &level(if rooted { sigma.sqrt() } else { sigma }));
+                            .denoised(x.view(), &level(if rooted { sigma.sqrt() } else { sigma }))
+                            .expect("an exact law");
                         t.compare((energy(&(own - &d)) / energy(&(d - &x))).sqrt(), 0.0, 0.03);
                     });
                 }
@@ -59,7 +61,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 "below 1/2 the network's own error is the larger part",
                 |t| {
                     let x = digits.noised(t, 10.0);
-                    let [g, n, e] = [&model as &dyn Denoiser, &digits.network, &exact].map(|d| d.denoised(x.view(), &level(10.0)));
+                    let [g, n, e] = [&model as &dyn Denoiser, &digits.network, &exact].map(|d| d.denoised(x.view(), &level(10.0)).expect("a network"));
                     t.compare((energy(&(g - &e)) / energy(&(n - &e))).sqrt(), 0.0, 0.5);
                 },
             );
@@ -147,7 +149,10 @@ pub(super) const CLAIMS: &[Claim] = &[
                     p.property(role, what, 2, why, |t| {
                         let x = &clean + &(t.normal_rows(clean.nrows(), 64) * sigma);
                         let loss = |law: &dyn Denoiser| {
-                            energy(&(law.denoised(x.view(), &level(sigma)) - &clean))
+                            energy(
+                                &(law.denoised(x.view(), &level(sigma)).expect("an exact law")
+                                    - &clean),
+                            )
                         };
                         t.compare(loss(&model) / loss(&delta), 0.0, 0.9);
                     });
@@ -161,9 +166,13 @@ pub(super) const CLAIMS: &[Claim] = &[
                 );
                 p.property(role, what, 1, why, |t| {
                     let x = &clean + &(t.normal_rows(clean.nrows(), 64) * sigma);
-                    let network = digits.network.denoised(x.view(), &level(sigma));
+                    let network =
+                        digits.network.denoised(x.view(), &level(sigma)).expect("a network");
                     let off = |law: &dyn Denoiser| {
-                        energy(&(law.denoised(x.view(), &level(sigma)) - &network))
+                        energy(
+                            &(law.denoised(x.view(), &level(sigma)).expect("an exact law")
+                                - &network),
+                        )
                     };
                     t.compare(off(&model) / off(&delta), 0.0, 0.9);
                 });

@@ -48,7 +48,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         row.assign(&x);
                     }
                     (0..d).for_each(|j| states[[j, j]] += 1.0);
-                    let moved = law.denoised(states.view(), &level(sigma));
+                    let moved = law.denoised(states.view(), &level(sigma)).expect("an exact law");
                     let library = receptive_field(&law, &(0..d).collect::<Vec<_>>(), &level(sigma)).expect("pixels");
                     let tol = 1e-11 * (1.0 + 1.0 / sigma);
                     for i in 0..d {
@@ -264,7 +264,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 digits.network.jacobian_rows(x.view(), at, pixels).expect("pixels")
             };
             let by_exact = |x: &Array1<f64>, at: &PathPoint, pixels: &[usize]| {
-                exact.jacobian(x.view(), at).select(Axis(0), pixels)
+                exact.jacobian(x.view(), at).expect("an exact law").select(Axis(0), pixels)
             };
             for (role, sigma) in [
                 (WithCondition, 0.2),
@@ -303,7 +303,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let own: f64 = pixels.iter().enumerate().map(|(row, pixel)| seen[[row, *pixel]]).sum();
                     let clean = digits.train.select(Axis(0), &(0..64).map(|i| 25 * i).collect::<Vec<_>>());
                     let x = &clean + &(t.normal_rows(64, 64) * 0.2);
-                    let error = digits.network.denoised(x.view(), &level(0.2)) - clean;
+                    let error = digits.network.denoised(x.view(), &level(0.2)).expect("a network") - clean;
                     let left: f64 = pixels.iter().map(|i| error.column(*i).mapv(|e| e * e).mean().expect("digits")).sum();
                     t.compare(0.2 * 0.2 * own / left, 1.0, 0.4);
                 },

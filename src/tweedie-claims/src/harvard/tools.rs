@@ -4,6 +4,7 @@ use crate::Trial;
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, ArrayView2};
 use num_dual::{first_derivative, second_derivative};
+use tweedie::diffusion::level::Rates;
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::law::mixture::Mixture;
 use tweedie::law::{Gaussian, Law};
@@ -22,7 +23,7 @@ pub(super) fn level(sigma: f64) -> PathPoint {
 
 pub(super) fn scores(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
     let mut out = Array2::zeros(x.raw_dim());
-    law.score(x, at, out.view_mut());
+    law.score(x, at, out.view_mut()).expect("an exact law");
     out
 }
 
@@ -80,21 +81,27 @@ impl Slopes {
 
 /// `d/dt ln p` of the noised law at a fixed point, `alpha` and `sigma` moving at their rates.
 pub(super) fn log_density_rate(law: &Mixture, x: &[f64], at: &PathPoint) -> f64 {
+    let rates = at.rates.expect("rates");
     let along = |t: num_dual::Dual64| {
         let point: Vec<_> = x.iter().map(|v| (*v).into()).collect();
-        law.log_density_of(&point, t * at.d_alpha + at.alpha, t * at.d_sigma + at.sigma)
+        law.log_density_of(&point, t * rates.alpha + at.alpha, t * rates.sigma + at.sigma)
     };
     first_derivative(along, 0.0).1
 }
 
 /// The deck's Brownian clock: `alpha = 1`, `sigma = sqrt(t)`.
 pub(super) fn brownian(time: f64) -> PathPoint {
-    PathPoint { t: time, alpha: 1.0, sigma: time.sqrt(), d_alpha: 0.0, d_sigma: 0.5 / time.sqrt() }
+    PathPoint {
+        alpha: 1.0,
+        sigma: time.sqrt(),
+        t: Some(time),
+        rates: Some(Rates::new(0.0, 0.5 / time.sqrt())),
+    }
 }
 
 /// The unscaled path with `sigma` itself as the clock.
 pub(super) fn by_sigma(sigma: f64) -> PathPoint {
-    PathPoint { t: sigma, alpha: 1.0, sigma, d_alpha: 0.0, d_sigma: 1.0 }
+    PathPoint { alpha: 1.0, sigma, t: Some(sigma), rates: Some(Rates::new(0.0, 1.0)) }
 }
 
 /// A mixture on a line whose components are at least `least` wide, smooth enough for quadrature.

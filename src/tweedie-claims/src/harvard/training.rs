@@ -2,6 +2,7 @@
 
 use crate::{Claim, Probe, Role};
 use nalgebra::{Matrix2, Matrix4, Vector4};
+use tweedie::diffusion::level::Rates;
 use tweedie::diffusion::loss::{loss_ratio, squared_errors};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::weighting::{Weighting, vlb_continuous};
@@ -59,7 +60,10 @@ fn implicit_weighting(p: &mut Probe) {
             Prediction::Eps => at.alpha / at.sigma,
             Prediction::V if circle => (1.0 + (at.alpha / at.sigma).powi(2)).sqrt(),
             Prediction::V => (at.alpha * at.alpha + at.sigma * at.sigma) / at.sigma,
-            Prediction::Velocity => (at.alpha * at.d_sigma - at.sigma * at.d_alpha) / at.sigma,
+            Prediction::Velocity => {
+                let rates = at.rates.expect("rates");
+                (at.alpha * rates.sigma - at.sigma * rates.alpha) / at.sigma
+            }
             _ => 1.0,
         };
         if linear { factor } else { factor * factor }
@@ -75,8 +79,7 @@ fn implicit_weighting(p: &mut Probe) {
             let frame = Frame {
                 alpha: t.uniform(0.1, 1.0),
                 sigma: t.uniform(0.05, 2.0),
-                d_alpha: t.uniform(-2.0, 0.0),
-                d_sigma: t.uniform(0.2, 2.0),
+                rates: Some(Rates::new(t.uniform(-2.0, 0.0), t.uniform(0.2, 2.0))),
                 sigma_data: 0.5,
             };
             let (x0, eps, error) = (t.normal_rows(2, 3), t.normal_rows(2, 3), t.normal_rows(2, 3) + 2.0);

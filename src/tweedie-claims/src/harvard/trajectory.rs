@@ -55,8 +55,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                         rate.scaled_add(-sign / at.sigma * gain * u.dot(&z), &u);
                     }
                     let tol = 256.0 * EPS * (1.0 + at.sigma + z.dot(&z).sqrt()) / at.sigma;
-                    t.compare_all(&rate, marginal_velocity(&data, x.view(), &at).expect("a noisy level").row(0), tol);
-                    t.compare_all(&rate, gaussian_velocity(&data, x.view(), &at).expect("a noisy level").row(0), tol);
+                    t.compare_all(&rate, marginal_velocity(&data, x.view(), &at.moving().expect("rates")).expect("a noisy level").row(0), tol);
+                    t.compare_all(&rate, gaussian_velocity(&data, x.view(), &at.moving().expect("rates")).expect("a noisy level").row(0), tol);
                 },
             );
         },
@@ -117,7 +117,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let want = pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
                     let size = 1.0 + state.iter().map(|x| x.abs()).sum::<f64>() + x.iter().map(|x| x.abs()).sum::<f64>();
                     t.compare_all(&state, &want, 256.0 * EPS * size);
-                    let velocity = marginal_velocity(&data, state.view(), &by_sigma(end)).expect("a noisy level");
+                    let velocity = marginal_velocity(&data, state.view(), &by_sigma(end).moving().expect("rates")).expect("a noisy level");
                     for (m, v) in moved.iter().zip(&velocity) {
                         t.compare(m.eps, *v, 256.0 * EPS * size * (1.0 + 1.0 / end));
                     }
@@ -183,7 +183,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let reached =
                         pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
                     let tol = 512.0 * EPS * (1.0 + start);
-                    t.compare_all(&sum, data.denoised(reached.view(), &level(end)).row(0), tol);
+                    t.compare_all(
+                        &sum,
+                        data.denoised(reached.view(), &level(end)).expect("an exact law").row(0),
+                        tol,
+                    );
                     t.compare_all(
                         &sum,
                         denoiser_along(&data, x.view(), &level(start), &level(end))

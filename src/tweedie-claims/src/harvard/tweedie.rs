@@ -6,10 +6,10 @@ use crate::Role::{Corrected, Printed};
 use nalgebra::{DMatrix, DVector};
 use ndarray::Array2;
 use num_dual::{DualNum, first_derivative};
-use tweedie::diffusion::Denoiser;
 use tweedie::diffusion::kernel::Transition;
 use tweedie::diffusion::level::Level;
 use tweedie::diffusion::sde::{tweedie_score, tweedie_x0_hat};
+use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::law::empirical::Empirical;
 use tweedie::math::gaussian::{Covariance, Normal};
 use tweedie::math::quadrature::IntervalRule;
@@ -44,9 +44,9 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at);
-                    let want = law.denoised(x.view(), &at);
+                    let want = law.denoised(x.view(), &at).expect("an exact law");
                     let x = x.row(0).to_vec();
-                    let slopes = Slopes::new(&law, &x, if clean { &CLEAN } else { &at });
+                    let slopes = Slopes::new(&law, &x, if clean { &PathPoint::CLEAN } else { &at });
                     for ((x, score), want) in x.iter().zip(&slopes.score).zip(&want) {
                         t.compare(
                             x0_hat(*x, *score, at.sigma),
@@ -73,7 +73,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         .expect("shapes fit");
                     let want = joint.condition(&[3, 4, 5], &x).expect("noise makes it regular");
                     for i in 0..3 {
-                        let sigma = if clean { CLEAN.sigma } else { at.sigma };
+                        let sigma = if clean { 0.0 } else { at.sigma };
                         let along = |xi| {
                             let mut point: Vec<num_dual::Dual64> =
                                 x.iter().map(|v| (*v).into()).collect();
@@ -112,7 +112,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (d, sigma) = (t.int(1, 5), t.log_uniform(0.05, 10.0));
                     let (x0, z) = (t.normals(d), t.normals(d));
                     let x = &x0 + &(&z * sigma);
-                    let kernel = Transition::between(Level::clean(), Level::new(1.0, sigma))
+                    let kernel = Transition::between(Level::CLEAN, Level::new(1.0, sigma))
                         .expect("noise grows");
                     let lifted = Transition {
                         scale: num_dual::Dual64::from(kernel.scale),
@@ -270,7 +270,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         0.0
                     });
                     let x = Array2::from_shape_vec((nodes.len(), 1), nodes).expect("a column");
-                    let mut d = law.denoised(x.view(), &level(sigma));
+                    let mut d = law.denoised(x.view(), &level(sigma)).expect("an exact law");
                     if nearest {
                         d = points.select(ndarray::Axis(0), &law.nearest(x.view(), 1.0));
                     } else if short {
@@ -310,7 +310,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let want = rule.composite(low, high, 60, |y| y * weight(y))
                         / rule.composite(low, high, 60, weight);
                     let rows = Array2::from_elem((1, 1), x);
-                    let exact = law.denoised(rows.view(), &at)[[0, 0]];
+                    let exact = law.denoised(rows.view(), &at).expect("an exact law")[[0, 0]];
                     let got = if nearest {
                         law.components()
                             .iter()
@@ -351,7 +351,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (law, at) =
                         (t.mixture(t.int(1, 4), t.int(1, 4)), level(t.log_uniform(0.03, 10.0)));
                     let x = noised(t, &law, &at);
-                    let d = law.denoised(x.view(), &at);
+                    let d = law.denoised(x.view(), &at).expect("an exact law");
                     let slopes = Slopes::new(&law, x.as_slice().expect("one row"), &at);
                     let sigma = other * if rooted { at.sigma.sqrt() } else { at.sigma };
                     for ((x, d), want) in x.iter().zip(&d).zip(&slopes.score) {
@@ -371,7 +371,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (law, at) = (t.gaussian(4), level(t.log_uniform(0.05, 10.0)));
                     let x = noised(t, &law, &at);
-                    let d = law.denoised(x.view(), &at);
+                    let d = law.denoised(x.view(), &at).expect("an exact law");
                     let cov =
                         dense(&law).cov_matrix() + DMatrix::identity(4, 4) * (at.sigma * at.sigma);
                     let noised =
@@ -396,9 +396,6 @@ pub(super) const CLAIMS: &[Claim] = &[
 ];
 
 /// Data without noise; a component's own width keeps its density finite.
-const CLEAN: tweedie::diffusion::PathPoint =
-    tweedie::diffusion::PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: 0.0, d_sigma: 0.0 };
-
 /// The first value at which half of the weight is reached.
 fn weighted_median(weights: &[f64], values: &[f64]) -> f64 {
     let mut order: Vec<usize> = (0..values.len()).collect();

@@ -3,8 +3,7 @@
 use crate::{Claim, Probe, Role, Trial};
 use ndarray::{Array1, Axis};
 use num_dual::Dual64;
-use tweedie::diffusion::PathPoint;
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Moving, Rates};
 use tweedie::diffusion::sde::{scaled_ode_velocity, vp_ode_velocity};
 use tweedie::exact::flow::marginal_velocity;
 use tweedie::exact::gains::psi;
@@ -42,7 +41,8 @@ pub(super) const CLAIMS: &[Claim] = &[
 /// Data, a point of an arbitrary path, and a state.
 struct Place {
     law: Mixture,
-    at: PathPoint,
+    at: Level,
+    rates: Rates,
     x: Array1<f64>,
 }
 
@@ -50,18 +50,13 @@ impl Place {
     fn random(t: &Trial) -> Self {
         let (alpha, d_alpha) = (t.uniform(0.2, 1.5), t.uniform(-2.0, 2.0));
         let (edm_sigma, d_edm_sigma) = (t.log_uniform(0.2, 3.0), t.uniform(-2.0, 2.0));
-        let at = PathPoint {
-            t: 0.5,
-            alpha,
-            sigma: alpha * edm_sigma,
-            d_alpha,
-            d_sigma: d_alpha * edm_sigma + alpha * d_edm_sigma,
-        };
-        Self { law: t.mixture(2, 3), at, x: t.normals(2) * 2.0 }
+        let at = Level { alpha, sigma: alpha * edm_sigma };
+        let rates = Rates::new(d_alpha, d_alpha * edm_sigma + alpha * d_edm_sigma);
+        Self { law: t.mixture(2, 3), at, rates, x: t.normals(2) * 2.0 }
     }
 
     fn d_edm_sigma(&self) -> f64 {
-        (self.at.d_sigma - self.at.edm_sigma() * self.at.d_alpha) / self.at.alpha
+        (self.rates.sigma - self.at.edm_sigma() * self.rates.alpha) / self.at.alpha
     }
 
     /// Gradient in the scaled state of `ln p(x~/alpha; edm_sigma)`, by dual numbers.
@@ -76,16 +71,17 @@ impl Place {
 
     /// `E[alpha' x0 + sigma' z | x~]`.
     fn velocity(&self) -> Array1<f64> {
-        marginal_velocity(&self.law, self.x.view().insert_axis(Axis(0)), &self.at)
+        let moving = Moving { level: self.at, rates: self.rates };
+        marginal_velocity(&self.law, self.x.view().insert_axis(Axis(0)), &moving)
             .expect("sigma > 0")
             .remove_axis(Axis(0))
     }
 
     fn compare(&self, t: &Trial, got: impl Fn(f64, f64) -> f64) {
         let (score, want) = (self.score(), self.velocity());
-        let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = self.at;
+        let (Level { alpha, sigma }, rates) = (self.at, self.rates);
         for i in 0..2 {
-            let rate = (d_alpha / alpha).abs() + (d_sigma / sigma).abs();
+            let rate = (rates.alpha / alpha).abs() + (rates.sigma / sigma).abs();
             let size = rate * (self.x[i].abs() + sigma * sigma * score[i].abs());
             t.compare(got(self.x[i], score[i]), want[i], 1e-11 * (1.0 + size));
         }
@@ -117,7 +113,7 @@ fn vp_ode(p: &mut Probe) {
                     x,
                     changed(score, at.alpha),
                     at.alpha,
-                    at.d_alpha,
+                    place.rates.alpha,
                     edm_sigma,
                     d_edm_sigma,
                 )
@@ -130,17 +126,17 @@ fn vp_ode(p: &mut Probe) {
         128,
         "1e-13 of the terms",
         |t| {
-            let at = Place::random(t).at;
+            let Place { at, rates, .. } = Place::random(t);
             let (mean, lambda, z) = (t.normal(), t.log_uniform(0.01, 10.0), t.normal());
             let start = Level { alpha: Dual64::from(t.uniform(0.2, 1.0)), sigma: Dual64::from(t.uniform(0.5, 3.0)) };
-            let gain = psi(Dual64::from(lambda), start, Level::with_rates(&at));
-            let (x, want) = (at.alpha * mean + gain.re * z, at.d_alpha * mean + gain.eps * z);
+            let gain = psi(Dual64::from(lambda), start, Moving { level: at, rates }.dual());
+            let (x, want) = (at.alpha * mean + gain.re * z, rates.alpha * mean + gain.eps * z);
             let score = -(x - at.alpha * mean) / (at.alpha * at.alpha * lambda + at.sigma * at.sigma);
             let edm_sigma = at.edm_sigma();
-            let d_edm_sigma = (at.d_sigma - edm_sigma * at.d_alpha) / at.alpha;
-            let got = scaled_ode_velocity(x, changed(score, at.alpha), at.alpha, at.d_alpha, edm_sigma, d_edm_sigma);
+            let d_edm_sigma = (rates.sigma - edm_sigma * rates.alpha) / at.alpha;
+            let got = scaled_ode_velocity(x, changed(score, at.alpha), at.alpha, rates.alpha, edm_sigma, d_edm_sigma);
             let size =
-                (at.d_alpha / at.alpha * x).abs() + (at.alpha * at.alpha * d_edm_sigma * edm_sigma * score).abs() + want.abs();
+                (rates.alpha / at.alpha * x).abs() + (at.alpha * at.alpha * d_edm_sigma * edm_sigma * score).abs() + want.abs();
             t.compare(got, want, 1e-13 * (1.0 + size));
         },
     );
@@ -156,7 +152,8 @@ fn vp_ode_tilde(p: &mut Probe) {
         WHY,
         |t| {
             let place = Place::random(t);
-            let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = place.at;
+            let Level { alpha, sigma } = place.at;
+            let Rates { alpha: d_alpha, sigma: d_sigma } = place.rates;
             place.compare(t, |x, score| {
                 let f = d_alpha / alpha;
                 if still {

@@ -70,7 +70,7 @@ fn marginal(p: &mut Probe) {
         why,
         |t| {
             let (x0, steps) = (3.0 * t.normal(), t.int(2, 40));
-            let q = Transition::between(Level::clean(), level(steps)).expect("noise grows");
+            let q = Transition::between(Level::CLEAN, level(steps)).expect("noise grows");
             let walk = joint(x0, 0.0, &vec![Step::new(1.0, 1.0); steps]);
             t.compare(q.mean(x0), walk.mean()[steps], 0.0);
             t.compare_rel(q.var, walk.cov_matrix()[(steps, steps)], 4.0);
@@ -84,7 +84,7 @@ fn marginal(p: &mut Probe) {
         why,
         |t| {
             let steps = t.int(2, 1000);
-            let q = Transition::between(Level::clean(), level(steps)).expect("noise grows");
+            let q = Transition::between(Level::CLEAN, level(steps)).expect("noise grows");
             let step = |s: f64| {
                 Transition::between(random_walk(s), random_walk(s + 1.0)).expect("noise grows")
             };
@@ -167,11 +167,9 @@ fn bayes(p: &mut Probe) {
                 (level(later - t.int(1, later - 1)), level(later))
             };
             let x0 = 2.0 * t.normal();
-            let (first, step) = (
-                Transition::between(Level::clean(), s).unwrap(),
-                Transition::between(s, u).unwrap(),
-            );
-            let direct = Transition::between(Level::clean(), u).unwrap();
+            let (first, step) =
+                (Transition::between(Level::CLEAN, s).unwrap(), Transition::between(s, u).unwrap());
+            let direct = Transition::between(Level::CLEAN, u).unwrap();
             let exact = Posterior::between(s, u).unwrap();
             let left = if forward_var { Posterior { var: step.var, ..exact } } else { exact };
             let xs = first.mean(x0) + first.var.sqrt() * t.normal();
@@ -196,7 +194,7 @@ fn bayes(p: &mut Probe) {
             let row = |k: usize| table.rows()[k - 1];
             let level = |k: usize| Level::new(row(k).alpha, row(k).sigma);
             let steps = [
-                Transition::between(Level::clean(), level(1)).unwrap(),
+                Transition::between(Level::CLEAN, level(1)).unwrap(),
                 Transition::between(level(1), level(2)).unwrap(),
             ];
             let law =

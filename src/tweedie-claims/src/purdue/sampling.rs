@@ -4,7 +4,7 @@ use crate::{Claim, Probe, Role};
 use ndarray::{Array2, array};
 use num_dual::gradient;
 use tweedie::diffusion::kernel::{Posterior, random_walk};
-use tweedie::diffusion::level::Level;
+use tweedie::diffusion::level::{Level, Rates};
 use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::law::gaussian::wiener_gain;
@@ -64,7 +64,8 @@ fn noised(law: &Mixture, var: f64) -> Mixture {
 /// `E[x0|x]` where x is `law` plus noise of variance `var`.
 fn denoised(law: &Mixture, x: &Array2<f64>, var: f64) -> Array2<f64> {
     let mut out = Array2::zeros(x.raw_dim());
-    law.denoise(x.view(), &PathPoint::still(1.0, var.sqrt()), out.view_mut());
+    law.denoise(x.view(), &PathPoint::still(1.0, var.sqrt()), out.view_mut())
+        .expect("an exact law");
     out
 }
 
@@ -102,7 +103,8 @@ fn ddpm_step(p: &mut Probe) {
     let law = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
     let removed = |scale: f64| {
         let mut hat = array![[0.0]];
-        law.denoise(array![[8.0]].view(), &PathPoint::still(1.0, 10.0), hat.view_mut());
+        law.denoise(array![[8.0]].view(), &PathPoint::still(1.0, 10.0), hat.view_mut())
+            .expect("an exact law");
         let eps_theta = (8.0 - hat[[0, 0]]) / scale;
         // The right step is that of the score: E[x_{t-1}|x_t] - x_t with marginal variance 101.
         -step(100.0) * eps_theta / (-8.0 / 101.0)
@@ -145,8 +147,12 @@ fn ddim_x0(p: &mut Probe) {
             &nalgebra::SVector::<f64, 2>::new(xt[[0, 0]], xt[[0, 1]]),
         );
         let sigma = if unit { time.sqrt() } else { 1.0 };
-        let frame =
-            Frame { alpha: 1.0, sigma: time.sqrt(), d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
+        let frame = Frame {
+            alpha: 1.0,
+            sigma: time.sqrt(),
+            rates: Some(Rates::new(0.0, 1.0)),
+            sigma_data: 0.5,
+        };
         let to_eps = Conversion::new(Prediction::Score, Prediction::Eps, frame).expect("sigma > 0");
         let want = denoised(&data, &xt, time);
         let size = xt.iter().map(|x| x.abs()).fold(3.0, larger);

@@ -6,6 +6,7 @@ use nalgebra::DVector;
 use ndarray::{Array1, Array2, array};
 use tweedie::diffusion::elbo::{Reconstruction, Reverse, ReverseVar, bound, linear_error, mmse};
 use tweedie::diffusion::kernel::{random_walk, random_walk_posterior};
+use tweedie::diffusion::level::Rates;
 use tweedie::diffusion::loss::{loss_ratio, squared_errors};
 use tweedie::diffusion::prediction::{Frame, Prediction};
 use tweedie::diffusion::weighting::{Weighting, vlb_discrete};
@@ -174,8 +175,12 @@ fn x0_error(p: &mut Probe) {
             let xt = &x0 + &whole;
             let eps_theta = &whole + &(t.normal_rows(1, 4) * t.log_uniform(0.1, 10.0));
             // The whole noise is the noise of a frame with sigma = 1.
-            let frame =
-                Frame { alpha: 1.0, sigma: 1.0, d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 };
+            let frame = Frame {
+                alpha: 1.0,
+                sigma: 1.0,
+                rates: Some(Rates::new(0.0, 1.0)),
+                sigma_data: 0.5,
+            };
             let mean = if added { &xt + &eps_theta } else { &xt - &eps_theta };
             let x0_side =
                 squared_errors(Prediction::X0, mean.view(), x0.view(), whole.view(), &frame)
@@ -200,8 +205,7 @@ fn x0_error(p: &mut Probe) {
             let frame = Frame {
                 alpha: 1.0,
                 sigma: level.sigma,
-                d_alpha: 0.0,
-                d_sigma: 1.0,
+                rates: Some(Rates::new(0.0, 1.0)),
                 sigma_data: 0.5,
             };
             t.compare_rel(
@@ -274,7 +278,8 @@ fn many_vaes(p: &mut Probe) {
     let law = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
     let ratio = |time: f64, std: f64| {
         let mut x_hat = array![[0.0]];
-        law.denoise(array![[3.0]].view(), &PathPoint::still(1.0, std), x_hat.view_mut());
+        law.denoise(array![[3.0]].view(), &PathPoint::still(1.0, std), x_hat.view_mut())
+            .expect("an exact law");
         let removed = 3.0 - x_hat[[0, 0]];
         (removed / time) / (removed / std)
     };
@@ -299,7 +304,7 @@ fn many_vaes(p: &mut Probe) {
 
 /// The frame of `z = x + t eps`.
 fn additive(t: f64) -> Frame<f64> {
-    Frame { alpha: 1.0, sigma: t, d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.5 }
+    Frame { alpha: 1.0, sigma: t, rates: Some(Rates::new(0.0, 1.0)), sigma_data: 0.5 }
 }
 
 fn denoising_autoencoder(p: &mut Probe) {

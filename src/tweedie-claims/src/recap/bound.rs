@@ -180,7 +180,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         log_p(step) - log_q
                     });
                     let last = level(&table, if first { 1 } else { steps });
-                    let log_last = Transition::between(Level::clean(), last)
+                    let log_last = Transition::between(Level::CLEAN, last)
                         .expect("to a noisy level")
                         .log_density(x[if first { 1 } else { steps }], x[0]);
                     let right = log_prior - log_last
@@ -344,7 +344,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                         };
                         let data = GaussianData { variances: &[chain.lambda], mean_square: 0.0 };
                         let error = |at: &tweedie::diffusion::PathPoint, l: f64| {
-                            linear_error(l, gains[at.t as usize - 1], (at.alpha, at.sigma))
+                            linear_error(
+                                l,
+                                gains[at.t.expect("a step") as usize - 1],
+                                (at.alpha, at.sigma),
+                            )
                         };
                         let bound = gaussian_bound(&chain.points(), data, error, &reverse)
                             .expect("a valid chain");

@@ -313,7 +313,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         (&table.rows()[step - 1], level(&table, step - 1), still(&table, step));
                     let xt = t.uniform(-2.0, 2.0);
                     let mut x0_hat = array![[0.0]];
-                    law.denoise(array![[xt]].view(), &at, x0_hat.view_mut());
+                    law.denoise(array![[xt]].view(), &at, x0_hat.view_mut()).expect("an exact law");
                     let eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at))
                         .expect("sigma > 0")
                         .apply(x0_hat[[0, 0]], xt);
@@ -341,7 +341,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                         .expect("a variance");
                     let (xt, z) = (t.normal() * 1.5, t.normal());
                     let mut x0_hat = array![[0.0]];
-                    law.denoise(array![[xt]].view(), &from, x0_hat.view_mut());
+                    law.denoise(array![[xt]].view(), &from, x0_hat.view_mut())
+                        .expect("an exact law");
                     let eps = (xt - from.alpha * x0_hat[[0, 0]]) / from.sigma;
                     let sampler = Ddpm { variance: Variance::Beta };
                     let end = sample(

@@ -93,7 +93,7 @@ impl Chain {
     /// The points x_1 to x_T; their time is the step.
     pub fn points(&self) -> Vec<PathPoint> {
         (1..=self.steps())
-            .map(|step| PathPoint { t: step as f64, ..still(&self.table, step) })
+            .map(|step| PathPoint { t: Some(step as f64), ..still(&self.table, step) })
             .collect()
     }
 
@@ -105,7 +105,11 @@ impl Chain {
             prior_var: 1.0,
         };
         let error = |at: &PathPoint, lambda: f64| {
-            linear_error(lambda, self.gains[at.t as usize - 1], (at.alpha, at.sigma))
+            linear_error(
+                lambda,
+                self.gains[at.t.expect("a step") as usize - 1],
+                (at.alpha, at.sigma),
+            )
         };
         gaussian_bound(
             &self.points(),

@@ -172,7 +172,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let at =
                         |alpha_bar: f64| Level::new(alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt());
                     let (s, u) = (at(kept), at(kept * step));
-                    let first = Transition::between(Level::clean(), s).expect("from clean data");
+                    let first = Transition::between(Level::CLEAN, s).expect("from clean data");
                     let then = Transition::between(s, u).expect("to a noisier level");
                     let (x0, xt) = (t.uniform(-2.0, 2.0), t.uniform(-2.0, 2.0));
                     let composed = rule
@@ -180,7 +180,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let direct = if early {
                         first
                     } else {
-                        Transition::between(Level::clean(), u).expect("from clean data")
+                        Transition::between(Level::CLEAN, u).expect("from clean data")
                     };
                     t.compare(direct.log_density(xt, x0).exp(), composed, 1e-13);
                 },

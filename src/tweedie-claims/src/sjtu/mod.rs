@@ -35,7 +35,7 @@ pub(super) const FILES: &[&[Claim]] = &[
 /// The level of step t of a table, clean data at t = 0.
 pub(crate) fn level(table: &Table, t: usize) -> Level<f64> {
     if t == 0 {
-        Level::clean()
+        Level::CLEAN
     } else {
         Level::new(table.rows()[t - 1].alpha, table.rows()[t - 1].sigma)
     }

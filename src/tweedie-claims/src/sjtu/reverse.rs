@@ -322,8 +322,9 @@ fn reverse_moments(
     let (q, at) =
         (Posterior::between(s, t).expect("to a noisier level"), PathPoint::still(t.alpha, t.sigma));
     let mut x0_hat = array![[0.0]];
-    law.denoise(array![[xt]].view(), &at, x0_hat.view_mut());
-    let spread = q.coef_x0.powi(2) * law.posterior_cov(array![xt].view(), &at)[[0, 0]];
+    law.denoise(array![[xt]].view(), &at, x0_hat.view_mut()).expect("an exact law");
+    let spread = q.coef_x0.powi(2)
+        * law.posterior_cov(array![xt].view(), &at).expect("an exact law")[[0, 0]];
     (q.mean(x0_hat[[0, 0]], xt), if narrow { q.var } else { q.var + spread })
 }
 

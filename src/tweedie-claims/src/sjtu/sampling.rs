@@ -12,6 +12,7 @@ use tweedie::diffusion::elbo::{
 use tweedie::diffusion::kernel::Transition;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::law::Gaussian;
 use tweedie::math::gaussian::{Covariance, Normal};
 use tweedie::sample::ancestral::{Ddpm, Variance};
@@ -239,8 +240,8 @@ impl Denoiser for Counted {
         Denoiser::dim(&self.law)
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.law.denoise(x, at, out);
+        self.law.denoise(x, at, out)
     }
 }

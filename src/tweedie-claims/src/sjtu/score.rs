@@ -42,8 +42,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                         super::still(&t.table(50), t.int(1, 50))
                     };
                     let (x0, eps) = (t.normal(), t.normal());
-                    let kernel = Transition::between(Level::<f64>::clean(), Level::from(&at))
-                        .expect("sigma > 0");
+                    let kernel =
+                        Transition::between(Level::CLEAN, Level::from(&at)).expect("sigma > 0");
                     let kernel =
                         Transition::<Dual64> { scale: kernel.scale.into(), var: kernel.var.into() };
                     let xt = at.alpha * x0 + at.sigma * eps;
@@ -99,9 +99,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let mut x0_hat = Array2::zeros((1, d));
                     let rows = x.view().insert_axis(Axis(0));
                     if single {
-                        law.components()[0].denoise(rows, &at, x0_hat.view_mut())
+                        law.components()[0]
+                            .denoise(rows, &at, x0_hat.view_mut())
+                            .expect("an exact law")
                     } else {
-                        law.denoise(rows, &at, x0_hat.view_mut())
+                        law.denoise(rows, &at, x0_hat.view_mut()).expect("an exact law")
                     }
                     let to_eps = Conversion::new(Prediction::X0, Prediction::Eps, Frame::from(&at))
                         .expect("sigma > 0");
@@ -248,7 +250,7 @@ fn derivative(f: &dyn Fn(&[Dual64]) -> Dual64, x: &Array1<f64>, k: usize) -> f64
 
 fn score_of(law: &dyn Law, x: &Array1<f64>, at: &PathPoint) -> Array1<f64> {
     let mut score = Array2::zeros((1, x.len()));
-    law.score(x.view().insert_axis(Axis(0)), at, score.view_mut());
+    law.score(x.view().insert_axis(Axis(0)), at, score.view_mut()).expect("an exact law");
     score.row(0).to_owned()
 }
 

@@ -8,6 +8,7 @@ use tweedie::diffusion::level::Level;
 use tweedie::diffusion::path::Path;
 use tweedie::diffusion::schedule::{Schedule, Table};
 use tweedie::diffusion::{Denoiser, PathPoint};
+use tweedie::error::Result;
 use tweedie::exact::consistency::{consistency_map, consistency_solve};
 use tweedie::exact::gains::psi;
 use tweedie::exact::student::{ddim_chain_gain, distilled_denoiser_gain};
@@ -262,7 +263,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let at = PathPoint::still(t.uniform(0.1, 0.7), t.uniform(0.5, 1.0));
                     let x = Array2::from_shape_fn((3, 1), |_| t.uniform(-1.5, 1.5));
                     let ends = if mean {
-                        law.denoised(x.view(), &at)
+                        law.denoised(x.view(), &at).expect("an exact law")
                     } else {
                         consistency_solve(&law, x.view(), &at).expect(
                             "a smooth \
@@ -329,7 +330,12 @@ impl Denoiser for Student<'_> {
         1
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let k = self.grid.iter().position(|p| p.sigma == at.sigma).expect("a point of the grid");
         let (from, to) = (Level::from(at), Level::from(&self.grid[k + 1]));
         let learned =
@@ -340,6 +346,7 @@ impl Denoiser for Student<'_> {
             distilled_denoiser_gain(psi(self.lambda, from, learned), from, to)
         };
         out.assign(&(&x * gain));
+        Ok(())
     }
 }
 

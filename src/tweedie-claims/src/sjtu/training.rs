@@ -59,7 +59,7 @@ pub(super) const LOSS: &[Claim] = &[Claim {
                     |&(_, m, v): &(f64, f64, f64), x: f64| sigma * (x - at.alpha * m) / var(v);
                 let best = |x: f64| {
                     let mut x0_hat = array![[0.0]];
-                    law.denoise(array![[x]].view(), &at, x0_hat.view_mut());
+                    law.denoise(array![[x]].view(), &at, x0_hat.view_mut()).expect("an exact law");
                     let eps_hat = to_eps.apply(x0_hat[[0, 0]], x);
                     let top = parts
                         .iter()
@@ -184,7 +184,7 @@ pub(super) const TARGETS: &[Claim] = &[
                     "equal losses",
                 );
             }
-            let end = Frame::from(&PathPoint::still(0.0, 1.0));
+            let end = Frame::from(&PathPoint::NOISE);
             p.fact(
                 WithoutCondition,
                 "At zero terminal SNR eps determines x0",

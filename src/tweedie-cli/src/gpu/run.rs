@@ -1,7 +1,6 @@
 //! The parts of the run in the order of their importance, under one limit of time.
 
 use super::super::output;
-use tweedie_experiments::gpu::checks::{self, Errors};
 use super::{Outcome, RunArgs, speed};
 use serde::Deserialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use tweedie::error::{Error, Result};
 use tweedie_device::gpu::{Gpu, Program as Kernels};
 use tweedie_device::{self as device, Precision};
+use tweedie_experiments::gpu::checks::{self, Errors};
 use tweedie_experiments::gpu::numbers::{Results, Stage};
 use tweedie_nn::bundled::digits_program;
 use tweedie_nn::config::UNetConfig;

@@ -147,8 +147,10 @@ pub fn sampling(on: &Job, jobs: &[String], results: &mut Results) -> Result<Done
 
 fn sampled<T: Element>(on: &Job, name: &str, precision: Precision, batch: usize) -> Result<Speed> {
     let program = program(name)?;
-    let params: Vec<T> =
-        tweedie_experiments::gpu::checks::weights(&program, Precision::F32).into_iter().map(T::of).collect();
+    let params: Vec<T> = tweedie_experiments::gpu::checks::weights(&program, Precision::F32)
+        .into_iter()
+        .map(T::of)
+        .collect();
     let input = &program.tensors[program.input];
     let path = Path::Discrete(Table::new(Schedule::LINEAR, 1000, false)?);
     let setup = Setup {

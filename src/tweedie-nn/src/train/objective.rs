@@ -136,7 +136,7 @@ impl Objective {
             let what = format!("weighting {weighting} of the {prediction}-loss");
             return Err(Error::singular(
                 what,
-                format!("t = {}", at.t),
+                format!("t = {time}"),
                 "it is infinite there",
                 "narrow times.range",
             ));
@@ -147,7 +147,7 @@ impl Objective {
         };
         let target = prediction.coefficients(&frame);
         Ok(Coefficients {
-            time: self.setup.time_at(&at)?,
+            time: self.setup.time_at(time, at.level())?,
             scale,
             alpha: at.alpha,
             sigma: at.sigma,

@@ -62,9 +62,7 @@ pub fn grid<T: Element>(trainer: &Trainer<T>, params: &[T]) -> Result<Array2<f64
         let guided =
             unconditional.as_ref().map(|none| Guided::new(network, none, guidance)).transpose()?;
         let model: &dyn Denoiser = guided.as_ref().map_or(network, |guided| guided);
-        let end = sample(&method, model, &points, rows, &mut noise)?;
-        network.failure()?;
-        Ok(end.x)
+        Ok(sample(&method, model, &points, rows, &mut noise)?.x)
     };
     let classes = network.classes();
     if classes == 0 {

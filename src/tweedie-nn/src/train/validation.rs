@@ -123,7 +123,7 @@ impl Validation {
                     .fill_normal(k as u64, xt.as_slice_mut().expect("a new array is contiguous"));
                 Zip::from(&mut xt).and(x0).for_each(|x, x0| *x = at.alpha * x0 + at.sigma * *x);
                 let (by_network, by_law) =
-                    (network.denoised(xt.view(), at), law.denoised(xt.view(), at));
+                    (network.denoised(xt.view(), at)?, law.denoised(xt.view(), at)?);
                 let losses = square_distances(&by_network, x0);
                 let n = losses.len() as f64;
                 let network = mean(&losses);
@@ -139,7 +139,8 @@ impl Validation {
                     wiener: self
                         .wiener
                         .as_ref()
-                        .map(|w| mean(&square_distances(&w.denoised(xt.view(), at), x0))),
+                        .map(|w| Ok(mean(&square_distances(&w.denoised(xt.view(), at)?, x0))))
+                        .transpose()?,
                     excess: mean(&square_distances(&by_network, &by_law)),
                 });
             }
@@ -189,9 +190,10 @@ mod tests {
                 x: ndarray::ArrayView2<f64>,
                 at: &PathPoint,
                 mut out: ndarray::ArrayViewMut2<f64>,
-            ) {
-                self.0.denoise(x, at, out.view_mut());
+            ) -> Result<()> {
+                self.0.denoise(x, at, out.view_mut())?;
                 out += 0.1;
+                Ok(())
             }
         }
         for (level, at) in

@@ -186,8 +186,8 @@ impl Denoiser for Exact {
     fn dim(&self) -> usize {
         self.0.dim()
     }
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
-        self.0.denoise(x, at, out);
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+        self.0.denoise(x, at, out)
     }
 }
 
@@ -202,15 +202,21 @@ impl<L: Law> Denoiser for Channels<L> {
     fn dim(&self) -> usize {
         self.channels * self.law.dim()
     }
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let rows = (x.nrows() * self.channels, self.law.dim());
         let split = x.to_shape(rows).expect("as many numbers");
         let whole = self
             .law
-            .denoised(split.view(), at)
+            .denoised(split.view(), at)?
             .into_shape_with_order(x.raw_dim())
             .expect("as many numbers");
         out.assign(&whole);
+        Ok(())
     }
 }
 
@@ -258,6 +264,9 @@ impl Level {
 /// Two denoisers, and A's likes that measure rounding, on the same noised data at one noise level.
 ///
 /// The noise is the k-th: the same for every comparison of a seed.
+///
+/// # Errors
+/// What a denoiser refuses.
 pub fn at_level(
     a: &dyn Denoiser,
     b: &dyn Denoiser,
@@ -266,37 +275,37 @@ pub fn at_level(
     sigma: f64,
     k: u64,
     noise: &Noise,
-) -> Level {
+) -> Result<Level> {
     let at = level(sigma);
     let mut xt = noise.normals(k, probe.x0.raw_dim());
     Zip::from(&mut xt).and(&probe.x0).for_each(|x, x0| *x = x0 + sigma * *x);
     let of = |denoiser: &dyn Denoiser| denoiser.denoised(xt.view(), &at);
-    let (by_a, by_b) = (of(a), of(b));
+    let (by_a, by_b) = (of(a)?, of(b)?);
     let between = &by_a - &by_b;
-    let target = probe.exact.as_ref().map(|exact| of(exact.as_ref()));
+    let target = probe.exact.as_ref().map(|exact| of(exact.as_ref())).transpose()?;
     let risk = |by: &Array2<f64>| squares(&(by - target.as_ref().unwrap_or(&probe.x0)));
     let (of_a, of_b) = (risk(&by_a), risk(&by_b));
     let paired: Vec<f64> = of_a.iter().zip(&of_b).map(|(a, b)| a - b).collect();
     let farthest =
         squares(&between).iter().enumerate().max_by(|p, q| p.1.total_cmp(q.1)).map_or(0, |p| p.0);
     let relative = |apart: f64| if apart == 0.0 { 0.0 } else { apart / probe.scale };
-    Level {
+    Ok(Level {
         sigma,
         apart: relative(mean_square(&between).sqrt()),
         yardsticks: likes
             .iter()
-            .map(|like| relative(mean_square(&(of(*like) - &by_a)).sqrt()))
-            .collect(),
+            .map(|like| Ok(relative(mean_square(&(of(*like)? - &by_a)).sqrt())))
+            .collect::<Result<_>>()?,
         risk: [mean(&of_a), mean(&of_b)],
         excess: mean_and_stderr(&paired),
-        linear: probe.linear.as_ref().map(|linear| mean(&risk(&of(linear)))),
+        linear: probe.linear.as_ref().map(|linear| Ok(mean(&risk(&of(linear)?)))).transpose()?,
         by_pixel: between
             .columns()
             .into_iter()
             .map(|c| relative((c.dot(&c) / c.len() as f64).sqrt()))
             .collect(),
         farthest: [&probe.x0, &xt, &by_a, &by_b].map(|x| x.row(farthest).to_vec()),
-    }
+    })
 }
 
 /// Samples of two denoisers from the same starts.
@@ -437,9 +446,15 @@ mod tests {
         fn dim(&self) -> usize {
             self.0.dim()
         }
-        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-            self.0.denoise(x, at, out.view_mut());
+        fn denoise(
+            &self,
+            x: ArrayView2<f64>,
+            at: &PathPoint,
+            mut out: ArrayViewMut2<f64>,
+        ) -> Result<()> {
+            self.0.denoise(x, at, out.view_mut()).unwrap();
             out += self.1;
+            Ok(())
         }
     }
 
@@ -450,7 +465,7 @@ mod tests {
         let probe = Probe::new(data, 50, &noise).unwrap();
         assert!(probe.is_exact() && !probe.has_linear());
         let (a, b) = (Off(field(), -0.05), Off(field(), 0.1));
-        let found = at_level(&a, &b, &[&a, &field()], &probe, 0.7, 3, &noise);
+        let found = at_level(&a, &b, &[&a, &field()], &probe, 0.7, 3, &noise).unwrap();
         let near = |x: f64, want: f64| assert!((x - want).abs() <= 1e-13, "{x} {want}");
         near(found.apart * probe.scale, 0.15);
         near(found.risk[0], 0.0025);
@@ -462,11 +477,11 @@ mod tests {
             (found.yardsticks[0], found.nearer(1e-5), found.nearer(1.0)),
             (0.0, Some(0), None)
         );
-        assert_eq!(at_level(&a, &a, &[], &probe, 0.7, 3, &noise).nearer(0.0), None);
+        assert_eq!(at_level(&a, &a, &[], &probe, 0.7, 3, &noise).unwrap().nearer(0.0), None);
 
         // What is no number is a word in JSON, not null.
         let lost = Off(field(), f64::NAN);
-        let lost = at_level(&lost, &a, &[&lost], &probe, 0.7, 3, &noise);
+        let lost = at_level(&lost, &a, &[&lost], &probe, 0.7, 3, &noise).unwrap();
         let written = serde_json::to_value(&lost).unwrap();
         assert_eq!(
             [&written["apart"], &written["yardsticks"][0], &written["risk"][0]],
@@ -508,10 +523,10 @@ mod tests {
         let noise = Noise::new(1);
         let probe = Probe::by_channel(field(), 2, 3, &noise);
         let (x, at) = (probe.x0.clone() + 0.1, level(0.4));
-        let both = probe.exact.as_ref().unwrap().denoised(x.view(), &at);
+        let both = probe.exact.as_ref().unwrap().denoised(x.view(), &at).unwrap();
         for channel in 0..2 {
             let columns = ndarray::s![.., channel * 16..(channel + 1) * 16];
-            let one = field().denoised(x.slice(columns), &at);
+            let one = field().denoised(x.slice(columns), &at).unwrap();
             assert!((&one - &both.slice(columns)).iter().all(|v| v.abs() <= 1e-14));
         }
         assert_ne!(probe.x0.row(0).to_vec()[..16], probe.x0.row(0).to_vec()[16..]);

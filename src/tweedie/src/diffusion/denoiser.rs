@@ -2,6 +2,7 @@
 //! whatever samples.
 
 use crate::diffusion::PathPoint;
+use crate::error::Result;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 /// Anything that estimates `E[x0 | x_t]`.
@@ -15,12 +16,19 @@ pub trait Denoiser: Sync {
     ///
     /// # Shapes
     /// `x` and `out` (n, d).
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>);
+    ///
+    /// # Errors
+    /// What keeps this denoiser from an estimate at this point: a network may not reach its noise
+    /// level, or lose its device. What `out` holds then means nothing. Exact laws have none.
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()>;
 
     /// [`denoise`](Self::denoise) into a new batch.
-    fn denoised(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// As [`denoise`](Self::denoise).
+    fn denoised(&self, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         let mut out = Array2::zeros(x.raw_dim());
-        self.denoise(x, at, out.view_mut());
-        out
+        self.denoise(x, at, out.view_mut())?;
+        Ok(out)
     }
 }

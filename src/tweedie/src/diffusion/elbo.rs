@@ -942,7 +942,8 @@ mod tests {
                 let [a, b] = [log_snr_first, log_snr_last].map(|l| path.t_from_log_snr(l).unwrap());
                 let in_time = rule.adaptive(a, b, 1e-12, |t| {
                     let p = path.at(t).unwrap();
-                    let snr_rate = 2.0 * p.snr() * (p.d_alpha / p.alpha - p.d_sigma / p.sigma);
+                    let rates = p.rates.unwrap();
+                    let snr_rate = 2.0 * p.snr() * (rates.alpha / p.alpha - rates.sigma / p.sigma);
                     -0.5 * snr_rate * wiener(&p, lambda)
                 });
                 // The ends in t are rounded: d ln snr/dt is up to 1e3 there.
@@ -1139,7 +1140,7 @@ mod tests {
                 .contains("cleanest to the noisiest")
         );
         assert!(
-            run(&[PathPoint::still(1.0, 0.0), points[0]], &fixed(ReverseVar::Beta))
+            run(&[PathPoint::CLEAN, points[0]], &fixed(ReverseVar::Beta))
                 .unwrap_err()
                 .contains("starts at x_1")
         );
@@ -1236,7 +1237,7 @@ mod tests {
             );
         }
         // 1e200 times 1e150 is out of range, its logarithm is not.
-        let (s, t) = (PathPoint::still(1.0, 1e-100), PathPoint::still(0.0, 1.0));
+        let (s, t) = (PathPoint::still(1.0, 1e-100), PathPoint::NOISE);
         let r = ReverseVar::Optimal.log_ratio(0, &s, &t, 1e200, 1e150);
         let want = 350.0 * std::f64::consts::LN_10;
         assert!(
@@ -1251,8 +1252,7 @@ mod tests {
     fn the_bound_of_one_long_step_is_the_least() {
         for (lambda, k) in [(1.0, 3), (1.0, 6), (1.0, 9), (0.3, 20), (7.0, 70), (1e-3, 150)] {
             let s = 10f64.powi(-k);
-            let points =
-                [PathPoint::still(((1.0 - s) * (1.0 + s)).sqrt(), s), PathPoint::still(0.0, 1.0)];
+            let points = [PathPoint::still(((1.0 - s) * (1.0 + s)).sqrt(), s), PathPoint::NOISE];
             let data = GaussianData { variances: &[lambda], mean_square: 0.0 };
             let (got, want) = (perfect(&points, data).nats(), data.least_nelbo(&points[1], 1.0));
             // Terms of k ln 10 each way.

@@ -100,7 +100,7 @@ pub struct Transition<S> {
 }
 
 impl<S: Scalar> Transition<S> {
-    /// From level `s` to the noisier level `t`; from [`Level::clean`] it is the marginal
+    /// From level `s` to the noisier level `t`; from [`Level::CLEAN`] it is the marginal
     /// `q(x_t | x0)`.
     ///
     /// # Errors
@@ -352,7 +352,7 @@ mod tests {
             let one = |a: f64| DMatrix::from_element(1, 1, a);
             let zero = DVector::zeros(1);
             let x0 = Normal::new(zero.clone(), Covariance::Isotropic(v0)).unwrap();
-            let first = Transition::between(Level::clean(), s).unwrap();
+            let first = Transition::between(Level::CLEAN, s).unwrap();
             let x0_xs = x0.joint(&one(first.scale), &zero, Covariance::Isotropic(first.var)).unwrap();
             let step = Transition::between(s, t).unwrap();
             let joint = x0_xs.joint(&DMatrix::from_row_slice(1, 2, &[0.0, step.scale]), &zero, Covariance::Isotropic(step.var)).unwrap();
@@ -373,7 +373,7 @@ mod tests {
         fn bayes_rule_holds_for_the_densities([s, t] in mild_chain(), x in [-2.0..2.0f64, -2.0..2.0, -2.0..2.0]) {
             let [x0, es, et] = x;
             let (to_s, to_t, step) = (
-                Transition::between(Level::clean(), s).unwrap(), Transition::between(Level::clean(), t).unwrap(), Transition::between(s, t).unwrap(),
+                Transition::between(Level::CLEAN, s).unwrap(), Transition::between(Level::CLEAN, t).unwrap(), Transition::between(s, t).unwrap(),
             );
             let xs = to_s.mean(x0) + es * to_s.var.sqrt();
             let xt = step.mean(xs) + et * step.var.sqrt();
@@ -417,7 +417,7 @@ mod tests {
         for t in 1..=1000 {
             q = q.then(step);
             assert_eq!(q, Transition { scale: 1.0, var: t as f64 });
-            let marginal = Transition::between(Level::clean(), random_walk(t as f64)).unwrap();
+            let marginal = Transition::between(Level::CLEAN, random_walk(t as f64)).unwrap();
             assert!(marginal.scale == 1.0 && close(marginal.var, q.var, EPS));
             let (deck, got) = (1.0 / t as f64, random_walk_posterior((t - 1) as f64, t as f64));
             assert!(
@@ -430,16 +430,16 @@ mod tests {
 
     #[test]
     fn both_ends_of_the_path_have_their_limits() {
-        let (mid, noise) = (Level::new(0.6, 0.8), Level::new(0.0, 1.0));
+        let (mid, noise) = (Level::new(0.6, 0.8), Level::NOISE);
         assert_eq!(
-            Transition::between(Level::clean(), mid).unwrap(),
+            Transition::between(Level::CLEAN, mid).unwrap(),
             Transition { scale: 0.6, var: 0.8 * 0.8 }
         );
         assert_eq!(Transition::between(mid, noise).unwrap(), Transition { scale: 0.0, var: 1.0 });
         for eta in [0.0, 0.5, 1.0] {
             // To clean data: x0 itself. From pure noise: x_t carries nothing of x0, only eps.
             assert_eq!(
-                Posterior::ddim(Level::clean(), mid, eta).unwrap(),
+                Posterior::ddim(Level::CLEAN, mid, eta).unwrap(),
                 Posterior { coef_x0: 1.0, coef_xt: 0.0, var: 0.0 }
             );
             let q = Posterior::ddim(mid, noise, eta).unwrap();
@@ -452,12 +452,9 @@ mod tests {
 
     #[test]
     fn what_is_undefined_is_refused() {
-        let (mid, noise) = (Level::new(0.6, 0.8), Level::new(0.0, 1.0));
+        let (mid, noise) = (Level::new(0.6, 0.8), Level::NOISE);
         assert!(matches!(snr_loss(noise, noise), Err(Error::Singular { .. })));
-        assert!(matches!(
-            snr_loss(Level::<f64>::clean(), Level::clean()),
-            Err(Error::Singular { .. })
-        ));
+        assert!(matches!(snr_loss(Level::CLEAN, Level::CLEAN), Err(Error::Singular { .. })));
         let message = snr_loss(mid, Level::new(0.8, 0.6)).unwrap_err().to_string();
         assert!(
             message.contains("(0.6, 0.8) to (0.8, 0.6)")
@@ -481,12 +478,10 @@ mod tests {
     fn what_is_singular_is_named() {
         let message = |s, t| snr_loss(s, t).unwrap_err().to_string();
         assert!(
-            message(Level::new(0.0, 1.0), Level::new(0.0, 2.0))
-                .contains("the earlier level has no signal")
+            message(Level::NOISE, Level::new(0.0, 2.0)).contains("the earlier level has no signal")
         );
         assert!(
-            message(Level::new(1.0, 0.0), Level::new(2.0, 0.0))
-                .contains("the later level has no noise")
+            message(Level::CLEAN, Level::new(2.0, 0.0)).contains("the later level has no noise")
         );
     }
 }

@@ -1,4 +1,5 @@
-//! A noise level: the two coefficients of `x = alpha x0 + sigma eps`, in any scalar.
+//! A noise level: the two coefficients of `x = alpha x0 + sigma eps`, in any scalar; and a level on
+//! the move, with their rates.
 
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
@@ -21,14 +22,19 @@ impl<S: Scalar> Level<S> {
         Self { alpha, sigma }
     }
 
-    /// Clean data: `alpha = 1`, `sigma = 0`.
-    pub fn clean() -> Self {
-        Self { alpha: S::one(), sigma: S::zero() }
-    }
-
     /// `ln(alpha^2 / sigma^2)`.
     pub fn log_snr(&self) -> S {
         ln_ratio(self.alpha, self.sigma) * 2.0
+    }
+
+    /// Signal-to-noise ratio `alpha^2 / sigma^2`.
+    pub fn snr(&self) -> S {
+        (self.alpha / self.sigma).powi(2)
+    }
+
+    /// Noise level of the unscaled data, `sigma / alpha` (EDM's sigma).
+    pub fn edm_sigma(&self) -> S {
+        self.sigma / self.alpha
     }
 
     /// Variance of `x` in a mode whose data variance is `lambda`, `alpha^2 lambda + sigma^2`.
@@ -118,29 +124,89 @@ impl<S: Scalar> Level<S> {
 }
 
 impl Level {
-    /// The level of a path point.
+    /// Clean data.
+    pub const CLEAN: Self = Self { alpha: 1.0, sigma: 0.0 };
+    /// Pure noise of deviation 1.
+    pub const NOISE: Self = Self { alpha: 0.0, sigma: 1.0 };
+
+    /// The level of whatever is at one.
     ///
     /// # Errors
     /// As [`checked`](Self::checked).
-    pub fn of(point: &PathPoint) -> Result<Self> {
-        Self::from(point).checked()
+    pub fn of(at: impl Into<Self>) -> Result<Self> {
+        at.into().checked()
+    }
+}
+
+impl From<PathPoint> for Level {
+    fn from(point: PathPoint) -> Self {
+        point.level()
     }
 }
 
 impl From<&PathPoint> for Level {
     fn from(point: &PathPoint) -> Self {
-        Self { alpha: point.alpha, sigma: point.sigma }
+        point.level()
     }
 }
 
-impl Level<Dual64> {
-    /// The level together with its rate in t, so that any closed form of levels is differentiated
+impl From<&Level> for Level {
+    fn from(level: &Level) -> Self {
+        *level
+    }
+}
+
+/// Rates of change of a level's coefficients in the path's time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates<S = f64> {
+    /// d alpha / dt.
+    pub alpha: S,
+    /// d sigma / dt.
+    pub sigma: S,
+}
+
+impl<S> Rates<S> {
+    /// Rates of these values.
+    pub const fn new(alpha: S, sigma: S) -> Self {
+        Self { alpha, sigma }
+    }
+}
+
+impl Rates {
+    /// Those of the straight path from data to noise, flow matching's: `eps - x0`.
+    pub const STRAIGHT: Self = Self { alpha: -1.0, sigma: 1.0 };
+}
+
+/// A level on its way along a path: with its rates, which every velocity is made of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moving<S = f64> {
+    /// Where it is.
+    pub level: Level<S>,
+    /// How it changes.
+    pub rates: Rates<S>,
+}
+
+impl<S: Scalar> Moving<S> {
+    /// `alpha d_sigma - sigma d_alpha`: above 0 where noise gains on the signal.
+    pub fn determinant(&self) -> S {
+        self.level.alpha * self.rates.sigma - self.level.sigma * self.rates.alpha
+    }
+}
+
+impl Moving {
+    /// The level with its rates as dual parts, so that any closed form of levels is differentiated
     /// along the path.
-    pub fn with_rates(point: &PathPoint) -> Self {
-        Self {
-            alpha: Dual64::new(point.alpha, point.d_alpha),
-            sigma: Dual64::new(point.sigma, point.d_sigma),
+    pub fn dual(&self) -> Level<Dual64> {
+        Level {
+            alpha: Dual64::new(self.level.alpha, self.rates.alpha),
+            sigma: Dual64::new(self.level.sigma, self.rates.sigma),
         }
+    }
+}
+
+impl From<&Moving> for Level {
+    fn from(moving: &Moving) -> Self {
+        moving.level
     }
 }
 

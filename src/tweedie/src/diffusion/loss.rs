@@ -91,6 +91,7 @@ pub fn squared_errors(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::level::Rates;
     use crate::diffusion::prediction::Conversion;
     use crate::diffusion::prediction::tests::any_frame;
     use Prediction::*;
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn squared_errors_scale_by_the_ratio() {
-        let at = Frame { d_alpha: -1.0, d_sigma: 1.0, ..Frame::variance_preserving(0.7) };
+        let at = Frame { rates: Some(Rates::new(-1.0, 1.0)), ..Frame::variance_preserving(0.7) };
         let fill =
             |k: f64| Array2::from_shape_fn((4, 3), |(i, j)| (k * (1 + i + 4 * j) as f64).sin());
         let (x0, eps, noise) = (fill(1.0), fill(2.0), fill(3.0));
@@ -164,12 +165,16 @@ mod tests {
         let at = Frame { alpha: 1e-200, ..Frame::variance_preserving(0.0) };
         assert!(loss_ratio(X0, Eps, &at).unwrap_err().to_string().contains("beyond 1.8e308"));
         // v's determinant is 1e400, its ratio to a velocity's is not.
-        let wide: Frame<f64> =
-            Frame { alpha: 1.0, sigma: 1e200, d_alpha: 0.0, d_sigma: 1e200, sigma_data: 0.5 };
+        let wide: Frame<f64> = Frame {
+            alpha: 1.0,
+            sigma: 1e200,
+            rates: Some(Rates::new(0.0, 1e200)),
+            sigma_data: 0.5,
+        };
         assert!((loss_ratio(Velocity, Eps, &wide).unwrap_err().to_string()).contains("beyond"));
         assert!((loss_ratio(Velocity, X0, &wide).unwrap() - 1.0f64).abs() <= 4.0 * EPS);
         assert!((loss_ratio(F, X0, &wide).unwrap() - 4.0f64).abs() <= 16.0 * EPS);
-        let back = Frame { d_sigma: 1e300, sigma: 1e300, ..wide };
+        let back = Frame { rates: Some(Rates::new(0.0, 1e300)), sigma: 1e300, ..wide };
         assert!((loss_ratio(F, Velocity, &back).unwrap() - 4.0f64).abs() <= 16.0 * EPS);
     }
 

@@ -1,8 +1,9 @@
 //! The diffusion process itself, for any data: noise schedules and paths, kernels, predictions,
 //! weightings, the ELBO.
 //!
-//! Everything a formula needs of a schedule at one time is a [`PathPoint`]: VP, VE, EDM, cosine,
-//! flow matching and the discrete DDPM tables differ only in how they make one.
+//! What a formula needs of a schedule at one time is a [`Level`](level::Level) or, for a velocity,
+//! a [`Moving`](level::Moving) one; a model is asked at a [`PathPoint`]. VP, VE, EDM, cosine, flow
+//! matching and the discrete DDPM tables differ only in how they make these.
 
 pub mod decoder;
 pub mod denoiser;
@@ -24,7 +25,7 @@ pub use path::{Path, PathPoint};
 #[cfg(test)]
 mod extremes {
     use super::kernel::{Posterior, Transition};
-    use super::level::Level;
+    use super::level::{Level, Moving, Rates};
     use super::loss::loss_ratio;
     use super::prediction::{Conversion, Frame, Prediction};
     use super::sde::Sde;
@@ -44,7 +45,8 @@ mod extremes {
         /// beyond the range.
         #[test]
         fn no_value_is_nan((alpha, sigma, p, xt) in (size(), size(), size(), size()), (d_alpha, d_sigma) in (size(), size()), noisier in size()) {
-            let at = Frame { alpha, sigma, d_alpha: -d_alpha, d_sigma, sigma_data: 0.5 };
+            let rates = Rates::new(-d_alpha, d_sigma);
+            let at = Frame { alpha, sigma, rates: Some(rates), sigma_data: 0.5 };
             for a in Prediction::ALL {
                 for b in Prediction::ALL {
                     if let Ok(ratio) = loss_ratio(a, b, &at) {
@@ -69,7 +71,7 @@ mod extremes {
                     }
                 }
             }
-            if let Ok(sde) = Sde::at(&at) {
+            if let Ok(sde) = Sde::at(&Moving { level: Level::new(alpha, sigma), rates }) {
                 prop_assert!(sde.f.is_finite() && sde.g2.is_finite());
             }
             let (s, t) = (Level::new(alpha, sigma), Level::new(alpha, sigma * (1.0 + noisier)));

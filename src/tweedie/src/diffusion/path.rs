@@ -5,6 +5,7 @@
 //! double-double with a dual part and rounded once, so values *and rates* are right to the last bit
 //! or two and no derivative is written by hand.
 
+use crate::diffusion::level::{Level, Moving, Rates};
 use crate::diffusion::schedule::{Schedule, Table};
 use crate::error::{Error, Result};
 use crate::math::dd::Dd;
@@ -13,43 +14,81 @@ use num_dual::{Dual, DualNum};
 use num_traits::One;
 use serde::{Deserialize, Serialize};
 
-/// Everything a sampler, a law or a network needs to know of a noise path at one time.
+/// What is known of a noise path at one point: where a model is asked, and a sampler stops.
 ///
 /// `x_t = alpha x0 + sigma eps`; t = 0 is data, t = 1 is noise; x0 is always data, in flow matching
-/// too.
+/// too. Every point has a level. Points of a path have their time too, and their rates where those
+/// are finite; stages between them, and levels of other programs, have neither. What needs no more
+/// than the level takes a [`Level`], what needs rates a [`Moving`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PathPoint {
-    /// Time in [0, 1].
-    pub t: f64,
     /// Signal coefficient (DDPM's sqrt(alpha_bar)).
     pub alpha: f64,
     /// Noise coefficient.
     pub sigma: f64,
-    /// d alpha / dt.
-    pub d_alpha: f64,
-    /// d sigma / dt.
-    pub d_sigma: f64,
+    /// Time in [0, 1].
+    pub t: Option<f64>,
+    /// Rates in that time.
+    pub rates: Option<Rates>,
 }
 
 impl PathPoint {
-    /// A point without time or rates (NaN), for formulas that use only `alpha` and `sigma`.
-    pub fn still(alpha: f64, sigma: f64) -> Self {
-        Self { t: f64::NAN, alpha, sigma, d_alpha: f64::NAN, d_sigma: f64::NAN }
+    /// Clean data, of no path.
+    pub const CLEAN: Self = Self::still(1.0, 0.0);
+    /// Pure noise of deviation 1, of no path.
+    pub const NOISE: Self = Self::still(0.0, 1.0);
+
+    /// A level as a point, of which no more is known.
+    pub const fn still(alpha: f64, sigma: f64) -> Self {
+        Self { alpha, sigma, t: None, rates: None }
+    }
+
+    /// The two coefficients.
+    pub const fn level(&self) -> Level {
+        Level { alpha: self.alpha, sigma: self.sigma }
+    }
+
+    /// The level with its rates.
+    ///
+    /// # Errors
+    /// A point whose rates are not known.
+    pub fn moving(&self) -> Result<Moving> {
+        let Some(rates) = self.rates else {
+            return Err(Error::singular(
+                "velocity",
+                format!("alpha = {}, sigma = {}", self.alpha, self.sigma),
+                "its rates are not known",
+                "take a point with finite rates from a path",
+            ));
+        };
+        Ok(Moving { level: self.level(), rates })
     }
 
     /// Signal-to-noise ratio `alpha^2 / sigma^2`.
     pub fn snr(&self) -> f64 {
-        (self.alpha / self.sigma).powi(2)
+        self.level().snr()
     }
 
     /// `ln(alpha^2 / sigma^2)`.
     pub fn log_snr(&self) -> f64 {
-        2.0 * ln_ratio(self.alpha, self.sigma)
+        self.level().log_snr()
     }
 
     /// Noise level of the unscaled data, `sigma / alpha` (EDM's sigma).
     pub fn edm_sigma(&self) -> f64 {
-        self.sigma / self.alpha
+        self.level().edm_sigma()
+    }
+}
+
+impl From<Level> for PathPoint {
+    fn from(level: Level) -> Self {
+        Self::still(level.alpha, level.sigma)
+    }
+}
+
+impl From<Moving> for PathPoint {
+    fn from(Moving { level, rates }: Moving) -> Self {
+        Self { rates: Some(rates), ..level.into() }
     }
 }
 
@@ -236,7 +275,7 @@ impl Path {
         }
     }
 
-    /// The point at time t with its rates.
+    /// The point at time t with its rates: [`moving_at`](Self::moving_at) as a point.
     ///
     /// # Errors
     /// t outside [0, 1] or NaN; a time where a rate is not finite (VP at t = 0, where sigma grows
@@ -246,27 +285,37 @@ impl Path {
     /// ```
     /// use tweedie::diffusion::path::Path;
     /// let p = Path::FlowMatching.at(0.25).unwrap();
-    /// assert_eq!((p.alpha, p.sigma, p.d_alpha, p.d_sigma), (0.75, 0.25, -1.0, 1.0));
+    /// assert_eq!((p.alpha, p.sigma, p.t), (0.75, 0.25, Some(0.25)));
     /// assert!(Path::VP.at(0.0).is_err());
     /// ```
     pub fn at(&self, t: f64) -> Result<PathPoint> {
+        Ok(PathPoint { t: Some(t), ..self.moving_at(t)?.into() })
+    }
+
+    /// The level at time t with its rates.
+    ///
+    /// # Errors
+    /// As [`at`](Self::at).
+    ///
+    /// # Example
+    /// ```
+    /// use tweedie::diffusion::{level::Rates, path::Path};
+    /// assert_eq!(Path::FlowMatching.moving_at(0.25).unwrap().rates, Rates::STRAIGHT);
+    /// ```
+    pub fn moving_at(&self, t: f64) -> Result<Moving> {
         let (alpha, sigma) = self.dual_at(t)?;
-        let point = PathPoint {
-            t,
-            alpha: alpha.re.hi(),
-            sigma: sigma.re.hi(),
-            d_alpha: alpha.eps.hi(),
-            d_sigma: sigma.eps.hi(),
-        };
-        match point {
-            _ if point.d_alpha.is_finite() && point.d_sigma.is_finite() => Ok(point),
-            PathPoint { sigma: 0.0, .. } => Err(self.singular(
+        let rates = Rates { alpha: alpha.eps.hi(), sigma: sigma.eps.hi() };
+        match sigma.re.hi() {
+            sigma if rates.alpha.is_finite() && rates.sigma.is_finite() => {
+                Ok(Moving { level: Level { alpha: alpha.re.hi(), sigma }, rates })
+            }
+            0.0 => Err(self.singular(
                 "the rate of the path",
                 t,
                 "d_sigma is infinite, because sigma grows like the root of t",
             )),
-            PathPoint { d_alpha, d_sigma, .. } => {
-                let got = format!("({d_alpha}, {d_sigma}) at t = {t}");
+            _ => {
+                let got = format!("({}, {}) at t = {t}", rates.alpha, rates.sigma);
                 Err(Error::domain(
                     format!("rates of the path {}", self.name()),
                     got,
@@ -283,7 +332,7 @@ impl Path {
     /// t outside [0, 1] or NaN.
     pub fn still_at(&self, t: f64) -> Result<PathPoint> {
         let (alpha, sigma) = self.alpha_sigma(Dd::from(in_unit_interval(t)?));
-        Ok(PathPoint { t, ..PathPoint::still(alpha.hi(), sigma.hi()) })
+        Ok(PathPoint { t: Some(t), ..PathPoint::still(alpha.hi(), sigma.hi()) })
     }
 
     /// `ln(alpha^2 / sigma^2)` at time t, good to the last bits also where it crosses 0.
@@ -334,15 +383,15 @@ impl Path {
     /// # Errors
     /// As [`at`](Self::at).
     pub fn row(&self, t: f64) -> Result<PathRow> {
-        let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = self.at(t)?;
+        let Moving { level: Level { alpha, sigma }, rates } = self.moving_at(t)?;
         let (a, s) = self.alpha_sigma(Dd::from(t));
         let r = a / s;
         Ok(PathRow {
             t,
             alpha,
             sigma,
-            d_alpha,
-            d_sigma,
+            d_alpha: rates.alpha,
+            d_sigma: rates.sigma,
             snr: (r * r).hi(),
             log_snr: self.log_snr_dd(t)?.hi(),
         })
@@ -500,10 +549,10 @@ mod tests {
                     let k = t * table.rows().len() as f64;
                     if (k - k.round()).abs() < 1e-6 { continue; }
                 }
-                let p = path.at(t).unwrap();
+                let rates = path.moving_at(t).unwrap().rates;
                 let h = 1e-9;
                 let ((a0, s0), (a1, s1)) = (path.alpha_sigma(Dd::from(t) - h), path.alpha_sigma(Dd::from(t) + h));
-                for (rate, d) in [(p.d_alpha, (a1 - a0) / (2.0 * h)), (p.d_sigma, (s1 - s0) / (2.0 * h))] {
+                for (rate, d) in [(rates.alpha, (a1 - a0) / (2.0 * h)), (rates.sigma, (s1 - s0) / (2.0 * h))] {
                     // Third derivatives of sigma reach 1e8 at t = 1e-3 on VP.
                     prop_assert!((rate - d.hi()).abs() <= 1e-9 * (1.0 + rate.abs()), "{} t = {t}: {rate} {d}", path.name());
                 }
@@ -514,8 +563,8 @@ mod tests {
         #[test]
         fn time_inverts(t in 1e-4..0.9999f64) {
             for path in all_paths() {
-                let p = path.at(t).unwrap();
-                let rate = 2.0 * (p.d_sigma / p.sigma - p.d_alpha / p.alpha);
+                let Moving { level: p, rates } = path.moving_at(t).unwrap();
+                let rate = 2.0 * (rates.sigma / p.sigma - rates.alpha / p.alpha);
                 let l = path.log_snr(t).unwrap();
                 let tolerance = 4.0 * f64::EPSILON * (t + (1.0 + l.abs()) / rate);
                 let back = path.t_from_log_snr(l).unwrap();
@@ -541,7 +590,7 @@ mod tests {
         assert!(Path::VP.at(0.0).unwrap_err().to_string().contains("singular at t = 0"));
         assert_eq!(Path::VP.still_at(0.0).unwrap().sigma, 0.0);
         assert_eq!(Path::Cosine.at(1.0).unwrap().alpha, 0.0);
-        assert_eq!(Path::Cosine.at(0.0).unwrap().d_sigma, std::f64::consts::FRAC_PI_2);
+        assert_eq!(Path::Cosine.moving_at(0.0).unwrap().rates.sigma, std::f64::consts::FRAC_PI_2);
         assert!(Path::FlowMatching.log_snr(1.0).is_err());
         assert_eq!(Path::FlowMatching.row(1.0).unwrap().log_snr, f64::NEG_INFINITY);
         for bad in [-1e-9, 1.0 + 1e-9, f64::NAN] {
@@ -670,7 +719,7 @@ mod tests {
         let steep = Path::Vp { beta_min: 0.1, beta_max: 2000.0 };
         let t = steep.t_from_edm_sigma(steep.still_at(0.95).unwrap().edm_sigma()).unwrap();
         assert!((t - 0.95).abs() <= 4.0 * f64::EPSILON, "{t}");
-        assert_eq!(Path::VP.still_at(0.25).unwrap().t, 0.25);
+        assert_eq!(Path::VP.still_at(0.25).unwrap().t, Some(0.25));
     }
 
     #[test]

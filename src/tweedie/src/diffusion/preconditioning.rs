@@ -121,6 +121,7 @@ fn in_unit<S: Scalar>(sigma: S, sigma_data: S) -> (S, S, i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::level::Rates;
     use crate::diffusion::prediction::{Conversion, Frame, Prediction};
     use num_dual::{Dual2_64, second_derivative};
     use proptest::prelude::*;
@@ -160,7 +161,7 @@ mod tests {
         #[test]
         fn the_denoiser_from_f_is_the_conversion_of_f(sigma in sigma(), sd in 0.05..5.0f64, f in -3.0..3.0f64, y in -3.0..3.0f64) {
             let c = Preconditioning::edm(sigma, sd).unwrap();
-            let at = Frame { alpha: 1.0, sigma, d_alpha: 0.0, d_sigma: 1.0, sigma_data: sd };
+            let at = Frame { alpha: 1.0, sigma, rates: Some(Rates::new(0.0, 1.0)), sigma_data: sd };
             let conversion = Conversion::new(Prediction::F, Prediction::X0, at).unwrap();
             prop_assert!((conversion.apply(f, y) - c.x0_hat(f, y)).abs() <= 8.0 * EPS * conversion.condition(f, y));
         }

@@ -7,6 +7,7 @@
 
 use crate::choice::Choice;
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::{Level, Moving, Rates};
 use crate::error::{Error, Result};
 use crate::math::scalar::{Scalar, exponent, hypot, ldexp};
 use ndarray::{ArrayView2, ArrayViewMut2, Zip};
@@ -76,14 +77,20 @@ impl Prediction {
 
     /// The prediction of this kind for known data and noise: a training target.
     ///
-    /// Not checked: a score at `sigma = 0` is infinite, a velocity without rates NaN.
+    /// Not checked: a score at `sigma = 0` is infinite.
+    ///
+    /// # Panics
+    /// A velocity in a frame without rates, which [`Frame::check`] refuses.
     pub fn target<S: Scalar>(self, x0: S, eps: S, at: &Frame<S>) -> S {
-        let Frame { alpha, sigma, d_alpha, d_sigma, sigma_data } = *at;
+        let Frame { alpha, sigma, sigma_data, .. } = *at;
         match self {
             Self::X0 => x0,
             Self::Eps => eps,
             Self::V => alpha * eps - sigma * x0,
-            Self::Velocity => d_alpha * x0 + d_sigma * eps,
+            Self::Velocity => {
+                let rates = at.known_rates();
+                rates.alpha * x0 + rates.sigma * eps
+            }
             Self::Score => -eps / sigma,
             Self::F => (sigma / sigma_data * x0 - alpha * sigma_data * eps) / at.input_std(),
         }
@@ -109,7 +116,10 @@ impl Prediction {
             Self::X0 => -at.sigma,
             Self::Eps => at.alpha,
             Self::V => at.alpha * at.alpha + at.sigma * at.sigma,
-            Self::Velocity => at.alpha * at.d_sigma - at.sigma * at.d_alpha,
+            Self::Velocity => {
+                let level = Level { alpha: at.alpha, sigma: at.sigma };
+                Moving { level, rates: at.known_rates() }.determinant()
+            }
             Self::Score => -at.alpha / at.sigma,
             Self::F => -at.input_std() / at.sigma_data,
         }
@@ -134,10 +144,8 @@ pub struct Frame<S> {
     pub alpha: S,
     /// Noise coefficient.
     pub sigma: S,
-    /// Rate of alpha; read by the velocity only.
-    pub d_alpha: S,
-    /// Rate of sigma; read by the velocity only.
-    pub d_sigma: S,
+    /// Rates of both, where they are known; read by the velocity only.
+    pub rates: Option<Rates<S>>,
     /// Deviation of the data; read by F only.
     pub sigma_data: S,
 }
@@ -145,8 +153,15 @@ pub struct Frame<S> {
 impl From<&PathPoint> for Frame<f64> {
     /// The frame of a path point, with EDM's [`SIGMA_DATA`].
     fn from(point: &PathPoint) -> Self {
-        let PathPoint { alpha, sigma, d_alpha, d_sigma, .. } = *point;
-        Self { alpha, sigma, d_alpha, d_sigma, sigma_data: SIGMA_DATA }
+        let PathPoint { alpha, sigma, rates, .. } = *point;
+        Self { alpha, sigma, rates, sigma_data: SIGMA_DATA }
+    }
+}
+
+impl<S: Scalar> From<&Moving<S>> for Frame<S> {
+    /// The frame of a moving level, with EDM's [`SIGMA_DATA`].
+    fn from(&Moving { level: Level { alpha, sigma }, rates }: &Moving<S>) -> Self {
+        Self { alpha, sigma, rates: Some(rates), sigma_data: S::from(SIGMA_DATA) }
     }
 }
 
@@ -167,8 +182,7 @@ impl<S: Scalar> Frame<S> {
         Self {
             alpha,
             sigma,
-            d_alpha: alpha * noise * 0.5,
-            d_sigma: -sigma * signal * 0.5,
+            rates: Some(Rates { alpha: alpha * noise * 0.5, sigma: -sigma * signal * 0.5 }),
             sigma_data: S::from(SIGMA_DATA),
         }
     }
@@ -188,16 +202,16 @@ impl<S: Scalar> Frame<S> {
     /// coefficient is in [1, 2); the data's deviation is a length of its own and stays.
     pub(crate) fn in_unit(&self) -> (Self, i32) {
         let e = exponent(self.alpha.re().abs().max(self.sigma.re().abs()));
-        let [alpha, sigma, d_alpha, d_sigma] =
-            [self.alpha, self.sigma, self.d_alpha, self.d_sigma].map(|x| ldexp(x, -e));
-        (Self { alpha, sigma, d_alpha, d_sigma, ..*self }, e)
+        let [alpha, sigma] = [self.alpha, self.sigma].map(|x| ldexp(x, -e));
+        let rates = self.rates.map(|r| Rates::new(ldexp(r.alpha, -e), ldexp(r.sigma, -e)));
+        (Self { alpha, sigma, rates, ..*self }, e)
     }
 
     /// That this prediction is defined here.
     ///
     /// # Errors
-    /// Coefficients that are negative, not finite or both 0; a velocity where a rate is not finite;
-    /// a score at `sigma = 0`; an F without a positive `sigma_data`.
+    /// Coefficients that are negative, not finite or both 0; a velocity where a rate is not finite
+    /// or not known; a score at `sigma = 0`; an F without a positive `sigma_data`.
     pub fn check(&self, prediction: Prediction) -> Result<()> {
         let (alpha, sigma) = (self.alpha.re(), self.sigma.re());
         let finite = 0.0..f64::INFINITY;
@@ -210,10 +224,12 @@ impl<S: Scalar> Frame<S> {
             ));
         }
         match prediction {
-            Prediction::Velocity
-                if !(self.d_alpha.re().is_finite() && self.d_sigma.re().is_finite()) =>
-            {
-                let why = format!("its rates are ({}, {})", self.d_alpha.re(), self.d_sigma.re());
+            Prediction::Velocity => {
+                let why = match self.rates.map(|r| [r.alpha, r.sigma].map(|x| x.re())) {
+                    Some([a, s]) if a.is_finite() && s.is_finite() => return Ok(()),
+                    Some([a, s]) => format!("its rates are ({a}, {s})"),
+                    None => "its rates are not known".to_owned(),
+                };
                 Err(Error::singular(
                     "velocity",
                     self.place(),
@@ -239,6 +255,10 @@ impl<S: Scalar> Frame<S> {
         }
     }
 
+    fn known_rates(&self) -> Rates<S> {
+        self.rates.expect("a frame whose rates are checked")
+    }
+
     fn place(&self) -> String {
         format!("alpha = {}, sigma = {}", self.alpha.re(), self.sigma.re())
     }
@@ -257,7 +277,7 @@ impl<S: Scalar> Frame<S> {
 /// let v = 0.6 * eps - 0.8 * x0;
 /// assert!((to_x0.apply(v, xt) - x0).abs() < 1e-15);
 /// // Pure noise holds nothing of x0, and eps adds nothing to it.
-/// assert!(Conversion::new(Prediction::Eps, Prediction::X0, Frame::from(&PathPoint::still(0.0, 1.0))).is_err());
+/// assert!(Conversion::new(Prediction::Eps, Prediction::X0, Frame::from(&PathPoint::NOISE)).is_err());
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Conversion<S> {
@@ -325,7 +345,10 @@ impl<S: Scalar> Conversion<S> {
     /// beyond 1e154.
     fn rows(&self) -> Rows<S> {
         let (a, b) = match self.from {
-            Prediction::Velocity => (self.at.d_alpha, self.at.d_sigma),
+            Prediction::Velocity => {
+                let rates = self.at.known_rates();
+                (rates.alpha, rates.sigma)
+            }
             _ => (-self.at.sigma, self.at.alpha),
         };
         let order = |x: S, y: S| exponent(x.re().abs().max(y.re().abs()));
@@ -478,7 +501,7 @@ pub(crate) mod tests {
     const EPS: f64 = f64::EPSILON;
 
     fn frame(alpha: f64, sigma: f64, d_alpha: f64, d_sigma: f64, sigma_data: f64) -> Frame<f64> {
-        Frame { alpha, sigma, d_alpha, d_sigma, sigma_data }
+        Frame { alpha, sigma, rates: Some(Rates::new(d_alpha, d_sigma)), sigma_data }
     }
 
     /// A point of any kind of path, to the ends of what f64 holds: log-SNR up to +-80.
@@ -486,7 +509,8 @@ pub(crate) mod tests {
         let power = |a: f64, b: f64| (a..b).prop_map(|e| 10f64.powf(e));
         let vp = (-80.0..80.0f64, power(-1.0, 3.0)).prop_map(|(log_snr, rate)| {
             let at = Frame::variance_preserving(log_snr);
-            Frame { d_alpha: -rate * at.d_alpha, d_sigma: -rate * at.d_sigma, ..at }
+            let rates = at.rates.map(|r| Rates::new(-rate * r.alpha, -rate * r.sigma));
+            Frame { rates, ..at }
         });
         let ve = (power(-15.0, 15.0), power(-3.0, 3.0))
             .prop_map(|(sigma, rate)| frame(1.0, sigma, 0.0, sigma * rate, 0.5));
@@ -615,8 +639,12 @@ pub(crate) mod tests {
         assert_eq!(apply(Score, Velocity, data, 9.0, 3.0), -3.0);
         assert_eq!(apply(Velocity, Eps, data, -2.0, 3.0), 1.0);
         // x_t / alpha is beyond the range, and eps does not depend on it.
-        let tiny =
-            Frame { alpha: 1e-300, sigma: 0.0, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
+        let tiny = Frame {
+            alpha: 1e-300,
+            sigma: 0.0,
+            rates: Some(Rates::new(-1.0, 1.0)),
+            sigma_data: 0.5,
+        };
         assert_eq!(apply(V, Eps, tiny, 2e-300, 1e10), 2.0);
         let (clean, pure) = (
             Frame::variance_preserving(f64::INFINITY),
@@ -630,7 +658,7 @@ pub(crate) mod tests {
         let at = Frame::from(&PathPoint::still(0.6, 0.8));
         let message =
             Conversion::new(Prediction::Eps, Prediction::Velocity, at).unwrap_err().to_string();
-        assert!(message.contains("rates are (NaN, NaN)"), "{message}");
+        assert!(message.contains("rates are not known"), "{message}");
         let message =
             Conversion::new(Prediction::Eps, Prediction::X0, frame(0.0, 1.0, 0.0, 0.0, 0.5))
                 .unwrap_err()

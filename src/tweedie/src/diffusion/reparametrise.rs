@@ -92,8 +92,7 @@ mod tests {
 
     #[test]
     fn pure_noise_is_refused_by_name() {
-        let message =
-            matched(&PathPoint::still(0.0, 1.0), &Path::FlowMatching).unwrap_err().to_string();
+        let message = matched(&PathPoint::NOISE, &Path::FlowMatching).unwrap_err().to_string();
         assert!(message.contains("pure noise has no scale"), "{message}");
     }
 

@@ -4,7 +4,7 @@
 //! Time t runs from data (0) to noise (1) in every coefficient here; samplers run it backwards,
 //! `dt < 0`.
 
-use crate::diffusion::level::Level;
+use crate::diffusion::level::{Level, Moving};
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::error::{Error, Result};
 use crate::math::scalar::Scalar;
@@ -18,9 +18,8 @@ use crate::math::scalar::Scalar;
 ///
 /// # Example
 /// ```
-/// use tweedie::diffusion::{prediction::Frame, sde::Sde};
-/// // Flow matching half way: alpha = 1 - t, sigma = t.
-/// let at = Frame { alpha: 0.5, sigma: 0.5, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
+/// use tweedie::diffusion::{path::Path, sde::Sde};
+/// let at = Path::FlowMatching.moving_at(0.5).unwrap();
 /// assert_eq!(Sde::at(&at).unwrap(), Sde { f: -2.0, g2: 2.0 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,10 +41,11 @@ impl<S: Scalar> Sde<S> {
     /// # Errors
     /// [`Error::Singular`] at `alpha = 0`, where f is infinite, or where a rate is not finite;
     /// [`Error::Domain`] where the noise level falls with time, which no diffusion does.
-    pub fn at(frame: &Frame<S>) -> Result<Self> {
-        frame.check(Prediction::Velocity)?;
-        let place = || format!("alpha = {}, sigma = {}", frame.alpha.re(), frame.sigma.re());
-        if frame.alpha.re() == 0.0 {
+    pub fn at(moving: &Moving<S>) -> Result<Self> {
+        Frame::from(moving).check(Prediction::Velocity)?;
+        let Moving { level: Level { alpha, sigma }, rates } = *moving;
+        let place = || format!("alpha = {}, sigma = {}", alpha.re(), sigma.re());
+        if alpha.re() == 0.0 {
             return Err(Error::singular(
                 "drift d_alpha / alpha",
                 place(),
@@ -53,7 +53,7 @@ impl<S: Scalar> Sde<S> {
                 "start just below the end of the path",
             ));
         }
-        let det = Prediction::Velocity.determinant(frame);
+        let det = moving.determinant();
         if det.re() < 0.0 {
             let got = format!("{} at {}", det.re(), place());
             return Err(Error::domain(
@@ -63,8 +63,7 @@ impl<S: Scalar> Sde<S> {
                 "let time run from data to noise",
             ));
         }
-        let sde =
-            Self { f: frame.d_alpha / frame.alpha, g2: frame.sigma / frame.alpha * det * 2.0 };
+        let sde = Self { f: rates.alpha / alpha, g2: sigma / alpha * det * 2.0 };
         if sde.f.re().is_finite() && sde.g2.re().is_finite() {
             return Ok(sde);
         }
@@ -194,6 +193,7 @@ pub fn tweedie_var<S: Scalar>(curvature: S, at: Level<S>) -> S {
 mod tests {
     use super::*;
     use crate::diffusion::kernel::Transition;
+    use crate::diffusion::level::Rates;
     use crate::math::gaussian::log_density_normal;
     use num_dual::{Dual64, DualNum, first_derivative, second_derivative};
     use proptest::prelude::*;
@@ -217,19 +217,12 @@ mod tests {
         }
     }
 
-    fn frame(kind: usize, t: f64) -> Frame<f64> {
+    fn moving(kind: usize, t: f64) -> Moving {
         let at = path(kind, Dual64::from(t).derivative());
-        Frame {
-            alpha: at.alpha.re,
-            sigma: at.sigma.re,
-            d_alpha: at.alpha.eps,
-            d_sigma: at.sigma.eps,
-            sigma_data: 0.5,
+        Moving {
+            level: Level::new(at.alpha.re, at.sigma.re),
+            rates: Rates::new(at.alpha.eps, at.sigma.eps),
         }
-    }
-
-    fn level(at: &Frame<f64>) -> Level<f64> {
-        Level::new(at.alpha, at.sigma)
     }
 
     /// The components (weight, mean, variance) of a mixture of data.
@@ -251,7 +244,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_sde_moves_mean_and_variance_as_the_path_does(kind in 0..3usize, t in 0.02..0.98f64, v in 0.0..4.0f64) {
-            let sde = Sde::at(&frame(kind, t)).unwrap();
+            let sde = Sde::at(&moving(kind, t)).unwrap();
             let at = path(kind, t);
             let (alpha, d_alpha) = first_derivative(|t| path(kind, t).alpha, t);
             prop_assert!((sde.f * alpha - d_alpha).abs() <= 4.0 * EPS * d_alpha.abs());
@@ -266,9 +259,9 @@ mod tests {
 
         #[test]
         fn every_member_of_the_family_solves_fokker_planck(kind in 0..3usize, t in 0.05..0.95f64, x in -3.0..3.0f64, eta in 0.0..2.0f64) {
-            let at = frame(kind, t);
+            let at = moving(kind, t);
             let sde = Sde::at(&at).unwrap();
-            let (p, p_x, p_xx) = second_derivative(|x| density(x, lift(level(&at))), x);
+            let (p, p_x, p_xx) = second_derivative(|x| density(x, lift(at.level)), x);
             let (_, p_t) = first_derivative(|t| density(x.into(), path(kind, t)), t);
             let (score, d_score) = (p_x / p, p_xx / p - (p_x / p).powi(2));
             // The drifts are affine in (x, score), so d/dx of them is their value at (1, d_score).
@@ -287,10 +280,10 @@ mod tests {
 
         #[test]
         fn all_routes_to_the_pf_ode_velocity_agree(kind in 0..3usize, t in 0.02..0.98f64, x in -3.0..3.0f64, x0_hat in -3.0..3.0f64) {
-            let at = frame(kind, t);
-            let Frame { alpha, sigma, d_alpha, d_sigma, .. } = at;
-            let sde = Sde::at(&at).unwrap();
-            let score = tweedie_score(x, x0_hat, level(&at));
+            let moving = moving(kind, t);
+            let (Level { alpha, sigma }, Rates { alpha: d_alpha, sigma: d_sigma }) = (moving.level, moving.rates);
+            let (sde, at) = (Sde::at(&moving).unwrap(), Frame::from(&moving));
+            let score = tweedie_score(x, x0_hat, moving.level);
             let eps_hat = (x - alpha * x0_hat) / sigma;
             let want = d_alpha * x0_hat + d_sigma * eps_hat;
             // Terms of the score's own size: x and alpha x0_hat over sigma^2.
@@ -309,7 +302,7 @@ mod tests {
             for (i, v) in routes.into_iter().enumerate() {
                 prop_assert!((v - want).abs() <= 16.0 * EPS * size, "route {i}: {v} {want}");
             }
-            prop_assert!((tweedie_x0_hat(x, score, level(&at)) - x0_hat).abs() <= 8.0 * EPS * (2.0 * x.abs() / alpha + x0_hat.abs()));
+            prop_assert!((tweedie_x0_hat(x, score, moving.level) - x0_hat).abs() <= 8.0 * EPS * (2.0 * x.abs() / alpha + x0_hat.abs()));
         }
 
         #[test]
@@ -334,34 +327,28 @@ mod tests {
         }
     }
 
+    fn at(alpha: f64, sigma: f64, rates: Rates) -> Result<Sde<f64>> {
+        Sde::at(&Moving { level: Level::new(alpha, sigma), rates })
+    }
+
     #[test]
     fn a_diffusion_out_of_range_is_refused() {
-        let at = Frame { alpha: 1.0, sigma: 1e200, d_alpha: 0.0, d_sigma: 1e200, sigma_data: 0.5 };
-        assert!(Sde::at(&at).unwrap_err().to_string().contains("below 1.8e308"));
+        let refused = at(1.0, 1e200, Rates::new(0.0, 1e200)).unwrap_err().to_string();
+        assert!(refused.contains("below 1.8e308"), "{refused}");
     }
 
     #[test]
     fn ends_without_an_sde_are_refused() {
-        let at = Frame { alpha: 0.0, sigma: 1.0, d_alpha: -1.0, d_sigma: 1.0, sigma_data: 0.5 };
-        assert!(matches!(Sde::at(&at), Err(Error::Singular { .. })));
-        assert!(matches!(
-            Sde::at(&Frame { alpha: 1.0, sigma: 0.0, d_sigma: f64::INFINITY, ..at }),
-            Err(Error::Singular { .. })
-        ));
-        assert!(matches!(
-            Sde::at(&Frame { alpha: 0.5, d_alpha: 1.0, d_sigma: -1.0, ..at }),
-            Err(Error::Domain { .. })
-        ));
+        assert!(matches!(at(0.0, 1.0, Rates::STRAIGHT), Err(Error::Singular { .. })));
+        let infinite = Rates::new(-1.0, f64::INFINITY);
+        assert!(matches!(at(1.0, 0.0, infinite), Err(Error::Singular { .. })));
+        assert!(matches!(at(0.5, 1.0, Rates::new(1.0, -1.0)), Err(Error::Domain { .. })));
         // Flow matching starts without diffusion: g^2 = 2t/(1 - t).
-        assert_eq!(
-            Sde::at(&Frame { alpha: 1.0, sigma: 0.0, ..at }).unwrap(),
-            Sde { f: -1.0, g2: 0.0 }
-        );
+        assert_eq!(at(1.0, 0.0, Rates::STRAIGHT).unwrap(), Sde { f: -1.0, g2: 0.0 });
     }
 
     #[test]
     fn a_level_that_stands_still_has_no_diffusion() {
-        let at = Frame { alpha: 0.6, sigma: 0.8, d_alpha: 0.0, d_sigma: 0.0, sigma_data: 0.5 };
-        assert_eq!(Sde::at(&at).unwrap(), Sde { f: 0.0, g2: 0.0 });
+        assert_eq!(at(0.6, 0.8, Rates::new(0.0, 0.0)).unwrap(), Sde { f: 0.0, g2: 0.0 });
     }
 }

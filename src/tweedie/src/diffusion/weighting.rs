@@ -341,6 +341,7 @@ fn from_x0<S: Scalar>(x0: S, t: Level<S>) -> Weights<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::level::Rates;
     use crate::diffusion::loss::loss_ratio;
     use crate::diffusion::preconditioning::Preconditioning;
     use crate::math::gaussian::kl_normal;
@@ -400,7 +401,7 @@ mod tests {
 
         #[test]
         fn weights_on_a_scaled_path_follow_its_log_snr(w in any_weighting(), sigma in (-10.0..10.0f64).prop_map(|e| 10f64.powf(e))) {
-            let at = Frame { alpha: 1.0, sigma, d_alpha: 0.0, d_sigma: 1.0, sigma_data: 0.7 };
+            let at = Frame { alpha: 1.0, sigma, rates: Some(Rates::new(0.0, 1.0)), sigma_data: 0.7 };
             let x0 = w.weight(Prediction::X0, &at).unwrap();
             for target in Prediction::ALL {
                 let want = x0 * loss_ratio(Prediction::X0, target, &at).unwrap();
@@ -424,7 +425,7 @@ mod tests {
             prop_assert!((kl(x0 + error) - kl(x0) - w.x0 * error * error).abs() <= tol);
             let ho = beta * beta / (2.0 * reverse_var * (1.0 - beta) * (1.0 - next));
             prop_assert!(close(w.eps, ho, 64.0 * EPS / (beta * (1.0 - alpha_bar).min(1.0 - beta))));
-            let at = Frame { alpha: t.alpha, sigma: t.sigma, d_alpha: 0.0, d_sigma: 0.0, sigma_data: 1.0 };
+            let at = Frame { alpha: t.alpha, sigma: t.sigma, rates: Some(Rates::new(0.0, 0.0)), sigma_data: 1.0 };
             prop_assert!(close(w.v, w.eps * loss_ratio(Prediction::Eps, Prediction::V, &at).unwrap(), 16.0 * EPS));
         }
 
@@ -432,7 +433,7 @@ mod tests {
         fn the_continuous_weight_is_half_the_rate_of_snr(t in 0.01..0.99f64) {
             let path = |t: Dual64| ((t * FRAC_PI_2).cos(), (t * FRAC_PI_2).sin());
             let (a, s) = path(Dual64::from(t).derivative());
-            let at = Frame { alpha: a.re, sigma: s.re, d_alpha: a.eps, d_sigma: s.eps, sigma_data: 0.5 };
+            let at = Frame { alpha: a.re, sigma: s.re, rates: Some(Rates::new(a.eps, s.eps)), sigma_data: 0.5 };
             let (snr, rate) = first_derivative(|t| { let (a, s) = path(t); (a / s).powi(2) }, t);
             let w = vlb_continuous(&at).unwrap();
             prop_assert!(close(w.x0, -0.5 * rate, 16.0 * EPS) && close(w.eps, -0.5 * rate / snr, 16.0 * EPS));
@@ -464,7 +465,7 @@ mod tests {
             (p2(1.0), (0.0, 0.25, 0.0), (1.0, 0.0, 0.0)),
             (p2(2.0), (0.0, 0.0625, 0.0), (0.0, 0.0, 0.0)),
         ];
-        let pure = Frame { d_alpha: -1.0, d_sigma: 0.0, ..Frame::variance_preserving(-INF) };
+        let pure = Frame { rates: Some(Rates::new(-1.0, 0.0)), ..Frame::variance_preserving(-INF) };
         for (w, zero, infinite) in table {
             for (log_snr, (x0, eps, v)) in [(-INF, zero), (INF, infinite)] {
                 assert_eq!(w.weights(log_snr), Weights { x0, eps, v }, "{w} at log-SNR {log_snr}");
@@ -474,11 +475,11 @@ mod tests {
                 assert!(w.weight(target, &pure).unwrap().is_finite(), "{w} on {target}");
             }
         }
-        let (s, noise) = (Level::new(0.6, 0.8), Level::new(0.0, 1.0));
+        let (s, noise) = (Level::new(0.6, 0.8), Level::NOISE);
         let posterior_var = 0.64;
         let w = vlb_discrete(s, noise, posterior_var).unwrap();
         assert!(close(w.x0, 0.36 / (2.0 * 0.64), 4.0 * EPS) && w.v == w.x0 && w.eps == INF);
-        assert_eq!(vlb_discrete(Level::clean(), s, 0.0).unwrap().x0, INF);
+        assert_eq!(vlb_discrete(Level::CLEAN, s, 0.0).unwrap().x0, INF);
         let w = vlb_continuous(&pure).unwrap();
         assert_eq!((w.x0, w.eps, w.v), (0.0, INF, 0.0));
     }
@@ -515,7 +516,7 @@ mod tests {
         let at = Frame::variance_preserving(0.0);
         assert!(Weighting::MinSnr { gamma: -1.0 }.weight(Prediction::X0, &at).is_err());
         assert!(matches!(
-            vlb_discrete(Level::clean(), Level::new(0.6, 0.8), -1.0),
+            vlb_discrete(Level::CLEAN, Level::new(0.6, 0.8), -1.0),
             Err(Error::Domain { .. })
         ));
         assert!(matches!(
@@ -523,7 +524,7 @@ mod tests {
             Err(Error::Singular { .. })
         ));
         let parallel =
-            Frame { alpha: 1.0, sigma: 2.0, d_alpha: 0.5, d_sigma: 1.0, sigma_data: 0.5 };
+            Frame { alpha: 1.0, sigma: 2.0, rates: Some(Rates::new(0.5, 1.0)), sigma_data: 0.5 };
         assert!(matches!(
             Weighting::Simple.weight(Prediction::Velocity, &parallel),
             Err(Error::Singular { .. })
@@ -538,7 +539,7 @@ mod tests {
             let moved = first_derivative(
                 |v| {
                     let [alpha, sigma, zero] = [alpha, sigma, 0.0].map(Dual64::from);
-                    let at = Frame { alpha, sigma, d_alpha: zero, d_sigma: zero, sigma_data: zero };
+                    let at = Frame { alpha, sigma, rates: Some(Rates::new(zero, zero)), sigma_data: zero };
                     crate::diffusion::prediction::Conversion::new(Prediction::V, Prediction::X0, at).unwrap().apply(v, Dual64::from(0.3))
                 },
                 0.7,

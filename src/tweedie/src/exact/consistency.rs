@@ -1,14 +1,11 @@
 //! The consistency map: from any point of a PF-ODE trajectory straight to its clean end.
 
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::Result;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::law::{Gaussian, Law};
 use ndarray::{Array2, ArrayView2};
-
-/// Clean data: the end of every path.
-const DATA: PathPoint =
-    PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
 
 /// What a perfect consistency model returns for Gaussian data: the clean end of the trajectory
 /// through `x`.
@@ -30,8 +27,12 @@ const DATA: PathPoint =
 ///
 /// # Source
 /// Song et al. 2023, "Consistency models", section 3.
-pub fn consistency_map(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
-    pf_ode_map(law, x, at, &DATA)
+pub fn consistency_map(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    at: impl Into<Level>,
+) -> Result<Array2<f64>> {
+    pf_ode_map(law, x, at, Level::CLEAN)
 }
 
 /// The consistency map of any law, by the reference integrator.
@@ -41,8 +42,12 @@ pub fn consistency_map(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Re
 ///
 /// # Errors
 /// As [`pf_ode_solve`].
-pub fn consistency_solve(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
-    Ok(pf_ode_solve(law, x, &[*at, DATA])?.swap_remove(1))
+pub fn consistency_solve(
+    law: &dyn Law,
+    x: ArrayView2<f64>,
+    at: impl Into<Level>,
+) -> Result<Array2<f64>> {
+    Ok(pf_ode_solve(law, x, &[at.into().into(), PathPoint::CLEAN])?.swap_remove(1))
 }
 
 #[cfg(test)]
@@ -84,6 +89,6 @@ mod tests {
     fn clean_data_is_kept_also_by_a_singular_law() {
         let law = Gaussian::diagonal(Array1::ones(2), ndarray::array![1.0, 0.0]).unwrap();
         let x = ndarray::array![[0.5, 2.0]];
-        assert_eq!(consistency_map(&law, x.view(), &DATA).unwrap(), x);
+        assert_eq!(consistency_map(&law, x.view(), &PathPoint::CLEAN).unwrap(), x);
     }
 }

@@ -1,7 +1,6 @@
 //! The marginal velocity of a path, and when the flow from noise to data is the optimal transport.
 
-use crate::diffusion::PathPoint;
-use crate::diffusion::level::Level;
+use crate::diffusion::level::{Level, Moving, Rates};
 use crate::error::{Error, Result};
 use crate::exact::pf_ode::{fitting, mapped};
 use crate::law::{Gaussian, Law};
@@ -12,8 +11,9 @@ use ndarray::{Array2, ArrayView2, Zip};
 ///
 /// # Formula
 /// `(alpha d_alpha lambda + sigma d_sigma) / (alpha^2 lambda + sigma^2)`
-pub fn velocity_gain<S: Scalar>(lambda: S, at: Level<S>, rate: Level<S>) -> S {
-    at.projection(rate, lambda)
+pub fn velocity_gain<S: Scalar>(lambda: S, at: &Moving<S>) -> S {
+    let Rates { alpha, sigma } = at.rates;
+    at.level.projection(Level { alpha, sigma }, lambda)
 }
 
 /// Marginal velocity `E[d_alpha x0 + d_sigma eps | x_t = x]` of any law: what flow matching
@@ -30,8 +30,8 @@ pub fn velocity_gain<S: Scalar>(lambda: S, at: Level<S>, rate: Level<S>) -> S {
 ///
 /// # Source
 /// Lipman et al. 2023, "Flow matching for generative modeling", eq. 8.
-pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
-    let level = Level::of(at)?;
+pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &Moving) -> Result<Array2<f64>> {
+    let (level, rates) = (at.level.checked()?, at.rates);
     if level.sigma == 0.0 {
         let why = "the noise in a clean state is 0/0";
         return Err(Error::singular(
@@ -42,10 +42,10 @@ pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> R
         ));
     }
     let mut velocity = Array2::zeros(fitting(law.dim(), x)?.dim());
-    law.denoise(x, at, velocity.view_mut());
+    law.denoise(x, &level.into(), velocity.view_mut())?;
     Zip::from(&mut velocity).and(&x).for_each(|v, x| {
-        let eps_hat = (x - at.alpha * *v) / at.sigma;
-        *v = at.d_alpha * *v + at.d_sigma * eps_hat;
+        let eps_hat = (x - level.alpha * *v) / level.sigma;
+        *v = rates.alpha * *v + rates.sigma * eps_hat;
     });
     Ok(velocity)
 }
@@ -60,12 +60,8 @@ pub fn marginal_velocity(law: &dyn Law, x: ArrayView2<f64>, at: &PathPoint) -> R
 ///
 /// # Errors
 /// `x` that does not fit; a pair that is no level; `sigma = 0` with a singular covariance.
-pub fn gaussian_velocity(
-    law: &Gaussian,
-    x: ArrayView2<f64>,
-    at: &PathPoint,
-) -> Result<Array2<f64>> {
-    let (level, rate) = (Level::of(at)?, Level { alpha: at.d_alpha, sigma: at.d_sigma });
+pub fn gaussian_velocity(law: &Gaussian, x: ArrayView2<f64>, at: &Moving) -> Result<Array2<f64>> {
+    let level = at.level.checked()?;
     if level.sigma == 0.0 && (law.rank() < law.dim() || law.variances().iter().any(|v| *v == 0.0)) {
         let why = "a mode without variance leaves its point at no definite speed";
         return Err(Error::singular(
@@ -75,7 +71,7 @@ pub fn gaussian_velocity(
             "take a small positive sigma",
         ));
     }
-    mapped(law, x, at.alpha, at.d_alpha, |lambda| velocity_gain(lambda, level, rate))
+    mapped(law, x, level.alpha, at.rates.alpha, |lambda| velocity_gain(lambda, at))
 }
 
 /// The optimal-transport (Monge) map between two Gaussians, applied to `x`.
@@ -127,6 +123,7 @@ pub fn monge_map(from: &Gaussian, to: &Gaussian, x: ArrayView2<f64>) -> Result<A
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::exact::distance::w2_squared;
     use crate::exact::integrate::integrate;
     use crate::exact::pf_ode::pf_ode_map;
@@ -148,10 +145,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_closed_velocity_is_that_of_the_denoiser(law in gaussian(4), [at, ..] in three_points(), seed: u64) {
-            let x = normal_rows(3, 4, seed);
+            let (x, at) = (normal_rows(3, 4, seed), at.moving().unwrap());
             let (closed, general) = (gaussian_velocity(&law, x.view(), &at).unwrap(), marginal_velocity(&law, x.view(), &at).unwrap());
             // eps_hat subtracts alpha x0_hat from x, both of size 1 to 10, over sigma.
-            let condition = (1.0 + size(&x)) * 10.0 * (at.d_alpha.abs() + at.d_sigma.abs() / at.sigma);
+            let condition = (1.0 + size(&x)) * 10.0 * (at.rates.alpha.abs() + at.rates.sigma.abs() / at.level.sigma);
             prop_assert!(gap(&closed, &general) <= 32.0 * f64::EPSILON * condition);
         }
 
@@ -177,6 +174,7 @@ mod tests {
             let inverse =
                 Gaussian::new(ndarray::Array1::zeros(2), var.view()).unwrap().matrix(f64::recip);
             dm.assign(&cross.dot(&inverse).dot(m));
+            Ok(())
         };
         integrate(f, Array2::eye(2), (1.0, 0.0), |_, _| Array2::from_elem((2, 2), 1e-13)).unwrap().0
     }
@@ -211,7 +209,7 @@ mod tests {
     fn singular_ends_are_refused() {
         let law = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
         let x = array![[1.0, 1.0]];
-        let data = PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: -1.0, d_sigma: 1.0 };
+        let data = Moving { level: Level::CLEAN, rates: Rates::STRAIGHT };
         assert!(marginal_velocity(&law, x.view(), &data).is_err());
         assert!(gaussian_velocity(&law, x.view(), &data).is_err());
         assert!(monge_map(&law, &law, x.view()).is_err());

@@ -1,7 +1,6 @@
 //! Guidance on Gaussian classes: the law that guided sampling really produces, against the tilted
 //! law that it is said to sample.
 
-use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::gains::psi;
@@ -34,7 +33,7 @@ pub fn tilted_law(
     unconditional: &Gaussian,
     conditional: &Gaussian,
     scale: f64,
-    at: &PathPoint,
+    at: impl Into<Level>,
 ) -> Result<Gaussian> {
     let level = Level::of(at)?;
     check_scale(scale)?;
@@ -96,7 +95,7 @@ pub fn tilted_law(
 /// use tweedie::{diffusion::PathPoint, exact::guidance::{guided_law, tilted_law}, law::Gaussian};
 /// let law = |mean: f64, var: f64| Gaussian::diagonal(array![mean], array![var]).unwrap();
 /// let (data, class) = (law(0.0, 1.0), law(1.0, 0.25));
-/// let (noise, clean) = (PathPoint::still(1e-6, 1.0), PathPoint::still(1.0, 0.0));
+/// let (noise, clean) = (PathPoint::still(1e-6, 1.0), PathPoint::CLEAN);
 /// let start = law(0.0, 1.0);
 /// let guided = guided_law(&data, &class, 2.0, &start, &noise, &clean).unwrap();
 /// let tilted = tilted_law(&data, &class, 2.0, &clean).unwrap();
@@ -108,13 +107,13 @@ pub fn guided_law(
     conditional: &Gaussian,
     scale: f64,
     start: &Gaussian,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
 ) -> Result<Gaussian> {
     let (a, b) = (Level::of(from)?, Level::of(to)?);
     check_scale(scale)?;
     if b.sigma * a.alpha > a.sigma * b.alpha {
-        let got = format!("edm_sigma {} to {}", from.edm_sigma(), to.edm_sigma());
+        let got = format!("edm_sigma {} to {}", a.edm_sigma(), b.edm_sigma());
         return Err(Error::domain(
             "levels of guided sampling",
             got,
@@ -234,6 +233,7 @@ impl GuidedMode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::exact::integrate::integrate;
     use crate::exact::testing::*;
     use ndarray::{Array2, array};
@@ -268,6 +268,7 @@ mod tests {
                 let score = |z: f64| -(1.0 - scale) * (z - 0.5) / p_u - scale * (z - 0.5 - shift) / p_c;
                 // dz/dtau = -score/2; two solutions, one that starts a deviation away.
                 dy.assign(&y.mapv(|z| -score(z) * tau));
+                Ok(())
             };
             let states = array![[0.3 / from.alpha, (0.3 + start.sqrt()) / from.alpha]];
             let scale_of = 1.0 + size(&states);
@@ -318,13 +319,13 @@ mod tests {
             // Posterior of x0 given y = x0 + noise: Wiener mean, variance lambda noise_var /
             // (lambda + noise_var).
             let mut mean = Array2::zeros((1, 3));
-            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &at, mean.view_mut());
+            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &at, mean.view_mut()).unwrap();
             let posterior = Gaussian::from_modes(mean.row(0).to_owned(), data.variances().mapv(|l| l * noise_var / (l + noise_var)), data.modes().to_owned()).unwrap();
             // Tilting by p(y | x)^scale is a measurement of noise_var / scale.
             let scale = 3.0;
-            let tilted = tilted_law(&data, &posterior, scale, &PathPoint::still(1.0, 0.0)).unwrap();
+            let tilted = tilted_law(&data, &posterior, scale, &PathPoint::CLEAN).unwrap();
             let sharper = PathPoint::still(1.0, (noise_var / scale).sqrt());
-            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &sharper, mean.view_mut());
+            crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &sharper, mean.view_mut()).unwrap();
             let condition = 1.0 + 10.0 / noise_var;
             prop_assert!((&tilted.mean() - &mean.row(0)).iter().all(|g| g.abs() <= 64.0 * f64::EPSILON * condition * 10.0));
             let want = data.matrix(|l| l * noise_var / (scale * l + noise_var));
@@ -334,7 +335,7 @@ mod tests {
 
     #[test]
     fn collapsing_modes_have_their_limits() {
-        let (noise, clean) = (PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0));
+        let (noise, clean) = (PathPoint::NOISE, PathPoint::CLEAN);
         let nearly = PathPoint::still(1.0, 1e-9);
         let start = one(0.0, 1.0);
         for (u, c, scale) in [(1.0, 0.0, 2.0), (0.0, 1.0, 0.5), (1.0, 0.0, 1.0), (0.0, 0.0, 3.0)] {
@@ -356,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_is_refused_is_named() {
-        let (noise, clean) = (PathPoint::still(0.5, 1.0), PathPoint::still(1.0, 0.0));
+        let (noise, clean) = (PathPoint::still(0.5, 1.0), PathPoint::CLEAN);
         // Denominators of -1 and of 0: the product of the densities has no finite integral.
         for (c, scale) in [(3.0, 2.0), (2.0, 2.0)] {
             let message =
@@ -382,8 +383,8 @@ mod tests {
         fn guided_flows_compose(u in 0.5..2.0f64, c in 0.5..2.0f64, shift in -2.0..2.0f64, scale in -3.0..30.0f64, middle in 0.2..3.0f64) {
             let (data, class, start) = (one(0.5, u), one(0.5 + shift, c), one(0.3, 1.0));
             let middle = PathPoint::still(1.0, middle);
-            for from in [PathPoint::still(0.0, 1.0), PathPoint::still(1e-3, 1.0)] {
-                for to in [PathPoint::still(1.0, 0.0), PathPoint::still(1.0, 0.1)] {
+            for from in [PathPoint::NOISE, PathPoint::still(1e-3, 1.0)] {
+                for to in [PathPoint::CLEAN, PathPoint::still(1.0, 0.1)] {
                     let run = |start: &Gaussian, from, to| guided_law(&data, &class, scale, start, from, to).unwrap();
                     let (direct, via) = (run(&start, &from, &to), run(&run(&start, &from, &middle), &middle, &to));
                     // Powers of ratios of variances up to 4, to half the scale: their logarithm

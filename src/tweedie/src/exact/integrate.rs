@@ -1,6 +1,7 @@
 //! A reference integrator of ordinary differential equations: Gragg's midpoint rule, extrapolated
 //! (Bulirsch and Stoer), adaptive.
 
+use crate::error::{Error, Result};
 use crate::math::dd::Dd;
 use ndarray::{Array2, Zip};
 
@@ -9,11 +10,19 @@ const COLUMNS: usize = 8;
 /// Steps, kept or not, after which an integration is given up.
 pub(crate) const MAX_STEPS: usize = 10_000;
 
-/// Where an integration stopped before its end, and why.
+/// Why an integration stopped before its end.
 #[derive(Debug)]
-pub(crate) struct Stopped {
-    pub at: f64,
-    pub why: &'static str,
+pub(crate) enum Stopped {
+    /// The step control leads no further than `at`.
+    Stuck { at: f64, why: &'static str },
+    /// The slope could not be had.
+    Slope(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Slope(error)
+    }
 }
 
 /// Carries `y' = f(x, y)` from `a` to `b` and counts the steps; each step's estimated error is at
@@ -25,16 +34,16 @@ pub(crate) struct Stopped {
 ///
 /// # Errors
 /// [`Stopped`] where the step falls below 1e-13 of the interval (the solution is not smooth there),
-/// or after [`MAX_STEPS`].
+/// or after [`MAX_STEPS`]; what `f` refuses.
 ///
 /// # Source
 /// Hairer, Norsett and Wanner, "Solving ordinary differential equations I", section II.9.
 pub(crate) fn integrate(
-    mut f: impl FnMut(f64, &Array2<f64>, &mut Array2<f64>),
+    mut f: impl FnMut(f64, &Array2<f64>, &mut Array2<f64>) -> Result<()>,
     mut y: Array2<f64>,
     (a, b): (f64, f64),
     allowed: impl Fn(f64, &Array2<f64>) -> Array2<f64>,
-) -> Result<(Array2<f64>, usize), Stopped> {
+) -> std::result::Result<(Array2<f64>, usize), Stopped> {
     let (mut x, mut step, mut steps) = (a, (b - a) / 8.0, 0);
     let (mut first_slope, mut rest) = (Array2::zeros(y.dim()), Array2::<f64>::zeros(y.dim()));
     let mut scratch = (Array2::zeros(y.dim()), Array2::zeros(y.dim()));
@@ -42,22 +51,22 @@ pub(crate) fn integrate(
         let last = (b - x).abs() <= step.abs() * (1.0 + 1e-9);
         let h = if last { b - x } else { step };
         if h.abs() < 1e-13 * (b - a).abs() {
-            return Err(Stopped {
+            return Err(Stopped::Stuck {
                 at: x,
                 why: "the step size fell below 1e-13 of the interval, so the slope is not smooth there",
             });
         }
         if steps == MAX_STEPS {
-            return Err(Stopped { at: x, why: "10,000 steps lead no further" });
+            return Err(Stopped::Stuck { at: x, why: "10,000 steps lead no further" });
         }
         steps += 1;
-        f(x, &y, &mut first_slope);
+        f(x, &y, &mut first_slope)?;
         let allowed = allowed(x, &y);
         let mut table: Vec<Array2<f64>> = Vec::with_capacity(COLUMNS);
         let (mut accepted, mut last_above) = (None, Array2::zeros(y.dim()));
         for column in 0..COLUMNS {
             let substeps = 2 * (column + 1);
-            let mut value = midpoint(&mut f, x, h, &y, &first_slope, substeps, &mut scratch);
+            let mut value = midpoint(&mut f, x, h, &y, &first_slope, substeps, &mut scratch)?;
             // Neville's scheme in h^2: each row replaces the row above it, from the left.
             for (k, above) in table.iter_mut().enumerate() {
                 let ratio = substeps as f64 / (2 * (column - k)) as f64;
@@ -99,23 +108,23 @@ pub(crate) fn integrate(
 /// What `substeps` (even) explicit midpoint steps over `h` add to `y`, whose error is a series in
 /// `(h / substeps)^2`.
 fn midpoint(
-    f: &mut impl FnMut(f64, &Array2<f64>, &mut Array2<f64>),
+    f: &mut impl FnMut(f64, &Array2<f64>, &mut Array2<f64>) -> Result<()>,
     x: f64,
     h: f64,
     y: &Array2<f64>,
     first_slope: &Array2<f64>,
     substeps: usize,
     (state, slope): &mut (Array2<f64>, Array2<f64>),
-) -> Array2<f64> {
+) -> Result<Array2<f64>> {
     let small = h / substeps as f64;
     let (mut before, mut now) = (Array2::zeros(y.dim()), first_slope * small);
     for i in 1..substeps {
         Zip::from(&mut *state).and(y).and(&now).for_each(|s, y, now| *s = y + now);
-        f(x + small * i as f64, state, slope);
+        f(x + small * i as f64, state, slope)?;
         Zip::from(&mut before).and(&*slope).for_each(|b, s| *b += 2.0 * small * s);
         std::mem::swap(&mut before, &mut now);
     }
-    now
+    Ok(now)
 }
 
 #[cfg(test)]
@@ -134,6 +143,7 @@ mod tests {
         // y'' = -y over ten turns, and y' = -y.
         let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
             dy.assign(&array![[y[[0, 1]], -y[[0, 0]], -y[[0, 2]]]]);
+            Ok(())
         };
         let end = 20.0 * std::f64::consts::PI;
         let y = integrate(f, array![[1.0, 0.0, 1.0]], (0.0, end), up_to(1e-13)).unwrap().0;
@@ -149,6 +159,7 @@ mod tests {
         let f = |u: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
             let bend = 2.0 * u.tanh() / (u.cosh().powi(2) * (1.0 + 2.0 * u.tanh().powi(2)));
             dy.assign(&array![[bend * y[[0, 0]], -u.tanh() * y[[0, 1]]]]);
+            Ok(())
         };
         let exact = |u: f64| [((1.0 + 2.0 * u.tanh().powi(2)) / 3.0).sqrt(), u.cosh().recip()];
         for k in 0..100 {
@@ -163,17 +174,25 @@ mod tests {
 
     #[test]
     fn a_blow_up_is_an_error() {
-        let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&y.mapv(|y| y * y));
-        let stopped = integrate(f, array![[1.0]], (0.0, 2.0), up_to(1e-12)).unwrap_err();
+        let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
+            dy.assign(&y.mapv(|y| y * y));
+            Ok(())
+        };
+        let Stopped::Stuck { at, why } =
+            integrate(f, array![[1.0]], (0.0, 2.0), up_to(1e-12)).unwrap_err()
+        else {
+            unreachable!("the slope is never refused")
+        };
         // y = 1 / (1 - x).
-        assert!((stopped.at - 1.0).abs() <= 1e-6 && stopped.why.contains("step"), "{stopped:?}");
+        assert!((at - 1.0).abs() <= 1e-6 && why.contains("step"), "{at} {why}");
     }
 
     #[test]
     fn tolerances_are_in_units_of_the_scale() {
         // The same rotation in units of 1e-6: errors of 1e-13 of the unit, not of 1.
         let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
-            dy.assign(&array![[y[[0, 1]], -y[[0, 0]]]])
+            dy.assign(&array![[y[[0, 1]], -y[[0, 0]]]]);
+            Ok(())
         };
         let unit = 1e-6;
         let y = integrate(
@@ -192,11 +211,17 @@ mod tests {
         // y' = k y over intervals of any length (one of 8, whose first step is 1), and one that
         // lies far out.
         for length in [1e-8, 8.0, 1e8] {
-            let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| dy.assign(&(y / length));
+            let f = |_: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
+                dy.assign(&(y / length));
+                Ok(())
+            };
             let y = integrate(f, array![[1.0]], (0.0, length), up_to(1e-13)).unwrap().0;
             assert!((y[[0, 0]] - 1f64.exp()).abs() <= 1e-11, "{length}: {y}");
         }
-        let rise = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(1.0);
+        let rise = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| {
+            dy.fill(1.0);
+            Ok(())
+        };
         assert_eq!(
             integrate(rise, array![[0.0]], (1e13, 1e13 + 1.0), up_to(1e-13)).unwrap().0[[0, 0]],
             1.0
@@ -208,23 +233,41 @@ mod tests {
         // A slope with a jump in every thousandth needs more steps than are allowed, and says how
         // far it came.
         let saw = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| {
-            dy.fill((x * 1234.567).floor().rem_euclid(2.0))
+            dy.fill((x * 1234.567).floor().rem_euclid(2.0));
+            Ok(())
         };
-        let stopped = integrate(saw, array![[0.0]], (0.0, 1e3), up_to(1e-12)).unwrap_err();
-        assert!(
-            stopped.at > 0.0 && stopped.at < 1e3 && stopped.why.starts_with("10,000 steps"),
-            "{stopped:?}"
-        );
+        let Stopped::Stuck { at, why } =
+            integrate(saw, array![[0.0]], (0.0, 1e3), up_to(1e-12)).unwrap_err()
+        else {
+            unreachable!("the slope is never refused")
+        };
+        assert!(at > 0.0 && at < 1e3 && why.starts_with("10,000 steps"), "{at} {why}");
         // NaN is never close enough.
-        let lost = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(f64::NAN);
+        let lost = |_: f64, _: &Array2<f64>, dy: &mut Array2<f64>| {
+            dy.fill(f64::NAN);
+            Ok(())
+        };
         assert!(integrate(lost, array![[0.0]], (0.0, 1.0), up_to(1e-12)).is_err());
+    }
+
+    #[test]
+    fn a_slope_that_is_refused_ends_it() {
+        let f = |x: f64, _: &Array2<f64>, _: &mut Array2<f64>| match x {
+            x if x < 0.5 => Ok(()),
+            x => Err(Error::domain("time", x, "below 0.5", "stop earlier")),
+        };
+        let stopped = integrate(f, array![[0.0]], (0.0, 1.0), up_to(1e-12)).unwrap_err();
+        assert!(matches!(stopped, Stopped::Slope(Error::Domain { .. })), "{stopped:?}");
     }
 
     #[test]
     fn small_steps_add_up() {
         // Back to 1e6 after fifty turns of y' = sin x: nearly two hundred steps, each of which
         // would round to 1e-10.
-        let f = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| dy.fill(x.sin());
+        let f = |x: f64, _: &Array2<f64>, dy: &mut Array2<f64>| {
+            dy.fill(x.sin());
+            Ok(())
+        };
         let (y, steps) =
             integrate(f, array![[1e6]], (0.0, 100.0 * std::f64::consts::PI), up_to(1e-13)).unwrap();
         assert!(steps >= 150, "{steps}");

@@ -5,7 +5,6 @@
 //! stationary law; at a finite step each mode has too much variance, by a factor that depends on
 //! `step / var` alone.
 
-use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::shared_modes::shared_modes;
@@ -70,12 +69,12 @@ pub fn var_after<S: Scalar>(var: S, start: S, step: S, steps: u32) -> S {
 /// use ndarray::array;
 /// use tweedie::{diffusion::PathPoint, exact::langevin::stationary_law, law::Gaussian};
 /// let data = Gaussian::diagonal(array![3.0, 0.0], array![2.0, 0.5]).unwrap();
-/// let law = stationary_law(&data, &PathPoint::still(1.0, 0.0), 0.5).unwrap();
+/// let law = stationary_law(&data, &PathPoint::CLEAN, 0.5).unwrap();
 /// // A quarter of the step over the variance of 2, the whole of it over that of 1/2.
 /// assert!((law.variances()[0] - 2.0 / 0.875).abs() < 1e-15 && law.variances()[1] == 1.0);
-/// assert!(stationary_law(&data, &PathPoint::still(1.0, 0.0), 1.5).is_err());
+/// assert!(stationary_law(&data, &PathPoint::CLEAN, 1.5).is_err());
 /// ```
-pub fn stationary_law(data: &Gaussian, at: &PathPoint, step: f64) -> Result<Gaussian> {
+pub fn stationary_law(data: &Gaussian, at: impl Into<Level>, step: f64) -> Result<Gaussian> {
     let level = Level::of(at)?;
     let shared = shared_modes(&[data])?;
     let vars = shared.variances[0].mapv(|lambda| level.var(lambda));
@@ -99,6 +98,7 @@ pub fn stationary_law(data: &Gaussian, at: &PathPoint, step: f64) -> Result<Gaus
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::exact::testing::{gaussian, point};
     use crate::law::Law;
     use crate::math::gaussian::{Covariance, Normal};

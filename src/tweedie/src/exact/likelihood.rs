@@ -15,8 +15,8 @@ use ndarray::{Array1, ArrayView2, s};
 ///
 /// # Errors
 /// As [`pf_ode_map`].
-pub fn log_det(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<f64> {
-    let (from, to) = (regular(law, from, to)?, Level::of(to)?);
+pub fn log_det(law: &Gaussian, from: impl Into<Level>, to: impl Into<Level>) -> Result<f64> {
+    let (from, to) = regular(law, from, to)?;
     let off = law.dim() - law.rank();
     if from.sigma == 0.0 && to.sigma == 0.0 {
         return Ok(law.dim() as f64 * (to.alpha / from.alpha).ln());
@@ -47,7 +47,7 @@ pub fn log_det(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<f64> 
 /// use ndarray::array;
 /// use tweedie::{diffusion::PathPoint, exact::likelihood::log_likelihood, law::{Gaussian, Law}};
 /// let law = Gaussian::diagonal(array![1.0], array![4.0]).unwrap();
-/// let (clean, noise) = (PathPoint::still(1.0, 0.0), PathPoint::still(0.0, 1.0));
+/// let (clean, noise) = (PathPoint::CLEAN, PathPoint::NOISE);
 /// let x = array![[2.0]];
 /// let by_flow = log_likelihood(&law, x.view(), &clean, &noise).unwrap();
 /// assert!((by_flow[0] - law.log_density(x.view(), &clean)[0]).abs() < 1e-15);
@@ -108,7 +108,7 @@ mod tests {
         fn change_of_variables_is_the_density(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
             // Rows that the law itself may have given, at every level.
             let eps = normal_rows(3, 4, seed);
-            let x = crate::exact::pf_ode::pf_ode_map(&law, eps.view(), &PathPoint::still(0.0, 1.0), &from).unwrap();
+            let x = crate::exact::pf_ode::pf_ode_map(&law, eps.view(), &PathPoint::NOISE, &from).unwrap();
             let (got, want) = (log_likelihood(&law, x.view(), &from, &to).unwrap(), law.log_density(x.view(), &from));
             for (got, want) in got.iter().zip(&want) {
                 // Squares over the variance: the state rounds against the mean and the largest
@@ -122,8 +122,7 @@ mod tests {
     #[test]
     fn ends_without_a_density_are_refused() {
         let law = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
-        let (clean, noise, x) =
-            (PathPoint::still(1.0, 0.0), PathPoint::still(0.0, 1.0), array![[1.0, 0.0]]);
+        let (clean, noise, x) = (PathPoint::CLEAN, PathPoint::NOISE, array![[1.0, 0.0]]);
         assert!(log_likelihood(&law, x.view(), &clean, &noise).is_err());
         assert!(log_likelihood_solve(&law, x.view(), &clean, &noise).is_err());
         assert!(log_likelihood_solve(&law, x.view(), &noise, &clean).is_err());
@@ -147,7 +146,7 @@ mod tests {
             let law = Mixture::new(array![0.4, 0.6], vec![part(-1.0, 0.2), part(0.5, 1.0)]).unwrap();
             let from = point(family, t);
             let x = normal_rows(1, 2, seed) * from.alpha.hypot(from.sigma);
-            let got = log_likelihood_solve(&law, x.view(), &from, &PathPoint::still(0.0, 1.0)).unwrap()[0];
+            let got = log_likelihood_solve(&law, x.view(), &from, &PathPoint::NOISE).unwrap()[0];
             let want = law.log_density(x.view(), &from)[0];
             prop_assert!((got - want).abs() <= 1e-10 * (1.0 + want.abs()), "{got} {want}");
         }
@@ -156,7 +155,7 @@ mod tests {
     #[test]
     fn clean_ends_of_a_full_law() {
         let law = Gaussian::diagonal(array![0.0, 0.0], array![4.0, 9.0]).unwrap();
-        let (clean, noise) = (PathPoint::still(0.5, 0.0), PathPoint::still(0.0, 1.0));
+        let (clean, noise) = (PathPoint::still(0.5, 0.0), PathPoint::NOISE);
         // From deviations 0.5 2 and 0.5 3 to 1; between clean levels only the scale changes.
         assert!((log_det(&law, &clean, &noise).unwrap() + 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
         assert!((log_det(&law, &noise, &clean).unwrap() - 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);

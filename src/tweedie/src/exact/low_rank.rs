@@ -146,6 +146,7 @@ fn with_complement(law: &Gaussian, complete: bool) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::level::Rates;
     use crate::exact::testing::{gaussian, normal_rows};
     use nalgebra::{DMatrix, SymmetricEigen};
     use proptest::prelude::*;
@@ -178,7 +179,7 @@ mod tests {
             rank in 0usize..5,
             k in 0usize..4,
         ) {
-            let at = PathPoint { t: 0.5, alpha: 0.7, sigma, d_alpha: -0.8, d_sigma: 0.9 };
+            let at = PathPoint { alpha: 0.7, sigma, t: Some(0.5), rates: Some(Rates::new(-0.8, 0.9)) };
             let best = LowRank::new(&law, TARGETS[k], &at, rank).unwrap();
             let (a, b) = TARGETS[k].coefficients(&Frame::from(&at));
             let one = DMatrix::identity(4, 4);
@@ -211,7 +212,7 @@ mod tests {
             seed: u64,
             step in -3.0..0.0f64,
         ) {
-            let at = PathPoint { t: 0.5, alpha: 0.7, sigma, d_alpha: -0.8, d_sigma: 0.9 };
+            let at = PathPoint { alpha: 0.7, sigma, t: Some(0.5), rates: Some(Rates::new(-0.8, 0.9)) };
             let best = LowRank::new(&law, TARGETS[k], &at, rank).unwrap();
             let (cov, target) = (dense(&law.matrix(|l| l)), TARGETS[k].coefficients(&Frame::from(&at)));
             let least = loss(&dense(best.matrix()), &cov, target, &at);
@@ -227,7 +228,7 @@ mod tests {
             let at = PathPoint::still(0.7, sigma);
             let x = normal_rows(3, 4, seed);
             let mut want = x.clone();
-            crate::diffusion::Denoiser::denoise(&law, x.view(), &at, want.view_mut());
+            crate::diffusion::Denoiser::denoise(&law, x.view(), &at, want.view_mut()).unwrap();
             let got = LowRank::new(&law, Prediction::X0, &at, law.rank()).unwrap().predict(&x);
             prop_assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 1e-13 * (10.0 + w.abs()) / sigma));
         }
@@ -236,7 +237,7 @@ mod tests {
     #[test]
     fn what_cannot_be_regressed_is_refused() {
         let law = Gaussian::isotropic(Array1::zeros(2), 1.0).unwrap();
-        assert!(LowRank::new(&law, Prediction::X0, &PathPoint::still(1.0, 0.0), 1).is_err());
+        assert!(LowRank::new(&law, Prediction::X0, &PathPoint::CLEAN, 1).is_err());
         assert!(LowRank::new(&law, Prediction::Velocity, &PathPoint::still(0.6, 0.8), 1).is_err());
         let none = LowRank::new(&law, Prediction::Eps, &PathPoint::still(0.6, 0.8), 0).unwrap();
         assert_eq!((none.rank(), none.matrix().sum()), (0, 0.0));

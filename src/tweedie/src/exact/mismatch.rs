@@ -1,7 +1,6 @@
 //! The price of a wrong law: the Wiener filter made from one mean and covariance, used on data with
 //! others.
 
-use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::pf_ode::mapped;
@@ -32,7 +31,7 @@ use crate::law::gaussian::wiener_gain;
 /// // A filter that expects too much lets too much noise through.
 /// assert_eq!(wiener_risk(&law(3.0), &law(1.0), &at).unwrap(), 0.625);
 /// ```
-pub fn wiener_risk(model: &Gaussian, data: &Gaussian, at: &PathPoint) -> Result<f64> {
+pub fn wiener_risk(model: &Gaussian, data: &Gaussian, at: impl Into<Level>) -> Result<f64> {
     let level = Level::of(at)?;
     if level.sigma == 0.0 {
         let why = "the filter is 0/0 off the model's span";
@@ -67,6 +66,7 @@ pub fn wiener_risk(model: &Gaussian, data: &Gaussian, at: &PathPoint) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::diffusion::elbo::mmse;
     use crate::exact::testing::*;
     use nalgebra::DMatrix;
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn what_has_no_filter_is_refused() {
         let law = |d: usize| Gaussian::diagonal(Array1::zeros(d), Array1::ones(d)).unwrap();
-        assert!(wiener_risk(&law(2), &law(2), &PathPoint::still(1.0, 0.0)).is_err());
+        assert!(wiener_risk(&law(2), &law(2), &PathPoint::CLEAN).is_err());
         assert!(wiener_risk(&law(2), &law(3), &PathPoint::still(1.0, 1.0)).is_err());
         // A model without variance says its mean, and misses all of the data.
         let point = Gaussian::from_modes(Array1::zeros(2), Array1::zeros(0), Array2::zeros((2, 0)))

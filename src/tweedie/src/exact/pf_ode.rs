@@ -5,7 +5,7 @@ use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result, finite};
 use crate::exact::gains::{psi, psi_factors, xi};
-use crate::exact::integrate::integrate;
+use crate::exact::integrate::{Stopped, integrate};
 use crate::law::{Gaussian, Law};
 use crate::math::larger;
 use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
@@ -36,17 +36,17 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Zip, s};
 /// use ndarray::array;
 /// use tweedie::{diffusion::PathPoint, exact::pf_ode::pf_ode_map, law::Gaussian};
 /// let law = Gaussian::diagonal(array![1.0, 0.0], array![4.0, 0.0]).unwrap();
-/// let noise = PathPoint::still(0.0, 1.0);
-/// let data = pf_ode_map(&law, array![[1.0, 1.0]].view(), &noise, &PathPoint::still(1.0, 0.0)).unwrap();
+/// let noise = PathPoint::NOISE;
+/// let data = pf_ode_map(&law, array![[1.0, 1.0]].view(), &noise, &PathPoint::CLEAN).unwrap();
 /// assert_eq!(data, array![[3.0, 0.0]]);
 /// ```
 pub fn pf_ode_map(
     law: &Gaussian,
     x: ArrayView2<f64>,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
 ) -> Result<Array2<f64>> {
-    let (from, to) = (regular(law, from, to)?, Level::of(to)?);
+    let (from, to) = regular(law, from, to)?;
     let off = (law.rank() < law.dim()).then_some(0.0);
     let lost = |lambda: f64| {
         let [a, b] = psi_factors(lambda, from, to);
@@ -86,10 +86,10 @@ pub fn pf_ode_map(
 pub fn denoiser_along(
     law: &Gaussian,
     x: ArrayView2<f64>,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
 ) -> Result<Array2<f64>> {
-    let (from, to) = (regular(law, from, to)?, Level::of(to)?);
+    let (from, to) = regular(law, from, to)?;
     // A mode without variance is never moved; the quotient itself would be 0/0 at to.sigma = 0.
     mapped(law, x, from.alpha, 1.0, |lambda| if lambda == 0.0 { 0.0 } else { xi(lambda, from, to) })
 }
@@ -106,7 +106,11 @@ pub fn denoiser_along(
 ///
 /// # Errors
 /// `x` that does not fit; a pair of coefficients that is no level.
-pub fn off_manifold(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+pub fn off_manifold(
+    law: &Gaussian,
+    x: ArrayView2<f64>,
+    at: impl Into<Level>,
+) -> Result<Array2<f64>> {
     let at = Level::of(at)?;
     let z = &fitting(law.dim(), x)? - &(&law.mean() * at.alpha);
     let on = mapped(law, x, at.alpha, 0.0, |lambda| if lambda > 0.0 { 1.0 } else { 0.0 })?;
@@ -142,7 +146,8 @@ pub fn off_manifold(law: &Gaussian, x: ArrayView2<f64>, at: &PathPoint) -> Resul
 /// # Errors
 /// `x` that does not fit or is not finite; a point that is no level; a start at `sigma = 0` (which
 /// has a solution only for laws with a density, and a law cannot be asked for one: start from a
-/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps.
+/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps; what the law's
+/// denoiser refuses.
 ///
 /// # Source
 /// Song et al. 2021, "Score-based generative modeling through stochastic differential equations",
@@ -314,16 +319,19 @@ impl<'a> Flow<'a> {
             let at = PathPoint::still(cos, c * sin);
             let y = y.slice(s![.., ..d]);
             Zip::from(&mut z).and(&y).and_broadcast(&mean).for_each(|z, y, m| *z = y + cos * m);
-            law.denoise(z.view(), &at, denoised.view_mut());
+            law.denoise(z.view(), &at, denoised.view_mut())?;
             let (mut dz, mut d_log_det) = dy.view_mut().split_at(Axis(1), d);
             Zip::from(&mut dz)
                 .and(&y)
                 .and(&denoised)
                 .and_broadcast(&mean)
                 .for_each(|dz, y, e, m| *dz = (y - (e - m)) - rest * y);
-            for (mut out, z) in d_log_det.rows_mut().into_iter().zip(z.rows()) {
-                out.mapv_inplace(|_| d as f64 * cos - law.jacobian(z, &at).diag().sum());
+            if with_log_det {
+                for (mut out, z) in d_log_det.rows_mut().into_iter().zip(z.rows()) {
+                    out.fill(d as f64 * cos - law.jacobian(z, &at)?.diag().sum());
+                }
             }
+            Ok(())
         };
         let mut states = Vec::with_capacity(points.len());
         let (mut now, mut steps) = (time(start), 0);
@@ -344,17 +352,21 @@ impl<'a> Flow<'a> {
                 })
             };
             let (end, taken) = integrate(&mut slope, y, (now, to), allowed).map_err(|stopped| {
+                let (place, why) = match stopped {
+                    Stopped::Stuck { at, why } => (at, why),
+                    Stopped::Slope(error) => return error,
+                };
                 let ratio = |u: f64| c * 2.0 * (u.exp() / (1.0 - u.exp().powi(2)));
                 let at = format!(
                     "sigma / alpha = {}, on the way from {} to {}",
-                    ratio(stopped.at),
+                    ratio(place),
                     before.sigma / before.alpha,
                     level.sigma / level.alpha
                 );
                 Error::singular(
                     "the PF-ODE's trajectory",
                     at,
-                    stopped.why,
+                    why,
                     "end there, or start there in a second run",
                 )
             })?;
@@ -362,7 +374,7 @@ impl<'a> Flow<'a> {
             if level.sigma == 0.0 {
                 // cos(phi) = 1: the slope is what denoising takes away.
                 let mut noise = Array2::zeros(y.dim());
-                slope(now, &y, &mut noise);
+                slope(now, &y, &mut noise)?;
                 y -= &noise;
             }
             let mut state = y.clone();
@@ -390,10 +402,14 @@ pub(crate) fn fitting(d: usize, x: ArrayView2<f64>) -> Result<ArrayView2<f64>> {
     ))
 }
 
-/// `from` as a level out of which the map of this law to `to` exists.
-pub(crate) fn regular(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Result<Level> {
-    let level = Level::of(from)?;
-    if level.sigma == 0.0
+/// Both as levels, if the map of this law out of the first exists.
+pub(crate) fn regular(
+    law: &Gaussian,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
+) -> Result<(Level, Level)> {
+    let (from, to) = (Level::of(from)?, to.into());
+    if from.sigma == 0.0
         && to.sigma > 0.0
         && (law.rank() < law.dim() || law.variances().iter().any(|v| *v == 0.0))
     {
@@ -405,7 +421,7 @@ pub(crate) fn regular(law: &Gaussian, from: &PathPoint, to: &PathPoint) -> Resul
             "start from a positive sigma",
         ));
     }
-    Ok(level)
+    Ok((from, to.checked()?))
 }
 
 /// [`Gaussian::map_modes`] into a new array.
@@ -435,8 +451,7 @@ mod tests {
     use num_dual::{Dual64, DualNum};
     use proptest::prelude::*;
 
-    const DATA: PathPoint =
-        PathPoint { t: 0.0, alpha: 1.0, sigma: 0.0, d_alpha: f64::NAN, d_sigma: f64::NAN };
+    const DATA: PathPoint = PathPoint::CLEAN;
 
     proptest! {
         /// The rate of the closed form, by dual numbers along the path, is the PF-ODE's velocity
@@ -446,12 +461,13 @@ mod tests {
             let x = normal_rows(3, 4, seed);
             let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
             let still = |p: &PathPoint| Level { alpha: Dual64::from(p.alpha), sigma: Dual64::from(p.sigma) };
-            let rate_of = |lambda: f64| psi(Dual64::from(lambda), still(&from), Level::with_rates(&to)).eps;
+            let moving = to.moving().unwrap();
+            let rate_of = |lambda: f64| psi(Dual64::from(lambda), still(&from), moving.dual()).eps;
             let mut rate = Array2::zeros(x.dim());
-            law.map_modes(x.view(), from.alpha, to.d_alpha, rate_of, rate.view_mut());
-            let velocity = marginal_velocity(&law, state.view(), &to).unwrap();
+            law.map_modes(x.view(), from.alpha, moving.rates.alpha, rate_of, rate.view_mut());
+            let velocity = marginal_velocity(&law, state.view(), &moving).unwrap();
             // The velocity divides the state's rounding (against its mean, up to 3) by sigma.
-            let condition = (1.0 + to.d_alpha.abs() + to.d_sigma.abs() / to.sigma) * (10.0 + size(&state)) + size(&rate);
+            let condition = (1.0 + moving.rates.alpha.abs() + moving.rates.sigma.abs() / to.sigma) * (10.0 + size(&state)) + size(&rate);
             prop_assert!(gap(&rate, &velocity) <= 64.0 * f64::EPSILON * condition);
         }
 
@@ -477,7 +493,7 @@ mod tests {
             let x = normal_rows(3, 4, seed);
             let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
             let mut want = Array2::zeros(x.dim());
-            law.denoise(state.view(), &to, want.view_mut());
+            law.denoise(state.view(), &to, want.view_mut()).unwrap();
             let got = denoiser_along(&law, x.view(), &from, &to).unwrap();
             // The Wiener gain is at most 1 / (2 sigma / sqrt(lambda)) and at most 1 / alpha.
             let gain = (1.0 / to.alpha).min(10.0 / to.sigma);
@@ -499,7 +515,7 @@ mod tests {
         /// clean end as well.
         #[test]
         fn the_integrator_reproduces_the_closed_form(law in gaussian(3), [from, to, _] in three_points(), seed: u64) {
-            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::still(0.0, 1.0), &from).unwrap();
+            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::NOISE, &from).unwrap();
             let states = pf_ode_solve(&law, x.view(), &[from, to, DATA]).unwrap();
             let std = (law.variances().sum() / 3.0).sqrt();
             let c = if std > 0.0 { std } else { 1.0 };
@@ -523,7 +539,7 @@ mod tests {
             let [a, b, c] = points;
             // What pure noise has become at the noisiest of the three.
             let eps = normal_rows(2, 2, seed);
-            let x = pf_ode_solve(&law, eps.view(), &[PathPoint::still(0.0, 1.0), a]).unwrap().swap_remove(1);
+            let x = pf_ode_solve(&law, eps.view(), &[PathPoint::NOISE, a]).unwrap().swap_remove(1);
             let run = |x: &Array2<f64>, points: &[PathPoint]| pf_ode_solve(&law, x.view(), points).unwrap().pop().unwrap();
             let (direct, via) = (run(&x, &[a, c]), run(&x, &[a, b, c]));
             // Between the modes the flow is unstable: errors grow by the measured growth of a small
@@ -542,9 +558,7 @@ mod tests {
         let points = array![[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]];
         let law = Empirical::new(points.clone()).unwrap();
         let x = normal_rows(20, 2, 3);
-        let end = pf_ode_solve(&law, x.view(), &[PathPoint::still(0.0, 1.0), DATA])
-            .unwrap()
-            .swap_remove(1);
+        let end = pf_ode_solve(&law, x.view(), &[PathPoint::NOISE, DATA]).unwrap().swap_remove(1);
         for row in end.rows() {
             let nearest = points
                 .rows()
@@ -562,7 +576,7 @@ mod tests {
         let full = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 1.0]).unwrap();
         let flat = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
         let x = array![[1.0, 2.0]];
-        let noise = PathPoint::still(0.0, 1.0);
+        let noise = PathPoint::NOISE;
         assert!(pf_ode_map(&full, x.view(), &DATA, &noise).is_ok());
         for law in [flat.clone(), full.truncated(1)] {
             assert!(matches!(
@@ -678,8 +692,8 @@ mod tests {
                 x: ArrayView2<f64>,
                 at: &PathPoint,
                 out: ndarray::ArrayViewMut2<f64>,
-            ) {
-                self.0.denoise(x, at, out);
+            ) -> Result<()> {
+                self.0.denoise(x, at, out)
             }
         }
         impl Law for Fixed {
@@ -692,7 +706,11 @@ mod tests {
             fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
                 self.0.log_density(x, at)
             }
-            fn posterior_cov(&self, x: ndarray::ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+            fn posterior_cov(
+                &self,
+                x: ndarray::ArrayView1<f64>,
+                at: &PathPoint,
+            ) -> Result<Array2<f64>> {
                 self.0.posterior_cov(x, at)
             }
             fn sample(&self, n: usize, noise: &crate::math::noise::Noise) -> Array2<f64> {
@@ -767,9 +785,10 @@ mod tests {
                 _: ArrayView2<f64>,
                 at: &PathPoint,
                 mut out: ndarray::ArrayViewMut2<f64>,
-            ) {
+            ) -> Result<()> {
                 let jumps = at.sigma < self.from * at.alpha;
                 out.fill(if jumps { (at.sigma * self.jumps).floor().rem_euclid(2.0) } else { 0.5 });
+                Ok(())
             }
         }
         impl Law for Saw {
@@ -782,8 +801,12 @@ mod tests {
             fn log_density(&self, _: ArrayView2<f64>, _: &PathPoint) -> Array1<f64> {
                 array![0.0]
             }
-            fn posterior_cov(&self, _: ndarray::ArrayView1<f64>, _: &PathPoint) -> Array2<f64> {
-                array![[0.0]]
+            fn posterior_cov(
+                &self,
+                _: ndarray::ArrayView1<f64>,
+                _: &PathPoint,
+            ) -> Result<Array2<f64>> {
+                Ok(array![[0.0]])
             }
             fn sample(&self, n: usize, _: &crate::math::noise::Noise) -> Array2<f64> {
                 Array2::zeros((n, 1))

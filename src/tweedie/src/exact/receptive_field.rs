@@ -1,7 +1,6 @@
 //! Receptive fields of the linear denoiser: which pixels it reads to restore one pixel, and how
 //! many.
 
-use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::pf_ode::mapped;
@@ -38,7 +37,11 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 /// let size = |sigma| effective_size(receptive_field(&law, &[0], &PathPoint::still(1.0, sigma)).unwrap().view())[0];
 /// assert!(size(0.01) < 1.01 && size(10.0) > 1.9); // from itself alone to both pixels
 /// ```
-pub fn receptive_field(law: &Gaussian, pixels: &[usize], at: &PathPoint) -> Result<Array2<f64>> {
+pub fn receptive_field(
+    law: &Gaussian,
+    pixels: &[usize],
+    at: impl Into<Level>,
+) -> Result<Array2<f64>> {
     let level = Level::of(at)?;
     if level.sigma == 0.0 {
         let why = "the filter is 0/0 off the data's span";
@@ -118,6 +121,7 @@ fn rows(law: &Gaussian, pixels: &[usize], gain: impl Fn(f64) -> f64) -> Result<A
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::exact::testing::*;
     use nalgebra::DMatrix;
     use proptest::prelude::*;
@@ -158,7 +162,7 @@ mod tests {
     fn what_has_no_field_is_refused() {
         let law = Gaussian::diagonal(Array1::zeros(2), Array1::ones(2)).unwrap();
         assert!(receptive_field(&law, &[2], &PathPoint::still(1.0, 1.0)).is_err());
-        assert!(receptive_field(&law, &[0], &PathPoint::still(1.0, 0.0)).is_err());
+        assert!(receptive_field(&law, &[0], &PathPoint::CLEAN).is_err());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How straight the flow is, before and after one reflow.
 
 use crate::diffusion::PathPoint;
-use crate::diffusion::level::Level;
+use crate::diffusion::level::{Level, Moving};
 use crate::error::{Error, Result};
 use crate::exact::flow::velocity_gain;
 use crate::exact::pf_ode::{mapped, pf_ode_map};
@@ -50,15 +50,15 @@ pub fn crossing(law: &Gaussian) -> f64 {
 ///
 /// # Errors
 /// What `path` returns at a time in [0, 1].
-pub fn straightness_on(law: &Gaussian, path: impl Fn(f64) -> Result<PathPoint>) -> Result<f64> {
-    let (start, end) = (Level::of(&path(0.0)?)?, Level::of(&path(1.0)?)?);
+pub fn straightness_on(law: &Gaussian, path: impl Fn(f64) -> Result<Moving>) -> Result<f64> {
+    let (start, end) = (path(0.0)?.level.checked()?, path(1.0)?.level.checked()?);
     let mut lambdas = law.variances().to_vec();
     lambdas.resize(law.dim(), 0.0);
     let means = law.mean().dot(&law.mean());
     let mut failure = None;
     let mut integrand = |t: f64| {
-        let (at, rate) = match path(t) {
-            Ok(p) => (Level::from(&p), Level { alpha: p.d_alpha, sigma: p.d_sigma }),
+        let at = match path(t) {
+            Ok(moving) => moving,
             Err(e) => {
                 failure.get_or_insert(e);
                 return f64::NAN;
@@ -66,10 +66,10 @@ pub fn straightness_on(law: &Gaussian, path: impl Fn(f64) -> Result<PathPoint>) 
         };
         let bend = |&lambda: &f64| {
             let rho = |level: Level| level.std(lambda);
-            (velocity_gain(lambda, at, rate) * rho(at) - (rho(end) - rho(start))).powi(2)
+            (velocity_gain(lambda, &at) * rho(at.level) - (rho(end) - rho(start))).powi(2)
         };
         lambdas.iter().map(bend).sum::<f64>()
-            + means * (rate.alpha - (end.alpha - start.alpha)).powi(2)
+            + means * (at.rates.alpha - (end.alpha - start.alpha)).powi(2)
     };
     let sum = towards_both_ends(&mut integrand)?;
     failure.map_or(Ok(sum), Err)
@@ -98,7 +98,7 @@ fn towards_both_ends(mut f: impl FnMut(f64) -> f64) -> Result<f64> {
 /// # Errors
 /// `eps` that does not fit.
 pub fn reflow_coupling(law: &Gaussian, eps: ArrayView2<f64>) -> Result<Array2<f64>> {
-    pf_ode_map(law, eps, &PathPoint::still(0.0, 1.0), &PathPoint::still(1.0, 0.0))
+    pf_ode_map(law, eps, &PathPoint::NOISE, &PathPoint::CLEAN)
 }
 
 /// Velocity after one reflow, `E[eps - x0 | (1 - t) x0 + t eps = x]` under [`reflow_coupling`]:
@@ -158,7 +158,7 @@ mod tests {
     proptest! {
         #[test]
         fn straightness_in_closed_form_is_its_integral(law in gaussian(4)) {
-            let (got, want) = (straightness(&law), straightness_on(&law, |t| Ok(point(2, t))).unwrap());
+            let (got, want) = (straightness(&law), straightness_on(&law, |t| point(2, t).moving()).unwrap());
             // Each panel is good to rounding; the integrand is at most (1 + lambda).
             prop_assert!((got - want).abs() <= 1e-13 * (4.0 + law.variances().sum()), "{got} {want}");
         }
@@ -209,8 +209,8 @@ mod tests {
         // The variance-preserving path is not straight even for unit variance, where it does not
         // move a centred state.
         let centred = Gaussian::diagonal(array![0.0], array![1.0]).unwrap();
-        assert!(straightness_on(&centred, |t| Ok(point(0, t))).unwrap() <= 1e-28);
-        assert!(straightness_on(&law, |t| Ok(point(0, t))).unwrap() > straightness(&law));
+        assert!(straightness_on(&centred, |t| point(0, t).moving()).unwrap() <= 1e-28);
+        assert!(straightness_on(&law, |t| point(0, t).moving()).unwrap() > straightness(&law));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Exact laws of the reverse SDE family: the same marginals for every churn, if it starts from the
 //! right one.
 
-use crate::diffusion::PathPoint;
 use crate::diffusion::level::Level;
 use crate::error::{Error, Result};
 use crate::exact::gains::{log_psi, psi};
@@ -120,7 +119,7 @@ pub fn variance<S: Scalar>(lambda: S, start: S, from: Level<S>, to: Level<S>, ch
 /// use tweedie::{diffusion::PathPoint, exact::reverse_sde::{Churn, reverse_law}, law::Gaussian};
 /// let data = Gaussian::diagonal(array![0.0], array![3.0]).unwrap();
 /// let marginal = Gaussian::diagonal(array![0.0], array![4.0]).unwrap();
-/// let (from, to) = (PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.0));
+/// let (from, to) = (PathPoint::still(1.0, 1.0), PathPoint::CLEAN);
 /// for g in [0.0, 1.0, 2.0] {
 ///     let law = reverse_law(&data, &marginal, &from, &to, Churn::Constant(g)).unwrap();
 ///     assert!((law.variances()[0] - 3.0).abs() < 1e-15 * 4.0); // every g ends in the data
@@ -129,11 +128,11 @@ pub fn variance<S: Scalar>(lambda: S, start: S, from: Level<S>, to: Level<S>, ch
 pub fn reverse_law(
     data: &Gaussian,
     start: &Gaussian,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
     churn: Churn,
 ) -> Result<Gaussian> {
-    let (a, b) = (regular(data, from, to)?, Level::of(to)?);
+    let (a, b) = regular(data, from, to)?;
     let (Churn::Constant(strength) | Churn::Langevin(strength)) = churn;
     if !(strength.is_finite() && strength >= 0.0) {
         return Err(Error::domain(
@@ -144,7 +143,7 @@ pub fn reverse_law(
         ));
     }
     if b.sigma * a.alpha > a.sigma * b.alpha {
-        let got = format!("edm_sigma {} to {}", from.edm_sigma(), to.edm_sigma());
+        let got = format!("edm_sigma {} to {}", a.edm_sigma(), b.edm_sigma());
         return Err(Error::domain(
             "levels of a reverse process",
             got,
@@ -169,6 +168,7 @@ pub fn reverse_law(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::exact::testing::*;
     use crate::math::quadrature::IntervalRule;
     use ndarray::Array1;
@@ -226,12 +226,13 @@ mod tests {
             let lambda = 10f64.powf(e);
             let (from, to) = ordered(points);
             let lift = |p: &PathPoint| Level { alpha: Dual64::from(p.alpha), sigma: Dual64::from(p.sigma) };
-            let gain = mean_gain(Dual64::from(lambda), lift(&from), Level::with_rates(&to), churn);
-            let var = variance(Dual64::from(lambda), Dual64::from(start), lift(&from), Level::with_rates(&to), churn);
+            let gain = mean_gain(Dual64::from(lambda), lift(&from), to.moving().unwrap().dual(), churn);
+            let var = variance(Dual64::from(lambda), Dual64::from(start), lift(&from), to.moving().unwrap().dual(), churn);
             let s = to.edm_sigma();
             let g2 = match churn { Churn::Constant(g) => g * g, Churn::Langevin(rate) => rate * s };
-            let f = to.d_alpha / to.alpha;
-            let g2_path = 2.0 * to.sigma * (to.d_sigma - f * to.sigma);
+            let rates = to.rates.unwrap();
+            let f = rates.alpha / to.alpha;
+            let g2_path = 2.0 * to.sigma * (rates.sigma - f * to.sigma);
             let slope = f + 0.5 * (1.0 + g2) * g2_path / Level::from(&to).var(lambda);
             let (want_gain, want_var) = (slope * gain.re, 2.0 * slope * var.re - g2 * g2_path);
             let rate = f.abs() + slope.abs() + g2 * g2_path;
@@ -240,7 +241,7 @@ mod tests {
             let strength = if let Churn::Langevin(strength) = churn { strength } else { 0.0 };
             let (s_from, product) = (from.edm_sigma(), from.edm_sigma() * s);
             let terms = 1.0 + (s_from - s).abs() * s_from * lambda / (lambda + product).powi(2);
-            let cancelling = 8.0 * f64::EPSILON * strength * ((to.d_sigma - f * to.sigma) / to.alpha).abs() * terms;
+            let cancelling = 8.0 * f64::EPSILON * strength * ((rates.sigma - f * to.sigma) / to.alpha).abs() * terms;
             prop_assert!((gain.eps - want_gain).abs() <= (1e-12 * rate + cancelling) * gain.re, "{gain:?} {want_gain}");
             let at_stake = rate * (1.0 + Level::from(&to).var(lambda) + gain.re * gain.re * (start + Level::from(&from).var(lambda)));
             prop_assert!((var.eps - want_var).abs() <= 1e-12 * at_stake + 2.0 * cancelling * (Level::from(&to).var(lambda) + gain.re * gain.re * start), "{var:?} {want_var}");
@@ -289,7 +290,7 @@ mod tests {
     fn singular_starts_and_wrong_directions_are_refused() {
         let data = Gaussian::diagonal(Array1::zeros(2), ndarray::array![1.0, 0.0]).unwrap();
         let start = Gaussian::diagonal(Array1::zeros(2), ndarray::array![1.0, 1.0]).unwrap();
-        let (noise, clean) = (PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0));
+        let (noise, clean) = (PathPoint::NOISE, PathPoint::CLEAN);
         let law = |from, to, churn| reverse_law(&data, &start, from, to, churn);
         assert!(law(&noise, &clean, Churn::Constant(0.0)).is_ok());
         // From pure noise any churn forgets the start altogether.
@@ -377,7 +378,7 @@ mod tests {
         assert_eq!(langevin(0.0, 2.0, 0.0), -2.0);
         assert_eq!(langevin(3.0, 0.7, 0.7), 0.0);
         assert_eq!(
-            log_forgetting(1.0, Level::new(0.0, 1.0), Level::clean(), Churn::Langevin(1.0)),
+            log_forgetting(1.0, Level::NOISE, Level::CLEAN, Churn::Langevin(1.0)),
             f64::NEG_INFINITY
         );
     }

@@ -52,7 +52,7 @@ pub fn ddim_chain_gain<S: Scalar>(lambda: S, levels: &[Level<S>]) -> S {
 /// let data = Gaussian::diagonal(array![2.0], array![1.0]).unwrap();
 /// let noise = Gaussian::isotropic(array![0.0], 1.0).unwrap();
 /// // One step from pure noise gives the mean: all variety is lost.
-/// let one = ddim_law(&data, &noise, &[PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)]).unwrap();
+/// let one = ddim_law(&data, &noise, &[PathPoint::NOISE, PathPoint::CLEAN]).unwrap();
 /// assert_eq!((one.mean()[0], one.variances()[0]), (2.0, 0.0));
 /// ```
 pub fn ddim_law(data: &Gaussian, start: &Gaussian, points: &[PathPoint]) -> Result<Gaussian> {
@@ -97,8 +97,8 @@ pub fn ddim_law(data: &Gaussian, start: &Gaussian, points: &[PathPoint]) -> Resu
 pub fn distillation_target(
     x_from: ArrayView2<f64>,
     x_to: ArrayView2<f64>,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
 ) -> Result<Array2<f64>> {
     if x_from.dim() != x_to.dim() {
         return Err(Error::shape(
@@ -114,7 +114,7 @@ pub fn distillation_target(
         let why = "a step between two points of the same SNR uses no x0";
         return Err(Error::singular(
             "the distillation target",
-            format!("snr {}", from.snr()),
+            format!("snr {}", a.snr()),
             why,
             "pass two different noise levels",
         ));
@@ -151,7 +151,7 @@ mod tests {
     /// One DDIM step as a sampler takes it, through the denoiser.
     fn ddim_step(law: &Gaussian, x: &Array2<f64>, from: &PathPoint, to: &PathPoint) -> Array2<f64> {
         let mut x0_hat = Array2::zeros(x.dim());
-        law.denoise(x.view(), from, x0_hat.view_mut());
+        law.denoise(x.view(), from, x0_hat.view_mut()).unwrap();
         let eps_hat = (x - &(&x0_hat * from.alpha)) / from.sigma;
         &x0_hat * to.alpha + &eps_hat * to.sigma
     }
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn what_has_no_step_is_refused() {
         let data = Gaussian::diagonal(Array1::zeros(2), ndarray::array![1.0, 0.0]).unwrap();
-        let (clean, noisy) = (PathPoint::still(1.0, 0.0), PathPoint::still(0.5, 1.0));
+        let (clean, noisy) = (PathPoint::CLEAN, PathPoint::still(0.5, 1.0));
         assert!(ddim_law(&data, &data, &[]).is_err());
         assert!(matches!(ddim_law(&data, &data, &[clean, noisy]), Err(Error::Singular { .. })));
         // Clean at the last point is no obstacle, nor is a clean start of a law of full rank.

@@ -1,7 +1,7 @@
 //! Analytic teleportation: skip the first steps of a sampler by the exact solution for Gaussian
 //! data with the law's two moments.
 
-use crate::diffusion::PathPoint;
+use crate::diffusion::level::Level;
 use crate::error::Result;
 use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::law::{Gaussian, Law};
@@ -34,8 +34,8 @@ pub fn gaussian_with_moments_of(law: &dyn Law) -> Result<Gaussian> {
 pub fn teleport(
     gaussian: &Gaussian,
     x: ArrayView2<f64>,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
 ) -> Result<Array2<f64>> {
     pf_ode_map(gaussian, x, from, to)
 }
@@ -55,17 +55,19 @@ pub fn teleport(
 pub fn teleport_error(
     law: &dyn Law,
     x: ArrayView2<f64>,
-    from: &PathPoint,
-    to: &PathPoint,
+    from: impl Into<Level>,
+    to: impl Into<Level>,
 ) -> Result<Array1<f64>> {
+    let (from, to): (Level, Level) = (from.into(), to.into());
     let jumped = teleport(&gaussian_with_moments_of(law)?, x, from, to)?;
-    let solved = pf_ode_solve(law, x, &[*from, *to])?.swap_remove(1);
+    let solved = pf_ode_solve(law, x, &[from.into(), to.into()])?.swap_remove(1);
     Ok((jumped - solved).map_axis(Axis(1), |row| (row.dot(&row) / row.len() as f64).sqrt()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::PathPoint;
     use crate::exact::testing::*;
     use crate::law::mixture::Mixture;
     use ndarray::array;
@@ -75,7 +77,7 @@ mod tests {
         #[test]
         fn a_gaussian_is_teleported_without_error(law in gaussian(3), (a, b) in (0.01..0.99f64, 0.01..0.99f64), family in 0u8..3, seed: u64) {
             let (from, to) = (point(family, a.max(b)), point(family, a.min(b)));
-            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::still(0.0, 1.0), &from).unwrap();
+            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::NOISE, &from).unwrap();
             let error = teleport_error(&law, x.view(), &from, &to).unwrap();
             // The integrator's 1e-11, and the covariance's eigenvalues to eps of the largest, whose
             // root moves small modes by sqrt(eps).

@@ -2,7 +2,7 @@
 //! of any rank.
 
 use crate::diffusion::PathPoint;
-use crate::diffusion::level::Level;
+use crate::diffusion::level::{Level, Rates};
 use crate::law::Gaussian;
 use crate::math::larger;
 use crate::math::noise::Noise;
@@ -21,7 +21,7 @@ pub fn point(family: u8, t: f64) -> PathPoint {
         1 => (1.0, 0.002 * 4e4f64.powf(t), 0.0, 0.002 * 4e4f64.powf(t) * 4e4f64.ln()),
         _ => (1.0 - t, t, -1.0, 1.0),
     };
-    PathPoint { t, alpha, sigma, d_alpha, d_sigma }
+    PathPoint { alpha, sigma, t: Some(t), rates: Some(Rates::new(d_alpha, d_sigma)) }
 }
 
 /// Three times in (0.01, 0.99) on one family.

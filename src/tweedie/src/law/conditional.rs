@@ -46,12 +46,12 @@ impl<L: Law> Mixture<L> {
         out: ArrayViewMut2<f64>,
     ) -> Result<()> {
         let mut own = Array2::zeros(x.raw_dim());
-        self.class(c)?.score(x, at, own.view_mut());
+        self.class(c)?.score(x, at, own.view_mut())?;
         self.average(x, at, out, |law, mut part| {
-            law.score(x, at, part.view_mut());
+            law.score(x, at, part.view_mut())?;
             Zip::from(&mut part).and(&own).for_each(|s, own| *s = own - *s);
-        });
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -129,17 +129,23 @@ impl Denoiser for Guided<'_> {
         self.cond.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-        self.cond.denoise(x, at, out.view_mut());
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
+        self.cond.denoise(x, at, out.view_mut())?;
         let (low, high) = self.levels;
         // Compared as products: pure noise has no finite ratio, and belongs to an interval without
         // an upper end.
         if at.sigma < low * at.alpha || (high.is_finite() && at.sigma >= high * at.alpha) {
-            return;
+            return Ok(());
         }
         let mut uncond = Array2::zeros(x.raw_dim());
-        self.uncond.denoise(x, at, uncond.view_mut());
+        self.uncond.denoise(x, at, uncond.view_mut())?;
         Zip::from(&mut out).and(&uncond).for_each(|c, u| *c = u + self.weight * (*c - u));
+        Ok(())
     }
 }
 
@@ -160,8 +166,10 @@ pub struct ClassifierGuided<'a, G> {
     weight: f64,
 }
 
-impl<'a, G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) + Sync> ClassifierGuided<'a, G> {
-    /// `gradient(x, at, out)` writes `grad_x ln p(c | x_t)` of each row.
+impl<'a, G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) -> Result<()> + Sync>
+    ClassifierGuided<'a, G>
+{
+    /// `gradient(x, at, out)` writes `grad_x ln p(c | x_t)` of each row, or says why it cannot.
     ///
     /// # Errors
     /// A weight that is not finite.
@@ -171,18 +179,24 @@ impl<'a, G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) + Sync> Classifi
     }
 }
 
-impl<G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) + Sync> Denoiser
+impl<G: Fn(ArrayView2<f64>, &PathPoint, ArrayViewMut2<f64>) -> Result<()> + Sync> Denoiser
     for ClassifierGuided<'_, G>
 {
     fn dim(&self) -> usize {
         self.uncond.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-        self.uncond.denoise(x, at, out.view_mut());
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
+        self.uncond.denoise(x, at, out.view_mut())?;
         let mut gradient = Array2::zeros(x.raw_dim());
-        (self.gradient)(x, at, gradient.view_mut());
+        (self.gradient)(x, at, gradient.view_mut())?;
         out.scaled_add(self.weight * at.sigma * at.sigma / at.alpha, &gradient);
+        Ok(())
     }
 }
 
@@ -237,12 +251,12 @@ mod tests {
             let at = PathPoint::still(alpha, sigma);
             let denoise = |m: &dyn Denoiser| {
                 let mut out = Array2::zeros((1, d));
-                m.denoise(x.view(), &at, out.view_mut());
+                m.denoise(x.view(), &at, out.view_mut()).unwrap();
                 out
             };
             let class = law.class(c).unwrap();
             let free = denoise(&Guided::new(class, &law, weight).unwrap());
-            let gradient = |x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>| law.classifier_score(c, x, at, out).unwrap();
+            let gradient = |x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>| law.classifier_score(c, x, at, out);
             let classifier = denoise(&ClassifierGuided::new(&law, gradient, weight).unwrap());
             // The responsibilities' own rounding, then Tweedie's sigma^2 / alpha.
             let condition = 1.0 + 100.0 * d as f64 / (0.2 * alpha.powi(2) + sigma.powi(2));
@@ -266,9 +280,9 @@ mod tests {
         let r = law.responsibilities(x.view(), &at);
         let (mut got, mut part, mut want) =
             (Array2::zeros((2, 2)), Array2::zeros((2, 2)), Array2::zeros((2, 2)));
-        law.denoise(x.view(), &at, got.view_mut());
+        law.denoise(x.view(), &at, got.view_mut()).unwrap();
         for c in 0..3 {
-            law.class(c).unwrap().denoise(x.view(), &at, part.view_mut());
+            law.class(c).unwrap().denoise(x.view(), &at, part.view_mut()).unwrap();
             want += &(&part * &r.column(c).insert_axis(ndarray::Axis(1)));
         }
         assert!((&got - &want).iter().all(|e| e.abs() <= 8.0 * f64::EPSILON));
@@ -301,8 +315,14 @@ mod tests {
         ] {
             let at = PathPoint::still(alpha, sigma);
             let want: &dyn Denoiser = if inside { &always } else { class };
-            assert_eq!(some.denoised(x.view(), &at), want.denoised(x.view(), &at));
-            assert_ne!(always.denoised(x.view(), &at), class.denoised(x.view(), &at));
+            assert_eq!(
+                some.denoised(x.view(), &at).unwrap(),
+                want.denoised(x.view(), &at).unwrap()
+            );
+            assert_ne!(
+                always.denoised(x.view(), &at).unwrap(),
+                class.denoised(x.view(), &at).unwrap()
+            );
         }
         for (low, high) in [(-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (f64::NAN, 1.0), (0.0, f64::NAN)] {
             assert!(always.within(low, high).is_err());
@@ -312,7 +332,7 @@ mod tests {
     #[test]
     fn guided_denoisers_live_in_their_law_s_space() {
         let (law, _) = random_classes(3, 1);
-        let gradient = |_: ArrayView2<f64>, _: &PathPoint, _: ArrayViewMut2<f64>| ();
+        let gradient = |_: ArrayView2<f64>, _: &PathPoint, _: ArrayViewMut2<f64>| Ok(());
         assert_eq!(Guided::new(&law, &law, 2.0).unwrap().dim(), 3);
         assert_eq!(ClassifierGuided::new(&law, gradient, 2.0).unwrap().dim(), 3);
     }

@@ -41,7 +41,7 @@ use std::ops::Range;
 /// use tweedie::law::empirical::Empirical;
 /// let law = Empirical::new(array![[-1.0], [1.0]]).unwrap();
 /// let mut x0_hat = ndarray::Array2::zeros((1, 1));
-/// law.denoise(array![[0.5]].view(), &PathPoint::still(1.0, 1.0), x0_hat.view_mut());
+/// law.denoise(array![[0.5]].view(), &PathPoint::still(1.0, 1.0), x0_hat.view_mut()).unwrap();
 /// assert!((x0_hat[[0, 0]] - 0.5f64.tanh()).abs() < 1e-15);
 /// ```
 ///
@@ -664,8 +664,9 @@ impl Denoiser for Empirical {
 
     /// The posterior mean; at `sigma = 0` the nearest point (several at exactly one distance are
     /// averaged), at `alpha = 0` the mean.
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.average(None, x, at, Some(out));
+        Ok(())
     }
 }
 
@@ -714,20 +715,19 @@ impl Law for Empirical {
         Some(Box::new(Self::with_log_weights(&self.points + &by, self.log_weights.clone())))
     }
 
-    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.cov_under(
-            &self.responsibilities(x.insert_axis(Axis(0)), at).into_raw_vec_and_offset().0,
-        )
+    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        let p = self.responsibilities(x.insert_axis(Axis(0)), at).into_raw_vec_and_offset().0;
+        Ok(self.cov_under(&p))
     }
 
     /// Where `alpha x0_hat` and `x` cancel (wherever distances are taken from differences), the
     /// average of `(alpha y - x) / sigma^2`.
-    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) -> Result<()> {
         let var = at.sigma * at.sigma;
         let refine = Query::new(self, None, x, at).refine;
         let [far, near] = [true, false]
             .map(|far| (0..x.nrows()).filter(|&i| refine[i] == far).collect::<Vec<_>>());
-        let x0_hat = self.denoised(x.select(Axis(0), &near).view(), at);
+        let x0_hat = self.denoised(x.select(Axis(0), &near).view(), at)?;
         for (x0_hat, &i) in x0_hat.rows().into_iter().zip(&near) {
             Zip::from(out.row_mut(i))
                 .and(x0_hat)
@@ -753,14 +753,15 @@ impl Law for Empirical {
         for (score, &i) in scores.rows().into_iter().zip(&far) {
             out.row_mut(i).assign(&score);
         }
+        Ok(())
     }
 
-    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         if at.sigma == 0.0 {
             // The nearest point does not move with x.
-            return Array2::zeros((x.len(), x.len()));
+            return Ok(Array2::zeros((x.len(), x.len())));
         }
-        self.posterior_cov(x, at) * (at.alpha / (at.sigma * at.sigma))
+        Ok(self.posterior_cov(x, at)? * (at.alpha / (at.sigma * at.sigma)))
     }
 
     /// Draws with replacement, by inversion of the cumulative weights.
@@ -809,7 +810,7 @@ mod tests {
 
     fn denoise(law: &impl Denoiser, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
         let mut out = Array2::zeros(x.raw_dim());
-        law.denoise(x.view(), at, out.view_mut());
+        law.denoise(x.view(), at, out.view_mut()).unwrap();
         out
     }
 
@@ -859,7 +860,7 @@ mod tests {
             prop_assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() <= tol * (1.0 + p.abs())), "{} {}", p, q);
             let (p, q) = (law.responsibilities(x.view(), &at), mixture.responsibilities(x.view(), &at));
             prop_assert!((&p - &q).iter().all(|e| e.abs() <= tol));
-            let (p, q) = (law.posterior_cov(x.row(0), &at), mixture.posterior_cov(x.row(0), &at));
+            let (p, q) = (law.posterior_cov(x.row(0), &at).unwrap(), mixture.posterior_cov(x.row(0), &at).unwrap());
             prop_assert!((&p - &q).iter().all(|e| e.abs() <= 8.0 * tol * size * size));
             let var = law.posterior_var(x.view(), &at);
             for j in 0..d {
@@ -868,8 +869,8 @@ mod tests {
             let effective = law.effective_points(x.view(), &at);
             prop_assert!(effective.iter().all(|n| *n >= 1.0 - 1e-12 && *n <= m as f64 * (1.0 + 1e-12)));
             let (mut s, mut t) = (x.clone(), x.clone());
-            law.score(x.view(), &at, s.view_mut());
-            mixture.score(x.view(), &at, t.view_mut());
+            law.score(x.view(), &at, s.view_mut()).unwrap();
+            mixture.score(x.view(), &at, t.view_mut()).unwrap();
             prop_assert!((&s - &t).iter().all(|e| e.abs() <= tol * size / noise));
             prop_assert!((&Law::mean(&law) - &Law::mean(&mixture)).iter().all(|e| e.abs() <= 64.0 * EPS * size));
             prop_assert!((&Law::cov(&law) - &Law::cov(&mixture)).iter().all(|e| e.abs() <= 64.0 * EPS * size * size));
@@ -996,12 +997,12 @@ mod tests {
             );
         }
         let tie = Empirical::weighted(array![[-1.0], [1.0]], array![1.0, 3.0]).unwrap();
-        assert_eq!(denoise(&tie, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[0.5]]);
+        assert_eq!(denoise(&tie, &array![[0.0]], &PathPoint::CLEAN), array![[0.5]]);
         assert_eq!(
-            tie.log_density(array![[1.0], [0.5]].view(), &PathPoint::still(1.0, 0.0)).to_vec(),
+            tie.log_density(array![[1.0], [0.5]].view(), &PathPoint::CLEAN).to_vec(),
             [f64::INFINITY, f64::NEG_INFINITY]
         );
-        assert_eq!(tie.jacobian(array![0.2].view(), &PathPoint::still(1.0, 0.0)), array![[0.0]]);
+        assert_eq!(tie.jacobian(array![0.2].view(), &PathPoint::CLEAN).unwrap(), array![[0.0]]);
         // alpha = 0: the mean, with or without noise.
         for sigma in [1.0, 1e-9, 0.0] {
             let got = denoise(&law, &x, &PathPoint::still(0.0, sigma));
@@ -1017,7 +1018,7 @@ mod tests {
         }
         // Points without weight are never seen.
         let hidden = Empirical::weighted(array![[0.0], [1.0]], array![0.0, 1.0]).unwrap();
-        assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.0)), array![[1.0]]);
+        assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::CLEAN), array![[1.0]]);
         assert_eq!(denoise(&hidden, &array![[0.0]], &PathPoint::still(1.0, 0.1)), array![[1.0]]);
         assert!(
             denoise(&hidden, &array![[f64::NAN]], &PathPoint::still(1.0, 0.1))[[0, 0]].is_nan()
@@ -1110,7 +1111,7 @@ mod tests {
         let mean = (0.5f64 / 2.25).tanh();
         let var = 1.0 - mean * mean;
         assert!((law.posterior_var(x.view(), &at)[[0, 0]] - var).abs() <= 1e-14);
-        assert!((law.jacobian(x.row(0), &at)[[0, 0]] - var / 2.25).abs() <= 1e-14);
+        assert!((law.jacobian(x.row(0), &at).unwrap()[[0, 0]] - var / 2.25).abs() <= 1e-14);
     }
 
     #[test]
@@ -1181,7 +1182,7 @@ mod tests {
             let unit = 2f64.powi(order);
             let points = array![[1.0, 1e-10], [1.0, 0.0], [0.0, 1.0], [3.0, 0.0]] * unit;
             let law = Empirical::new(points).unwrap();
-            let p = law.responsibilities(array![[0.0, 0.0]].view(), &PathPoint::still(1.0, 0.0));
+            let p = law.responsibilities(array![[0.0, 0.0]].view(), &PathPoint::CLEAN);
             assert_eq!(p, array![[0.0, 0.5, 0.5, 0.0]], "{order}");
         }
     }
@@ -1223,9 +1224,10 @@ mod tests {
             let law = Empirical::weighted(points, weights).unwrap();
             // Weights 1 and 1, exponents -92 and 0.
             let weight = (-92.0f64).exp();
-            for var in
-                [law.posterior_var(x.view(), &at)[[0, 0]], law.posterior_cov(x.row(0), &at)[[0, 0]]]
-            {
+            for var in [
+                law.posterior_var(x.view(), &at)[[0, 0]],
+                law.posterior_cov(x.row(0), &at).unwrap()[[0, 0]],
+            ] {
                 assert!((var / weight - 1.0).abs() <= 1e-12, "{parts}: {var} {weight}");
             }
         }
@@ -1238,7 +1240,7 @@ mod tests {
         let (alpha, sigma) = (0.7, 1e-6);
         let x = array![[0.7 * 1.1 + 1e-9, -0.7 * 0.3 - 1e-9]];
         let mut score = Array2::zeros((1, 2));
-        law.score(x.view(), &PathPoint::still(alpha, sigma), score.view_mut());
+        law.score(x.view(), &PathPoint::still(alpha, sigma), score.view_mut()).unwrap();
         for (j, y) in [1.1, -0.3].into_iter().enumerate() {
             let want = ((Dd::from(alpha) * y - x[[0, j]]) / (sigma * sigma)).hi();
             assert!((score[[0, j]] / want - 1.0).abs() <= 4.0 * EPS, "{score} {want}");

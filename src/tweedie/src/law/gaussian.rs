@@ -27,7 +27,7 @@ use std::f64::consts::TAU;
 /// use tweedie::law::Gaussian;
 /// let law = Gaussian::diagonal(array![1.0, 0.0], array![3.0, 0.0]).unwrap();
 /// let mut x0_hat = ndarray::Array2::zeros((1, 2));
-/// law.denoise(array![[5.0, 5.0]].view(), &PathPoint::still(1.0, 1.0), x0_hat.view_mut());
+/// law.denoise(array![[5.0, 5.0]].view(), &PathPoint::still(1.0, 1.0), x0_hat.view_mut()).unwrap();
 /// assert_eq!(x0_hat, array![[4.0, 0.0]]); // 1 + 3/4 (5 - 1), and the coordinate without variance stays at its mean
 /// ```
 ///
@@ -300,7 +300,7 @@ impl Gaussian {
         out
     }
 
-    /// Differential entropy of `x_t`, in nats; of the data at `PathPoint::still(1, 0)`, `-inf`
+    /// Differential entropy of `x_t`, in nats; of the data at [`PathPoint::CLEAN`], `-inf`
     /// where the covariance is singular.
     ///
     /// # Formula
@@ -413,8 +413,9 @@ impl Denoiser for Gaussian {
 
     /// The Wiener filter. At `sigma = 0` its limit: `x / alpha` projected on the support; at
     /// `alpha = 0` the mean.
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.map_modes(x, at.alpha, 1.0, |l| denoiser_gain(l, at), out);
+        Ok(())
     }
 }
 
@@ -484,8 +485,8 @@ impl Law for Gaussian {
         Some(Box::new(Self { mean: &self.mean + &by, ..self.clone() }))
     }
 
-    fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.matrix(|l| posterior_variance(l, at))
+    fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        Ok(self.matrix(|l| posterior_variance(l, at)))
     }
 
     /// Each draw is `mean + U sqrt(lambda) eps` with r normals.
@@ -500,8 +501,8 @@ impl Law for Gaussian {
     }
 
     /// The Wiener filter's matrix, without the division by `sigma^2`.
-    fn jacobian(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.matrix(|l| denoiser_gain(l, at))
+    fn jacobian(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        Ok(self.matrix(|l| denoiser_gain(l, at)))
     }
 
     /// `-(alpha^2 Sigma + sigma^2 I)^-1 (x - alpha mean)` from the modes:
@@ -509,8 +510,9 @@ impl Law for Gaussian {
     /// sigma = 1e-8 it has no correct digit).
     ///
     /// At `sigma = 0` with a singular covariance: the score within the support.
-    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.map_modes(x, at.alpha, 0.0, |l| score_gain(l, at), out);
+        Ok(())
     }
 }
 
@@ -564,8 +566,8 @@ mod tests {
 
             let mut got = Array2::zeros((3, d));
             let mut score = Array2::zeros((3, d));
-            law.denoise(x.view(), &at, got.view_mut());
-            law.score(x.view(), &at, score.view_mut());
+            law.denoise(x.view(), &at, got.view_mut()).unwrap();
+            law.score(x.view(), &at, score.view_mut()).unwrap();
             let log_density = law.log_density(x.view(), &at);
             for i in 0..3 {
                 let z = DVector::from_iterator(d, x.row(i).iter().copied()) - &mean * alpha;
@@ -582,8 +584,8 @@ mod tests {
                 prop_assert!((log_density[i] - want_log).abs() <= tol * size);
             }
             let posterior = &cov - &cov * cholesky.solve(&cov) * alpha.powi(2);
-            let got = law.posterior_cov(x.row(0), &at);
-            let jacobian = law.jacobian(x.row(0), &at);
+            let got = law.posterior_cov(x.row(0), &at).unwrap();
+            let jacobian = law.jacobian(x.row(0), &at).unwrap();
             for ((i, j), g) in got.indexed_iter() {
                 prop_assert!((g - posterior[(i, j)]).abs() <= tol * top);
                 prop_assert!((jacobian[[i, j]] - g * alpha / at.sigma.powi(2)).abs() <= tol * top.max(jacobian[[i, i]].abs()) / at.sigma.powi(2));
@@ -601,9 +603,9 @@ mod tests {
             let at = PathPoint::still(alpha, log_sigma.exp());
             let (value, slope) = log_density_gradient(&law, &x, &at);
             let mut score = Array2::zeros((1, d));
-            law.score(x.view(), &at, score.view_mut());
+            law.score(x.view(), &at, score.view_mut()).unwrap();
             let mut x0_hat = Array2::zeros((1, d));
-            law.denoise(x.view(), &at, x0_hat.view_mut());
+            law.denoise(x.view(), &at, x0_hat.view_mut()).unwrap();
             let noise = at.sigma.powi(2);
             let condition = (alpha.powi(2) * law.variances()[0] + noise) / noise;
             let size = (x.row(0).dot(&x.row(0)).sqrt() + alpha * law.mean().dot(&law.mean()).sqrt()) / noise;
@@ -668,33 +670,34 @@ mod tests {
         let mut out = Array2::zeros((2, 2));
         for law in [law.clone(), law.truncated(1)] {
             // sigma = 0: x / alpha projected on the support, the diagonal.
-            law.denoise(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut());
+            law.denoise(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut()).unwrap();
             assert!(out.iter().all(|v| (v - 4.0).abs() <= 8.0 * EPS), "{out}");
             let log_density = law.log_density(x.view(), &PathPoint::still(0.5, 0.0));
             assert_eq!(log_density.to_vec(), [f64::INFINITY, f64::NEG_INFINITY]);
-            law.score(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut());
+            law.score(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut()).unwrap();
             assert!(out.iter().all(|v| v.is_finite()));
             // alpha = 0: nothing is known of x0, also when there is no noise either.
             for sigma in [1.0, 0.0] {
-                law.denoise(x.view(), &PathPoint::still(0.0, sigma), out.view_mut());
+                law.denoise(x.view(), &PathPoint::still(0.0, sigma), out.view_mut()).unwrap();
                 assert_eq!(out, Array2::<f64>::ones((2, 2)));
                 assert!(
-                    (&law.posterior_cov(x.row(0), &PathPoint::still(0.0, sigma)) - &Law::cov(&law))
+                    (&law.posterior_cov(x.row(0), &PathPoint::still(0.0, sigma)).unwrap()
+                        - &Law::cov(&law))
                         .iter()
                         .all(|e| e.abs() <= 4.0 * EPS)
                 );
                 assert_eq!(
-                    law.jacobian(x.row(0), &PathPoint::still(0.0, sigma)),
+                    law.jacobian(x.row(0), &PathPoint::still(0.0, sigma)).unwrap(),
                     Array2::<f64>::zeros((2, 2))
                 );
             }
-            assert_eq!(law.entropy(&PathPoint::still(1.0, 0.0)), f64::NEG_INFINITY);
+            assert_eq!(law.entropy(&PathPoint::CLEAN), f64::NEG_INFINITY);
             assert!(
-                law.posterior_cov(x.row(0), &PathPoint::still(1.0, 0.0)).iter().all(|v| *v == 0.0)
+                law.posterior_cov(x.row(0), &PathPoint::CLEAN).unwrap().iter().all(|v| *v == 0.0)
             );
         }
         let full = Gaussian::isotropic(array![1.0, 1.0], 4.0).unwrap();
-        full.denoise(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut());
+        full.denoise(x.view(), &PathPoint::still(0.5, 0.0), out.view_mut()).unwrap();
         assert_eq!(out, &x * 2.0);
         assert!(
             (full.log_density(array![[0.5, 0.5]].view(), &PathPoint::still(0.5, 0.0))[0]
@@ -715,13 +718,13 @@ mod tests {
         .unwrap();
         let at = PathPoint::still(1.0, 1e-10);
         let mut score = Array2::zeros((1, 2));
-        law.score(array![[0.6, 0.8]].view(), &at, score.view_mut());
+        law.score(array![[0.6, 0.8]].view(), &at, score.view_mut()).unwrap();
         // Along the mode of variance 1 the score is -1; across it x is 0 to 1e-16, and the score
         // -1e-16 / 1e-20.
         let along = 0.6 * score[[0, 0]] + 0.8 * score[[0, 1]];
         assert!((along + 1.0).abs() <= 1e-16 / 1e-20 * 8.0 * EPS + 8.0 * EPS, "{along}");
         let diagonal = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
-        diagonal.score(array![[0.5, 1e-10]].view(), &at, score.view_mut());
+        diagonal.score(array![[0.5, 1e-10]].view(), &at, score.view_mut()).unwrap();
         assert!(
             (score[[0, 0]] + 0.5).abs() <= EPS && (score[[0, 1]] * 1e-10 + 1.0).abs() <= 4.0 * EPS
         );

@@ -28,7 +28,7 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
 /// assert_eq!(Law::mean(&law), array![0.0]);
 /// assert!((Law::cov(&law)[[0, 0]] - 1.5).abs() < 1e-15);
 /// let mut score = ndarray::Array2::zeros((1, 1));
-/// law.score(array![[0.0]].view(), &PathPoint::still(1.0, 0.1), score.view_mut());
+/// law.score(array![[0.0]].view(), &PathPoint::still(1.0, 0.1), score.view_mut()).unwrap();
 /// assert_eq!(score[[0, 0]], 0.0);
 /// ```
 #[derive(Clone, Debug)]
@@ -182,13 +182,13 @@ impl<L: Law> Mixture<L> {
         x: ArrayView2<f64>,
         at: &PathPoint,
         mut out: ArrayViewMut2<f64>,
-        f: impl Fn(&L, ArrayViewMut2<f64>),
-    ) {
+        f: impl Fn(&L, ArrayViewMut2<f64>) -> Result<()>,
+    ) -> Result<()> {
         let r = self.responsibilities(x, at);
         let mut part = Array2::zeros(x.raw_dim());
         out.fill(0.0);
         for (law, r) in self.components.iter().zip(r.columns()) {
-            f(law, part.view_mut());
+            f(law, part.view_mut())?;
             for ((mut out, part), &r) in out.rows_mut().into_iter().zip(part.rows()).zip(r) {
                 // 0 times an infinite score would be NaN.
                 if r != 0.0 {
@@ -196,6 +196,7 @@ impl<L: Law> Mixture<L> {
                 }
             }
         }
+        Ok(())
     }
 
     /// How far each component's `f` at one state is from their average under the responsibilities
@@ -207,11 +208,11 @@ impl<L: Law> Mixture<L> {
         &self,
         r: ArrayView1<f64>,
         d: usize,
-        f: impl Fn(&L, ArrayViewMut2<f64>),
-    ) -> Array2<f64> {
+        f: impl Fn(&L, ArrayViewMut2<f64>) -> Result<()>,
+    ) -> Result<Array2<f64>> {
         let mut all = Array2::zeros((self.components.len(), d));
         for (law, row) in self.components.iter().zip(all.axis_chunks_iter_mut(Axis(0), 1)) {
-            f(law, row);
+            f(law, row)?;
         }
         let likeliest = (0..r.len())
             .reduce(|a, b| if r[b] > r[a] { b } else { a })
@@ -219,7 +220,7 @@ impl<L: Law> Mixture<L> {
         let reference = all.row(likeliest).to_owned();
         all -= &reference;
         let mean = r.dot(&all);
-        all - mean
+        Ok(all - mean)
     }
 }
 
@@ -254,8 +255,8 @@ impl<L: Law> Denoiser for Mixture<L> {
         self.components[0].dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
-        self.average(x, at, out, |law, part| law.denoise(x, at, part));
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+        self.average(x, at, out, |law, part| law.denoise(x, at, part))
     }
 }
 
@@ -309,17 +310,17 @@ impl<L: Law> Law for Mixture<L> {
         Some(Box::new(Mixture { log_weights: self.log_weights.clone(), components }))
     }
 
-    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         let rows = x.insert_axis(Axis(0));
         let r = self.responsibilities(rows, at);
-        let shifts = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
+        let shifts = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out))?;
         let mut cov = Array2::zeros((x.len(), x.len()));
         for ((law, r), shift) in
             self.components.iter().zip(r.row(0)).zip(shifts.rows()).filter(|((_, r), _)| **r != 0.0)
         {
-            cov.scaled_add(*r, &(law.posterior_cov(x, at) + outer(shift, shift)));
+            cov.scaled_add(*r, &(law.posterior_cov(x, at)? + outer(shift, shift)));
         }
-        cov
+        Ok(cov)
     }
 
     /// The component of each draw is found by inversion of the cumulative weights; each component
@@ -354,22 +355,22 @@ impl<L: Law> Law for Mixture<L> {
 
     /// # Formula
     /// `sum_c r_c (J_c + (x0_hat_c - x0_hat)(score_c - score)^T)`: no division by `sigma^2`.
-    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         let rows = x.insert_axis(Axis(0));
         let r = self.responsibilities(rows, at);
-        let hats = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out));
-        let scores = self.deviations(r.row(0), x.len(), |law, out| law.score(rows, at, out));
+        let hats = self.deviations(r.row(0), x.len(), |law, out| law.denoise(rows, at, out))?;
+        let scores = self.deviations(r.row(0), x.len(), |law, out| law.score(rows, at, out))?;
         let mut jacobian = Array2::zeros((x.len(), x.len()));
         for (c, law) in self.components.iter().enumerate().filter(|(c, _)| r[[0, *c]] != 0.0) {
             jacobian
-                .scaled_add(r[[0, c]], &(law.jacobian(x, at) + outer(hats.row(c), scores.row(c))));
+                .scaled_add(r[[0, c]], &(law.jacobian(x, at)? + outer(hats.row(c), scores.row(c))));
         }
-        jacobian
+        Ok(jacobian)
     }
 
     /// The average of the components' own scores, which keep their digits at small `sigma`.
-    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
-        self.average(x, at, out, |law, part| law.score(x, at, part));
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+        self.average(x, at, out, |law, part| law.score(x, at, part))
     }
 }
 
@@ -397,6 +398,7 @@ fn outer(a: ArrayView1<f64>, b: ArrayView1<f64>) -> Array2<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::level::Rates;
     use crate::math::moments::{Normalisation, mean_and_cov};
     use crate::math::quadrature::IntervalRule;
     use ndarray::{array, s};
@@ -455,14 +457,14 @@ mod tests {
             let var = moment(&|x0| (x0 - mean).powi(2)) / density;
             let state = array![[x]];
             let mut got = Array2::zeros((1, 1));
-            law.denoise(state.view(), &at, got.view_mut());
+            law.denoise(state.view(), &at, got.view_mut()).unwrap();
             // Quadrature of 64 panels rounds to 1e-13 of its largest terms.
             prop_assert!((law.log_density(state.view(), &at)[0] - density.ln()).abs() <= 1e-11);
             prop_assert!((got[[0, 0]] - mean).abs() <= 1e-11 * (1.0 + mean.abs()));
-            prop_assert!((law.posterior_cov(state.row(0), &at)[[0, 0]] - var).abs() <= 1e-11);
-            law.score(state.view(), &at, got.view_mut());
+            prop_assert!((law.posterior_cov(state.row(0), &at).unwrap()[[0, 0]] - var).abs() <= 1e-11);
+            law.score(state.view(), &at, got.view_mut()).unwrap();
             prop_assert!((got[[0, 0]] - (alpha * mean - x) / sigma.powi(2)).abs() <= 1e-11 / sigma.powi(2));
-            prop_assert!((law.jacobian(state.row(0), &at)[[0, 0]] - alpha * var / sigma.powi(2)).abs() <= 1e-11 / sigma.powi(2));
+            prop_assert!((law.jacobian(state.row(0), &at).unwrap()[[0, 0]] - alpha * var / sigma.powi(2)).abs() <= 1e-11 / sigma.powi(2));
         }
 
         /// Score and Jacobian as first and second dual-number derivatives of the log density, in
@@ -472,9 +474,9 @@ mod tests {
             let (law, x) = (random_mixture(d, k, seed), state(d, seed));
             let at = PathPoint::still(alpha, log_sigma.exp());
             let mut score = Array2::zeros((1, d));
-            law.score(x.view(), &at, score.view_mut());
-            let jacobian = law.jacobian(x.row(0), &at);
-            let by_cov = law.posterior_cov(x.row(0), &at) * (alpha / at.sigma.powi(2));
+            law.score(x.view(), &at, score.view_mut()).unwrap();
+            let jacobian = law.jacobian(x.row(0), &at).unwrap();
+            let by_cov = law.posterior_cov(x.row(0), &at).unwrap() * (alpha / at.sigma.powi(2));
             let noise = at.sigma.powi(2);
             for j in 0..d {
                 let dual: Vec<Dual2_64> = (0..d).map(|i| Dual2_64::new(x[[0, i]], f64::from(i == j), 0.0)).collect();
@@ -538,16 +540,17 @@ mod tests {
             // path of flow matching.
             let (alpha, sigma) = (-time + 1.0, time);
             let (g, _) = space(alpha.re, sigma.re);
-            let at = PathPoint { t, alpha: alpha.re, sigma: sigma.re, d_alpha: alpha.eps, d_sigma: sigma.eps };
+            let at = PathPoint { alpha: alpha.re, sigma: sigma.re, t: Some(t), rates: Some(Rates::new(alpha.eps, sigma.eps)) };
             let mut x0_hat = Array2::zeros((1, d));
-            law.denoise(x.view(), &at, x0_hat.view_mut());
-            let jacobian = law.jacobian(x.row(0), &at);
+            law.denoise(x.view(), &at, x0_hat.view_mut()).unwrap();
+            let jacobian = law.jacobian(x.row(0), &at).unwrap();
             let mut terms = vec![rate(alpha, sigma)];
             for j in 0..d {
                 // velocity = d_alpha x0_hat + d_sigma (x - alpha x0_hat) / sigma
-                let drift = at.d_alpha - at.d_sigma * at.alpha / at.sigma;
-                terms.extend([drift * jacobian[[j, j]], at.d_sigma / at.sigma]);
-                terms.extend([drift * x0_hat[[0, j]] * g[j], at.d_sigma / at.sigma * x[[0, j]] * g[j]]);
+                let rates = at.rates.unwrap();
+                let drift = rates.alpha - rates.sigma * at.alpha / at.sigma;
+                terms.extend([drift * jacobian[[j, j]], rates.sigma / at.sigma]);
+                terms.extend([drift * x0_hat[[0, j]] * g[j], rates.sigma / at.sigma * x[[0, j]] * g[j]]);
             }
             prop_assert!(residual(&terms) <= 1e-10, "{:?}", terms);
         }
@@ -562,8 +565,8 @@ mod tests {
             let split = Mixture::new(array![w[0] * share, w[0] * (1.0 - share), w[1], 0.0], vec![c[0].clone(), c[0].clone(), c[1].clone(), c[0].clone()]).unwrap();
             let (x, at) = (state(d, seed), PathPoint::still(alpha, sigma));
             let (mut a, mut b) = (Array2::zeros((1, d)), Array2::zeros((1, d)));
-            whole.denoise(x.view(), &at, a.view_mut());
-            split.denoise(x.view(), &at, b.view_mut());
+            whole.denoise(x.view(), &at, a.view_mut()).unwrap();
+            split.denoise(x.view(), &at, b.view_mut()).unwrap();
             let r = split.responsibilities(x.view(), &at);
             prop_assert!((r.sum() - 1.0).abs() <= 8.0 * EPS);
             prop_assert_eq!(r[[0, 3]], 0.0);
@@ -607,11 +610,11 @@ mod tests {
         let law = Mixture::new(array![1.0, 3.0], vec![point(-1.0), point(1.0)]).unwrap();
         let x = array![[1.0], [-1.0], [1e8]];
         assert_eq!(
-            law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0)),
+            law.responsibilities(x.slice(s![..2, ..]), &PathPoint::CLEAN),
             array![[0.0, 1.0], [1.0, 0.0]]
         );
         assert!(
-            law.responsibilities(x.slice(s![2.., ..]), &PathPoint::still(1.0, 0.0))
+            law.responsibilities(x.slice(s![2.., ..]), &PathPoint::CLEAN)
                 .iter()
                 .all(|r| r.is_nan())
         );
@@ -620,16 +623,15 @@ mod tests {
             [1.0, 0.0, 1.0]
         );
         assert!(
-            (&law.responsibilities(x.slice(s![..2, ..]), &PathPoint::still(0.0, 1.0))
-                - &array![0.25, 0.75])
+            (&law.responsibilities(x.slice(s![..2, ..]), &PathPoint::NOISE) - &array![0.25, 0.75])
                 .iter()
                 .all(|e| e.abs() <= 2.0 * EPS)
         );
         let mut out = Array2::zeros((2, 1));
-        law.denoise(x.slice(s![..2, ..]), &PathPoint::still(1.0, 0.0), out.view_mut());
+        law.denoise(x.slice(s![..2, ..]), &PathPoint::CLEAN, out.view_mut()).unwrap();
         assert_eq!(out, array![[1.0], [-1.0]]);
         assert!(
-            law.jacobian(array![1.0].view(), &PathPoint::still(1.0, 0.0)).iter().all(|v| *v == 0.0)
+            law.jacobian(array![1.0].view(), &PathPoint::CLEAN).unwrap().iter().all(|v| *v == 0.0)
         );
     }
 
@@ -703,8 +705,8 @@ mod tests {
         let law = masses(array![1.0, 1.0], &[far - 1.0, far + 1.0]);
         let (x, at) = (array![far + 0.5], PathPoint::still(1.0, 1.5));
         let var = 1.0 - (0.5f64 / 2.25).tanh().powi(2);
-        assert!((law.posterior_cov(x.view(), &at)[[0, 0]] - var).abs() <= 1e-14);
-        assert!((law.jacobian(x.view(), &at)[[0, 0]] - var / 2.25).abs() <= 1e-14);
+        assert!((law.posterior_cov(x.view(), &at).unwrap()[[0, 0]] - var).abs() <= 1e-14);
+        assert!((law.jacobian(x.view(), &at).unwrap()[[0, 0]] - var / 2.25).abs() <= 1e-14);
     }
 
     /// A component in several parts is that component: what is left of a variance is another
@@ -719,9 +721,9 @@ mod tests {
             weights[0] = weights.slice(s![1..]).sum();
             let law = masses(weights, &points);
             let weight = (-92.0f64).exp();
-            let var = law.posterior_cov(x.view(), &at)[[0, 0]];
+            let var = law.posterior_cov(x.view(), &at).unwrap()[[0, 0]];
             assert!((var / weight - 1.0).abs() <= 1e-12, "{parts}: {var} {weight}");
-            let jacobian = law.jacobian(x.view(), &at)[[0, 0]];
+            let jacobian = law.jacobian(x.view(), &at).unwrap()[[0, 0]];
             assert!((jacobian / (184.0 * weight) - 1.0).abs() <= 1e-12, "{parts}: {jacobian}");
         }
     }

@@ -7,6 +7,7 @@ pub mod mixture;
 pub mod random_field;
 
 use crate::diffusion::{Denoiser, PathPoint};
+use crate::error::Result;
 use crate::math::dd::Dd;
 use crate::math::noise::Noise;
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip};
@@ -26,12 +27,15 @@ pub trait Law: Denoiser {
     fn cov(&self) -> Array2<f64>;
 
     /// `ln p(x_t)` of each row, in nats; the log-likelihood of clean data is at
-    /// `PathPoint::still(1, 0)`. Where the law has no density (sigma = 0 and a singular
+    /// [`PathPoint::CLEAN`]. Where the law has no density (sigma = 0 and a singular
     /// covariance), `-inf` or `+inf`.
     fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64>;
 
     /// `Cov[x0 | x_t = x]`, shape (d, d).
-    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64>;
+    ///
+    /// # Errors
+    /// As [`denoise`](Denoiser::denoise), from whose estimates a law may build it.
+    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>>;
 
     /// `n` independent draws of x0, shape (n, d), as a pure function of the noise source.
     fn sample(&self, n: usize, noise: &Noise) -> Array2<f64>;
@@ -56,18 +60,25 @@ pub trait Law: Denoiser {
     }
 
     /// Jacobian of the denoiser, `d E[x0|x] / dx = (alpha / sigma^2) Cov[x0|x]`, shape (d, d).
-    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.posterior_cov(x, at) * (at.alpha / (at.sigma * at.sigma))
+    ///
+    /// # Errors
+    /// As [`posterior_cov`](Self::posterior_cov).
+    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        Ok(self.posterior_cov(x, at)? * (at.alpha / (at.sigma * at.sigma)))
     }
 
     /// `grad_x ln p(x_t)` of each row by Tweedie's formula, `(alpha E[x0|x] - x) / sigma^2`.
     ///
     /// # Shapes
     /// `x` and `out` (n, d).
-    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-        self.denoise(x, at, out.view_mut());
+    ///
+    /// # Errors
+    /// As [`denoise`](Denoiser::denoise).
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) -> Result<()> {
+        self.denoise(x, at, out.view_mut())?;
         let var = at.sigma * at.sigma;
         Zip::from(&mut out).and(&x).for_each(|s, &x| *s = (at.alpha * *s - x) / var);
+        Ok(())
     }
 }
 
@@ -75,8 +86,8 @@ impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
     fn dim(&self) -> usize {
         (**self).dim()
     }
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
-        (**self).denoise(x, at, out);
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+        (**self).denoise(x, at, out)
     }
 }
 
@@ -96,17 +107,17 @@ impl<L: Law + ?Sized> Law for Box<L> {
     fn translated(&self, by: ArrayView1<f64>) -> Option<Box<dyn Law>> {
         (**self).translated(by)
     }
-    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+    fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         (**self).posterior_cov(x, at)
     }
     fn sample(&self, n: usize, noise: &Noise) -> Array2<f64> {
         (**self).sample(n, noise)
     }
-    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+    fn jacobian(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         (**self).jacobian(x, at)
     }
-    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
-        (**self).score(x, at, out);
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
+        (**self).score(x, at, out)
     }
 }
 
@@ -122,8 +133,13 @@ mod tests {
         fn dim(&self) -> usize {
             self.0.dim()
         }
-        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
-            self.0.denoise(x, at, out);
+        fn denoise(
+            &self,
+            x: ArrayView2<f64>,
+            at: &PathPoint,
+            out: ArrayViewMut2<f64>,
+        ) -> Result<()> {
+            self.0.denoise(x, at, out)
         }
     }
 
@@ -137,7 +153,7 @@ mod tests {
         fn log_density(&self, x: ArrayView2<f64>, at: &PathPoint) -> Array1<f64> {
             self.0.log_density(x, at)
         }
-        fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
+        fn posterior_cov(&self, x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
             self.0.posterior_cov(x, at)
         }
         fn sample(&self, n: usize, noise: &Noise) -> Array2<f64> {
@@ -151,8 +167,8 @@ mod tests {
         at: &PathPoint,
     ) -> (Array2<f64>, Array2<f64>) {
         let mut score = Array2::zeros(x.raw_dim());
-        law.score(x.view(), at, score.view_mut());
-        (law.jacobian(x.row(0), at), score)
+        law.score(x.view(), at, score.view_mut()).unwrap();
+        (law.jacobian(x.row(0), at).unwrap(), score)
     }
 
     #[test]
@@ -172,7 +188,7 @@ mod tests {
         let (x, at) = (array![[0.3, 0.7], [-1.0, 2.0]], PathPoint::still(0.6, 0.7));
         let denoise = |law: &dyn Denoiser| {
             let mut out = Array2::zeros(x.raw_dim());
-            law.denoise(x.view(), &at, out.view_mut());
+            law.denoise(x.view(), &at, out.view_mut()).unwrap();
             out
         };
         // A box of the box, so that it is the box's own methods that are called.
@@ -180,7 +196,10 @@ mod tests {
         assert_eq!((boxed.dim(), denoise(boxed)), (2, denoise(&law)));
         assert_eq!((Law::mean(boxed), Law::cov(boxed)), (Law::mean(&law), Law::cov(&law)));
         assert_eq!(Law::log_density(boxed, x.view(), &at), law.log_density(x.view(), &at));
-        assert_eq!(Law::posterior_cov(boxed, x.row(0), &at), law.posterior_cov(x.row(0), &at));
+        assert_eq!(
+            Law::posterior_cov(boxed, x.row(0), &at).unwrap(),
+            law.posterior_cov(x.row(0), &at).unwrap()
+        );
         assert_eq!(Law::sample(boxed, 3, &Noise::new(1)), law.sample(3, &Noise::new(1)));
         assert_eq!(jacobian_and_score(boxed, &x, &at), jacobian_and_score(&law, &x, &at));
         assert_eq!(
@@ -224,7 +243,10 @@ mod tests {
                 by.clone().insert_axis(Axis(0)),
             );
             close(moved.cov(), law.cov());
-            close(moved.denoised(there.view(), &at), law.denoised(x.view(), &at) + &by);
+            close(
+                moved.denoised(there.view(), &at).unwrap(),
+                law.denoised(x.view(), &at).unwrap() + &by,
+            );
             let density = |law: &dyn Law, x: &Array2<f64>| {
                 law.log_density(x.view(), &at).insert_axis(Axis(1))
             };

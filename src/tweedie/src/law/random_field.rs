@@ -264,8 +264,9 @@ impl Denoiser for RandomField {
     }
 
     /// The Wiener filter, as a convolution; limits as in [`Gaussian`](crate::law::Gaussian).
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.map_modes(x, at.alpha, 1.0, |l| denoiser_gain(l, at), out);
+        Ok(())
     }
 }
 
@@ -310,8 +311,8 @@ impl Law for RandomField {
             .then(|| Box::new(Self { mean: self.mean + by[0], ..self.clone() }) as Box<dyn Law>)
     }
 
-    fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.matrix(|l| posterior_variance(l, at))
+    fn posterior_cov(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        Ok(self.matrix(|l| posterior_variance(l, at)))
     }
 
     /// White noise, filtered by the square root of the spectrum.
@@ -323,13 +324,14 @@ impl Law for RandomField {
         out
     }
 
-    fn jacobian(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Array2<f64> {
-        self.matrix(|l| denoiser_gain(l, at))
+    fn jacobian(&self, _x: ArrayView1<f64>, at: &PathPoint) -> Result<Array2<f64>> {
+        Ok(self.matrix(|l| denoiser_gain(l, at)))
     }
 
     /// From the modes, as [`Gaussian`](crate::law::Gaussian)'s.
-    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) {
+    fn score(&self, x: ArrayView2<f64>, at: &PathPoint, out: ArrayViewMut2<f64>) -> Result<()> {
         self.map_modes(x, at.alpha, 0.0, |l| score_gain(l, at), out);
+        Ok(())
     }
 }
 
@@ -370,18 +372,18 @@ mod tests {
             let condition = 1.0 + alpha * alpha * top / at.sigma.powi(2);
             let size = x.iter().map(|v| v.abs()).fold(3.0, larger) * (d as f64).sqrt();
             let (mut a, mut b) = (Array2::zeros((3, d)), Array2::zeros((3, d)));
-            law.denoise(x.view(), &at, a.view_mut());
-            dense.denoise(x.view(), &at, b.view_mut());
+            law.denoise(x.view(), &at, a.view_mut()).unwrap();
+            dense.denoise(x.view(), &at, b.view_mut()).unwrap();
             prop_assert!((&a - &b).iter().all(|e| e.abs() <= tiny * condition * size / at.sigma.min(1.0)));
-            law.score(x.view(), &at, a.view_mut());
-            dense.score(x.view(), &at, b.view_mut());
+            law.score(x.view(), &at, a.view_mut()).unwrap();
+            dense.score(x.view(), &at, b.view_mut()).unwrap();
             prop_assert!((&a - &b).iter().all(|e| e.abs() <= tiny * condition * size / at.sigma.powi(2)));
             let (p, q) = (law.log_density(x.view(), &at), dense.log_density(x.view(), &at));
             prop_assert!(p.iter().zip(&q).all(|(p, q)| (p - q).abs() <= tiny * condition * (size * size / at.sigma.powi(2) + 10.0 * d as f64)));
             prop_assert!((law.entropy(&at) - dense.entropy(&at)).abs() <= tiny * condition * 10.0 * d as f64);
-            let (p, q) = (law.posterior_cov(x.row(0), &at), dense.posterior_cov(x.row(0), &at));
+            let (p, q) = (law.posterior_cov(x.row(0), &at).unwrap(), dense.posterior_cov(x.row(0), &at).unwrap());
             prop_assert!((&p - &q).iter().all(|e| e.abs() <= tiny * condition * top));
-            let (p, q) = (law.jacobian(x.row(0), &at), dense.jacobian(x.row(0), &at));
+            let (p, q) = (law.jacobian(x.row(0), &at).unwrap(), dense.jacobian(x.row(0), &at).unwrap());
             prop_assert!((&p - &q).iter().all(|e| e.abs() <= tiny * condition / at.sigma.min(1.0)));
         }
     }
@@ -404,11 +406,11 @@ mod tests {
         let law = RandomField::power_law(2, 4, 0.5, 1.0, 1.0, 0.0).unwrap();
         let x = law.sample(2, &Noise::new(1));
         let mut out = Array2::zeros(x.raw_dim());
-        law.denoise((&x * 0.5 + 3.0).view(), &PathPoint::still(0.5, 0.0), out.view_mut());
+        law.denoise((&x * 0.5 + 3.0).view(), &PathPoint::still(0.5, 0.0), out.view_mut()).unwrap();
         assert!((&out - &x).iter().all(|e| e.abs() <= 64.0 * EPS * 10.0));
-        law.denoise(x.view(), &PathPoint::still(0.0, 0.0), out.view_mut());
+        law.denoise(x.view(), &PathPoint::still(0.0, 0.0), out.view_mut()).unwrap();
         assert!(out.iter().all(|v| *v == 0.5));
-        let still = PathPoint::still(1.0, 0.0);
+        let still = PathPoint::CLEAN;
         assert_eq!(law.log_density(x.view(), &still)[0], f64::INFINITY);
         assert_eq!(law.log_density((&x + 1.0).view(), &still)[0], f64::NEG_INFINITY);
         assert_eq!(law.entropy(&still), f64::NEG_INFINITY);
@@ -463,8 +465,8 @@ mod tests {
             let x = law.sample(3, &Noise::new(2));
             let mut out = Array2::zeros(x.raw_dim());
             let at = PathPoint::still(0.8, 0.6);
-            law.denoise((&x * 0.8).view(), &at, out.view_mut());
-            let want = ((&x - 0.4) * 0.8).dot(&law.jacobian(x.row(0), &at)) + 0.4;
+            law.denoise((&x * 0.8).view(), &at, out.view_mut()).unwrap();
+            let want = ((&x - 0.4) * 0.8).dot(&law.jacobian(x.row(0), &at).unwrap()) + 0.4;
             assert!((&out - &want).iter().all(|e| e.abs() <= 1e-13), "{h} x {w}");
         }
     }

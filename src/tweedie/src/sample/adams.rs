@@ -30,7 +30,7 @@ impl Sampler for Lms {
     fn step(&self, run: &mut Run) -> Result<()> {
         let s = run.edm_sigma()?;
         let mut past = run.recall();
-        past.insert(0, run.eps_hat());
+        past.insert(0, run.eps_hat()?);
         let mut nodes = vec![0.0];
         nodes.extend((1..past.len()).map(|back| run.before(back).edm_sigma() - s));
         let ds = run.to().edm_sigma() - s;
@@ -87,9 +87,9 @@ impl Sampler for Plms {
         if past.is_empty() && to.sigma == 0.0 {
             return run.ddim();
         }
-        past.insert(0, run.eps_hat());
+        past.insert(0, run.eps_hat()?);
         if past.len() == 1 {
-            let second = run.eps_hat_after(&to, &[(ds, &past[0])]);
+            let second = run.eps_hat_after(&to, &[(ds, &past[0])])?;
             run.land(&[(0.5 * ds, &past[0]), (0.5 * ds, &second)]);
             run.recycle([second]);
         } else {
@@ -128,7 +128,7 @@ impl Sampler for Deis {
         }
         let (s, h) = (run.edm_sigma()?, run.stretch()?.h);
         let mut past = run.recall();
-        past.insert(0, run.eps_hat());
+        past.insert(0, run.eps_hat()?);
         let most = if self.lower_final { run.steps_left() + 1 } else { past.len() };
         let nodes = nodes(run, past.len().min(most))?;
         let weights = interpolation_weights(&nodes, &noise_moments(h, nodes.len()));

@@ -14,7 +14,7 @@ pub enum Variance<'a> {
     /// The best isotropic one: the posterior's plus what is not known of x0, `coef_x0^2` times the
     /// average of `Cov[x0 | x_t]`'s eigenvalues over x_t, which the function gives. Source: Bao et
     /// al. 2022, "Analytic-DPM", theorem 1.
-    Optimal(Box<dyn Fn(&PathPoint) -> f64 + Sync + 'a>),
+    Optimal(Box<dyn Fn(&PathPoint) -> Result<f64> + Sync + 'a>),
 }
 
 /// DDPM's ancestral sampling, on any stride.
@@ -49,9 +49,9 @@ impl Sampler for Ddpm<'_> {
             _ if s.sigma == 0.0 => 0.0,
             Variance::Beta => Transition::between(s, t)?.var,
             Variance::Posterior => q.var,
-            Variance::Optimal(spread) => q.var + q.coef_x0 * q.coef_x0 * spread(&run.from()),
+            Variance::Optimal(spread) => q.var + q.coef_x0 * q.coef_x0 * spread(&run.from())?,
         };
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         run.advance_noisy(q.coef_xt, &[(q.coef_x0, &x0_hat)], var.sqrt());
         run.recycle([x0_hat]);
         Ok(())
@@ -87,7 +87,7 @@ impl Sampler for Ddim {
     fn step(&self, run: &mut Run) -> Result<()> {
         let (s, t) = run.levels();
         let q = Posterior::ddim(s, t, self.eta)?;
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         run.advance_noisy(q.coef_xt, &[(q.coef_x0, &x0_hat)], q.var.sqrt());
         run.recycle([x0_hat]);
         Ok(())

@@ -287,7 +287,7 @@ pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
             Verdict::Converging
         } else {
             report.findings.extend(first_state_off(recording, law)?);
-            report.findings.extend(noise_off(recording, model(law)));
+            report.findings.extend(noise_off(recording, model(law))?);
             Verdict::Off
         }
     };
@@ -324,7 +324,7 @@ fn state_astray(report: &Report) -> Option<String> {
 /// # Errors
 /// A dimension that is not the law's; fewer than two samples.
 pub fn check_samples(x: &Array2<f64>, law: Known) -> Result<Report> {
-    let clean = PathPoint::still(1.0, 0.0);
+    let clean = PathPoint::CLEAN;
     let recording = Recording { x: vec![x.clone()], points: vec![clean], single: false };
     fits(&recording, model(law).dim())?;
     if let Some(report) = not_finite(&recording) {
@@ -545,10 +545,10 @@ fn read_steps(recording: &Recording, known: Known, flow: &Flow) -> Result<Vec<Re
         .map(|k| {
             let from = points[k];
             x0_hats.truncate(PAST);
-            x0_hats.push_front(at(k, &from));
+            x0_hats.push_front(at(k, &from)?);
             let control = flow.at(k + 1)?.into_owned();
             let fit = |columns: &[&Array2<f64>]| least_squares(columns, &x[k + 1], &control, tol);
-            let reading = read_step(recording, k, &x0_hats, &fit, &at, tol, allowed);
+            let reading = read_step(recording, k, &x0_hats, &fit, &at, tol, allowed)?;
             if !matches!(reading, Reading::Lands { .. }) {
                 return Ok(reading);
             }
@@ -557,7 +557,7 @@ fn read_steps(recording: &Recording, known: Known, flow: &Flow) -> Result<Vec<Re
             // recorded (Heun's) is no more to blame.
             let exact = exact_step(recording, known, k)?;
             let fit = |columns: &[&Array2<f64>]| least_squares(columns, &x[k + 1], &exact, tol);
-            Ok(read_step(recording, k, &x0_hats, &fit, &at, tol, allowed))
+            read_step(recording, k, &x0_hats, &fit, &at, tol, allowed)
         })
         .collect()
 }
@@ -568,10 +568,10 @@ fn read_step(
     k: usize,
     x0_hats: &VecDeque<Array2<f64>>,
     fit: &dyn Fn(&[&Array2<f64>]) -> Fit,
-    at: &dyn Fn(usize, &PathPoint) -> Array2<f64>,
+    at: &dyn Fn(usize, &PathPoint) -> Result<Array2<f64>>,
     tol: f64,
     allowed: f64,
-) -> Reading {
+) -> Result<Reading> {
     let Recording { x, points, .. } = recording;
     let (from, to) = (points[k], points[k + 1]);
     // x0_hat's of the last steps, then eps_hat's, which bring their states along.
@@ -588,7 +588,7 @@ fn read_step(
                     continue;
                 }
                 // More columns would tell less.
-                Fit::Untold if back == 0 => return Reading::Unread,
+                Fit::Untold if back == 0 => return Ok(Reading::Unread),
                 Fit::Untold => break 'reading,
             };
             let (a, b) = w.split_at(old + 1);
@@ -599,14 +599,14 @@ fn read_step(
             // A sound method would do it, but where the landing itself is known to less than a
             // thousandth, the weights do not say.
             if error * size > 1e-3 * to.sigma.hypot(to.alpha) {
-                return Reading::Unread;
+                return Ok(Reading::Unread);
             }
             let near =
                 (sigma - to.sigma).abs().max((alpha - to.alpha).abs()) <= (allowed + error) * size;
             if near {
-                return Reading::Consistent(
+                return Ok(Reading::Consistent(
                     old == 0 && back == 2 && lacks_factor_two(points, k, b),
-                );
+                ));
             }
             // Euler in the time of a variance-preserving path leaves the circle along its tangent.
             let on_circle =
@@ -616,30 +616,32 @@ fn read_step(
                 > 0.5 * (step_alpha * step_alpha + step_sigma * step_sigma);
             let along = from.alpha * (alpha - from.alpha) + from.sigma * (sigma - from.sigma);
             if on_circle(&from) && on_circle(&to) && forward && along.abs() <= allowed + error {
-                return Reading::Tangent;
+                return Ok(Reading::Tangent);
             }
             // x0 fed where eps belongs: x0_used = (x - sigma x0_hat) / alpha.
             let swapped = to.alpha / from.alpha;
             let x0_as_eps = back == 0
                 && ((a[0] - swapped).abs() + (b[0] - (to.sigma - swapped * from.sigma)).abs())
                     <= allowed * (1.0 + swapped);
-            return Reading::Lands { alpha, sigma, x0_as_eps };
+            return Ok(Reading::Lands { alpha, sigma, x0_as_eps });
         }
     }
     // A sound reading that fails by little leaves no room for an unsound one.
     if least <= 100.0 * tol {
-        return Reading::Unread;
+        return Ok(Reading::Unread);
     }
     for (ahead, level) in [(true, Some(to)), (false, k.checked_sub(1).map(|j| points[j]))] {
-        if level.is_some_and(|l| l.sigma > 0.0 && fit(&[&x[k], &at(k, &l)]).is_one()) {
-            return Reading::Neighbour { ahead };
+        let Some(level) = level.filter(|l| l.sigma > 0.0) else { continue };
+        if fit(&[&x[k], &at(k, &level)?]).is_one() {
+            return Ok(Reading::Neighbour { ahead });
         }
     }
     let clipped = x0_hats[0].mapv(|v| v.clamp(-1.0, 1.0));
     if fit(&[&x[k], &clipped]).is_one() {
-        return Reading::Clipped;
+        return Ok(Reading::Clipped);
     }
-    if fit(&[&x[k], &x0_hats[0], &clipped]).is_one() { Reading::StaleEps } else { Reading::Unread }
+    let stale = fit(&[&x[k], &x0_hats[0], &clipped]).is_one();
+    Ok(if stale { Reading::StaleEps } else { Reading::Unread })
 }
 
 /// Whether three weights are those of the third-order update without its factor two.
@@ -984,11 +986,11 @@ fn first_state_off(recording: &Recording, law: Known) -> Result<Option<String>> 
 ///
 /// The noise is what states and `x0_hat` of this step and the one before do not explain. Its
 /// variance is known to `sqrt(2 / rows)`: only more than five of these count.
-fn noise_off(recording: &Recording, law: &dyn Law) -> Option<String> {
+fn noise_off(recording: &Recording, law: &dyn Law) -> Result<Option<String>> {
     let Recording { x, points, .. } = recording;
     let x0_hats: Vec<Array2<f64>> =
-        (0..x.len() - 1).map(|k| law.denoised(x[k].view(), &points[k])).collect();
-    (0..x.len() - 1).find_map(|k| {
+        (0..x.len() - 1).map(|k| law.denoised(x[k].view(), &points[k])).collect::<Result<_>>()?;
+    Ok((0..x.len() - 1).find_map(|k| {
         let (from, to) = (points[k], points[k + 1]);
         if to.sigma == 0.0 || from.alpha == 0.0 {
             return None;
@@ -1015,7 +1017,7 @@ fn noise_off(recording: &Recording, law: &dyn Law) -> Option<String> {
             "step {k}: it adds noise of variance {got:.4e}, {:.4} of the posterior's {posterior:.4e}{known}",
             got / posterior
         ))
-    })
+    }))
 }
 
 /// Law of `x_t` for Gaussian data.

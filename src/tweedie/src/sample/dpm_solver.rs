@@ -35,8 +35,8 @@ impl Sampler for DpmSolver2 {
             return run.ddim();
         }
         let middle = level_of((s * s_to).sqrt());
-        let first = run.eps_hat();
-        let second = run.eps_hat_after(&middle, &[(middle.edm_sigma() - s, &first)]);
+        let first = run.eps_hat()?;
+        let second = run.eps_hat_after(&middle, &[(middle.edm_sigma() - s, &first)])?;
         run.land(&[(s_to - s, &second)]);
         run.recycle([first, second]);
         Ok(())
@@ -72,10 +72,10 @@ impl Sampler for DpmSolver3 {
             (level_of(s * (-h / 3.0).exp()), level_of(s * (-2.0 * h / 3.0).exp()));
         // Moments 1 and 2 of the kernel e^-tau, in units of s.
         let (stage, end) = (noise_moments(2.0 * h / 3.0, 2), noise_moments(h, 2));
-        let e0 = run.eps_hat();
-        let e1 = run.eps_hat_after(&third, &[(s * (-h / 3.0).exp_m1(), &e0)]);
+        let e0 = run.eps_hat()?;
+        let e1 = run.eps_hat_after(&third, &[(s * (-h / 3.0).exp_m1(), &e0)])?;
         let slope = -s * stage[1] * 3.0 / h;
-        let e2 = run.eps_hat_after(&two_thirds, &[(-s * stage[0] - slope, &e0), (slope, &e1)]);
+        let e2 = run.eps_hat_after(&two_thirds, &[(-s * stage[0] - slope, &e0), (slope, &e1)])?;
         let slope = -s * end[1] * 1.5 / h;
         run.land(&[(-s * end[0] - slope, &e0), (slope, &e2)]);
         run.recycle([e0, e1, e2]);

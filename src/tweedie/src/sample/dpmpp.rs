@@ -87,11 +87,12 @@ fn middle(run: &Run, stretch: Stretch) -> (PathPoint, f64) {
 }
 
 /// The singlestep of order two: `x0_hat` taken in the middle.
-fn midpoint(run: &mut Run, stretch: Stretch, first: &Array2<f64>) {
+fn midpoint(run: &mut Run, stretch: Stretch, first: &Array2<f64>) -> Result<()> {
     let (middle, share) = middle(run, stretch);
-    let second = run.x0_hat_after(&middle, &[(share, first)]);
+    let second = run.x0_hat_after(&middle, &[(share, first)])?;
     run.settle(&[(stretch.share, &second)]);
     run.recycle([second]);
+    Ok(())
 }
 
 /// `dpmpp-2s`: singlestep of order two, `x0_hat` taken in the middle of the stretch.
@@ -114,8 +115,8 @@ impl Sampler for Dpmpp2s {
         if run.to().sigma == 0.0 {
             return run.ddim();
         }
-        let first = run.x0_hat();
-        midpoint(run, stretch, &first);
+        let first = run.x0_hat()?;
+        midpoint(run, stretch, &first)?;
         run.recycle([first]);
         Ok(())
     }
@@ -142,7 +143,7 @@ impl Sampler for Dpmpp2m {
     fn step(&self, run: &mut Run) -> Result<()> {
         let stretch = run.stretch()?;
         let mut past = run.recall();
-        past.insert(0, run.x0_hat());
+        past.insert(0, run.x0_hat()?);
         let held = past.len() == 1
             || stretch.h.is_infinite()
             || (self.lower_final && run.steps_left() == 0);
@@ -184,11 +185,11 @@ impl Sampler for Dpmpp3m {
     fn step(&self, run: &mut Run) -> Result<()> {
         let stretch = run.stretch()?;
         let mut past = run.recall();
-        past.insert(0, run.x0_hat());
+        past.insert(0, run.x0_hat()?);
         if run.to().sigma == 0.0 {
             run.settle(&[(stretch.share, &past[0])]);
         } else if past.len() == 1 {
-            midpoint(run, stretch, &past[0]);
+            midpoint(run, stretch, &past[0])?;
         } else {
             let weights = polynomial_weights(run.grid(), run.index(), past.len(), false)?;
             run.settle(&weights.into_iter().zip(&past).collect::<Vec<_>>());
@@ -254,7 +255,7 @@ impl Sampler for Dpmpp3mPublished {
     fn step(&self, run: &mut Run) -> Result<()> {
         let stretch = run.stretch()?;
         let mut past = run.recall();
-        past.insert(0, run.x0_hat());
+        past.insert(0, run.x0_hat()?);
         let most = if self.lower_final { run.steps_left() + 1 } else { 3 };
         let order = past.len().min(most).min(if stretch.h.is_infinite() { 1 } else { 3 });
         let (nodes, h) = (nodes(run, order)?, stretch.h);
@@ -293,7 +294,7 @@ impl Sampler for Dpmpp2mSde {
         let (s, t) = run.levels();
         let (q, stretch) = (Posterior::between(s, t)?, run.stretch()?);
         let mut past = run.recall();
-        past.insert(0, run.x0_hat());
+        past.insert(0, run.x0_hat()?);
         match &past[..] {
             [m0, m1] if stretch.h.is_finite() => {
                 let slope = half_reach(run, stretch)?;
@@ -343,12 +344,12 @@ impl Sampler for DpmppSde {
         let (middle, _) = middle(run, run.stretch()?);
         let half = Posterior::between(Level::from(&middle), Level::from(&from))?;
         let whole = Posterior::between(Level::from(&to), Level::from(&from))?;
-        let (first, z1) = (run.x0_hat(), run.normals());
+        let (first, z1) = (run.x0_hat()?, run.normals());
         let second = run.x0_hat_from(
             &middle,
             half.coef_xt,
             &[(half.coef_x0, &first), (half.var.sqrt(), &z1)],
-        );
+        )?;
         let (s, s_mid, s_to) = (from.edm_sigma(), middle.edm_sigma(), to.edm_sigma());
         // Out of pure noise nearly all of the time in s lies before the middle.
         let shared = if s.is_infinite() { 1.0 } else { (s - s_mid) / (s - s_to) };
@@ -373,7 +374,7 @@ impl Sampler for Dpmpp3mAfterDdim {
             return Dpmpp3m.step(run);
         }
         let share = run.stretch()?.share;
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         run.settle(&[(share, &x0_hat)]);
         run.remember(vec![x0_hat], 2);
         Ok(())

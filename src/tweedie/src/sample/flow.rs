@@ -7,6 +7,7 @@
 use super::combine::combine;
 use super::{Run, Sampler, intervals, noisy_intervals};
 use crate::diffusion::PathPoint;
+use crate::diffusion::level::{Level, Moving};
 use crate::error::{Error, Result};
 
 /// `fm-euler`: on flow matching's straight path it is DDIM, on a curved one it is not.
@@ -28,9 +29,8 @@ impl Sampler for FmEuler {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let from = run.from();
-        let Some(dt) = duration(run)? else { return run.ddim() };
-        let x0_hat = run.x0_hat();
+        let Some((dt, from)) = duration(run)? else { return run.ddim() };
+        let x0_hat = run.x0_hat()?;
         let (of_x, of_x0) = velocity(&from);
         run.advance(1.0 + dt * of_x, &[(dt * of_x0, &x0_hat)]);
         run.recycle([x0_hat]);
@@ -62,14 +62,14 @@ impl Sampler for FmHeun {
         if run.to().sigma == 0.0 {
             return FmEuler.step(run);
         }
-        let Some(dt) = duration(run)? else { return run.ddim() };
-        let (from, to) = (run.from(), run.to());
-        let ((a, b), (a_to, b_to)) = (velocity(&from), velocity(&to));
-        let first = run.x0_hat();
+        let Some((dt, from)) = duration(run)? else { return run.ddim() };
+        let to = run.to();
+        let ((a, b), (a_to, b_to)) = (velocity(&from), velocity(&to.moving()?));
+        let first = run.x0_hat()?;
         // x_to = x + dt v: the state and the first slope have the same two ingredients.
         let mut end = run.copy();
         combine(&mut end, 1.0 + dt * a, &[(dt * b, &first)]);
-        let second = run.x0_hat_of(&end, &to);
+        let second = run.x0_hat_of(&end, &to)?;
         let half = 0.5 * dt;
         run.advance(
             1.0 + half * a,
@@ -80,40 +80,42 @@ impl Sampler for FmHeun {
     }
 }
 
-/// `t_to - t`; `None` for the step to data that lie off the path.
+/// `t_to - t`, and where the step begins; `None` for the step to data that lie off the path.
 ///
 /// # Errors
-/// A point without a time before that; a time that does not fall; a rate that is not finite.
-pub(super) fn duration(run: &Run) -> Result<Option<f64>> {
+/// A point without a time before that; a time that does not fall; a rate that is not known or not
+/// finite.
+pub(super) fn duration(run: &Run) -> Result<Option<(f64, Moving)>> {
     let (from, to) = (run.from(), run.to());
-    if to.sigma == 0.0 && to.t.is_nan() && !from.t.is_nan() {
+    if to.sigma == 0.0 && to.t.is_none() && from.t.is_some() {
         return Ok(None);
     }
-    let dt = to.t - from.t;
     let refused = |got: String, allowed: &str, mend: &str| {
         Err(Error::domain("a step in the path's time", got, allowed, mend))
     };
-    if !(dt < 0.0) {
+    let known = |t: Option<f64>| t.map_or("none".to_owned(), |t| t.to_string());
+    let Some(dt) = from.t.zip(to.t).map(|(t, t_to)| t_to - t).filter(|dt| *dt < 0.0) else {
         return refused(
-            format!("t = {} to {}", from.t, to.t),
+            format!("t = {} to {}", known(from.t), known(to.t)),
             "falling times",
             "take the grid from a path",
         );
-    }
-    if !(from.d_alpha.is_finite() && from.d_sigma.is_finite()) {
-        let got = format!("rates {} and {} at t = {}", from.d_alpha, from.d_sigma, from.t);
-        return refused(
-            got,
+    };
+    match from.moving() {
+        Ok(moving) if moving.rates.alpha.is_finite() && moving.rates.sigma.is_finite() => {
+            Ok(Some((dt, moving)))
+        }
+        _ => refused(
+            format!("a point without them at t = {}", known(from.t)),
             "finite rates",
             "start the grid a little off the end of the path, or use a method in sigma / alpha, such as ddim",
-        );
+        ),
     }
-    Ok(Some(dt))
 }
 
 /// Weights of `x` and of `x0_hat` in the velocity
 /// `d_alpha x0_hat + d_sigma (x - alpha x0_hat) / sigma`.
-fn velocity(at: &PathPoint) -> (f64, f64) {
-    let of_x = at.d_sigma / at.sigma;
-    (of_x, at.d_alpha - at.alpha * of_x)
+fn velocity(&Moving { level: Level { alpha, sigma }, rates }: &Moving) -> (f64, f64) {
+    let of_x = rates.sigma / sigma;
+    (of_x, rates.alpha - alpha * of_x)
 }

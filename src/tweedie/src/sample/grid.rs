@@ -272,7 +272,7 @@ impl Grid {
 /// no nearer than some noise.
 fn clean_end(path: &Path) -> Result<PathPoint> {
     let end = path.still_at(0.0)?;
-    let t = if end.sigma == 0.0 { 0.0 } else { f64::NAN };
+    let t = (end.sigma == 0.0).then_some(0.0);
     Ok(PathPoint { t, ..PathPoint::still(end.alpha, 0.0) })
 }
 

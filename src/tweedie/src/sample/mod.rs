@@ -89,7 +89,7 @@ pub trait Sampler: Sync {
     ///
     /// # Errors
     /// A step that the method cannot take between these points (pure noise without a finite
-    /// `sigma / alpha`, a rate that is missing).
+    /// `sigma / alpha`, a rate that is missing); what the denoiser refuses.
     fn step(&self, run: &mut Run) -> Result<()>;
 }
 
@@ -142,7 +142,7 @@ pub struct Sampled {
 ///
 /// # Errors
 /// `x` that does not fit the model; a grid that [`grid::checked`] refuses; a step that the sampler
-/// refuses.
+/// refuses; an evaluation that the model refuses.
 ///
 /// # Example
 /// ```
@@ -152,7 +152,7 @@ pub struct Sampled {
 /// use tweedie::sample::{ancestral::Ddim, noise_source::Silence, sample};
 /// // A point mass is reproduced exactly, in however few steps.
 /// let law = Gaussian::isotropic(array![3.0], 0.0).unwrap();
-/// let grid = [Path::Cosine.at(0.9).unwrap(), Path::Cosine.at(0.4).unwrap(), PathPoint::still(1.0, 0.0)];
+/// let grid = [Path::Cosine.at(0.9).unwrap(), Path::Cosine.at(0.4).unwrap(), PathPoint::CLEAN];
 /// let end = sample(&Ddim { eta: 0.0 }, &law, &grid, array![[0.7], [-2.0]], &mut Silence).unwrap();
 /// assert_eq!((end.x, end.nfe), (array![[3.0], [3.0]], 2));
 /// ```

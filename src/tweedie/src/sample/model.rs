@@ -3,6 +3,7 @@
 //! Guidance is a denoiser too: [`Guided`](crate::law::conditional::Guided) and
 //! [`ClassifierGuided`](crate::law::conditional::ClassifierGuided) wrap others.
 
+use crate::diffusion::level::Rates;
 use crate::diffusion::prediction::{Conversion, Frame, Prediction};
 use crate::diffusion::{Denoiser, PathPoint};
 use crate::error::Result;
@@ -13,7 +14,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Zip};
 ///
 /// In exact arithmetic nothing changes; what changes in `f64` is how far a prediction of this kind
 /// amplifies rounding at each level. Where x0 is not determined by the prediction (eps at
-/// `alpha = 0`) the output is NaN: ask [`defined`](Self::defined) first.
+/// `alpha = 0`) there is an error: ask [`defined`](Self::defined) before a run.
 #[derive(Clone, Copy)]
 pub struct Predicting<'a> {
     /// What really predicts.
@@ -35,9 +36,7 @@ impl Predicting<'_> {
         let mut frame = Frame::from(at);
         // A stage between grid points has no time: a velocity is then taken along flow matching's
         // straight line.
-        if frame.d_alpha.is_nan() {
-            (frame.d_alpha, frame.d_sigma) = (-1.0, 1.0);
-        }
+        frame.rates.get_or_insert(Rates::STRAIGHT);
         Ok([
             Conversion::new(Prediction::X0, self.kind, frame)?,
             Conversion::new(self.kind, Prediction::X0, frame)?,
@@ -50,10 +49,16 @@ impl Denoiser for Predicting<'_> {
         self.inner.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-        let Ok([there, back]) = self.conversions(at) else { return out.fill(f64::NAN) };
-        self.inner.denoise(x, at, out.view_mut());
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
+        let [there, back] = self.conversions(at)?;
+        self.inner.denoise(x, at, out.view_mut())?;
         Zip::from(&mut out).and(&x).for_each(|out, &x| *out = back.apply(there.apply(*out, x), x));
+        Ok(())
     }
 }
 
@@ -74,8 +79,14 @@ impl Denoiser for Clipped<'_> {
         self.inner.dim()
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-        self.inner.denoise(x, at, out.view_mut());
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
+        self.inner.denoise(x, at, out.view_mut())?;
         out.mapv_inplace(|x0| x0.clamp(-self.bound, self.bound));
+        Ok(())
     }
 }

@@ -94,7 +94,7 @@ impl Response {
     /// use tweedie::diffusion::PathPoint;
     /// use tweedie::sample::{ancestral::Ddim, propagate::{Response, Start}};
     /// // One DDIM step from pure noise produces the mean, and no variance at all.
-    /// let grid = [PathPoint::still(0.0, 1.0), PathPoint::still(1.0, 0.0)];
+    /// let grid = [PathPoint::NOISE, PathPoint::CLEAN];
     /// let response = Response::of(&Ddim { eta: 0.0 }, &grid, array![4.0]).unwrap();
     /// let mode = response.errors(&array![1.5], Start::Normal(1.0))[0];
     /// assert_eq!((mode.mean_err, mode.var, mode.w2_squared()), (0.0, 0.0, 4.0));

@@ -255,7 +255,7 @@ fn ddpm<'a>(options: &Options<'a>) -> Result<Box<dyn Sampler + 'a>> {
         VarianceName::Posterior => Variance::Posterior,
         VarianceName::Optimal => {
             Variance::Optimal(match known(options, "ddpm with the optimal variance")? {
-                Known::Gaussian(law) => Box::new(move |at| gaussian_spread(law, at)),
+                Known::Gaussian(law) => Box::new(move |at| Ok(gaussian_spread(law, at))),
                 Known::Any(law) => Box::new(move |at| sampled_spread(law, at)),
             })
         }
@@ -269,14 +269,13 @@ pub fn gaussian_spread(law: &Gaussian, at: &PathPoint) -> f64 {
 }
 
 /// The same for any law, averaged over 256 draws of x_t from a fixed seed.
-fn sampled_spread(law: &dyn Law, at: &PathPoint) -> f64 {
+fn sampled_spread(law: &dyn Law, at: &PathPoint) -> Result<f64> {
     const DRAWS: usize = 256;
     let noise = Noise::new(0);
     let mut x = law.sample(DRAWS, &noise);
     let mut eps = Array2::zeros(x.raw_dim());
     noise.child(1).fill_normal(0, eps.as_slice_mut().expect("standard layout"));
     Zip::from(&mut x).and(&eps).for_each(|x, e| *x = at.alpha * *x + at.sigma * e);
-    let traces =
-        x.rows().into_iter().map(|x| law.posterior_cov(x, at).diag().mean().unwrap_or(0.0));
-    traces.sum::<f64>() / DRAWS as f64
+    let trace = |x| Ok(law.posterior_cov(x, at)?.diag().mean().unwrap_or(0.0));
+    Ok(x.rows().into_iter().map(trace).sum::<Result<f64>>()? / DRAWS as f64)
 }

@@ -118,65 +118,94 @@ impl<'a> Run<'a> {
     }
 
     /// `E[x0 | x]` of any states.
-    pub fn x0_hat_of(&mut self, x: &Array2<f64>, at: &PathPoint) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn x0_hat_of(&mut self, x: &Array2<f64>, at: &PathPoint) -> Result<Array2<f64>> {
         let mut x0_hat = self.buffer();
-        self.model.denoise(x.view(), at, x0_hat.view_mut());
+        self.model.denoise(x.view(), at, x0_hat.view_mut())?;
         self.nfe += 1;
-        x0_hat
+        Ok(x0_hat)
     }
 
     /// `E[x0 | x]` of the current states.
-    pub fn x0_hat(&mut self) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn x0_hat(&mut self) -> Result<Array2<f64>> {
         self.x0_hat_at(&self.from())
     }
 
     /// `E[x0 | x]` of the current states, taken to be at another point than [`from`](Self::from).
-    pub fn x0_hat_at(&mut self, at: &PathPoint) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn x0_hat_at(&mut self, at: &PathPoint) -> Result<Array2<f64>> {
         let mut x0_hat = self.buffer();
-        self.model.denoise(self.x.view(), at, x0_hat.view_mut());
+        self.model.denoise(self.x.view(), at, x0_hat.view_mut())?;
         self.nfe += 1;
-        x0_hat
+        Ok(x0_hat)
     }
 
     /// `eps_hat = (x - alpha x0_hat) / sigma` of the current states.
-    pub fn eps_hat(&mut self) -> Array2<f64> {
-        let mut eps_hat = self.x0_hat();
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn eps_hat(&mut self) -> Result<Array2<f64>> {
+        let mut eps_hat = self.x0_hat()?;
         let at = self.from();
         combine(&mut eps_hat, -at.alpha / at.sigma, &[(1.0 / at.sigma, &self.x)]);
-        eps_hat
+        Ok(eps_hat)
     }
 
     /// `x0_hat` at `at`, in the state `keep x + sum_j w_j y_j`.
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
     pub fn x0_hat_from(
         &mut self,
         at: &PathPoint,
         keep: f64,
         terms: &[(f64, &Array2<f64>)],
-    ) -> Array2<f64> {
+    ) -> Result<Array2<f64>> {
         let mut x = self.buffer();
         combine(&mut x, 0.0, &[(keep, &self.x)]);
         combine(&mut x, 1.0, terms);
-        let x0_hat = self.x0_hat_of(&x, at);
+        let x0_hat = self.x0_hat_of(&x, at)?;
         self.recycle([x]);
-        x0_hat
+        Ok(x0_hat)
     }
 
     /// `x0_hat` at `at`, in the state that the signal frame reaches there:
     /// `(sigma_at / sigma_from) x + alpha_at sum_j w_j x0_hat_j`.
-    pub fn x0_hat_after(&mut self, at: &PathPoint, terms: &[(f64, &Array2<f64>)]) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn x0_hat_after(
+        &mut self,
+        at: &PathPoint,
+        terms: &[(f64, &Array2<f64>)],
+    ) -> Result<Array2<f64>> {
         self.x0_hat_from(at, at.sigma / self.from().sigma, &scaled(at.alpha, terms))
     }
 
     /// `eps_hat` at `at`, in the state that the noise frame reaches there:
     /// `alpha_at (x / alpha_from + sum_j w_j eps_hat_j)`.
-    pub fn eps_hat_after(&mut self, at: &PathPoint, terms: &[(f64, &Array2<f64>)]) -> Array2<f64> {
+    ///
+    /// # Errors
+    /// As [`Denoiser::denoise`].
+    pub fn eps_hat_after(
+        &mut self,
+        at: &PathPoint,
+        terms: &[(f64, &Array2<f64>)],
+    ) -> Result<Array2<f64>> {
         let mut x = self.buffer();
         combine(&mut x, 0.0, &[(at.alpha / self.from().alpha, &self.x)]);
         combine(&mut x, 1.0, &scaled(at.alpha, terms));
-        let mut eps_hat = self.x0_hat_of(&x, at);
+        let mut eps_hat = self.x0_hat_of(&x, at)?;
         combine(&mut eps_hat, -at.alpha / at.sigma, &[(1.0 / at.sigma, &x)]);
         self.recycle([x]);
-        eps_hat
+        Ok(eps_hat)
     }
 
     /// `x = keep x + sum_j w_j y_j`.
@@ -201,10 +230,10 @@ impl<'a> Run<'a> {
     /// unless it says otherwise.
     ///
     /// # Errors
-    /// Points that are not from noise to data.
+    /// Points that are not from noise to data; as [`Denoiser::denoise`].
     pub fn ddim(&mut self) -> Result<()> {
         let share = self.stretch()?.share;
-        let x0_hat = self.x0_hat();
+        let x0_hat = self.x0_hat()?;
         self.settle(&[(share, &x0_hat)]);
         self.recycle([x0_hat]);
         Ok(())

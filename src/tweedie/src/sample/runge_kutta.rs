@@ -65,8 +65,8 @@ impl Sampler for Heun {
         }
         let to = run.to();
         let ds = to.edm_sigma() - run.edm_sigma()?;
-        let first = run.eps_hat();
-        let second = run.eps_hat_after(&to, &[(ds, &first)]);
+        let first = run.eps_hat()?;
+        let second = run.eps_hat_after(&to, &[(ds, &first)])?;
         run.land(&[(0.5 * ds, &first), (0.5 * ds, &second)]);
         run.recycle([first, second]);
         Ok(())
@@ -107,8 +107,8 @@ impl Sampler for Dpm2Ancestral {
         // Not s_to^2 - s_up^2, which in f32 turns negative on steep grids.
         let (s_down, s_up) = (s_to * ratio, s_to * ((1.0 - ratio) * (1.0 + ratio)).sqrt());
         let middle = level_of((s * s_down).sqrt());
-        let first = run.eps_hat();
-        let second = run.eps_hat_after(&middle, &[(middle.edm_sigma() - s, &first)]);
+        let first = run.eps_hat()?;
+        let second = run.eps_hat_after(&middle, &[(middle.edm_sigma() - s, &first)])?;
         run.land(&[(s_down - s, &second)]);
         run.recycle([first, second]);
         let alpha = run.to().alpha;
@@ -143,10 +143,10 @@ impl Sampler for Rk4 {
         }
         let (du, middle) = (-run.stretch()?.h, level_of((s * to.edm_sigma()).sqrt()));
         let s_mid = middle.edm_sigma();
-        let e1 = run.eps_hat();
-        let e2 = run.eps_hat_after(&middle, &[(0.5 * du * s, &e1)]);
-        let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)]);
-        let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)]);
+        let e1 = run.eps_hat()?;
+        let e2 = run.eps_hat_after(&middle, &[(0.5 * du * s, &e1)])?;
+        let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)])?;
+        let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)])?;
         let sixth = du / 6.0;
         run.land(&[
             (sixth * s, &e1),

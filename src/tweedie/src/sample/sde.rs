@@ -5,7 +5,6 @@ use super::flow::{FmEuler, duration};
 use super::{Run, Sampler, intervals, noisy_intervals};
 use crate::diffusion::PathPoint;
 use crate::diffusion::kernel::Posterior;
-use crate::diffusion::prediction::Frame;
 use crate::diffusion::sde::Sde;
 use crate::error::Result;
 
@@ -45,13 +44,12 @@ impl Sampler for EulerMaruyama {
         if self.g == 0.0 {
             return FmEuler.step(run);
         }
-        let (from, to) = (run.from(), run.to());
-        let Some(dt) = duration(run)? else { return run.ddim() };
-        let sde = Sde::at(&Frame::from(&from))?;
+        let Some((dt, moving)) = duration(run)? else { return run.ddim() };
+        let (from, to, sde) = (moving.level, run.to(), Sde::at(&moving)?);
         // The drift is affine in (x, score), and the score in (x, x0_hat).
         let of_score = sde.reverse_drift(0.0, 1.0, self.g);
         let var = from.sigma * from.sigma;
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         run.advance(
             1.0 + dt * (sde.f - of_score / var),
             &[(dt * of_score * from.alpha / var, &x0_hat)],
@@ -69,13 +67,14 @@ impl Sampler for EulerMaruyama {
 ///
 /// # Formula
 /// `x += step sigma^2 score + sqrt(2 step) sigma z`
-fn langevin(run: &mut Run, at: &PathPoint, step: f64, corrections: usize) {
+fn langevin(run: &mut Run, at: &PathPoint, step: f64, corrections: usize) -> Result<()> {
     for _ in 0..corrections {
-        let x0_hat = run.x0_hat_at(at);
+        let x0_hat = run.x0_hat_at(at)?;
         run.advance(1.0 - step, &[(step * at.alpha, &x0_hat)]);
         run.recycle([x0_hat]);
         run.add_noise((2.0 * step).sqrt() * at.sigma);
     }
+    Ok(())
 }
 
 /// `langevin`: annealed Langevin dynamics, a few steps at each noise level of the grid.
@@ -118,8 +117,7 @@ impl Sampler for Langevin {
         // The next level's law is nearly this one's in x / alpha.
         run.edm_sigma()?;
         run.advance(to.alpha / from.alpha, &[]);
-        langevin(run, &to, self.step, self.corrections);
-        Ok(())
+        langevin(run, &to, self.step, self.corrections)
     }
 }
 
@@ -159,13 +157,13 @@ impl Sampler for PredictorCorrector {
     fn step(&self, run: &mut Run) -> Result<()> {
         let (s, t) = run.levels();
         let q = Posterior::between(s, t)?;
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         run.advance(q.coef_xt, &[(q.coef_x0, &x0_hat)]);
         run.recycle([x0_hat]);
         run.add_noise(q.var.sqrt());
         let to = run.to();
         if to.sigma > 0.0 {
-            langevin(run, &to, 2.0 * self.r * self.r, self.corrections);
+            langevin(run, &to, 2.0 * self.r * self.r, self.corrections)?;
         }
         Ok(())
     }

@@ -427,7 +427,12 @@ impl Denoiser for Recorder {
         self.dim
     }
 
-    fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+    fn denoise(
+        &self,
+        x: ArrayView2<f64>,
+        at: &PathPoint,
+        mut out: ArrayViewMut2<f64>,
+    ) -> Result<()> {
         let seen = &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.push((*at, x.iter().copied().collect()));
         let (state, prediction) = match self.basis {
@@ -440,6 +445,7 @@ impl Denoiser for Recorder {
         if let Some(coefficient) = out.get_mut([0, seen.len()]) {
             *coefficient += prediction;
         }
+        Ok(())
     }
 }
 
@@ -461,6 +467,7 @@ impl NoiseSource for Units {
 mod tests {
     use super::*;
     use crate::diffusion::Path;
+    use crate::diffusion::level::Rates;
     use crate::diffusion::prediction::{Conversion, Frame, Prediction};
     use crate::diffusion::schedule::{Schedule, Table};
     use crate::law::Gaussian;
@@ -492,9 +499,7 @@ mod tests {
     impl Read {
         fn reading(&self, at: &PathPoint) -> Result<Reading> {
             let mut frame = Frame::from(at);
-            if frame.d_alpha.is_nan() {
-                (frame.d_alpha, frame.d_sigma) = (-1.0, 1.0);
-            }
+            frame.rates.get_or_insert(Rates::STRAIGHT);
             let conversion = Conversion::new(self.prediction, Prediction::X0, frame)?;
             let output = conversion.apply(1.0, 0.0);
             Ok(Reading {
@@ -509,13 +514,19 @@ mod tests {
             self.dim
         }
 
-        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
+        fn denoise(
+            &self,
+            x: ArrayView2<f64>,
+            at: &PathPoint,
+            mut out: ArrayViewMut2<f64>,
+        ) -> Result<()> {
             let Reading { state, outputs } = self.reading(at).unwrap();
             out.assign(&x);
             out *= state;
             for (branch, weight) in outputs.iter().enumerate() {
                 out.scaled_add(*weight, &network(x, at, branch));
             }
+            Ok(())
         }
     }
 
@@ -531,8 +542,13 @@ mod tests {
             self.inner.dim
         }
 
-        fn denoise(&self, x: ArrayView2<f64>, at: &PathPoint, mut out: ArrayViewMut2<f64>) {
-            self.inner.denoise(x, at, out.view_mut());
+        fn denoise(
+            &self,
+            x: ArrayView2<f64>,
+            at: &PathPoint,
+            mut out: ArrayViewMut2<f64>,
+        ) -> Result<()> {
+            self.inner.denoise(x, at, out.view_mut()).unwrap();
             let guidance: f64 = self.inner.guidance.iter().map(|g| g.abs()).sum();
             let off = Noise::new((1e6 * at.sigma) as u64);
             for (i, (out, x)) in out.iter_mut().zip(&x).enumerate() {
@@ -540,6 +556,7 @@ mod tests {
                     * off.normal(0, i as u64)
                     * (out.abs() + guidance * x.abs() / at.alpha);
             }
+            Ok(())
         }
     }
 
@@ -699,8 +716,7 @@ mod tests {
         let none = |at: &PathPoint| Err(Error::domain("level", at.sigma, "less", "start later"));
         assert!(Tape::record(&ddim, &grid, 1, none).unwrap_err().to_string().starts_with("level"));
         // From pure noise, where eps says nothing of x0, and with its rates missing.
-        let grid =
-            [PathPoint::still(0.0, 1.0), PathPoint::still(0.6, 0.8), PathPoint::still(1.0, 0.0)];
+        let grid = [PathPoint::NOISE, PathPoint::still(0.6, 0.8), PathPoint::CLEAN];
         let tape = Tape::record(&ddim, &grid, 1, one).unwrap();
         assert!(tape.weight.iter().all(|w| w.is_finite()) && tape.evaluations.len() == 2);
         assert!(Tape::record(&sampler("fm-euler", &options).unwrap(), &grid, 1, one).is_err());

@@ -72,7 +72,7 @@ impl Sampler for UniPc {
 
     fn step(&self, run: &mut Run) -> Result<()> {
         let mut past = run.recall();
-        let x0_hat = run.x0_hat();
+        let x0_hat = run.x0_hat()?;
         // The state where the previous step began is the oldest thing remembered.
         if let Some(mut before) = past.pop() {
             // Over the step just taken: the points where it began and before, and the one just

@@ -246,14 +246,11 @@ fn said(
     let mut levels = vec![];
     for (k, sigma) in sigmas.iter().enumerate() {
         progress(k, count + 1, "noise levels");
-        levels.push(at_level(&net_a, &net_b, &likes, &probe, *sigma, k as u64, &noise.child(8)));
+        levels.push(at_level(&net_a, &net_b, &likes, &probe, *sigma, k as u64, &noise.child(8))?);
     }
     progress(count, count + 1, "samples");
     let points = grid([low, high], steps, seen)?;
     let drawn = samples(&net_a, &net_b, &likes, &probe, starts, &points, &noise.child(9))?;
-    // A point that a network refuses gave NaN, and this says why.
-    net_a.failure()?;
-    net_b.failure()?;
     c.has_linear = probe.has_linear();
     c.said = Some(Said {
         data,
