@@ -167,7 +167,7 @@ const MUTANTS: &[Mutant] = &[
         let (ds, wrong) = (to.edm_sigma() - s, to.sigma / run.from().sigma);
         let first = run.eps_hat()?;
         let second = run.eps_hat_after(&to, &[(ds, &first)]).unwrap();
-        run.land(&[(0.5 * ds, &first), (0.5 * ds * wrong, &second)]);
+        run.finish_from_eps(&[(0.5 * ds, &first), (0.5 * ds * wrong, &second)]);
         Ok(())
     }),
     of("heun", "the second call with the first time", By::Order, |run| {
@@ -180,7 +180,7 @@ const MUTANTS: &[Mutant] = &[
         let wrong = run.x0_hat_of(&end, &from).unwrap();
         let (e1, e2) =
             ((&run.x - &first * from.alpha) / from.sigma, (&end - &wrong * to.alpha) / to.sigma);
-        run.land(&[(0.5 * ds, &e1), (0.5 * ds, &e2)]);
+        run.finish_from_eps(&[(0.5 * ds, &e1), (0.5 * ds, &e2)]);
         Ok(())
     }),
     noisy("edm-heun", "churned without telling the level", By::PointMass, |run| {
@@ -190,7 +190,7 @@ const MUTANTS: &[Mutant] = &[
         let ds = to.edm_sigma() - s;
         let first = run.eps_hat()?;
         let second = run.eps_hat_after(&to, &[(ds, &first)]).unwrap();
-        run.land(&[(0.5 * ds, &first), (0.5 * ds, &second)]);
+        run.finish_from_eps(&[(0.5 * ds, &first), (0.5 * ds, &second)]);
         Ok(())
     }),
     noisy("dpm-2-ancestral", "noise added on top of a whole step", By::PointMass, |run| {
@@ -201,14 +201,19 @@ const MUTANTS: &[Mutant] = &[
     }),
     of("rk4", "four equal weights", By::Order, |run| {
         let (s, to) = (run.edm_sigma()?, run.to());
-        let (du, middle) = (-run.stretch()?.h, level((s * to.edm_sigma()).sqrt()));
+        let (du, middle) = (-run.lambda_step()?.h, level((s * to.edm_sigma()).sqrt()));
         let s_mid = middle.edm_sigma();
         let e1 = run.eps_hat()?;
         let e2 = run.eps_hat_after(&middle, &[(0.5 * du * s, &e1)]).unwrap();
         let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)]).unwrap();
         let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)]).unwrap();
         let w = 0.25 * du;
-        run.land(&[(w * s, &e1), (w * s_mid, &e2), (w * s_mid, &e3), (w * to.edm_sigma(), &e4)]);
+        run.finish_from_eps(&[
+            (w * s, &e1),
+            (w * s_mid, &e2),
+            (w * s_mid, &e3),
+            (w * to.edm_sigma(), &e4),
+        ]);
         Ok(())
     }),
     // flow
@@ -245,14 +250,14 @@ const MUTANTS: &[Mutant] = &[
     }),
     // dpmpp
     of("dpmpp-2s", "the first stage advanced by the whole step", By::PointMass, |run| {
-        let (from, to, stretch) = (run.from(), run.to(), run.stretch()?);
+        let (from, to, step) = (run.from(), run.to(), run.lambda_step()?);
         let middle = level((from.edm_sigma() * to.edm_sigma()).sqrt());
         let first = run.x0_hat()?;
-        let second = run.x0_hat_after(&middle, &[(stretch.share, &first)]).unwrap();
+        let second = run.x0_hat_after(&middle, &[(step.h_phi_1, &first)]).unwrap();
         let wrong = (run.x.clone() * (middle.sigma / from.sigma)
-            + &first * (middle.alpha * stretch.share))
+            + &first * (middle.alpha * step.h_phi_1))
             * (to.sigma / middle.sigma);
-        run.advance(0.0, &[(1.0, &wrong), (to.alpha * -(-0.5 * stretch.h).exp_m1(), &second)]);
+        run.advance(0.0, &[(1.0, &wrong), (to.alpha * -(-0.5 * step.h).exp_m1(), &second)]);
         Ok(())
     }),
     of("dpmpp-2m", "the difference without its half", By::Order, |run| {
@@ -280,8 +285,8 @@ const MUTANTS: &[Mutant] = &[
         Ok(())
     }),
     noisy("dpmpp-2m-sde", "the difference without its half", By::Order, |run| {
-        let (q, h) = (posterior(run), run.stretch()?.h);
-        let mut past = run.recall();
+        let (q, h) = (posterior(run), run.lambda_step()?.h);
+        let mut past = run.take_history();
         past.insert(0, run.x0_hat()?);
         let slope = if past.len() == 1 { 0.0 } else { h / lambda_gap(&run.before(1), &run.from()) };
         let older = past.last().unwrap();
@@ -289,42 +294,42 @@ const MUTANTS: &[Mutant] = &[
             q.coef_xt,
             &[(q.coef_x0 * (1.0 + slope), &past[0]), (-q.coef_x0 * slope, older)],
         );
-        run.remember(past, 1);
+        run.keep_history(past, 1);
         run.add_noise(q.var.sqrt());
         Ok(())
     }),
     // adams
     of("lms", "newest and oldest swapped", By::Order, |run| {
         let (s, s_to) = (run.edm_sigma()?, run.to().edm_sigma());
-        let mut past = run.recall();
+        let mut past = run.take_history();
         past.insert(0, run.eps_hat()?);
         let (ds, older) = (s_to - s, past.last().unwrap());
-        run.land(&[(1.5 * ds, older), (-0.5 * ds, &past[0])]);
-        run.remember(past, 1);
+        run.finish_from_eps(&[(1.5 * ds, older), (-0.5 * ds, &past[0])]);
+        run.keep_history(past, 1);
         Ok(())
     }),
     of("plms", "a sign among the weights", By::PointMass, |run| {
         let ds = run.to().edm_sigma() - run.edm_sigma()?;
-        let mut past = run.recall();
+        let mut past = run.take_history();
         past.insert(0, run.eps_hat()?);
         match past.len() {
-            1 => run.land(&[(ds, &past[0])]),
-            _ => run.land(&[(1.5 * ds, &past[0]), (0.5 * ds, &past[1])]),
+            1 => run.finish_from_eps(&[(ds, &past[0])]),
+            _ => run.finish_from_eps(&[(1.5 * ds, &past[0]), (0.5 * ds, &past[1])]),
         }
-        run.remember(past, 1);
+        run.keep_history(past, 1);
         Ok(())
     }),
     of("deis", "this step's width for the one before", By::Order, |run| {
-        let (s, h) = (run.edm_sigma()?, run.stretch()?.h);
-        let mut past = run.recall();
+        let (s, h) = (run.edm_sigma()?, run.lambda_step()?.h);
+        let mut past = run.take_history();
         past.insert(0, run.eps_hat()?);
         // The line through two values h apart, integrated over e^-tau: 1 - e^-h and 1 - e^-h (1 +
         // h).
         let (flat, rise) = (-(-h).exp_m1(), 1.0 - (-h).exp() * (1.0 + h));
         let slope = if past.len() == 1 { 0.0 } else { rise / h };
         let older = past.last().unwrap();
-        run.land(&[(-s * (flat + slope), &past[0]), (s * slope, older)]);
-        run.remember(past, 1);
+        run.finish_from_eps(&[(-s * (flat + slope), &past[0]), (s * slope, older)]);
+        run.keep_history(past, 1);
         Ok(())
     }),
     // unipc
@@ -405,11 +410,11 @@ fn midpoint(run: &mut Run, told: fn(f64, f64) -> f64) -> Result<()> {
     let x = (&run.x / from.alpha + &first * (middle.edm_sigma() - s)) * middle.alpha;
     let x0_hat = run.x0_hat_of(&x, &told).unwrap();
     let second = (&x - &x0_hat * told.alpha) / told.sigma;
-    run.land(&[(s_to - s, &second)]);
+    run.finish_from_eps(&[(s_to - s, &second)]);
     Ok(())
 }
 
-/// DPM-Solver-3 with its last correction over `r2` of the stretch, and no way round `sigma = 0`.
+/// DPM-Solver-3 with its last correction over `r2` of the step, and no way round `sigma = 0`.
 fn dpm_solver_3(run: &mut Run, r2: f64) -> Result<()> {
     let s = run.edm_sigma()?;
     let h = (s / run.to().edm_sigma()).ln();
@@ -422,30 +427,27 @@ fn dpm_solver_3(run: &mut Run, r2: f64) -> Result<()> {
         .eps_hat_after(&two_thirds, &[(s * (-2.0 * h / 3.0).exp_m1() - slope, &e0), (slope, &e1)])
         .unwrap();
     let slope = -s * second_moment(h) / (r2 * h);
-    run.land(&[(s * (-h).exp_m1() - slope, &e0), (slope, &e2)]);
+    run.finish_from_eps(&[(s * (-h).exp_m1() - slope, &e0), (slope, &e2)]);
     Ok(())
 }
 
 /// DPM-Solver++(2M) with another weight of the difference, of this step's and the last step's
 /// width.
 fn two_step(run: &mut Run, weight: fn(f64, f64) -> f64) -> Result<()> {
-    let stretch = run.stretch()?;
-    let mut past = run.recall();
+    let step = run.lambda_step()?;
+    let mut past = run.take_history();
     past.insert(0, run.x0_hat()?);
-    let slope = if past.len() == 1 {
-        0.0
-    } else {
-        weight(stretch.h, lambda_gap(&run.before(1), &run.from()))
-    };
+    let slope =
+        if past.len() == 1 { 0.0 } else { weight(step.h, lambda_gap(&run.before(1), &run.from())) };
     let older = past.last().unwrap();
-    run.settle(&[(stretch.share * (1.0 + slope), &past[0]), (-stretch.share * slope, older)]);
-    run.remember(past, 1);
+    run.finish_from_x0(&[(step.h_phi_1 * (1.0 + slope), &past[0]), (-step.h_phi_1 * slope, older)]);
+    run.keep_history(past, 1);
     Ok(())
 }
 
 /// UniPC-1 whose corrector takes `part` of the difference of the two ends: 1/2 is right.
 fn unipc_1(run: &mut Run, part: f64) -> Result<()> {
-    let mut past = run.recall();
+    let mut past = run.take_history();
     let x0_hat = run.x0_hat()?;
     if let [before, state] = &past[..] {
         let (from, to) = (run.before(1), run.from());
@@ -455,9 +457,9 @@ fn unipc_1(run: &mut Run, part: f64) -> Result<()> {
         run.x = corrected;
     }
     past = vec![x0_hat, run.copy()];
-    let share = run.stretch()?.share;
-    run.settle(&[(share, &past[0])]);
-    run.remember(past, 2);
+    let share = run.lambda_step()?.h_phi_1;
+    run.finish_from_x0(&[(share, &past[0])]);
+    run.keep_history(past, 2);
     Ok(())
 }
 

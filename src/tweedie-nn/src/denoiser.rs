@@ -11,7 +11,7 @@ use tweedie::diffusion::prediction::{Conversion, Frame, Prediction};
 use tweedie::diffusion::{Denoiser, PathPoint};
 use tweedie::error::{Error, Result};
 use tweedie::math::noise::Noise;
-use tweedie::sample::tape::{Reading, Tape};
+use tweedie::sample::tableau::{Reading, Tableau};
 use tweedie::sample::{Sampled, Sampler};
 use tweedie_device::Place;
 
@@ -267,7 +267,7 @@ impl<T: Element> Network<T> {
     }
 
     /// Runs a sampler on the device that the network is on, its states never leaving it; `None` on
-    /// the CPU, or for a sampler that cannot be [recorded](Tape), which runs itself with the
+    /// the CPU, or for a sampler that cannot be [recorded](Tableau), which runs itself with the
     /// network as its model.
     ///
     /// `guidance` is another label of the same network and a weight: classifier-free guidance away
@@ -299,11 +299,11 @@ impl<T: Element> Network<T> {
             Ok(Reading { state: level.state, outputs })
         };
         let branches = 1 + usize::from(guidance.is_some());
-        let tape = Tape::record(sampler, grid, branches, read)?;
+        let tableau = Tableau::record(sampler, grid, branches, read)?;
         let label =
             |network: &Self| network.labels().map(|labels| labels.first().copied().unwrap_or(0));
         let labels = [label(self)?, guidance.map_or(Ok(0), |(other, _)| label(other))?];
-        let told = tape
+        let told = tableau
             .evaluations
             .iter()
             .map(|e| {
@@ -317,13 +317,13 @@ impl<T: Element> Network<T> {
         let shape = self.shared.setup.shape;
         let mut images = vec![T::zero(); start.len()];
         images_from(shape, start, 1.0, &mut images);
-        let Some(end) = self.work().forward.sample(&tape, &told, &images, noise.seed()) else {
+        let Some(end) = self.work().forward.sample(&tableau, &told, &images, noise.seed()) else {
             return Ok(None);
         };
         let mut x = Array2::zeros(start.raw_dim());
         images_to(shape, &end?, x.view_mut());
         // An evaluation of a guided model is one, as on the CPU.
-        Ok(Some(Sampled { x, nfe: tape.evaluations.len() / branches, draws: tape.draws }))
+        Ok(Some(Sampled { x, nfe: tableau.evaluations.len() / branches, draws: tableau.draws }))
     }
 
     fn work(&self) -> std::sync::MutexGuard<'_, Work<T>> {

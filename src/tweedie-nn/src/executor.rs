@@ -5,7 +5,7 @@ use super::cuda::Cuda;
 use super::element::Element;
 use super::program::{Pass, Program};
 use tweedie::error::Result;
-use tweedie::sample::tape::Tape;
+use tweedie::sample::tableau::Tableau;
 use tweedie_device::Place;
 
 /// What the network is told at one evaluation.
@@ -100,14 +100,14 @@ impl<T: Element> Executor<T> {
     /// As [`Cuda::sample`](crate::cuda::Cuda).
     pub fn sample(
         &mut self,
-        tape: &Tape,
+        tableau: &Tableau,
         told: &[Told],
         start: &[T],
         seed: u64,
     ) -> Option<Result<Vec<T>>> {
         match self {
             Self::Cpu(_) => None,
-            Self::Cuda(cuda) => Some(cuda.sample(tape, told, start, seed)),
+            Self::Cuda(cuda) => Some(cuda.sample(tableau, told, start, seed)),
         }
     }
 

@@ -5,10 +5,10 @@ use super::Cuda;
 use crate::element::Element;
 use crate::executor::Told;
 use tweedie::error::Result;
-use tweedie::sample::tape::Tape;
+use tweedie::sample::tableau::Tableau;
 use tweedie_device::gpu::{Arg, Buffer, Region, Repeated};
 
-/// The tables of a [`Tape`] on a device.
+/// The tables of a [`Tableau`] on a device.
 struct Tables {
     step: Buffer,
     draw_first: Buffer,
@@ -36,7 +36,13 @@ impl<T: Element> Cuda<T> {
     ///
     /// # Errors
     /// Times or labels that the network has no place for; not enough memory; a lost device.
-    pub fn sample(&mut self, tape: &Tape, told: &[Told], start: &[T], seed: u64) -> Result<Vec<T>> {
+    pub fn sample(
+        &mut self,
+        tableau: &Tableau,
+        told: &[Told],
+        start: &[T],
+        seed: u64,
+    ) -> Result<Vec<T>> {
         for told in told {
             let labels = if self.program.has_classes() { vec![told.label] } else { vec![] };
             self.program.validate(1, &[told.time], &labels)?;
@@ -50,19 +56,19 @@ impl<T: Element> Cuda<T> {
         let labels: Vec<i32> = told.iter().map(|t| t.label as i32).chain([0]).collect();
         let tables = Tables {
             step: gpu.allocate(4)?,
-            draw_first: gpu.upload(&tape.draw_first)?,
-            draw: gpu.upload(&tape.draw)?,
-            draw_slot: gpu.upload(&tape.draw_slot)?,
-            first: gpu.upload(&tape.first)?,
-            slot: gpu.upload(&tape.slot)?,
-            weight: gpu.upload(&tape.weight)?,
-            target: gpu.upload(&tape.target)?,
-            output: gpu.upload(&tape.output)?,
+            draw_first: gpu.upload(&tableau.draw_first)?,
+            draw: gpu.upload(&tableau.draw)?,
+            draw_slot: gpu.upload(&tableau.draw_slot)?,
+            first: gpu.upload(&tableau.first)?,
+            slot: gpu.upload(&tableau.slot)?,
+            weight: gpu.upload(&tableau.weight)?,
+            target: gpu.upload(&tableau.target)?,
+            output: gpu.upload(&tableau.output)?,
             input: gpu.upload(&padded(&|t| t.input))?,
             time: gpu.upload(&padded(&|t| t.time))?,
             label: gpu.upload(&labels)?,
             first_image: gpu.allocate(8)?,
-            history: gpu.allocate(tape.slots * n * wide)?,
+            history: gpu.allocate(tableau.slots * n * wide)?,
         };
         let slot = |i: i32| tables.history.part(i as usize * n * wide, n * wide);
         let mut result = vec![T::zero(); start.len()];
@@ -77,7 +83,7 @@ impl<T: Element> Cuda<T> {
                 one_move.run(&gpu, || self.queue_move(&tables, seed))?;
             }
             self.queue_state(&tables, seed)?;
-            gpu.read(slot(*tape.target.last().expect("a tape has a last move")), result)?;
+            gpu.read(slot(*tableau.target.last().expect("a tableau has a last move")), result)?;
         }
         Ok(result)
     }

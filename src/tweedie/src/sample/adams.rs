@@ -29,7 +29,7 @@ impl Sampler for Lms {
 
     fn step(&self, run: &mut Run) -> Result<()> {
         let s = run.edm_sigma()?;
-        let mut past = run.recall();
+        let mut past = run.take_history();
         past.insert(0, run.eps_hat()?);
         let mut nodes = vec![0.0];
         nodes.extend((1..past.len()).map(|back| run.before(back).edm_sigma() - s));
@@ -43,8 +43,8 @@ impl Sampler for Lms {
             })
             .collect();
         let weights = interpolation_weights(&nodes, &moments);
-        run.land(&weights.into_iter().zip(&past).collect::<Vec<_>>());
-        run.remember(past, self.points - 1);
+        run.finish_from_eps(&weights.into_iter().zip(&past).collect::<Vec<_>>());
+        run.keep_history(past, self.points - 1);
         Ok(())
     }
 }
@@ -83,20 +83,20 @@ impl Sampler for Plms {
     fn step(&self, run: &mut Run) -> Result<()> {
         let (s, to) = (run.edm_sigma()?, run.to());
         let ds = to.edm_sigma() - s;
-        let mut past = run.recall();
+        let mut past = run.take_history();
         if past.is_empty() && to.sigma == 0.0 {
             return run.ddim();
         }
         past.insert(0, run.eps_hat()?);
         if past.len() == 1 {
             let second = run.eps_hat_after(&to, &[(ds, &past[0])])?;
-            run.land(&[(0.5 * ds, &past[0]), (0.5 * ds, &second)]);
+            run.finish_from_eps(&[(0.5 * ds, &past[0]), (0.5 * ds, &second)]);
             run.recycle([second]);
         } else {
             let terms: Vec<_> = ADAMS[past.len() - 2].iter().map(|w| ds * w).zip(&past).collect();
-            run.land(&terms);
+            run.finish_from_eps(&terms);
         }
-        run.remember(past, 3);
+        run.keep_history(past, 3);
         Ok(())
     }
 }
@@ -126,14 +126,14 @@ impl Sampler for Deis {
         if run.to().sigma == 0.0 {
             return run.ddim();
         }
-        let (s, h) = (run.edm_sigma()?, run.stretch()?.h);
-        let mut past = run.recall();
+        let (s, h) = (run.edm_sigma()?, run.lambda_step()?.h);
+        let mut past = run.take_history();
         past.insert(0, run.eps_hat()?);
         let most = if self.lower_final { run.steps_left() + 1 } else { past.len() };
         let nodes = nodes(run, past.len().min(most))?;
         let weights = interpolation_weights(&nodes, &noise_moments(h, nodes.len()));
-        run.land(&weights.into_iter().map(|w| -s * w).zip(&past).collect::<Vec<_>>());
-        run.remember(past, self.points - 1);
+        run.finish_from_eps(&weights.into_iter().map(|w| -s * w).zip(&past).collect::<Vec<_>>());
+        run.keep_history(past, self.points - 1);
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use super::dpmpp::{nodes_of, published_weights};
 use super::noise_source::Silence;
 use super::order::{Order, order};
 use super::propagate::{Response, Start, modes};
-use super::run::Stretch;
+use super::run::LambdaStep;
 use super::shortcut::Known;
 use super::{grid, sample, sample_watched};
 use crate::diffusion::PathPoint;
@@ -646,15 +646,15 @@ fn read_step(
 
 /// Whether three weights are those of the third-order update without its factor two.
 fn lacks_factor_two(points: &[PathPoint], k: usize, weights: &[f64]) -> bool {
-    let (Ok(stretch), Ok(nodes)) =
-        (Stretch::between(&points[k], &points[k + 1]), nodes_of(points, k, 3))
+    let (Ok(step), Ok(nodes)) =
+        (LambdaStep::between(&points[k], &points[k + 1]), nodes_of(points, k, 3))
     else {
         return false;
     };
-    if !stretch.h.is_finite() || !nodes.iter().all(|t| t.is_finite()) {
+    if !step.h.is_finite() || !nodes.iter().all(|t| t.is_finite()) {
         return false;
     }
-    let published = published_weights(stretch, &nodes).map(|w| w * points[k + 1].alpha);
+    let published = published_weights(step, &nodes).map(|w| w * points[k + 1].alpha);
     weights.iter().zip(published).all(|(w, p)| (w - p).abs() <= 1e-4 * p.abs())
 }
 

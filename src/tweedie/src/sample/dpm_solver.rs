@@ -2,7 +2,7 @@
 //!
 //! In the noise frame the exponential of order one is Euler's step in `s = sigma / alpha`, so that
 //! `dpm-solver-1` is `ddim` and `dpm-solver-2` is the midpoint rule in s with the midpoint taken in
-//! `ln s`, which is Karras' `dpm-2`. A step to `sigma = 0`, an infinite stretch of lambda, is
+//! `ln s`, which is Karras' `dpm-2`. A step to `sigma = 0`, an infinite step of lambda, is
 //! DDIM's.
 
 use super::run::level_of;
@@ -37,13 +37,13 @@ impl Sampler for DpmSolver2 {
         let middle = level_of((s * s_to).sqrt());
         let first = run.eps_hat()?;
         let second = run.eps_hat_after(&middle, &[(middle.edm_sigma() - s, &first)])?;
-        run.land(&[(s_to - s, &second)]);
+        run.finish_from_eps(&[(s_to - s, &second)]);
         run.recycle([first, second]);
         Ok(())
     }
 }
 
-/// `dpm-solver-3`: stages at one and two thirds of the stretch.
+/// `dpm-solver-3`: stages at one and two thirds of the step.
 ///
 /// # Formula
 /// With `c_k(h)` the integrals of `e^{h - tau} tau^(k-1) / (k-1)!` times `-s_end`: `u2` adds
@@ -67,7 +67,7 @@ impl Sampler for DpmSolver3 {
         if to.sigma == 0.0 {
             return run.ddim();
         }
-        let h = run.stretch()?.h;
+        let h = run.lambda_step()?.h;
         let (third, two_thirds) =
             (level_of(s * (-h / 3.0).exp()), level_of(s * (-2.0 * h / 3.0).exp()));
         // Moments 1 and 2 of the kernel e^-tau, in units of s.
@@ -77,7 +77,7 @@ impl Sampler for DpmSolver3 {
         let slope = -s * stage[1] * 3.0 / h;
         let e2 = run.eps_hat_after(&two_thirds, &[(-s * stage[0] - slope, &e0), (slope, &e1)])?;
         let slope = -s * end[1] * 1.5 / h;
-        run.land(&[(-s * end[0] - slope, &e0), (slope, &e2)]);
+        run.finish_from_eps(&[(-s * end[0] - slope, &e0), (slope, &e2)]);
         run.recycle([e0, e1, e2]);
         Ok(())
     }

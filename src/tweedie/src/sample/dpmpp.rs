@@ -2,16 +2,16 @@
 //! stochastic kin.
 //!
 //! The signal frame gives a constant `x0_hat` its exact weight `1 - exp(-h)`; what the methods add
-//! is how `x0_hat` changes over the step. A step to `sigma = 0` is an infinite stretch of lambda,
+//! is how `x0_hat` changes over the step. A step to `sigma = 0` is an infinite step of lambda,
 //! over which no polynomial can be extrapolated: there `x0_hat` is held.
 //!
-//! Out of pure noise the stretch is infinite too, and however fine the grid, its first steps are
+//! Out of pure noise the step is infinite too, and however fine the grid, its first steps are
 //! wide in lambda (`ln 2`, `ln 3/2`, ... on an even one). But in `u = alpha / sigma` the flow is
 //! regular at 0: `d(x / sigma) = x0_hat du`, with `x0_hat` smooth in u. So a run that starts at
 //! `alpha = 0` interpolates in u until signal and noise are equal, and in lambda from there
 //! (`by_ratio`): each method keeps its order.
 
-use super::run::{Stretch, level_of};
+use super::run::{LambdaStep, level_of};
 use super::weights::{interpolation_weights, signal_moments};
 use super::{Run, Sampler, intervals, noisy_intervals};
 use crate::diffusion::PathPoint;
@@ -37,7 +37,7 @@ fn places(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64>> {
     for back in 1..n {
         let (older, newer) = (grid[k - back], grid[k - back + 1]);
         let ratio = newer.alpha / end.alpha * (end.sigma / newer.sigma);
-        places.push(places[back - 1] - ratio * Stretch::between(&older, &newer)?.share);
+        places.push(places[back - 1] - ratio * LambdaStep::between(&older, &newer)?.h_phi_1);
     }
     Ok(places)
 }
@@ -51,51 +51,51 @@ pub(super) fn polynomial_weights(
     n: usize,
     ahead: bool,
 ) -> Result<Vec<f64>> {
-    let (mut nodes, stretch) = (places(grid, k, n)?, Stretch::between(&grid[k], &grid[k + 1])?);
+    let (mut nodes, step) = (places(grid, k, n)?, LambdaStep::between(&grid[k], &grid[k + 1])?);
     let ratio = by_ratio(grid, k);
     if ahead {
-        nodes.push(if ratio { stretch.share } else { stretch.h });
+        nodes.push(if ratio { step.h_phi_1 } else { step.h });
     }
     let moments = if ratio {
-        // Integrals of tau^i / i! du, the step being `share` wide.
+        // Integrals of tau^i / i! du, the step being `h phi_1(-h)` wide.
         let next = |m: &mut f64, i| {
-            *m *= stretch.share / i as f64;
+            *m *= step.h_phi_1 / i as f64;
             Some(*m)
         };
         (1..=nodes.len()).scan(1.0, next).collect()
     } else {
-        signal_moments(stretch.h, nodes.len())
+        signal_moments(step.h, nodes.len())
     };
     Ok(interpolation_weights(&nodes, &moments))
 }
 
 /// Half of the step's width over that of the step before, in the step's variable: what the line
 /// through two `x0_hat` adds of their difference.
-fn half_reach(run: &Run, stretch: Stretch) -> Result<f64> {
-    let width = if by_ratio(run.grid(), run.index()) { stretch.share } else { stretch.h };
+fn half_reach(run: &Run, step: LambdaStep) -> Result<f64> {
+    let width = if by_ratio(run.grid(), run.index()) { step.h_phi_1 } else { step.h };
     Ok(-0.5 * width / places(run.grid(), run.index(), 2)?[1])
 }
 
 /// The middle of the step in its variable, and the weight of a constant `x0_hat` on the way there.
-fn middle(run: &Run, stretch: Stretch) -> (PathPoint, f64) {
+fn middle(run: &Run, step: LambdaStep) -> (PathPoint, f64) {
     let (from, to) = (run.from(), run.to());
     if by_ratio(run.grid(), run.index()) {
-        let half = 0.5 * stretch.share;
+        let half = 0.5 * step.h_phi_1;
         return (level_of(to.edm_sigma() / (1.0 - half)), half / (1.0 - half));
     }
-    (level_of((from.edm_sigma() * to.edm_sigma()).sqrt()), -(-0.5 * stretch.h).exp_m1())
+    (level_of((from.edm_sigma() * to.edm_sigma()).sqrt()), -(-0.5 * step.h).exp_m1())
 }
 
 /// The singlestep of order two: `x0_hat` taken in the middle.
-fn midpoint(run: &mut Run, stretch: Stretch, first: &Array2<f64>) -> Result<()> {
-    let (middle, share) = middle(run, stretch);
+fn midpoint(run: &mut Run, step: LambdaStep, first: &Array2<f64>) -> Result<()> {
+    let (middle, share) = middle(run, step);
     let second = run.x0_hat_after(&middle, &[(share, first)])?;
-    run.settle(&[(stretch.share, &second)]);
+    run.finish_from_x0(&[(step.h_phi_1, &second)]);
     run.recycle([second]);
     Ok(())
 }
 
-/// `dpmpp-2s`: singlestep of order two, `x0_hat` taken in the middle of the stretch.
+/// `dpmpp-2s`: singlestep of order two, `x0_hat` taken in the middle of the step.
 ///
 /// # Source
 /// Lu et al. 2022, "DPM-Solver++", algorithm 1 (r = 1/2).
@@ -111,12 +111,12 @@ impl Sampler for Dpmpp2s {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let stretch = run.stretch()?;
+        let step = run.lambda_step()?;
         if run.to().sigma == 0.0 {
             return run.ddim();
         }
         let first = run.x0_hat()?;
-        midpoint(run, stretch, &first)?;
+        midpoint(run, step, &first)?;
         run.recycle([first]);
         Ok(())
     }
@@ -141,20 +141,18 @@ impl Sampler for Dpmpp2m {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let stretch = run.stretch()?;
-        let mut past = run.recall();
+        let step = run.lambda_step()?;
+        let mut past = run.take_history();
         past.insert(0, run.x0_hat()?);
-        let held = past.len() == 1
-            || stretch.h.is_infinite()
-            || (self.lower_final && run.steps_left() == 0);
-        let slope = if held { 0.0 } else { half_reach(run, stretch)? };
+        let held =
+            past.len() == 1 || step.h.is_infinite() || (self.lower_final && run.steps_left() == 0);
+        let slope = if held { 0.0 } else { half_reach(run, step)? };
         match &past[..] {
-            [m0, m1] => {
-                run.settle(&[(stretch.share * (1.0 + slope), m0), (-stretch.share * slope, m1)])
-            }
-            _ => run.settle(&[(stretch.share, &past[0])]),
+            [m0, m1] => run
+                .finish_from_x0(&[(step.h_phi_1 * (1.0 + slope), m0), (-step.h_phi_1 * slope, m1)]),
+            _ => run.finish_from_x0(&[(step.h_phi_1, &past[0])]),
         }
-        run.remember(past, 1);
+        run.keep_history(past, 1);
         Ok(())
     }
 }
@@ -183,18 +181,18 @@ impl Sampler for Dpmpp3m {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let stretch = run.stretch()?;
-        let mut past = run.recall();
+        let step = run.lambda_step()?;
+        let mut past = run.take_history();
         past.insert(0, run.x0_hat()?);
         if run.to().sigma == 0.0 {
-            run.settle(&[(stretch.share, &past[0])]);
+            run.finish_from_x0(&[(step.h_phi_1, &past[0])]);
         } else if past.len() == 1 {
-            midpoint(run, stretch, &past[0])?;
+            midpoint(run, step, &past[0])?;
         } else {
             let weights = polynomial_weights(run.grid(), run.index(), past.len(), false)?;
-            run.settle(&weights.into_iter().zip(&past).collect::<Vec<_>>());
+            run.finish_from_x0(&weights.into_iter().zip(&past).collect::<Vec<_>>());
         }
-        run.remember(past, 2);
+        run.keep_history(past, 2);
         Ok(())
     }
 }
@@ -208,7 +206,7 @@ pub(super) fn nodes(run: &Run, n: usize) -> Result<Vec<f64>> {
 pub(super) fn nodes_of(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64>> {
     let mut nodes = vec![0.0];
     for back in 1..n {
-        nodes.push(nodes[back - 1] - Stretch::between(&grid[k - back], &grid[k - back + 1])?.h);
+        nodes.push(nodes[back - 1] - LambdaStep::between(&grid[k - back], &grid[k - back + 1])?.h);
     }
     Ok(nodes)
 }
@@ -219,14 +217,14 @@ pub(super) fn nodes_of(grid: &[PathPoint], k: usize, n: usize) -> Result<Vec<f64
 /// `D1_0 = (m0 - m1) / r0`, `D1_1 = (m1 - m2) / r1` with `r = gap / h`;
 /// `D1 = D1_0 + r0 / (r0 + r1) (D1_0 - D1_1)`, `D2 = (D1_0 - D1_1) / (r0 + r1)`; the update is
 /// `psi_1 m0 + psi_2 D1 / h + psi_3 D2 / h^2`.
-pub(super) fn published_weights(stretch: Stretch, nodes: &[f64]) -> [f64; 3] {
-    let h = stretch.h;
+pub(super) fn published_weights(step: LambdaStep, nodes: &[f64]) -> [f64; 3] {
+    let h = step.h;
     let (r0, r1) = (-nodes[1] / h, (nodes[1] - nodes[2]) / h);
     let moments = signal_moments(h, 3);
     let (of_d1, of_d2) = (moments[1] / h, moments[2] / (h * h));
     let newer = of_d1 * (1.0 + r0 / (r0 + r1)) + of_d2 / (r0 + r1);
     let older = -of_d1 * r0 / (r0 + r1) - of_d2 / (r0 + r1);
-    [stretch.share + newer / r0, older / r1 - newer / r0, -older / r1]
+    [step.h_phi_1 + newer / r0, older / r1 - newer / r0, -older / r1]
 }
 
 /// `dpmpp-3m-published`: the third-order multistep update as several public codes print it, which
@@ -253,24 +251,27 @@ impl Sampler for Dpmpp3mPublished {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let stretch = run.stretch()?;
-        let mut past = run.recall();
+        let step = run.lambda_step()?;
+        let mut past = run.take_history();
         past.insert(0, run.x0_hat()?);
         let most = if self.lower_final { run.steps_left() + 1 } else { 3 };
-        let order = past.len().min(most).min(if stretch.h.is_infinite() { 1 } else { 3 });
-        let (nodes, h) = (nodes(run, order)?, stretch.h);
+        let order = past.len().min(most).min(if step.h.is_infinite() { 1 } else { 3 });
+        let (nodes, h) = (nodes(run, order)?, step.h);
         match (&past[..order], &nodes[..]) {
             ([m0, m1, m2], _) => {
-                let [w0, w1, w2] = published_weights(stretch, &nodes);
-                run.settle(&[(w0, m0), (w1, m1), (w2, m2)]);
+                let [w0, w1, w2] = published_weights(step, &nodes);
+                run.finish_from_x0(&[(w0, m0), (w1, m1), (w2, m2)]);
             }
             ([m0, m1], [_, t1]) => {
                 let slope = -0.5 * h / t1;
-                run.settle(&[(stretch.share * (1.0 + slope), m0), (-stretch.share * slope, m1)]);
+                run.finish_from_x0(&[
+                    (step.h_phi_1 * (1.0 + slope), m0),
+                    (-step.h_phi_1 * slope, m1),
+                ]);
             }
-            _ => run.settle(&[(stretch.share, &past[0])]),
+            _ => run.finish_from_x0(&[(step.h_phi_1, &past[0])]),
         }
-        run.remember(past, 2);
+        run.keep_history(past, 2);
         Ok(())
     }
 }
@@ -292,12 +293,12 @@ impl Sampler for Dpmpp2mSde {
 
     fn step(&self, run: &mut Run) -> Result<()> {
         let (s, t) = run.levels();
-        let (q, stretch) = (Posterior::between(s, t)?, run.stretch()?);
-        let mut past = run.recall();
+        let (q, step) = (Posterior::between(s, t)?, run.lambda_step()?);
+        let mut past = run.take_history();
         past.insert(0, run.x0_hat()?);
         match &past[..] {
-            [m0, m1] if stretch.h.is_finite() => {
-                let slope = half_reach(run, stretch)?;
+            [m0, m1] if step.h.is_finite() => {
+                let slope = half_reach(run, step)?;
                 run.advance(
                     q.coef_xt,
                     &[(q.coef_x0 * (1.0 + slope), m0), (-q.coef_x0 * slope, m1)],
@@ -305,7 +306,7 @@ impl Sampler for Dpmpp2mSde {
             }
             _ => run.advance(q.coef_xt, &[(q.coef_x0, &past[0])]),
         }
-        run.remember(past, 1);
+        run.keep_history(past, 1);
         run.add_noise(q.var.sqrt());
         Ok(())
     }
@@ -341,7 +342,7 @@ impl Sampler for DpmppSde {
         if to.sigma == 0.0 {
             return run.ddim();
         }
-        let (middle, _) = middle(run, run.stretch()?);
+        let (middle, _) = middle(run, run.lambda_step()?);
         let half = Posterior::between(Level::from(&middle), Level::from(&from))?;
         let whole = Posterior::between(Level::from(&to), Level::from(&from))?;
         let (first, z1) = (run.x0_hat()?, run.normals());
@@ -373,10 +374,10 @@ impl Sampler for Dpmpp3mAfterDdim {
         if run.index() > 0 {
             return Dpmpp3m.step(run);
         }
-        let share = run.stretch()?.share;
+        let share = run.lambda_step()?.h_phi_1;
         let x0_hat = run.x0_hat()?;
-        run.settle(&[(share, &x0_hat)]);
-        run.remember(vec![x0_hat], 2);
+        run.finish_from_x0(&[(share, &x0_hat)]);
+        run.keep_history(vec![x0_hat], 2);
         Ok(())
     }
 }

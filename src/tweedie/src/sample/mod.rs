@@ -5,10 +5,10 @@
 //! is therefore written in one of two frames, both free of singular subtractions:
 //!
 //! - the **signal frame**, for methods that integrate `x0_hat`:
-//!   `x_to = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j` ([`Run::settle`]), exact for
+//!   `x_to = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j` ([`Run::finish_from_x0`]), exact for
 //!   a point mass, and down to `sigma_to = 0`;
 //! - the **noise frame**, for methods that integrate `eps_hat` over `s = sigma / alpha`:
-//!   `x_to / alpha_to = x / alpha_from + sum_j w_j eps_hat_j` ([`Run::land`]).
+//!   `x_to / alpha_to = x / alpha_from + sum_j w_j eps_hat_j` ([`Run::finish_from_eps`]).
 //!
 //! Both hold on any path. What differs between VP, VE, EDM and flow matching is only the grid of
 //! [`PathPoint`]s.
@@ -25,7 +25,7 @@
 //! | [`sde`] | `em`, `reverse-sde-family`, `langevin`, `pc` |
 //! | [`shortcut`] | `teleport+NAME`, `exact` |
 //!
-//! [`tape`] records any of them as flat tables for a device.
+//! [`tableau`] records any of them as flat tables for a device.
 
 pub mod adams;
 pub mod ancestral;
@@ -45,7 +45,7 @@ mod run;
 pub mod runge_kutta;
 pub mod sde;
 pub mod shortcut;
-pub mod tape;
+pub mod tableau;
 pub mod unipc;
 mod weights;
 
@@ -80,7 +80,7 @@ pub trait Sampler: Sync {
     }
 
     /// Whether its states are combinations of states, predictions and draws with the same weights
-    /// for every coordinate, as a [`Tape`](tape::Tape) holds them: all but those that know the law.
+    /// for every coordinate, as a [`Tableau`](tableau::Tableau) holds them: all but those that know the law.
     fn is_combination(&self) -> bool {
         true
     }

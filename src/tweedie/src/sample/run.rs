@@ -215,13 +215,13 @@ impl<'a> Run<'a> {
 
     /// Ends the step in the signal frame:
     /// `x = (sigma_to / sigma_from) x + alpha_to sum_j w_j x0_hat_j`.
-    pub fn settle(&mut self, terms: &[(f64, &Array2<f64>)]) {
+    pub fn finish_from_x0(&mut self, terms: &[(f64, &Array2<f64>)]) {
         let (from, to) = (self.from(), self.to());
         combine(&mut self.x, to.sigma / from.sigma, &scaled(to.alpha, terms));
     }
 
     /// Ends the step in the noise frame: `x = alpha_to (x / alpha_from + sum_j w_j eps_hat_j)`.
-    pub fn land(&mut self, terms: &[(f64, &Array2<f64>)]) {
+    pub fn finish_from_eps(&mut self, terms: &[(f64, &Array2<f64>)]) {
         let (from, to) = (self.from(), self.to());
         combine(&mut self.x, to.alpha / from.alpha, &scaled(to.alpha, terms));
     }
@@ -232,9 +232,9 @@ impl<'a> Run<'a> {
     /// # Errors
     /// Points that are not from noise to data; as [`Denoiser::denoise`].
     pub fn ddim(&mut self) -> Result<()> {
-        let share = self.stretch()?.share;
+        let share = self.lambda_step()?.h_phi_1;
         let x0_hat = self.x0_hat()?;
-        self.settle(&[(share, &x0_hat)]);
+        self.finish_from_x0(&[(share, &x0_hat)]);
         self.recycle([x0_hat]);
         Ok(())
     }
@@ -266,13 +266,13 @@ impl<'a> Run<'a> {
         self.recycle([z]);
     }
 
-    /// What [`remember`](Self::remember) kept, newest first; hand it back after use.
-    pub fn recall(&mut self) -> Vec<Array2<f64>> {
+    /// What [`keep_history`](Self::keep_history) kept, newest first; hand it back after use.
+    pub fn take_history(&mut self) -> Vec<Array2<f64>> {
         std::mem::take(&mut self.past)
     }
 
     /// Keeps the first `most` of these for the next step.
-    pub fn remember(&mut self, mut past: Vec<Array2<f64>>, most: usize) {
+    pub fn keep_history(&mut self, mut past: Vec<Array2<f64>>, most: usize) {
         self.recycle(past.drain(most.min(past.len())..));
         self.past = past;
     }
@@ -281,8 +281,8 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Points that are not from noise to data.
-    pub fn stretch(&self) -> Result<Stretch> {
-        Stretch::between(&self.from(), &self.to())
+    pub fn lambda_step(&self) -> Result<LambdaStep> {
+        LambdaStep::between(&self.from(), &self.to())
     }
 
     /// `sigma / alpha` where the step begins.
@@ -314,18 +314,18 @@ fn scaled<'b>(alpha: f64, terms: &[(f64, &'b Array2<f64>)]) -> Vec<(f64, &'b Arr
 
 /// A step seen by its noise level: `lambda = ln(alpha / sigma)` grows by `h`.
 #[derive(Clone, Copy, Debug)]
-pub struct Stretch {
+pub struct LambdaStep {
     /// Growth of lambda, half that of log-SNR; infinite from `alpha = 0` and to `sigma = 0`.
     pub h: f64,
     /// `1 - exp(-h)`, the weight of a constant `x0_hat` over the step.
-    pub share: f64,
+    pub h_phi_1: f64,
 }
 
-impl Stretch {
+impl LambdaStep {
     /// Between two points, from noise to data.
     ///
     /// # Formula
-    /// With `kept = sqrt(snr_from / snr_to)` and `loss = 1 - kept^2`: `share = loss / (1 + kept)`
+    /// With `kept = sqrt(snr_from / snr_to)` and `loss = 1 - kept^2`: `h phi_1(-h) = loss / (1 + kept)`
     /// and `h = -ln kept`, between close points `-ln_1p(-loss) / 2`. Each form fails where the
     /// other serves: at `kept = 1 - 1e-10` the first, from alpha = 1e-6 the second.
     ///
@@ -335,7 +335,7 @@ impl Stretch {
         let loss = snr_loss(Level::from(to), Level::from(from))?;
         let kept = from.alpha / to.alpha * (to.sigma / from.sigma);
         let h = if kept < 0.5 { -kept.ln() } else { -0.5 * (-loss).ln_1p() };
-        Ok(Self { h, share: loss / (1.0 + kept) })
+        Ok(Self { h, h_phi_1: loss / (1.0 + kept) })
     }
 }
 

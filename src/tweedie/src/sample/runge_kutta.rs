@@ -67,7 +67,7 @@ impl Sampler for Heun {
         let ds = to.edm_sigma() - run.edm_sigma()?;
         let first = run.eps_hat()?;
         let second = run.eps_hat_after(&to, &[(ds, &first)])?;
-        run.land(&[(0.5 * ds, &first), (0.5 * ds, &second)]);
+        run.finish_from_eps(&[(0.5 * ds, &first), (0.5 * ds, &second)]);
         run.recycle([first, second]);
         Ok(())
     }
@@ -109,7 +109,7 @@ impl Sampler for Dpm2Ancestral {
         let middle = level_of((s * s_down).sqrt());
         let first = run.eps_hat()?;
         let second = run.eps_hat_after(&middle, &[(middle.edm_sigma() - s, &first)])?;
-        run.land(&[(s_down - s, &second)]);
+        run.finish_from_eps(&[(s_down - s, &second)]);
         run.recycle([first, second]);
         let alpha = run.to().alpha;
         run.add_noise(alpha * s_up);
@@ -141,14 +141,14 @@ impl Sampler for Rk4 {
         if to.sigma == 0.0 {
             return run.ddim();
         }
-        let (du, middle) = (-run.stretch()?.h, level_of((s * to.edm_sigma()).sqrt()));
+        let (du, middle) = (-run.lambda_step()?.h, level_of((s * to.edm_sigma()).sqrt()));
         let s_mid = middle.edm_sigma();
         let e1 = run.eps_hat()?;
         let e2 = run.eps_hat_after(&middle, &[(0.5 * du * s, &e1)])?;
         let e3 = run.eps_hat_after(&middle, &[(0.5 * du * s_mid, &e2)])?;
         let e4 = run.eps_hat_after(&to, &[(du * s_mid, &e3)])?;
         let sixth = du / 6.0;
-        run.land(&[
+        run.finish_from_eps(&[
             (sixth * s, &e1),
             (2.0 * sixth * s_mid, &e2),
             (2.0 * sixth * s_mid, &e3),

@@ -3,7 +3,7 @@
 
 use super::combine::combine;
 use super::dpmpp::{by_ratio, nodes_of, polynomial_weights};
-use super::run::Stretch;
+use super::run::LambdaStep;
 use super::{Run, Sampler};
 use crate::diffusion::PathPoint;
 use crate::error::Result;
@@ -53,15 +53,15 @@ impl UniPc {
         if by_ratio(grid, k) || n + usize::from(ahead) != 2 {
             return polynomial_weights(grid, k, n, ahead);
         }
-        let stretch = Stretch::between(&grid[k], &grid[k + 1])?;
+        let step = LambdaStep::between(&grid[k], &grid[k + 1])?;
         let b = match self.scale {
-            Scale::Bh1 => stretch.h,
-            Scale::Bh2 => stretch.share,
+            Scale::Bh1 => step.h,
+            Scale::Bh2 => step.h_phi_1,
         };
-        let node = if ahead { stretch.h } else { nodes_of(grid, k, 2)?[1] };
+        let node = if ahead { step.h } else { nodes_of(grid, k, 2)?[1] };
         // 0 for a node at minus infinity, which pure noise is.
-        let slope = 0.5 * b * stretch.h / node;
-        Ok(vec![stretch.share - slope, slope])
+        let slope = 0.5 * b * step.h / node;
+        Ok(vec![step.h_phi_1 - slope, slope])
     }
 }
 
@@ -71,7 +71,7 @@ impl Sampler for UniPc {
     }
 
     fn step(&self, run: &mut Run) -> Result<()> {
-        let mut past = run.recall();
+        let mut past = run.take_history();
         let x0_hat = run.x0_hat()?;
         // The state where the previous step began is the oldest thing remembered.
         if let Some(mut before) = past.pop() {
@@ -89,15 +89,15 @@ impl Sampler for UniPc {
         past.insert(0, x0_hat);
         let used = self.used(&past, run.steps_left() + 1);
         let weights = if run.to().sigma == 0.0 {
-            vec![run.stretch()?.share]
+            vec![run.lambda_step()?.h_phi_1]
         } else {
             self.weights(run.grid(), run.index(), used, false)?
         };
         let start = run.copy();
-        run.settle(&weights.into_iter().zip(&past).collect::<Vec<_>>());
+        run.finish_from_x0(&weights.into_iter().zip(&past).collect::<Vec<_>>());
         run.recycle(past.drain(self.points.min(past.len())..));
         past.push(start);
-        run.remember(past, self.points + 1);
+        run.keep_history(past, self.points + 1);
         Ok(())
     }
 }

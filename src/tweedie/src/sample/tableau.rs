@@ -3,7 +3,7 @@
 //! A step is a table of weights on states, predictions and draws, the same for every coordinate. So
 //! the very code of a sampler, run on *coefficients* instead of states, tells all of its tables:
 //! the batch is one row over the basis (start, prediction 0, prediction 1, ..., draw 0, ...), and
-//! each evaluation and each draw answers with its basis vector. What is recorded is a [`Tape`]:
+//! each evaluation and each draw answers with its basis vector. What is recorded is a [`Tableau`]:
 //! flat arrays that a device runs without knowing which sampler they came from.
 //!
 //! All arithmetic of the sampler, and the conversion of the network's output to the sampler's
@@ -52,7 +52,7 @@ pub struct Evaluation {
 ///
 /// The start lies in slot 0; the result in the last `target`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tape {
+pub struct Tableau {
     /// Calls of the network, in order.
     pub evaluations: Vec<Evaluation>,
     /// Slots of the history.
@@ -86,7 +86,7 @@ enum Value {
     State(usize),
 }
 
-impl Tape {
+impl Tableau {
     /// Records a sampler over a grid, with a network that `read` knows how to read at each point.
     ///
     /// # Errors
@@ -98,12 +98,12 @@ impl Tape {
     /// use tweedie::diffusion::Path;
     /// use tweedie::sample::grid::{Grid, Spacing};
     /// use tweedie::sample::registry::{Options, sampler};
-    /// use tweedie::sample::tape::{Reading, Tape};
+    /// use tweedie::sample::tableau::{Reading, Tableau};
     /// let grid = Grid::new(Spacing::Uniform, 1000).points(&Path::Cosine).unwrap();
     /// let ddpm = sampler("ddpm", &Options::default()).unwrap();
-    /// let tape = Tape::record(&ddpm, &grid, 1, |_| Ok(Reading { state: 0.0, outputs: vec![1.0] })).unwrap();
+    /// let tableau = Tableau::record(&ddpm, &grid, 1, |_| Ok(Reading { state: 0.0, outputs: vec![1.0] })).unwrap();
     /// // State, output and draw: however long the run, no more is kept.
-    /// assert_eq!((tape.evaluations.len(), tape.slots), (1000, 3));
+    /// assert_eq!((tableau.evaluations.len(), tableau.slots), (1000, 3));
     /// ```
     pub fn record(
         sampler: &dyn Sampler,
@@ -192,7 +192,7 @@ impl Tape {
         for (m, terms) in terms.iter().enumerate() {
             slots.last.extend(terms.iter().map(|(value, _)| (*value, m)));
         }
-        let mut tape =
+        let mut tableau =
             Self { evaluations, draws, draw_first: vec![0], first: vec![0], ..Self::default() };
         slots.place(Value::Start);
         for (m, terms) in terms.iter().enumerate() {
@@ -200,30 +200,30 @@ impl Tape {
                 let slot = match (*value, slots.places.get(value)) {
                     (_, Some(slot)) => *slot,
                     (Value::Draw(draw), None) => {
-                        tape.draw.push(draw as i32);
-                        tape.draw_slot.push(slots.place(*value));
-                        tape.draw_slot[tape.draw_slot.len() - 1]
+                        tableau.draw.push(draw as i32);
+                        tableau.draw_slot.push(slots.place(*value));
+                        tableau.draw_slot[tableau.draw_slot.len() - 1]
                     }
                     (value, None) => unreachable!("{value:?} is read before it is made"),
                 };
-                tape.slot.push(slot);
-                tape.weight.push(*weight);
+                tableau.slot.push(slot);
+                tableau.weight.push(*weight);
             }
             terms.iter().for_each(|(value, _)| slots.end(*value, m));
-            tape.draw_first.push(tape.draw.len() as i32);
-            tape.first.push(tape.slot.len() as i32);
-            tape.target.push(slots.place(Value::State(m)));
+            tableau.draw_first.push(tableau.draw.len() as i32);
+            tableau.first.push(tableau.slot.len() as i32);
+            tableau.target.push(slots.place(Value::State(m)));
             slots.end(Value::State(m), m);
-            if m < tape.evaluations.len() {
-                tape.output.push(slots.place(Value::Output(m)));
+            if m < tableau.evaluations.len() {
+                tableau.output.push(slots.place(Value::Output(m)));
                 slots.end(Value::Output(m), m);
             }
         }
-        tape.slots = slots.made as usize;
-        tape
+        tableau.slots = slots.made as usize;
+        tableau
     }
 
-    /// Runs the tape on the host, with a model that gives the network's own output.
+    /// Runs the tableau on the host, with a model that gives the network's own output.
     ///
     /// # Shapes
     /// `x` (n, d), the starts; so the result and what the model gets and gives.
@@ -253,7 +253,7 @@ impl Tape {
     }
 }
 
-/// Which value lies where while a tape is laid out.
+/// Which value lies where while a tableau is laid out.
 #[derive(Default)]
 struct Slots {
     /// The last move that reads a value; none for one that nobody reads.
@@ -604,19 +604,23 @@ mod tests {
             {
                 let model = Read { dim: 3, prediction, guidance };
                 let branches = model.guidance.len();
-                let tape = Tape::record(&method, &grid, branches, |at| model.reading(at)).unwrap();
+                let tableau =
+                    Tableau::record(&method, &grid, branches, |at| model.reading(at)).unwrap();
                 let noise = Noise::new(3);
                 let start = standard_start(&noise, 4, 3) * grid[0].sigma;
                 let run = |model: &dyn Denoiser| {
                     sample(&method, model, &grid, start.clone(), &mut noise.child(1)).unwrap()
                 };
                 let want = run(&model);
-                let got = tape.replay(
+                let got = tableau.replay(
                     start.clone(),
                     |x, e| network(x, &e.at, e.branch),
                     &mut noise.child(1),
                 );
-                assert_eq!((tape.evaluations.len(), tape.draws), (branches * want.nfe, want.draws));
+                assert_eq!(
+                    (tableau.evaluations.len(), tableau.draws),
+                    (branches * want.nfe, want.draws)
+                );
                 // What rounding does to the run itself, seen through a rounding of 10 digits; a
                 // step rounds a handful of times.
                 const TEN_DIGITS: f64 = 1e-10;
@@ -632,11 +636,11 @@ mod tests {
                 assert!(off <= allowed, "{name}: {off:e} of {allowed:e}");
                 // Four steps' states and outputs and a step's draws are all that the longest memory
                 // here needs.
-                let most = tape.first.windows(2).map(|w| w[1] - w[0]).max().unwrap();
+                let most = tableau.first.windows(2).map(|w| w[1] - w[0]).max().unwrap();
                 assert!(
-                    most <= 12 && tape.slots <= 13,
+                    most <= 12 && tableau.slots <= 13,
                     "{name}: {most} terms, {} slots",
-                    tape.slots
+                    tableau.slots
                 );
             }
         }
@@ -657,13 +661,13 @@ mod tests {
             ("lms", 6, 5),
         ] {
             let method = sampler(name, &Options::DEFAULT).unwrap();
-            let tape = Tape::record(&method, &grid, 1, |at| eps.reading(at)).unwrap();
-            assert_eq!(tape.evaluations.len(), method.nfe(&grid));
-            let most = tape.first.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap();
+            let tableau = Tableau::record(&method, &grid, 1, |at| eps.reading(at)).unwrap();
+            assert_eq!(tableau.evaluations.len(), method.nfe(&grid));
+            let most = tableau.first.windows(2).map(|w| (w[1] - w[0]) as usize).max().unwrap();
             assert!(
-                tape.slots <= slots && most <= terms,
+                tableau.slots <= slots && most <= terms,
                 "{name}: {} slots, {most} terms",
-                tape.slots
+                tableau.slots
             );
         }
     }
@@ -675,15 +679,16 @@ mod tests {
         let grid =
             Grid::new(Spacing::Leading, 1000).points(&Path::Discrete(table.clone())).unwrap();
         let eps = Read { dim: 2, prediction: Prediction::Eps, guidance: vec![1.0] };
-        let tape = Tape::record(&sampler("ddpm", &Options::DEFAULT).unwrap(), &grid, 1, |at| {
-            eps.reading(at)
-        })
-        .unwrap();
+        let tableau =
+            Tableau::record(&sampler("ddpm", &Options::DEFAULT).unwrap(), &grid, 1, |at| {
+                eps.reading(at)
+            })
+            .unwrap();
         for m in 1..=1000 {
             let row = &table.rows()[1000 - m];
             let state = 1.0 / row.alpha_step.sqrt();
             let want = [state, -state * row.beta / row.sigma, row.posterior_var.sqrt()];
-            let got = &tape.weight[tape.first[m] as usize..tape.first[m + 1] as usize];
+            let got = &tableau.weight[tableau.first[m] as usize..tableau.first[m + 1] as usize];
             assert_eq!(got.len(), if m == 1000 { 2 } else { 3 });
             // eps's weight is a difference of two that are up to alpha / beta = 1e4 as large, each
             // right to a few roundings of levels that are themselves rounded.
@@ -701,24 +706,26 @@ mod tests {
         let grid = Grid::new(Spacing::Karras, 5).points(&Path::EDM).unwrap();
         let one = |_: &PathPoint| Ok(Reading { state: 0.0, outputs: vec![1.0] });
         for name in ["exact", "teleport+ddim"] {
-            let refused = Tape::record(&sampler(name, &options).unwrap(), &grid, 1, one)
+            let refused = Tableau::record(&sampler(name, &options).unwrap(), &grid, 1, one)
                 .unwrap_err()
                 .to_string();
             assert!(refused.contains("knows the law"), "{refused}");
         }
         let ddim = sampler("ddim", &options).unwrap();
         assert!(
-            Tape::record(&ddim, &grid, 2, one)
+            Tableau::record(&ddim, &grid, 2, one)
                 .unwrap_err()
                 .to_string()
                 .starts_with("outputs of a reading: got 1")
         );
         let none = |at: &PathPoint| Err(Error::domain("level", at.sigma, "less", "start later"));
-        assert!(Tape::record(&ddim, &grid, 1, none).unwrap_err().to_string().starts_with("level"));
+        assert!(
+            Tableau::record(&ddim, &grid, 1, none).unwrap_err().to_string().starts_with("level")
+        );
         // From pure noise, where eps says nothing of x0, and with its rates missing.
         let grid = [PathPoint::NOISE, PathPoint::still(0.6, 0.8), PathPoint::CLEAN];
-        let tape = Tape::record(&ddim, &grid, 1, one).unwrap();
-        assert!(tape.weight.iter().all(|w| w.is_finite()) && tape.evaluations.len() == 2);
-        assert!(Tape::record(&sampler("fm-euler", &options).unwrap(), &grid, 1, one).is_err());
+        let tableau = Tableau::record(&ddim, &grid, 1, one).unwrap();
+        assert!(tableau.weight.iter().all(|w| w.is_finite()) && tableau.evaluations.len() == 2);
+        assert!(Tableau::record(&sampler("fm-euler", &options).unwrap(), &grid, 1, one).is_err());
     }
 }
