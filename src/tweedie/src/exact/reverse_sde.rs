@@ -236,11 +236,11 @@ mod tests {
             let slope = f + 0.5 * (1.0 + g2) * g2_path / Level::from(&to).var(lambda);
             let (want_gain, want_var) = (slope * gain.re, 2.0 * slope * var.re - g2 * g2_path);
             let rate = f.abs() + slope.abs() + g2 * g2_path;
-            // The Langevin primitive has two terms of one sign, whose rates are not: each is exact
-            // to 8 eps of its own, of some fifteen roundings in it.
+            // The Langevin primitive's two terms are quotients whose rates nearly cancel, within
+            // each and between them: 8 eps of the largest part, of some fifteen roundings.
             let strength = if let Churn::Langevin(strength) = churn { strength } else { 0.0 };
             let (s_from, product) = (from.edm_sigma(), from.edm_sigma() * s);
-            let terms = 1.0 + (s_from - s).abs() * s_from * lambda / (lambda + product).powi(2);
+            let terms = 1.0 + (s_from - s).abs() * s_from / (lambda + product);
             let cancelling = 8.0 * f64::EPSILON * strength * ((rates.sigma - f * to.sigma) / to.alpha).abs() * terms;
             prop_assert!((gain.eps - want_gain).abs() <= (1e-12 * rate + cancelling) * gain.re, "{gain:?} {want_gain}");
             let at_stake = rate * (1.0 + Level::from(&to).var(lambda) + gain.re * gain.re * (start + Level::from(&from).var(lambda)));
