@@ -15,7 +15,7 @@ use tweedie_report::Experiment;
 
 #[path = "digits-theory"]
 pub mod digits_theory {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
@@ -27,67 +27,67 @@ pub mod schedules {
 
 #[path = "elbo"]
 pub mod elbo {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "preconditioning"]
 pub mod preconditioning {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "natural-patches"]
 pub mod natural_patches {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "langevin"]
 pub mod langevin {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "samplers"]
 pub mod samplers {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "flow-matching"]
 pub mod flow_matching {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "guidance"]
 pub mod guidance {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "latent"]
 pub mod latent {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "digits-unet"]
 pub mod digits_unet {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "equivalence"]
 pub mod equivalence {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
 #[path = "grf"]
 pub mod grf {
-    // pub mod figures;
+    pub mod figures;
     pub mod numbers;
 }
 
@@ -105,7 +105,23 @@ pub mod gpu {
 }
 
 /// Every experiment, in the order of the page.
-pub const EXPERIMENTS: &[Experiment] = &[Experiment::of::<schedules::figures::Schedules>()];
+pub const EXPERIMENTS: &[Experiment] = &[
+    Experiment::of::<digits_theory::figures::DigitsTheory>(),
+    Experiment::of::<schedules::figures::Schedules>(),
+    Experiment::of::<elbo::figures::Elbo>(),
+    Experiment::of::<preconditioning::figures::Preconditioning>(),
+    Experiment::of::<natural_patches::figures::NaturalPatches>(),
+    Experiment::of::<langevin::figures::Langevin>(),
+    Experiment::of::<samplers::figures::Samplers>(),
+    Experiment::of::<flow_matching::figures::FlowMatching>(),
+    Experiment::of::<guidance::figures::Guidance>(),
+    Experiment::of::<latent::figures::Latent>(),
+    Experiment::of::<digits_unet::figures::DigitsUnet>(),
+    Experiment::of::<equivalence::figures::Equivalence>(),
+    Experiment::of::<grf::figures::Grf>(),
+    Experiment::of::<claims::figures::Claims>(),
+    Experiment::of::<gpu::figures::Gpu>(),
+];
 
 #[cfg(test)]
 mod tests;

@@ -2,30 +2,42 @@
 
 use crate::elbo::numbers::autoencoders::Chain;
 use crate::elbo::numbers::bits::Coded;
-use crate::elbo::numbers::{Numbers, compute};
+use crate::elbo::numbers::{Numbers, Settings, compute};
+use serde_json::Value;
 use tweedie::error::Result;
 use tweedie::math::larger;
-use tweedie_report::chapter::{along, command, f, figure, p, picture, plot, section, significant};
+use tweedie_report::chapter::{Parts, Study, along, picture, plot, settings, significant};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Plot, Series, Tone, plain};
-use tweedie_report::experiment::Context;
-use tweedie_report::page::{Block, Chapter, Section, Table};
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::style::{BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SKY, VERMILION};
 
-/// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<Chapter> {
-    Ok(chapter(&compute(context)?, command("elbo", context)))
-}
+/// The chapter.
+pub struct Elbo;
 
-fn chapter(n: &Numbers, command: String) -> Chapter {
-    Chapter {
-        name: "elbo".into(),
-        title: "The bound, with every term known".into(),
-        lead: "A diffusion model is trained on a bound of its likelihood, derived in half a page that few check. Here every line of it is a number: for one datum, \
-               for the digits as a Gaussian, and for a mixture, whose likelihoods are known. It shows where the one inequality is, what more steps and other schedules buy, \
-               what the bits are spent on and what the usual loss leaves out of them, and that one network has three likelihoods, of which the bound bounds one."
-            .into(),
-        command,
-        sections: vec![lines(n), limit(n), bits(n), autoencoders(n), models(n)],
+impl Study for Elbo {
+    const NAME: &'static str = "elbo";
+    const ABOUT: &'static str = "the variational bound line by line, against steps and schedules, in bits, and three likelihoods of one network";
+    const SECONDS: [f64; 2] = [3.0, 12.0];
+    const TEXT: Editable = source!("elbo/text.md");
+    const CODE: &'static str = env!("CODE_OF_elbo");
+    type Numbers = Numbers;
+
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
+    }
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let mut parts = Parts::new(&n.settings);
+        lines(n, &mut parts);
+        limit(n, &mut parts);
+        bits(n, &mut parts);
+        autoencoders(n, &mut parts);
+        models(n, &mut parts);
+        Ok(parts)
     }
 }
 
@@ -39,14 +51,14 @@ fn decimals(v: f64) -> String {
     format!("{v:.4}").replace('-', "−")
 }
 
-fn lines(n: &Numbers) -> Section {
+fn lines(n: &Numbers, parts: &mut Parts) {
     let models = &n.lines.0;
     let colours = [BLUE, GREEN, VERMILION];
     let mut weights: Vec<Series> = Vec::new();
     let mut many: Vec<Series> = Vec::new();
     for (l, colour) in models.iter().zip(colours) {
         weights.push(Series::new(
-            l.name,
+            &l.name,
             along(&l.histogram.0),
             along(&l.histogram.1),
             Mark::Line,
@@ -60,7 +72,7 @@ fn lines(n: &Numbers) -> Section {
             Mark::Dashed,
             colour,
         ));
-        many.push(Series::new(l.name, along(&l.many.0), along(&l.many.1), Mark::Linked, colour));
+        many.push(Series::new(&l.name, along(&l.many.0), along(&l.many.1), Mark::Linked, colour));
     }
     let pair = |v: [f64; 2]| format!("{} ± {:.4}", decimals(v[0]), v[1]);
     let row = |what: &str, of: &dyn Fn(usize) -> String| -> Vec<String> {
@@ -87,48 +99,34 @@ fn lines(n: &Numbers) -> Section {
         decimals(models[k].gap)
     }));
     let off = models[0].misprinted - models[0].rearranged[0];
-    section(
-        "lines",
-        "The derivation, a number a line",
+    parts.figure(
+        "jensen",
         vec![
-            p(format!(
-                "Take data that are one number, $x_0 \\sim N(0, {})$, a forward chain of {steps} steps, and a model that samples backwards with a linear denoiser. The model's density at the datum \
-                 $x_0 = {}$ is known. With the weight $w$ of a trajectory, the ratio of what the model gives it to how often the forward process draws it, the derivation reads",
-                plain(n.settings.lambda),
-                plain(n.settings.datum)
-            )),
-            f("\\ln p(x_0) = \\ln \\mathbb E_q\\, w \\ge \\mathbb E_q \\ln w, \\qquad w = \\frac{p(x_{0:T})}{q(x_{1:T}|x_0)},"),
-            f("\\ln w = \\ln p(x_0|x_1) - \\sum_{t=2}^{T} \\ln \\frac{q(x_{t-1}|x_t,x_0)}{p(x_{t-1}|x_t)} - \\ln \\frac{q(x_T|x_0)}{p(x_T)}"),
-            p(
-                "All equal signs hold, the last one on every single trajectory. The inequality is Jensen's: the mean of a logarithm is below the logarithm of the mean, and by how much is the spread of $\\ln w$, \
-                 seen in the left figure. For the exact reversal all trajectories weigh nearly the same, and the bound is nearly tight at four steps. A wrong denoiser, or too small a variance, makes \
-                 some trajectories weigh far more than others.",
+            plot(
+                "Weights",
+                Axis::linear("log_weight", "ln w − ln p(x₀), nats").over(-4.0, 2.0),
+                Axis::linear("density", "density").over(0.0, 3.0),
+                weights,
             ),
-            figure(
-                "jensen",
-                "Left: density of $\\ln w - \\ln p(x_0)$ over trajectories of the forward process; the mean of $w / p(x_0)$ is 1 for all, dashed are the means of the logarithm, the bounds. Right: what is lost if the \
-                 bound is made of the mean weight of K trajectories.",
-                "Left: the exact reversal is a spike at zero; the other two models are spread over nats, their means below zero. Right: three falling curves on logarithmic axes, the loss falls towards one over K.",
-                vec![
-                    plot("Weights", Axis::linear("log_weight", "ln w − ln p(x₀), nats").over(-4.0, 2.0), Axis::linear("density", "density").over(0.0, 3.0), weights),
-                    plot("Bounds of K trajectories", Axis::log("k", "trajectories K"), Axis::log("nats", "ln p(x₀) − bound, nats"), many),
-                ],
+            plot(
+                "Bounds of K trajectories",
+                Axis::log("k", "trajectories K"),
+                Axis::log("nats", "ln p(x₀) − bound, nats"),
+                many,
             ),
-            Block::Table(Table {
-                caption: "Each line in nats. Between the second row and the third is the only inequality; what is lost there is the last row, the divergence of the forward process from the model's own posterior of its trajectories.".into(),
-                head: std::iter::once("line").chain(models.iter().map(|l| l.name)).map(String::from).collect(),
-                rows,
-            }),
-            p(format!(
-                "A slip to look for: one deck's rearranged line lacks $q(x_T|x_0)$ in the denominator. As printed it is not equal to its neighbours: it is off by the entropy of $q(x_T|x_0)$, here {} nats a dimension.",
-                decimals(off)
-            )),
-            Block::Evidence(n.lines.1.clone()),
         ],
-    )
+    );
+    parts.table(
+        "lines",
+        std::iter::once("line").chain(models.iter().map(|l| l.name.as_str())),
+        rows,
+    );
+    parts.checks("lines", n.lines.1.clone());
+    parts.value("steps", steps);
+    parts.value("entropy_left_out", off);
 }
 
-fn limit(n: &Numbers) -> Section {
+fn limit(n: &Numbers, parts: &mut Parts) {
     let l = &n.limit;
     let colours = [BLUE, VERMILION, GREEN, PURPLE, INK];
     let steps = || Axis::log("steps", "steps T");
@@ -142,7 +140,7 @@ fn limit(n: &Numbers) -> Section {
             .map(|(s, colour)| {
                 let points = pick(s);
                 Series::new(
-                    s.name,
+                    &s.name,
                     points.iter().map(|p| p.0),
                     points.iter().map(|p| p.1),
                     if s.name == "the best" { Mark::Dashed } else { mark },
@@ -152,11 +150,11 @@ fn limit(n: &Numbers) -> Section {
             .collect()
     };
     let mixture = l.mixture.iter().zip([VERMILION, BLUE, GREEN]).map(|((name, nats), colour)| {
-        Series::new(*name, along(&l.steps), along(nats), Mark::Linked, colour)
+        Series::new(name, along(&l.steps), along(nats), Mark::Linked, colour)
     });
     let gaussian =
         l.gaussian.iter().take(2).zip([VERMILION, ORANGE]).map(|((name, nats), colour)| {
-            Series::new(*name, along(&l.steps), along(nats), Mark::Linked, colour)
+            Series::new(name, along(&l.steps), along(nats), Mark::Linked, colour)
         });
     let finest = l.steps.len() - 1;
     let rows = l.schedules.iter().map(|s| {
@@ -167,96 +165,54 @@ fn limit(n: &Numbers) -> Section {
     let constant =
         |name: &str| l.schedules.iter().find(|s| s.name == name).map_or(f64::NAN, |s| s.constant);
     let order = |lost: &[f64]| (lost[finest - 1] / lost[finest]).log2();
-    section(
-        "steps",
-        "More steps, other schedules",
+    parts.figure(
+        "schedules",
         vec![
-            p(
-                "With the posterior's variance, a transition costs half the drop of the SNR times the squared error at its noisier end. Summed over many small steps that is an integral, and the integral does not know in which time it was walked through:",
-            ),
-            f(
-                "\\sum_{t} \\tfrac12 \\big(\\mathrm{SNR}(t-1) - \\mathrm{SNR}(t)\\big)\\, \\mathbb E \\lVert x_0 - \\hat x_0 \\rVert^2 \\;\\to\\; \\tfrac12 \\int \\mathbb E \\lVert x_0 - \\hat x_0 \\rVert^2\\, \\mathrm d\\,\\mathrm{SNR}",
-            ),
-            p(format!(
-                "So in the limit the schedule does not matter: only its two ends do. At any finite $T$ it does. For Gaussian data the loss above the limit of {} nats can be written down. With $\\ell = \\ln \\mathrm{{SNR}}$ at \
-                 share $u$ of the way, and the Wiener gains $w_k$ of the components,",
-                three(l.transitions)
-            )),
-            f(
-                "\\text{loss} = \\frac1T \\cdot \\frac14 \\int_0^1 \\lVert w(\\ell) \\rVert^2 \\left(\\frac{\\mathrm d \\ell}{\\mathrm d u}\\right)^2 \\mathrm d u + O(T^{-2}) \\ge \\frac1T \\left( \\frac12 \\int \\lVert w(\\ell) \\rVert\\, \\mathrm d \\ell \\right)^2",
-            ),
-            f("w_k = \\frac{e^\\ell \\lambda_k}{1 + e^\\ell \\lambda_k}"),
-            p(format!(
-                "by Cauchy and Schwarz, with equality for the schedule that spends its time in proportion to $\\lVert w \\rVert$: none at the noisy end, where there is nothing to be lost, and evenly in log-SNR at the clean end. \
-                 For the digits from log-SNR {} to {} VP's linear β has {} times the loss of the best schedule, flow matching {} times, the cosine {} times.",
-                plain(noisy),
-                plain(clean),
-                three(constant("VP, linear β") / constant("the best")),
-                three(constant("flow matching") / constant("the best")),
-                three(constant("cosine") / constant("the best")),
-            )),
-            figure(
-                "schedules",
-                &format!(
-                    "The digits' Gaussian. Left: nats that the bound loses to its limit, posterior variance. Right: the cost of each of {} transitions along the way; each curve adds up to the limit and what is lost.",
-                    n.settings.drawn_steps
+            plot(
+                "Loss against steps",
+                steps(),
+                lost(),
+                by_schedule(
+                    &|s| l.steps.iter().copied().zip(s.lost.iter().copied()).collect(),
+                    Mark::Linked,
                 ),
-                "Left: five parallel falling lines of slope minus one, the best schedule lowest. Right: on a logarithmic axis, falling curves: VP, cosine and flow matching pay most in the first transitions, the best schedule pays nearly evenly along the way.",
-                vec![
-                    plot(
-                        "Loss against steps",
-                        steps(),
-                        lost(),
-                        by_schedule(
-                            &|s| l.steps.iter().copied().zip(s.lost.iter().copied()).collect(),
-                            Mark::Linked,
-                        ),
-                    ),
-                    plot(
-                        "Cost of each transition",
-                        Axis::linear("u", "t / T, from data to noise").over(0.0, 1.0),
-                        Axis::log("nats", "nats"),
-                        by_schedule(
-                            &|s| s.terms.iter().map(|t| (t[0], t[3])).collect(),
-                            Mark::Line,
-                        ),
-                    ),
-                ],
             ),
-            Block::Table(Table {
-                caption: format!(
-                    "Nats lost by the digits' Gaussian with the posterior variance, and what the loss times T goes to. The limit itself is {} nats for all.",
-                    three(l.transitions)
-                ),
-                head: vec![
-                    "schedule".into(),
-                    format!("T = {}", l.steps[1]),
-                    format!("T = {}", l.steps[3]),
-                    format!("T = {}", l.steps[finest]),
-                    "loss × T".into(),
-                ],
-                rows: rows.collect(),
-            }),
-            p(format!(
-                "The variance matters as well. For a Gaussian the best one of each component loses nothing at any $T$. For other data the reverse step is no Gaussian, and something is lost at finite $T$ whatever is done. How fast that goes \
-                 depends on what the variance may know: with the posterior's or the best constant one as $1/T$, with the best one for each state $x_t$, which is $\\tilde\\beta_t$ plus what $x_t$ leaves open of $x_0$, \
-                 as $1/T^2$ (measured on the mixture: orders {}, {} and {}). A network that learns the variance of each state buys an order.",
-                three(order(&l.mixture[0].1)),
-                three(order(&l.mixture[1].1)),
-                three(order(&l.mixture[2].1))
-            )),
-            figure(
-                "variances",
-                "Steps even in log-SNR. Left: the digits' Gaussian with the two variances in use; the best one of each component loses nothing and is not on this axis. Right: the mixture of three on a line, with three choices of the variance.",
-                "Left: two falling lines of slope minus one. Right: the posterior variance and the best constant one fall with slope minus one, the best variance for each state with slope minus two and far below.",
-                vec![
-                    plot("Digits' Gaussian", steps(), lost(), gaussian.collect()),
-                    plot("Mixture", steps(), lost(), mixture.collect()),
-                ],
+            plot(
+                "Cost of each transition",
+                Axis::linear("u", "t / T, from data to noise").over(0.0, 1.0),
+                Axis::log("nats", "nats"),
+                by_schedule(&|s| s.terms.iter().map(|t| (t[0], t[3])).collect(), Mark::Line),
             ),
-            Block::Evidence(l.evidence.clone()),
         ],
-    )
+    );
+    parts.table(
+        "steps",
+        vec![
+            "schedule".into(),
+            format!("T = {}", l.steps[1]),
+            format!("T = {}", l.steps[3]),
+            format!("T = {}", l.steps[finest]),
+            "loss × T".into(),
+        ],
+        rows,
+    );
+    parts.figure(
+        "variances",
+        vec![
+            plot("Digits' Gaussian", steps(), lost(), gaussian.collect()),
+            plot("Mixture", steps(), lost(), mixture.collect()),
+        ],
+    );
+    parts.checks("steps", l.evidence.clone());
+    parts.value("transitions", l.transitions);
+    parts.value("noisy_end", noisy);
+    parts.value("clean_end", clean);
+    parts.value("vp_over_best", constant("VP, linear β") / constant("the best"));
+    parts.value("flow_matching_over_best", constant("flow matching") / constant("the best"));
+    parts.value("cosine_over_best", constant("cosine") / constant("the best"));
+    parts.value("rate_posterior", order(&l.mixture[0].1));
+    parts.value("rate_constant", order(&l.mixture[1].1));
+    parts.value("rate_each_state", order(&l.mixture[2].1));
 }
 
 fn strips(n: &Numbers, c: &Coded) -> Drawing {
@@ -292,12 +248,12 @@ fn strips(n: &Numbers, c: &Coded) -> Drawing {
     })
 }
 
-fn bits(n: &Numbers) -> Section {
+fn bits(n: &Numbers, parts: &mut Parts) {
     let b = &n.bits;
     let [digits, photos] = &b.coded;
     let rate = b.coded.iter().zip([BLUE, VERMILION]).map(|(c, colour)| {
         Series::new(
-            c.name,
+            &c.name,
             c.curve.iter().map(|v| v[1]),
             c.curve.iter().map(|v| 100.0 * v[2]),
             Mark::Line,
@@ -306,7 +262,7 @@ fn bits(n: &Numbers) -> Section {
     });
     let along_way = b.coded.iter().zip([BLUE, VERMILION]).map(|(c, colour)| {
         Series::new(
-            c.name,
+            &c.name,
             c.curve.iter().map(|v| v[0]),
             c.curve.iter().map(|v| v[1]),
             Mark::Line,
@@ -327,7 +283,7 @@ fn bits(n: &Numbers) -> Section {
     weights.push(Series::new("1 on ε", [0.0, 1.0], [1.0, 1.0], Mark::Dashed, MUTED));
     let shares = b.objectives.iter().zip([INK, BLUE, VERMILION, GREEN]).map(|(o, colour)| {
         Series::new(
-            o.name,
+            &o.name,
             along(&b.log_snrs),
             along(&o.share),
             if o.name == "the bound" { Mark::Dashed } else { Mark::Line },
@@ -342,73 +298,60 @@ fn bits(n: &Numbers) -> Section {
         row
     });
     let (first, last) = (&b.weights[0], &b.weights[b.weights.len() - 1]);
-    section(
-        "bits",
-        "What the bits are spent on",
+    parts.figure("photograph", vec![strips(n, photos)]);
+    parts.figure("digit", vec![strips(n, digits)]);
+    parts.figure(
+        "rate",
         vec![
-            p(
-                "The terms of the bound can be read as a message: each transition sends what the picture at the next lower noise tells more. After the steps down to noise level σ the receiver knows, of a Gaussian,",
+            plot(
+                "Rate and distortion",
+                Axis::linear("bits", "bits a pixel"),
+                Axis::log("error_percent", "error of a pixel, % of the range"),
+                rate.collect(),
             ),
-            f("\\frac{1}{2 \\ln 2} \\sum_k \\ln\\left(1 + \\frac{\\lambda_k}{\\sigma^2}\\right) \\text{ bits}, \\qquad \\text{and is off by } \\mathbb E\\lVert x_0 - \\hat x_0\\rVert^2 = \\sum_k \\frac{\\lambda_k \\sigma^2}{\\lambda_k + \\sigma^2}."),
-            p(format!(
-                "The pictures show what has arrived. A photograph (each tile of 8 × 8 pixels is taken for a draw of the Gaussian of such tiles of five photographs, so the tiles' borders show) is as good as complete to the eye when it is right to 2 % of the range: that \
-                 takes {} bits a pixel. The bound goes on counting: down to the rounding noise of 256 grey levels it is {} bits, of which {} % are spent on what nobody sees. For the digits, down to the same noise, it is {} bits; at $\\sigma = {}$, with {} bits a pixel, the shape is there.",
-                three(visible(photos)),
-                three(end(photos)),
-                three(100.0 * (1.0 - visible(photos) / end(photos))),
-                three(end(digits)),
-                plain(n.settings.picture_sigmas[middle]),
-                three(digits.bits[middle])
-            )),
-            figure(
-                "photograph",
-                "A piece of a photograph on its way (states on the variance-preserving scale), and the best estimate from it. Below each: bits a pixel received so far, mean over the law.",
-                "Two rows of seven pictures of a face from pure noise to a clean picture. The estimates begin as flat grey tiles, become a blurred and then a sharp face from the middle of the row on, long before most bits have been received.",
-                vec![strips(n, photos)],
+            plot(
+                "Bits along the way",
+                Axis::log("sigma", "noise level σ (sampling runs to the right)")
+                    .over(30.0, digits.curve[digits.curve.len() - 1][0]),
+                Axis::linear("bits", "bits a pixel"),
+                along_way.collect(),
             ),
-            figure(
-                "digit",
-                "The same for a digit under the digits' Gaussian.",
-                "Two rows of seven small pictures of a digit from noise to clean; the estimate starts as the blurred mean of all digits and becomes a three by the middle of the row.",
-                vec![strips(n, digits)],
-            ),
-            figure(
-                "rate",
-                "Left: error against bits received. Right: bits received against the noise level; each halving of a low noise level costs one bit in every component, whatever the picture.",
-                "Left: two curves that fall steeply within the first half bit and then straight, by a factor two a bit. Right: two curves rising from zero as the noise falls, straight on the logarithmic axis at low noise.",
-                vec![
-                    plot("Rate and distortion", Axis::linear("bits", "bits a pixel"), Axis::log("error_percent", "error of a pixel, % of the range"), rate.collect()),
-                    plot("Bits along the way", Axis::log("sigma", "noise level σ (sampling runs to the right)").over(30.0, digits.curve[digits.curve.len() - 1][0]), Axis::linear("bits", "bits a pixel"), along_way.collect()),
-                ],
-            ),
-            p("Training does not use the bound as it is. A transition's divergence is a weighted squared error of whatever the network predicts,"),
-            f("\\mathrm{KL}_t = \\tfrac12\\Big(\\frac{\\mathrm{SNR}(t-1)}{\\mathrm{SNR}(t)} - 1\\Big) \\lVert \\varepsilon - \\hat\\varepsilon \\rVert^2 = \\tfrac12 \\big(\\mathrm{SNR}(t-1) - \\mathrm{SNR}(t)\\big) \\lVert x_0 - \\hat x_0 \\rVert^2 = \\dots"),
-            p(format!(
-                "and the usual loss puts weight 1 on the error of ε instead. On the linear schedule the bound's weight is {} at $t = 2$ and {} at $t = T$: the bound weights the <em>clean</em> steps up (one deck has it rising like $1/\\mathrm{{SNR}}$, with the opposite sign in the argument and the \
-                 same conclusion). Seen over noise levels, the plain ε-loss takes weight from the bits that nobody sees and gives it to the levels where the picture is decided.",
-                three(first[1]),
-                three(last[1])
-            )),
-            figure(
-                "weights",
-                "Left: weights of the squared errors in a transition's divergence, linear schedule, posterior variance. Right: how each objective spreads over log-SNR for the digits, each scaled to area 1 over the range drawn.",
-                "Left: on a logarithmic axis the weight of the x0 error falls by more than eight orders of magnitude along the schedule, that of eps by about two, v's in between. Right: the bound rises to a plateau at high SNR; the three losses are bumps at lower SNR.",
-                vec![
-                    plot("Weights in the divergence", Axis::linear("t_over_T", "t / T").over(0.0, 1.0), Axis::log("weight", "weight"), weights),
-                    plot("Share of the objective", Axis::linear("log_snr", "log-SNR (data on the right)").over(-9.0, 9.0), Axis::linear("share", "share per unit of log-SNR"), shares.collect()),
-                ],
-            ),
-            Block::Table(Table {
-                caption: "Noise levels σ/α above which lie a quarter, half and three quarters of an objective on the digits (exact denoiser, log-SNR from −9 to 9), and what a digit has received at the middle one.".into(),
-                head: ["objective", "¼ above", "½ above", "¾ above", "bits a pixel there", "error there"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(b.evidence.clone()),
         ],
-    )
+    );
+    parts.figure(
+        "weights",
+        vec![
+            plot(
+                "Weights in the divergence",
+                Axis::linear("t_over_T", "t / T").over(0.0, 1.0),
+                Axis::log("weight", "weight"),
+                weights,
+            ),
+            plot(
+                "Share of the objective",
+                Axis::linear("log_snr", "log-SNR (data on the right)").over(-9.0, 9.0),
+                Axis::linear("share", "share per unit of log-SNR"),
+                shares.collect(),
+            ),
+        ],
+    );
+    parts.table(
+        "bits",
+        ["objective", "¼ above", "½ above", "¾ above", "bits a pixel there", "error there"],
+        rows,
+    );
+    parts.checks("bits", b.evidence.clone());
+    parts.value("visible_bits_of_photographs", visible(photos));
+    parts.value("bits_of_photographs", end(photos));
+    parts.value("invisible_share", 1.0 - visible(photos) / end(photos));
+    parts.value("bits_of_digits", end(digits));
+    parts.value("middle_sigma", n.settings.picture_sigmas[middle]);
+    parts.value("middle_bits", digits.bits[middle]);
+    parts.value("weight_at_2", first[1]);
+    parts.value("weight_at_T", last[1]);
 }
 
-fn autoencoders(n: &Numbers) -> Section {
+fn autoencoders(n: &Numbers, parts: &mut Parts) {
     let a = &n.autoencoders;
     let density = |c: &Chain, title: String| {
         plot(
@@ -469,47 +412,19 @@ fn autoencoders(n: &Numbers) -> Section {
     let rows = std::iter::once(("best single one".to_owned(), &a.best))
         .chain(a.chains.iter().map(|c| (format!("chain of {}", c.angles.len()), c)))
         .map(|(name, c)| vec![name, three(c.bound), three(c.lost), three(c.bound - c.lost)]);
-    section(
-        "autoencoders",
-        "One autoencoder, or a chain of them",
-        vec![
-            p(
-                "A chain of one step is a variational autoencoder whose encoder, $q(z|x) = N(\\alpha x, \\sigma^2)$, has nothing to learn, and whose best decoder has the denoiser as its mean. One deck introduces diffusion this way: train one for every \
-                 noise level, with decoder $N(z - t\\,\\hat\\varepsilon(z), t^2)$ at noise $t$, and all objectives become the same squared error of ε, so that one network can serve them all. That is right, if the second parameter is read as a standard deviation. But it does \
-                 not say why one should want all of them: <em>each</em> of those autoencoders is a model of the data. How good is it?",
-            ),
-            f("-\\mathrm{ELBO} = \\mathrm{KL}\\big(q(z|x_0)\\,\\|\\,N(0, 1)\\big) + \\mathbb E_q\\big[-\\ln p(x_0|z)\\big]"),
-            p(format!(
-                "On the mixture of three everything is known. With little noise in its code an autoencoder reconstructs well, but the codes are as lumpy as the data and the prior is not; with much noise the codes are as the prior wants them and say nothing. The best single \
-                 one is at σ/α = {}, and its bound is {} nats above the entropy. It gains {} nats from a decoder variance that depends on the code over one constant variance there; with the deck's variance $(\\sigma/\\alpha)^2$, which is right only where \
-                 the noise is small, it is worse at every level. Chains, here with levels at even angles, are better from four steps on: every step then has a small gap to bridge, small enough for a Gaussian.",
-                three(a.best.angles[0].tan()),
-                three(a.best.bound),
-                three(a.single.iter().find(|s| s[0] == a.best.angles[0]).map_or(f64::NAN, |s| s[3] - s[2]))
-            )),
-            figure(
-                "densities",
-                "What the models sample: codes from N(0, 1), decoded with the best mean and the best variance of each code.",
-                "Four plots of densities on a line. Data: three peaks. The autoencoder of low noise gives peaks with mass smeared between and outside; the middle one broad peaks; the one of high noise one broad bump; the chain nearly the data.",
-                drawn,
-            ),
-            figure(
-                "single",
-                "What the bound of a single autoencoder exceeds the entropy by, against the noise in its code, for three choices of the decoder's variance; dashed lines across: chains of T steps, variance of each state.",
-                "On logarithmic axes: curves for single autoencoders are high at both ends with a minimum in the middle; dashed horizontal lines of the chains lie below them, lower for more steps.",
-                vec![Drawing::Plot(single)],
-            ),
-            Block::Table(Table {
-                caption: "The bound over the entropy splits in two: what the model really loses, KL(data ‖ produced law), by quadrature of its density, and what the bound does not see of the model's likelihood, Jensen's part. Nats.".into(),
-                head: ["model", "bound − entropy", "lost", "Jensen's part"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(a.evidence.clone()),
-        ],
-    )
+    parts.figure("densities", drawn);
+    parts.figure("single", vec![Drawing::Plot(single)]);
+    parts.table("autoencoders", ["model", "bound − entropy", "lost", "Jensen's part"], rows);
+    parts.checks("autoencoders", a.evidence.clone());
+    parts.value("best_gain", a.best.angles[0].tan());
+    parts.value("best_bound", a.best.bound);
+    parts.value(
+        "gain_over_constant_variance",
+        a.single.iter().find(|s| s[0] == a.best.angles[0]).map_or(f64::NAN, |s| s[3] - s[2]),
+    );
 }
 
-fn models(n: &Numbers) -> Section {
+fn models(n: &Numbers, parts: &mut Parts) {
     let m = &n.models;
     let plots = m.lost.iter().map(|l| {
         let names = [
@@ -533,31 +448,7 @@ fn models(n: &Numbers) -> Section {
             .flat_map(|l| l.nats[k].iter().zip(&l.nats[0]).map(|(a, b)| a / b))
             .fold(0.0, larger)
     };
-    section(
-        "models",
-        "One network, three likelihoods",
-        vec![
-            p(
-                "A denoiser is not yet a model. Sampled with noise (ancestral sampling, the reverse SDE) it makes one law, sampled without (DDIM, the probability-flow ODE) another, and the likelihood that is computed by change of variables along the ODE is that of \
-                 the second. For the exact denoiser the three agree. For a wrong one they do not, and the bound is a statement on the first only:",
-            ),
-            f(
-                "\\mathrm{KL}(\\text{data}\\,\\|\\,p_{\\text{SDE}}) \\;\\le\\; \\tfrac12 \\int \\mathbb E\\lVert \\hat\\varepsilon - \\varepsilon^\\star \\rVert^2\\, \\mathrm d \\ell, \\qquad p_{\\text{ODE}}\\text{: no such bound}",
-            ),
-            p(format!(
-                "Let the data be $N(0,1)$, and let the denoiser be right but for an error of {} in ε (root mean square) around one noise level. The bound charges it the same wherever it is made (but for what the two ends cut off). The stochastic sampler forgets: \
-                 what goes wrong at high noise is drowned by the noise that comes after, and costs nearly nothing. The deterministic one never forgets: an error at high noise moves the whole sample and stays. Where \
-                 the error is confined to a narrow band its loss is below the bound; where it is wide, its loss is up to {} times the bound. So a low bound is no promise on the samples of a deterministic sampler, nor on its exact likelihood.",
-                plain(n.settings.eps_error),
-                three(most(2))
-            )),
-            figure(
-                "three",
-                "Nats that each model loses, against the place of the error, for a narrow error and a wide one.",
-                "Two plots on logarithmic axes against log-SNR. The bound is flat. The stochastic sampler's loss falls steeply towards the noisy end. The deterministic sampler's is flat at the noisy end and falls towards the data; in the wide case it lies above the bound.",
-                plots.collect(),
-            ),
-            Block::Evidence(m.evidence.clone()),
-        ],
-    )
+    parts.figure("three", plots.collect());
+    parts.checks("models", m.evidence.clone());
+    parts.value("three_likelihoods_apart", most(2));
 }

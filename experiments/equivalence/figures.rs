@@ -2,32 +2,46 @@
 
 use crate::equivalence::numbers::linear::{Objective, at_level};
 use crate::equivalence::numbers::manifold::Space;
-use crate::equivalence::numbers::{Numbers, TARGETS, compute};
+use crate::equivalence::numbers::{Numbers, Settings, TARGETS, compute};
+use serde_json::Value;
 use tweedie::diffusion::prediction::Prediction;
 use tweedie::error::Result;
 use tweedie::math::{larger, smaller};
-use tweedie_report::chapter::{along, command, f, figure, p, plot, scientific, section, thousands};
+use tweedie_report::chapter::{Parts, Study, along, plot, scientific, settings};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Series, plain};
-use tweedie_report::experiment::Context;
-use tweedie_report::page::{Block, Chapter, Section, Table};
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::style::{BLUE, Colour, GREEN, MUTED, PURPLE, VERMILION};
 
-/// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<Chapter> {
-    chapter(&compute(context)?, command("equivalence", context))
-}
+/// The chapter.
+pub struct Equivalence;
 
-fn chapter(n: &Numbers, command: String) -> Result<Chapter> {
-    Ok(Chapter {
-        name: "equivalence".into(),
-        title: "Predict the data, the noise, or a mixture: what is the same and what is not".into(),
-        lead: "A diffusion network may be trained to say what the clean picture was, what the noise was, or a combination of the two. Given the noisy picture each answer implies the others, so lectures call \
-               the objectives equivalent. Equivalent in what? Here the question is put where it has an exact answer: linear denoisers, solved and descended; maps with a bottleneck; and a U-Net in double precision. \
-               The best answer is always the same. The way to it, and what a limited network can reach, are not."
-            .into(),
-        command,
-        sections: vec![minimiser(n)?, descent(n), stochastic(n), bottleneck(n), manifold(n), measured(n), trained(n)],
-    })
+impl Study for Equivalence {
+    const NAME: &'static str = "equivalence";
+    const ABOUT: &'static str = "x0-, eps-, v- and velocity-objectives: one minimiser, one path, and where a bottleneck or training parts them";
+    const SECONDS: [f64; 2] = [67.0, 660.0];
+    const TEXT: Editable = source!("equivalence/text.md");
+    const CODE: &'static str = env!("CODE_OF_equivalence");
+    type Numbers = Numbers;
+
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
+    }
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let mut parts = Parts::new(&n.settings);
+        minimiser(n, &mut parts)?;
+        descent(n, &mut parts);
+        stochastic(n, &mut parts);
+        bottleneck(n, &mut parts);
+        manifold(n, &mut parts);
+        measured(n, &mut parts);
+        trained(n, &mut parts);
+        Ok(parts)
+    }
 }
 
 const COLOURS: [Colour; 4] = [BLUE, VERMILION, GREEN, PURPLE];
@@ -59,7 +73,7 @@ fn curves<'a>(x: &'a [f64], y: impl Fn(usize) -> &'a [f64], mark: Mark) -> Vec<S
         .collect()
 }
 
-fn minimiser(n: &Numbers) -> Result<Section> {
+fn minimiser(n: &Numbers, parts: &mut Parts) -> Result<()> {
     let s = &n.linear.solved;
     let gains = |stage: usize| {
         curves(
@@ -103,65 +117,30 @@ fn minimiser(n: &Numbers) -> Result<Section> {
         row.push(short(worst));
         rows.push(row);
     }
-    Ok(section(
-        "minimiser",
-        "One minimiser",
+    parts.figure(
+        "filters",
         vec![
-            p(
-                "Noise the data along the straight path, $x_t = \\alpha x_0 + \\sigma\\varepsilon$ with $\\alpha = 1-t$ and $\\sigma = t$: there no two of the four targets are multiples of each other. Each is \
-                 $y = a x_0 + b\\varepsilon$, and with $x_t$ it makes two equations for $x_0$ and $\\varepsilon$, so that an answer $\\hat y$ implies",
-            ),
-            f(
-                "\\hat x_0 = \\frac{b\\, x_t - \\sigma\\, \\hat y}{\\det}, \\qquad \\hat x_0 - x_0 = -\\frac{\\sigma}{\\det}\\, (\\hat y - y), \\qquad \\det = \\alpha b - \\sigma a",
-            ),
-            p(
-                "Every squared error of $y$ is $(\\det/\\sigma)^2$ times that of the $x_0$ it implies, so both losses have their least value at the same function. For linear denoisers $\\hat y = W x_t$ of centred data with \
-                 covariance $\\Sigma$ that function can be computed: four different normal equations, which share the matrix of second moments,",
-            ),
-            f(
-                "W_y = \\mathbb E[y\\, x_t^{\\mathsf T}]\\, H^{-1}, \\qquad H = \\mathbb E[x_t x_t^{\\mathsf T}] = \\alpha^2 \\Sigma + \\sigma^2 I",
-            ),
-            p(
-                "They are solved as they stand, dense matrices of 64 × 64 for the 1,797 digits, and converted. All four are the Wiener filter $\\alpha\\Sigma H^{-1}$, to rounding times the condition of the problem: what \
-                 little is lost is lost by $\\varepsilon$ at high noise, where its $\\hat x_0$ is divided by a small $\\alpha$.",
-            ),
-            figure(
-                "filters",
-                &format!(
-                    "The four solutions at $\\sigma/\\alpha = {}$: gain of each principal component before the conversion (left) and after it (right, every fourth component of each).",
-                    plain(s.shown)
-                ),
-                "Left: four different curves of gain against variance, rising for x0 and falling for the others. Right: points of all four colours on one rising curve, the Wiener filter.",
-                vec![
-                    plot("The four solutions", variance(), Axis::linear("gain", "gain"), gains(0)),
-                    plot("Converted to x₀", variance(), Axis::linear("gain", "gain"), after),
-                ],
-            ),
-            figure(
-                "solved",
-                "Largest entry of each converted solution less the Wiener filter, over the noise level.",
-                "Four curves on logarithmic axes, near 1e-14 at low noise. Towards high noise that of eps rises to 1e-13, that of velocity stays near 1e-15, those of x0 and v fall to 1e-17.",
-                vec![plot(
-                    "",
-                    Axis::log("sigma_over_alpha", "noise level σ/α"),
-                    Axis::log("largest_difference", "largest difference"),
-                    curves(&s.sigmas, |k| &s.errors[k], Mark::Line),
-                )],
-            ),
-            Block::Table(Table {
-                caption: format!(
-                    "The four objectives. Columns two to four: squared error of $y$ over that of the $x_0$ it implies; re-weighting to the loss of $x_0$ divides by it. Then the gain of the $\\hat x_0$ that the answer $\\hat y = 0$ \
-                     implies at $t = {}$, and the largest difference of the figure.",
-                    plain(n.settings.descent_time)
-                ),
-                head: ["target", "$\\sigma/\\alpha = 0.1$", "$1$", "$10$", "start", "difference"]
-                    .map(String::from)
-                    .to_vec(),
-                rows,
-            }),
-            Block::Evidence(s.evidence.clone()),
+            plot("The four solutions", variance(), Axis::linear("gain", "gain"), gains(0)),
+            plot("Converted to x₀", variance(), Axis::linear("gain", "gain"), after),
         ],
-    ))
+    );
+    parts.figure(
+        "solved",
+        vec![plot(
+            "",
+            Axis::log("sigma_over_alpha", "noise level σ/α"),
+            Axis::log("largest_difference", "largest difference"),
+            curves(&s.sigmas, |k| &s.errors[k], Mark::Line),
+        )],
+    );
+    parts.table(
+        "minimiser",
+        ["target", "$\\sigma/\\alpha = 0.1$", "$1$", "$10$", "start", "difference"],
+        rows,
+    );
+    parts.checks("minimiser", s.evidence.clone());
+    parts.value("shown_sigma", s.shown);
+    Ok(())
 }
 
 /// Steps on a logarithmic axis, which has no place for step 0.
@@ -169,7 +148,7 @@ fn shifted(steps: &[usize]) -> Vec<f64> {
     steps.iter().map(|n| *n as f64 + 1.0).collect()
 }
 
-fn descent(n: &Numbers) -> Section {
+fn descent(n: &Numbers, parts: &mut Parts) {
     let d = &n.linear.descent;
     let steps = shifted(&d.steps);
     let axis = || Axis::log("step_plus_1", "step + 1");
@@ -213,52 +192,28 @@ fn descent(n: &Numbers) -> Section {
         }
     }
     let components = d.modes.iter().map(|k| (k + 1).to_string()).collect::<Vec<_>>().join(", ");
-    section(
+    parts.figure(
         "descent",
-        "The way there: same rates, other starts",
         vec![
-            p(
-                "The gradient of $\\tfrac12 \\mathbb E\\lVert W x_t - y\\rVert^2$ is $W H - \\mathbb E[y x_t^{\\mathsf T}]$. The curvature $H$ does not know the target. Put into the implied $x_0$-map $M$, a step of gradient \
-                 descent is the same for all of them, and falls apart into the principal components:",
+            plot(
+                "Three components",
+                axis(),
+                Axis::log("distance", "distance of the gain").over(1e-9, 10.0),
+                modes,
             ),
-            f(
-                "M \\leftarrow M - \\eta\\,\\big(M H - \\mathbb E[x_0 x_t^{\\mathsf T}]\\big), \\qquad m_k(n) - m_k^* = (1 - \\eta h_k)^n\\, \\big(m(0) - m_k^*\\big), \\qquad h_k = \\alpha^2\\lambda_k + \\sigma^2",
+            plot(
+                "Excess risk",
+                axis(),
+                Axis::log("excess_risk", "excess risk of x₀").over(1e-9, 10.0),
+                excess,
             ),
-            p(format!(
-                "So the plain losses, each on its own output, at one noise level and with one step size, differ in nothing but the start: an answer of nothing, $\\hat y = 0$, implies $\\hat x_0 = (b/\\det)\\, x_t$, which is 0 for \
-                 $x_0$ and $x_t/\\alpha$ for $\\varepsilon$. Where that is nearer to the Wiener filter the objective has a head start: in the fine components for $x_0$, whose gain is small, in the coarse ones for the others. Started from one \
-                 $\\hat x_0$, all four take the same path. Re-weighting the losses to a common one is what <em>breaks</em> this: it multiplies each step by $(\\sigma/\\det)^2$, and leaves a rate $1 - \\eta\\,(\\sigma/\\det)^2 h_k$. Here $t = {}$, \
-                 $\\eta = {}/h_1$, from $W = 0$.",
-                plain(n.settings.descent_time),
-                plain(n.settings.descent_rate)
-            )),
-            figure(
-                "descent",
-                &format!(
-                    "Gradient descent on the exact loss; lines are the closed form, points the iterated matrices. Left: distance of the gain from the Wiener filter's in components {components}, from fast to slow. Right: risk of $\\hat x_0$ above the least, in units of the data's variance."
-                ),
-                "Left: for each of three components a pair of falling curves that bend down at the same step for both targets, from different starts. Right: four curves that fall together, with points on them.",
-                vec![
-                    plot(
-                        "Three components",
-                        axis(),
-                        Axis::log("distance", "distance of the gain").over(1e-9, 10.0),
-                        modes,
-                    ),
-                    plot(
-                        "Excess risk",
-                        axis(),
-                        Axis::log("excess_risk", "excess risk of x₀").over(1e-9, 10.0),
-                        excess,
-                    ),
-                ],
-            ),
-            Block::Evidence(d.evidence.clone()),
         ],
-    )
+    );
+    parts.checks("descent", d.evidence.clone());
+    parts.value("components", components);
 }
 
-fn stochastic(n: &Numbers) -> Section {
+fn stochastic(n: &Numbers, parts: &mut Parts) {
     let s = &n.linear.stochastic;
     let steps = shifted(&s.steps);
     let (mut risk, mut apart) = (Vec::new(), Vec::new());
@@ -287,56 +242,21 @@ fn stochastic(n: &Numbers) -> Section {
     apart.push(Series::new("floor of each", ends, [s.floor; 2], Mark::Dashed, MUTED));
     let axis = || Axis::log("step_plus_1", "step + 1");
     let value = |label: &str| Axis::log("excess_risk", label).over(1e-8, 10.0);
-    section(
+    parts.figure(
         "stochastic",
-        "On samples: one noise floor",
         vec![
-            p(format!(
-                "Training sees samples, not expectations: here {} fresh ones a step. A step on any of the losses still is one step on the implied $x_0$-map, with the same sample in it. For Gaussian data the mean square of the \
-                 error follows a recursion that closes, because the fourth moments are known. With $k_i$ the mean square error of the map in component $i$ and $R^*$ the least risk,",
-                s.batch
-            )),
-            f(
-                "k_i \\leftarrow k_i \\Big(1 - 2\\eta h_i + \\eta^2 h_i^2 \\big(1+\\tfrac1B\\big)\\Big) + \\frac{\\eta^2 h_i}{B}\\Big(\\sum_j h_j k_j + R^*\\Big)",
-            ),
-            f(
-                "R_\\infty - R^* = R^*\\, \\frac{A}{1-A}, \\qquad A = \\frac1B \\sum_i \\frac{\\eta h_i}{2 - \\eta h_i (1+1/B)}",
-            ),
-            p(format!(
-                "After the starts are forgotten all objectives jitter about the Wiener filter, with an excess risk of {} of the data's variance at this step size ($\\eta = {}/h_1$; the least risk is {}): the noise of training is not \
-                 smaller for one target than for another. With the same samples they do not just jitter alike, they are one and the same: the difference of two maps knows no noise, only the products of the sampled curvatures, and goes to zero.",
-                plain(s.floor),
-                plain(n.settings.stochastic_rate),
-                plain(s.least)
-            )),
-            figure(
-                "stochastic",
-                &format!(
-                    "Stochastic gradient descent, {} runs, the same samples for all objectives. Left: mean excess risk of $\\hat x_0$ (points) and its exact expectation (lines). Right: excess risk that the difference between two objectives' maps would cause.",
-                    s.runs
-                ),
-                "Left: four curves from different starts fall together onto a dashed floor near 0.02, points on the lines. Right: three curves fall far below that floor, to 1e-8.",
-                vec![
-                    plot(
-                        "Excess risk",
-                        axis(),
-                        Axis::log("excess_risk", "excess risk of x₀"),
-                        risk,
-                    ),
-                    plot(
-                        "Distance between objectives",
-                        axis(),
-                        value("risk of the difference"),
-                        apart,
-                    ),
-                ],
-            ),
-            Block::Evidence(s.evidence.clone()),
+            plot("Excess risk", axis(), Axis::log("excess_risk", "excess risk of x₀"), risk),
+            plot("Distance between objectives", axis(), value("risk of the difference"), apart),
         ],
-    )
+    );
+    parts.checks("stochastic", s.evidence.clone());
+    parts.value("sgd_batch", s.batch);
+    parts.value("sgd_floor", s.floor);
+    parts.value("sgd_least", s.least);
+    parts.value("sgd_runs", s.runs);
 }
 
-fn bottleneck(n: &Numbers) -> Section {
+fn bottleneck(n: &Numbers, parts: &mut Parts) {
     let b = &n.bottleneck;
     let [d, k] = b.dims;
     let ranks: Vec<f64> = (0..=d).map(|r| r as f64).collect();
@@ -361,37 +281,14 @@ fn bottleneck(n: &Numbers) -> Section {
             series,
         )
     };
-    section(
-        "bottleneck",
-        "A bottleneck parts them",
-        vec![
-            p(format!(
-                "Pictures fill little of the space that they live in; noise fills all of it. So a network that can not carry everything should say $x_0$, says an argument of 2025 (Li and He). It can be decided exactly for maps of limited rank. \
-                 Take the Gaussian of the digits' {k} leading components: data on a {k}-dimensional subspace of {d} dimensions. The best map of rank $r$ keeps the $r$ largest singular values of the full one in the metric of $x_t$ (Eckart and Young):"
-            )),
-            f(
-                "\\min_{\\operatorname{rank} W \\le r} \\mathbb E\\lVert W x_t - y\\rVert^2 = R_y^* + \\sum_{i>r} s_i^2, \\qquad s_i = \\text{singular values of } W_y H^{1/2}",
-            ),
-            p(format!(
-                "For $x_0$ all but {k} of them are zero: rank {k} is enough, and more is no use. $\\varepsilon$ has to be said in every direction, also in the {} where there is nothing but noise, and that is where its singular values are largest: the data \
-                 come last. Only at full rank is it as good. With a skip connection that adds $x_t/\\sigma$ for free the rest of $\\varepsilon$ has rank {k} again: the flaw is the bottleneck's, not the target's. A U-Net carries the picture past \
-                 its narrow places; a transformer that is narrower than its patches are large can not.",
-                d - k
-            )),
-            figure(
-                "bottleneck",
-                "Risk of the implied $\\hat x_0$ against the rank of the map. Lines: closed form. Points: products of two thin matrices, trained on the exact loss from random weights.",
-                &format!(
-                    "Two plots. The curve of x0 falls to the dashed least risk at rank {k} and stays there; those of eps, v and velocity fall slowly and reach it only near rank {d}; trained points lie on all curves."
-                ),
-                b.levels.iter().map(drawing).collect(),
-            ),
-            Block::Evidence(b.evidence.clone()),
-        ],
-    )
+    parts.figure("bottleneck", b.levels.iter().map(drawing).collect());
+    parts.checks("bottleneck", b.evidence.clone());
+    parts.value("subspace", k);
+    parts.value("ambient", d);
+    parts.value("codimension", d - k);
 }
 
-fn manifold(n: &Numbers) -> Section {
+fn manifold(n: &Numbers, parts: &mut Parts) {
     let m = &n.manifold;
     let ends = [m.sigmas[0], m.sigmas[m.sigmas.len() - 1]];
     let risks = |s: &Space| -> Drawing {
@@ -467,61 +364,19 @@ fn manifold(n: &Numbers) -> Section {
         }
     }
     let last = &m.spaces[m.spaces.len() - 1];
-    section(
-        "manifold",
-        "No depth helps",
-        vec![
-            p(format!(
-                "Is that a matter of linear maps? Put {} points of a spiral into a plane, turn the plane at random into a space of $d$ dimensions, and train networks on them whose layers are {} channels wide, three of them with \
-                 nonlinearities between and no skip past them ({} steps, one network for each target, the same draws). Whatever the layers do, the last one is linear: what the network says at one noise level lies in a space of $h = {}$ \
-                 dimensions. What it should say of $y = a x_0 + b\\varepsilon$ is $b\\varepsilon$ in all $d-2$ directions off the plane, where $x_t$ shows $\\varepsilon$ as it is. So, for any depth, any nonlinearity and any training,",
-                m.curve.nrows(),
-                m.width,
-                thousands(m.steps),
-                m.width
-            )),
-            f(
-                "\\mathbb E\\lVert \\hat y - \\mathbb E[y|x_t] \\rVert^2 \\ge (d-2-h)\\, b^2, \\qquad \\mathbb E\\lVert \\hat x_0 - \\mathbb E[x_0|x_t] \\rVert^2 \\ge (d-2-h)\\, \\left(\\frac{\\sigma b}{\\det}\\right)^2",
-            ),
-            p(format!(
-                "For $x_0$, $b = 0$: there is no such bound. The optimum is known here as well: $x_t$ off the plane says nothing of the data, and in the plane it is the softmax over the points. In {} dimensions, fewer than the network is \
-                 wide, all four networks come near it. In {} the bounds rule: the networks of $\\varepsilon$, $v$ and velocity have come near the least that their width allows, which is not enough to \
-                 denoise; the best linear map of that rank does as well. The network of $x_0$ is about as good as it was in {}.",
-                m.spaces[0].dim, last.dim, m.spaces[0].dim
-            )),
-            figure(
-                "manifold",
-                &format!(
-                    "Risk of the implied $\\hat x_0$ over the noise level, networks {} channels wide. Dashed: least risk of any network of that width.",
-                    m.width
-                ),
-                "Two plots. In 2 dimensions the four curves lie near the grey curve of the least risk, but for eps at high noise. In 64 only x0 does; eps, v and velocity lie on dashed curves far above it, by factors of ten to thousands.",
-                m.spaces.iter().map(risks).collect(),
-            ),
-            figure(
-                "spiral",
-                "Samples of the networks of $x_0$ and $v$, seen in the plane: 128 of each by 24 steps of DPM-Solver++ from the same noise.",
-                "Two plots of a spiral. In 2 dimensions the samples of both networks lie on it. In 64 those of x0 do, and those of v are spread over the plane.",
-                m.spaces.iter().map(drawn).collect(),
-            ),
-            Block::Table(Table {
-                caption: format!(
-                    "Risk of $\\hat x_0$ over the variance at $\\sigma/\\alpha = {}$: of the network, the least that one of its width can have, that of the best linear map of rank {}. Last, root mean square distance of a sample from \
-                     the nearest point of the data, whose deviation is $\\sqrt 2$.",
-                    plain(m.sigmas[shown]),
-                    m.width
-                ),
-                head: ["space, target", "network", "bound", "linear", "distance"]
-                    .map(String::from)
-                    .to_vec(),
-                rows,
-            }),
-            Block::Evidence(m.evidence.clone()),
-        ],
-    )
+    parts.figure("manifold", m.spaces.iter().map(risks).collect());
+    parts.figure("spiral", m.spaces.iter().map(drawn).collect());
+    parts.table("manifold", ["space, target", "network", "bound", "linear", "distance"], rows);
+    parts.checks("manifold", m.evidence.clone());
+    parts.value("curve_points", m.curve.nrows());
+    parts.value("width", m.width);
+    parts.value("manifold_steps", m.steps);
+    parts.value("first_space", m.spaces[0].dim);
+    parts.value("last_space", last.dim);
+    parts.value("manifold_sigma", m.sigmas[shown]);
 }
 
-fn measured(n: &Numbers) -> Section {
+fn measured(n: &Numbers, parts: &mut Parts) {
     let m = &n.measured;
     let mut ratios = Vec::new();
     for (k, target) in TARGETS.iter().enumerate() {
@@ -553,59 +408,26 @@ fn measured(n: &Numbers) -> Section {
             plain(l.reread),
         ]
     });
-    section(
+    parts.figure(
+        "gradients",
+        vec![plot(
+            "",
+            Axis::log("sigma_over_alpha", "noise level σ/α"),
+            Axis::log("ratio", "gradient / gradient of x₀"),
+            ratios,
+        )],
+    );
+    parts.table(
         "measured",
-        "One U-Net, four losses",
-        vec![
-            p(format!(
-                "A network is not linear, but the argument is about what is done with its output. Take a U-Net of {} weights in double precision, with random weights, and say that its output is a velocity. Convert that output, at each picture's own \
-                 noise level, to all four predictions, measure each against its own target, and give each loss the weight that makes it the loss of $\\varepsilon$. Losses and gradients by all weights, through the conversion and back through the \
-                 network, are then the same numbers, to rounding:",
-                thousands(m.params)
-            )),
-            f(
-                "\\left(\\frac{\\det_y}{\\det_{y'}}\\right)^{2}\\, \\lVert \\hat y' - y' \\rVert^2 = \\lVert \\hat y - y\\rVert^2 \\;\\Rightarrow\\; \\nabla_\\theta \\text{ the same}",
-            ),
-            p(
-                "Left plain, the losses weigh the noise levels differently. At one level the gradients still have one direction, and lengths in the known ratio $(\\det/\\sigma)^2$. Over a batch of many levels they no longer have one direction: \
-                 these are different objectives, as different as weightings are. And a network whose raw output is re-read as another target is simply another function, with another loss.",
-            ),
-            figure(
-                "gradients",
-                "Length of the plain gradient of each loss over that of $x_0$'s, one noise level at a time; lines are the known factor.",
-                "Points on four curves on logarithmic axes: x0 constant at one; eps falling with slope minus two; v and velocity falling like it at low noise and levelling off at high noise.",
-                vec![plot(
-                    "",
-                    Axis::log("sigma_over_alpha", "noise level σ/α"),
-                    Axis::log("ratio", "gradient / gradient of x₀"),
-                    ratios,
-                )],
-            ),
-            Block::Table(Table {
-                caption: format!(
-                    "One network and one batch of {} pictures over the whole path. Re-weighted to the loss of $\\varepsilon$: loss, and length of the gradient by all weights. Plain: the same, and the cosine of the gradient with that of the $x_0$-loss. Last, \
-                     the re-weighted loss of the function that the same raw output is when it is taken for this target.",
-                    m.batch
-                ),
-                head: [
-                    "loss of",
-                    "re-weighted",
-                    "its gradient",
-                    "plain",
-                    "its gradient",
-                    "cosine",
-                    "re-read",
-                ]
-                .map(String::from)
-                .to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(m.evidence.clone()),
-        ],
-    )
+        ["loss of", "re-weighted", "its gradient", "plain", "its gradient", "cosine", "re-read"],
+        rows,
+    );
+    parts.checks("measured", m.evidence.clone());
+    parts.value("unet_params", m.params);
+    parts.value("path_batch", m.batch);
 }
 
-fn trained(n: &Numbers) -> Section {
+fn trained(n: &Numbers, parts: &mut Parts) {
     let t = &n.trained;
     let sigma = || {
         Axis::log("sigma_over_alpha", "noise level σ/α")
@@ -641,79 +463,42 @@ fn trained(n: &Numbers) -> Section {
         }));
         row
     });
-    section(
+    parts.figure(
         "trained",
-        "Four networks, trained",
         vec![
-            p(format!(
-                "Now as it is done: four U-Nets from the same initial weights, trained on the same pictures, noise and times ({} steps of {}, times uniform), each on the plain loss of its own raw output. The best denoiser of the {} training \
-                 pictures is known (that of the empirical law, a softmax over all of them), so what each network lacks is known too: by Pythagoras its risk is the least risk plus",
-                thousands(t.steps as usize),
-                t.batch,
-                thousands(t.images)
-            )),
-            f(
-                "\\mathbb E\\lVert \\hat x_0 - \\mathbb E[x_0|x_t] \\rVert^2, \\qquad \\hat x_0 - x_0 = -\\frac{\\sigma}{\\det}\\,(\\hat y - y)",
+            plot(
+                "Excess risk",
+                sigma(),
+                Axis::log("excess_risk", "risk / variance").over(1e-5, 2.0 * largest),
+                excess,
             ),
-            p(
-                "An error of the output of one size everywhere is an error of $x_0$ of $|\\sigma/\\det|$ times that size: $\\sigma/\\alpha$ for $\\varepsilon$, 1 for $x_0$. So $\\varepsilon$ is good where there is little noise and fails where there \
-                 is much; $x_0$ the other way round; $v$ and velocity stay near the better of the two at both ends. That is the reason for them, and it is no difference in what is optimal. Around \
-                 $\\sigma/\\alpha = 1$ the optimum picks one training picture out of many, which none of the networks has had the time to learn: there they are alike. At high noise the optimum is nearly linear, and \
-                 the Wiener filter is closer to it than any of them.",
+            plot(
+                "Over the best of the four",
+                sigma(),
+                Axis::log("over_best", "excess / best"),
+                curves(&t.sigmas, |k| &relative[k], Mark::Linked),
             ),
-            figure(
-                "trained",
-                "Left: excess risk of the four trained networks over the noise level, in units of the data's variance, with that of the Wiener filter and the least risk (cut at 10⁻⁵). Right: excess over that of the best of the four.",
-                "Left: at low noise the curve of x0 is the highest, in the middle all are alike, at high noise that of eps rises far above all. Right: x0 at four on the left and one on the right, eps at one on the left and a thousand on the right, v and velocity in between.",
-                vec![
-                    plot(
-                        "Excess risk",
-                        sigma(),
-                        Axis::log("excess_risk", "risk / variance").over(1e-5, 2.0 * largest),
-                        excess,
-                    ),
-                    plot(
-                        "Over the best of the four",
-                        sigma(),
-                        Axis::log("over_best", "excess / best"),
-                        curves(&t.sigmas, |k| &relative[k], Mark::Linked),
-                    ),
-                ],
-            ),
-            p(
-                "The same four, asked by each loss in turn. A loss of $\\hat y$ is a weighting of the errors of $\\hat x_0$ over the noise levels, and any network can be asked by any of them. All have their least value at the same \
-                 function, the last row of the table; what a network has above it is where its training did not bring it. Drawn over the noise level in one weighting, that of the velocity-loss, the four differ little where much is to be \
-                 learnt, around $\\sigma/\\alpha = 0.5$, and much where a target has little to say: there an error of its output that its own loss hardly sees is a large error of the others.",
-            ),
-            figure(
-                "spent",
-                "What each network lacks, weighted as by the velocity-loss: excess of the loss a pixel, in equal steps of the logarithm of the noise level. The area below a curve is that network's entry in the last column of the table, above the optimum's.",
-                "Four curves over the noise level with one hump around a half, where the optimum picks one training digit; that of x0 rises again towards low noise, that of eps towards high noise, v and velocity at neither end.",
-                vec![plot(
-                    "",
-                    sigma(),
-                    Axis::linear("excess_loss", "excess loss / ln(σ/α)"),
-                    curves(&t.sigmas, |k| &t.spent[k], Mark::Linked),
-                )],
-            ),
-            Block::Table(Table {
-                caption: format!(
-                    "Losses a pixel, times uniform between $\\sigma/\\alpha = {}$ and ${}$, by exact least risk plus excess: a network in each row, a loss in each column, and by how much it is above the optimum. On the diagonal what each was trained on.",
-                    plain(t.sigmas[0]),
-                    plain(t.sigmas[t.sigmas.len() - 1])
-                ),
-                head: ["", "loss of x₀", "of ε", "of v", "of velocity"].map(String::from).to_vec(),
-                rows: asked.collect(),
-            }),
-            Block::Table(Table {
-                caption: "Excess risk of $\\hat x_0$ over the data's variance, and the least risk."
-                    .into(),
-                head: ["noise level", "x₀", "ε", "v", "velocity", "Wiener", "least risk"]
-                    .map(String::from)
-                    .to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(t.evidence.clone()),
         ],
-    )
+    );
+    parts.figure(
+        "spent",
+        vec![plot(
+            "",
+            sigma(),
+            Axis::linear("excess_loss", "excess loss / ln(σ/α)"),
+            curves(&t.sigmas, |k| &t.spent[k], Mark::Linked),
+        )],
+    );
+    parts.table("trained", ["", "loss of x₀", "of ε", "of v", "of velocity"], asked);
+    parts.table(
+        "trained-2",
+        ["noise level", "x₀", "ε", "v", "velocity", "Wiener", "least risk"],
+        rows,
+    );
+    parts.checks("trained", t.evidence.clone());
+    parts.value("training_steps", t.steps as usize);
+    parts.value("training_batch", t.batch);
+    parts.value("training_images", t.images);
+    parts.value("least_sigma", t.sigmas[0]);
+    parts.value("largest_sigma", t.sigmas[t.sigmas.len() - 1]);
 }

@@ -1,34 +1,42 @@
 //! The chapter on a network trained on a Gaussian random field, made from the numbers of
 //! [`crate::grf::numbers`].
 
-use crate::grf::numbers::{Numbers, compute};
+use crate::grf::numbers::{Numbers, Settings, compute};
 use ndarray::Array2;
+use serde_json::Value;
 use tweedie::error::Result;
 use tweedie::math::{larger, smaller};
-use tweedie_report::chapter::{
-    along, command, f, figure, p, percent, picture, plot, section, thousands,
-};
+use tweedie_report::chapter::{Parts, Study, along, percent, picture, plot, settings};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
-use tweedie_report::experiment::Context;
-use tweedie_report::page::{Block, Chapter, Section, Table};
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::style::{BLUE, INK, MUTED, SERIES, VERMILION};
 
-/// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<Chapter> {
-    Ok(chapter(&compute(context)?, command("grf", context)))
-}
+/// The chapter.
+pub struct Grf;
 
-fn chapter(n: &Numbers, command: String) -> Chapter {
-    let (h, w) = n.grid;
-    Chapter {
-        name: "grf".into(),
-        title: "A trained network, marked against the answer sheet".into(),
-        lead: format!(
-            "How good is a trained diffusion network? On photographs nobody knows: the best possible denoiser is out of reach, and samples are judged by scores. So train a U-Net on pictures whose law is known exactly: Gaussian random fields of \
-             {h} × {w} pixels with the spectrum of natural images. The best denoiser is a convolution in closed form, each frequency is a question of its own, and all that the network gets wrong, and all that its samples get wrong, can be said in numbers."
-        ),
-        command,
-        sections: vec![denoiser(n), samples(n)],
+impl Study for Grf {
+    const NAME: &'static str = "grf";
+    const ABOUT: &'static str = "a U-Net trained on Gaussian random fields: its excess risk and its samples' spectrum, against the exact law";
+    const SECONDS: [f64; 2] = [46.0, 670.0];
+    const TEXT: Editable = source!("grf/text.md");
+    const CODE: &'static str = env!("CODE_OF_grf");
+    type Numbers = Numbers;
+
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
+    }
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let mut parts = Parts::new(&n.settings);
+        parts.value("height", n.grid.0);
+        parts.value("width", n.grid.1);
+        denoiser(n, &mut parts);
+        samples(n, &mut parts);
+        Ok(parts)
     }
 }
 
@@ -49,7 +57,7 @@ fn pictures(n: &Numbers, title: &str, rows: Vec<(String, Vec<Picture>)>, tone: T
     })
 }
 
-fn denoiser(n: &Numbers) -> Section {
+fn denoiser(n: &Numbers, parts: &mut Parts) {
     let j = &n.judged;
     let sigma =
         || Axis::log("sigma", "noise level σ").over(j.sigmas[0], j.sigmas[j.sigmas.len() - 1]);
@@ -118,72 +126,48 @@ fn denoiser(n: &Numbers) -> Section {
         row
     });
     let sigma_data = n.settings.train.objective.sigma_data;
-    section(
-        "denoiser",
-        "What the network gets wrong",
+    parts.figure(
+        "excess",
         vec![
-            p(format!(
-                "The field is periodic and stationary, so its covariance is diagonal in frequency, with variances $\\lambda_k \\propto |f|^{{-{}}}$. The best denoiser shrinks each frequency by its own factor, and has a risk that no network can beat:",
-                plain(n.settings.train.data.random_field.as_ref().map_or(f64::NAN, |f| f.slope))
-            )),
-            f("D^*(x) = \\sum_k \\frac{\\lambda_k}{\\lambda_k + \\sigma^2}\\, z_k u_k, \\qquad R^* = \\frac1d \\sum_k \\frac{\\lambda_k \\sigma^2}{\\lambda_k + \\sigma^2}"),
-            f("R(D_\\theta) = R^* + \\tfrac1d\\, \\mathbb E\\left\\lVert D_\\theta(x) - D^*(x)\\right\\rVert^2"),
-            p(format!(
-                "A U-Net of {} weights, with EDM's preconditioning, is trained for {} steps of {} fresh fields: there is no training set to remember, and no field is seen twice. Its excess risk is then averaged over {} noised fields at each level, \
-                 mode by mode in the real (Hartley) basis of the field.",
-                thousands(n.params),
-                thousands(n.steps as usize),
-                n.settings.train.batch,
-                thousands(n.draws)
-            )),
-            figure(
-                "excess",
-                "Left: risk a pixel that no denoiser avoids, and what the network adds to it (dashed: two standard errors). Right: what it adds in each band of frequencies, over the least risk of that band.",
-                "Left: the least risk rises with noise and levels off; the excess stays below it by orders of magnitude. Right: one curve for each of six bands.",
-                vec![
-                    plot("Risk a pixel", sigma(), Axis::log("risk", "mean squared error"), total),
-                    plot("Excess over the least risk, by band", sigma(), Axis::log("excess_over_least", "excess / least"), bands),
-                ],
+            plot("Risk a pixel", sigma(), Axis::log("risk", "mean squared error"), total),
+            plot(
+                "Excess over the least risk, by band",
+                sigma(),
+                Axis::log("excess_over_least", "excess / least"),
+                bands,
             ),
-            p(format!(
-                "In which order is this learnt? Before the first step the network says nothing, and EDM's skip $c_{{\\text{{skip}}}}\\, x$ speaks alone: with $\\sigma_{{\\text{{data}}}} = {}$ it is the best filter for a mode of variance $\\sigma_{{\\text{{data}}}}^2$, wrong for \
-                 larger and smaller ones by a known amount (checked below). So the bands near that variance have little to learn, the coarsest have most, and they take the longest.",
-                plain(sigma_data)
-            )),
-            p(
-                "And where in the picture is the rest? The field knows no border, it goes on at the other side. A convolution that pads with zeros does not know that: the network pays for it along the border, and most at noise levels at which a pixel is \
-                 estimated from its neighbours.",
-            ),
-            figure(
-                "learning",
-                "Excess over the least risk in each band, mean over noise levels, against steps of training (of the weights themselves, not of their average).",
-                "Curves for six bands that start apart, at rest for fifty steps, and fall: the coarsest band starts highest and comes down last.",
-                vec![plot("", Axis::log("step_plus_1", "step + 1"), Axis::log("excess_over_least", "excess / least"), learning)],
-            ),
-            figure(
-                "border",
-                "Excess at each pixel of the trained network, dark where it is large; below each picture its largest value over the least risk.",
-                "Six pictures of 16 by 16 pixels, one for each noise level, pale within and dark along the border and in the corners.",
-                vec![Drawing::Pictures(Pictures {
-                    title: String::new(),
-                    heading: "noise level σ".into(),
-                    columns,
-                    rows: vec![(String::new(), pixels)],
-                    shape: (n.grid.1, n.grid.0),
-                    tone: Tone::Ink,
-                })],
-            ),
-            Block::Table(Table {
-                caption: "Least risk of a pixel, and the network's excess over it: of all bands with its standard error, of the coarsest, and of the finest.".into(),
-                head: ["noise", "least risk", "excess", "coarsest", "finest"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(n.evidence[0].clone()),
         ],
-    )
+    );
+    parts.figure(
+        "learning",
+        vec![plot(
+            "",
+            Axis::log("step_plus_1", "step + 1"),
+            Axis::log("excess_over_least", "excess / least"),
+            learning,
+        )],
+    );
+    parts.figure(
+        "border",
+        vec![Drawing::Pictures(Pictures {
+            title: String::new(),
+            heading: "noise level σ".into(),
+            columns,
+            rows: vec![(String::new(), pixels)],
+            shape: (n.grid.1, n.grid.0),
+            tone: Tone::Ink,
+        })],
+    );
+    parts.table("denoiser", ["noise", "least risk", "excess", "coarsest", "finest"], rows);
+    parts.checks("denoiser", n.evidence[0].clone());
+    parts.value("slope", n.settings.train.data.random_field.as_ref().map_or(f64::NAN, |f| f.slope));
+    parts.value("params", n.params);
+    parts.value("steps", n.steps as usize);
+    parts.value("draws", n.draws);
+    parts.value("sigma_data", sigma_data);
 }
 
-fn samples(n: &Numbers) -> Section {
+fn samples(n: &Numbers, parts: &mut Parts) {
     let s = &n.samples;
     let at = &n.bands.frequencies;
     let frequency = || Axis::log("frequency", "frequency, cycles a pixel");
@@ -225,61 +209,53 @@ fn samples(n: &Numbers) -> Section {
             format!("{:.1} %", 100.0 * s.apart[b].sqrt()),
         ]
     });
-    section(
+    parts.figure(
         "samples",
-        "What its samples get wrong",
+        vec![pictures(
+            n,
+            "",
+            vec![
+                ("exact denoiser".into(), tone(&s.pictures[0])),
+                ("network".into(), tone(&s.pictures[1])),
+            ],
+            Tone::Ink,
+        )],
+    );
+    parts.figure(
+        "spectrum",
         vec![
-            p(format!(
-                "Samples are made by a deterministic method ({}, {} calls), once with the network and once with the exact denoiser, from the same starts, which are drawn from the exact law at the highest noise level. So three things are told \
-                 apart: chance (standard errors over {} samples), the method (what it does to the exact denoiser's modes, in closed form), and the network. The mean squared distance between the two samples of a start is also an upper bound on the squared W₂ distance \
-                 of their laws.",
-                n.settings.sampler,
-                s.nfe,
-                thousands(s.count)
-            )),
-            p(format!(
-                "The way from noise to data multiplies errors: a denoiser whose risk is nowhere more than {} above the least makes samples whose bands are {} to {} off in variance, and which lie {} of a deviation from where they should. The risk, which is all \
-                 that training sees, says little of that.",
-                percent(n.judged.excess.iter().zip(&n.judged.least).map(|(e, l)| e[0] / l).fold(0.0, larger)),
-                percent(off.iter().copied().fold(f64::INFINITY, smaller)),
-                percent(off.iter().copied().fold(0.0, larger)),
-                percent((s.apart.iter().sum::<f64>() / s.apart.len() as f64).sqrt()),
-            )),
-            figure(
-                "samples",
-                "Samples from the same starts: above with the exact denoiser, below with the network.",
-                "Two rows of eight cloud-like grey pictures of 16 by 16 pixels; each picture of the lower row looks like the one above it.",
-                vec![pictures(
-                    n,
-                    "",
-                    vec![("exact denoiser".into(), tone(&s.pictures[0])), ("network".into(), tone(&s.pictures[1]))],
-                    Tone::Ink,
-                )],
-            ),
-            figure(
-                "spectrum",
-                "Left: variance in each band of frequencies. Right: the same over the truth, with two standard errors.",
-                "Left: three falling lines on logarithmic axes, on top of each other. Right: ratios near one: the exact denoiser's within its errors, the network's off by some percent.",
+            plot(
+                "Spectrum",
+                frequency(),
+                Axis::log("variance", "variance of a mode"),
                 vec![
-                    plot(
-                        "Spectrum",
-                        frequency(),
-                        Axis::log("variance", "variance of a mode"),
-                        vec![
-                            Series::new("truth", along(at), along(&s.truth), Mark::Line, MUTED),
-                            Series::new("exact denoiser", along(at), along(&by_exact), Mark::Points, VERMILION),
-                            Series::new("network", along(at), along(&by_network), Mark::Points, BLUE),
-                        ],
+                    Series::new("truth", along(at), along(&s.truth), Mark::Line, MUTED),
+                    Series::new(
+                        "exact denoiser",
+                        along(at),
+                        along(&by_exact),
+                        Mark::Points,
+                        VERMILION,
                     ),
-                    plot("Over the truth", frequency(), Axis::linear("ratio", "variance / truth"), ratios),
+                    Series::new("network", along(at), along(&by_network), Mark::Points, BLUE),
                 ],
             ),
-            Block::Table(Table {
-                caption: "By band: variance of a mode, and that of the samples over it: of the method with the exact denoiser in closed form, of its samples, and of the network's, with standard errors. Last, root mean square distance of the network's sample from the exact denoiser's with the same start, in units of the band's deviation.".into(),
-                head: ["band", "variance", "method", "exact denoiser", "network", "distance"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(n.evidence[1].clone()),
+            plot("Over the truth", frequency(), Axis::linear("ratio", "variance / truth"), ratios),
         ],
-    )
+    );
+    parts.table(
+        "samples",
+        ["band", "variance", "method", "exact denoiser", "network", "distance"],
+        rows,
+    );
+    parts.checks("samples", n.evidence[1].clone());
+    parts.value("evaluations", s.nfe);
+    parts.value("samples", s.count);
+    parts.value(
+        "largest_excess",
+        n.judged.excess.iter().zip(&n.judged.least).map(|(e, l)| e[0] / l).fold(0.0, larger),
+    );
+    parts.value("least_off", off.iter().copied().fold(f64::INFINITY, smaller));
+    parts.value("largest_off", off.iter().copied().fold(0.0, larger));
+    parts.value("rms_apart", (s.apart.iter().sum::<f64>() / s.apart.len() as f64).sqrt());
 }

@@ -1,30 +1,40 @@
 //! The chapter on latents, made from the numbers of [`crate::latent::numbers`].
 
-use crate::latent::numbers::{Counted, Numbers, Split, compute};
+use crate::latent::numbers::{Counted, Numbers, Settings, Split, compute};
+use serde_json::Value;
 use tweedie::error::Result;
-use tweedie_report::chapter::{
-    along, command, digits, f, figure, images, p, percent, picture, plot, section, thousands,
-};
+use tweedie_report::chapter::{Parts, Study, along, digits, images, picture, plot, settings};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Picture, Pictures, Series, Tone, plain};
-use tweedie_report::experiment::Context;
-use tweedie_report::page::{Block, Chapter, Section, Table};
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::style::{BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, VERMILION};
 
-/// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<Chapter> {
-    Ok(chapter(&compute(context)?, command("latent", context)))
-}
+/// The chapter.
+pub struct Latent;
 
-fn chapter(n: &Numbers, command: String) -> Chapter {
-    Chapter {
-        name: "latent".into(),
-        title: "Diffusion in a latent: what is kept, what is lost, what is saved".into(),
-        lead: "Large image models don't diffuse pixels. An autoencoder makes an image small, diffusion works on what it keeps, and a decoder paints the rest. For linear autoencoders and \
-               Gaussian data all of this has closed forms: the bound that a VAE is trained on and its gap, which directions it keeps and why the others collapse, the exact law of what comes out of \
-               the decoder, and how much of its error is the compression's and how much the sampler's. The operations of a real network are counted as well, where lectures say “64 times cheaper”."
-            .into(),
-        command,
-        sections: vec![bound(n), code(n), floor(n), diffusion(n), counts(n)],
+impl Study for Latent {
+    const NAME: &'static str = "latent";
+    const ABOUT: &'static str = "linear VAEs and principal components: bound and gap, collapse, what compression and sampler each lose, what a latent saves";
+    const SECONDS: [f64; 2] = [6.0, 24.0];
+    const TEXT: Editable = source!("latent/text.md");
+    const CODE: &'static str = env!("CODE_OF_latent");
+    type Numbers = Numbers;
+
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
+    }
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let mut parts = Parts::new(&n.settings);
+        bound(n, &mut parts);
+        code(n, &mut parts);
+        floor(n, &mut parts);
+        diffusion(n, &mut parts);
+        counts(n, &mut parts);
+        Ok(parts)
     }
 }
 
@@ -33,7 +43,7 @@ fn tenths(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-fn bound(n: &Numbers) -> Section {
+fn bound(n: &Numbers, parts: &mut Parts) {
     let b = &n.bound;
     let curves = |of: &[[f64; 3]]| {
         let at = |i: usize| of.iter().map(move |v| v[i]).collect::<Vec<f64>>();
@@ -55,48 +65,26 @@ fn bound(n: &Numbers) -> Section {
     let nats = || {
         Axis::linear("nats", "nats a digit").over(b.evidence_nats - 60.0, b.evidence_nats + 10.0)
     };
-    section(
+    parts.figure(
         "bound",
-        "A bound whose gap is known",
         vec![
-            p(format!(
-                "Let a decoder make 8 × 8 digits from {} numbers by a matrix and noise, $x = \\mu + Wz + s\\,\\varepsilon$ with $z \\sim N(0, I)$. Its likelihood is that of a Gaussian. An encoder $q(z|x)$ gives a lower bound on it, and the bound misses exactly the divergence \
-                 of the encoder from the true posterior, digit by digit, whatever the encoder is:",
-                n.settings.latents
-            )),
-            f(
-                "\\ln p(x) = \\underbrace{\\mathbb{E}_{q}\\left[\\ln p(x|z)\\right] - \\mathrm{KL}\\big(q(z|x)\\,\\|\\,p(z)\\big)}_{\\text{bound}} + \\underbrace{\\mathrm{KL}\\big(q(z|x)\\,\\|\\,p(z|x)\\big)}_{\\text{gap}}",
+            plot(
+                "Spread of the encoder",
+                Axis::log("factor", "deviation / right deviation"),
+                nats(),
+                curves(&b.spread),
             ),
-            p(
-                "So raising the bound does two things at once, and does not say which: it makes the data likelier, or the encoder more honest. Here the decoder is the likeliest one and stays as it is; only the encoder is spoilt, first its spread, then its gain.",
+            plot(
+                "Gain of the encoder",
+                Axis::linear("factor", "gain / right gain"),
+                nats(),
+                curves(&b.gain),
             ),
-            figure(
-                "bound",
-                "Mean over digits of the bound, and of bound plus gap, each by its own formula. Left: the right encoder with all deviations multiplied by a factor. Right: with its answer multiplied by a factor; at 0 it does not look at the digit.",
-                "Two plots: in each a flat line, on which the sum of bound and gap and the log-likelihood coincide, and a curve of the bound that touches it at factor 1 and falls away on both sides.",
-                vec![
-                    plot(
-                        "Spread of the encoder",
-                        Axis::log("factor", "deviation / right deviation"),
-                        nats(),
-                        curves(&b.spread),
-                    ),
-                    plot(
-                        "Gain of the encoder",
-                        Axis::linear("factor", "gain / right gain"),
-                        nats(),
-                        curves(&b.gain),
-                    ),
-                ],
-            ),
-            p(format!(
-                "An encoder twice too wide costs {} nats a digit, one that never looks {}. None of it is visible in the bound alone: a model whose bound is bad may be a good model with a bad encoder.",
-                plain(gap_near(&b.spread, 2.0)),
-                plain(blind[2])
-            )),
-            Block::Evidence(b.evidence.clone()),
         ],
-    )
+    );
+    parts.checks("bound", b.evidence.clone());
+    parts.value("gap_at_twice_the_spread", gap_near(&b.spread, 2.0));
+    parts.value("gap_of_the_blind", blind[2]);
 }
 
 /// Gap at the factor nearest to one.
@@ -105,7 +93,7 @@ fn gap_near(of: &[[f64; 3]], factor: f64) -> f64 {
     of.iter().min_by(|a, b| off(a).total_cmp(&off(b))).map_or(f64::NAN, |v| v[2])
 }
 
-fn code(n: &Numbers) -> Section {
+fn code(n: &Numbers, parts: &mut Parts) {
     let c = &n.code;
     let given: (Vec<f64>, Vec<f64>) = c.given_noise.iter().map(|g| (g.2, g.3)).unzip();
     let sized: (Vec<f64>, Vec<f64>) = c.given_size.iter().map(|g| (g.1, g.2)).unzip();
@@ -127,62 +115,52 @@ fn code(n: &Numbers) -> Section {
     let table = c.given_noise.iter().map(|(var, kept, lost, bits)| {
         vec![plain(*var), kept.to_string(), tenths(*lost), format!("{bits:.1}")]
     });
-    section(
-        "code",
-        "What a VAE keeps: posterior collapse is arithmetic",
+    parts.figure("digits", vec![digits("", "", vec![], rows, Tone::Ink)]);
+    parts.figure(
+        "rate",
         vec![
-            p(
-                "Fix the decoder's noise $s^2$, as people do when they choose the weight of the reconstruction term, and ask for the likeliest weights. Each principal component of variance $\\lambda_k$ decides alone: above the noise it gets a latent, below it none.",
-            ),
-            f(
-                "w_k^2 = \\max(0, \\lambda_k - s^2), \\qquad \\mathrm{KL}_k = \\tfrac12 \\ln\\frac{\\lambda_k}{s^2}, \\qquad \\text{error}_k = \\min(\\lambda_k, s^2)",
-            ),
-            p(
-                "A latent that collapses, whose encoder says $N(0, I)$ for every image, is no failure of training: what it could tell is worth fewer nats than it costs. And these are formulas of another field: reverse water-filling. A linear VAE with given noise is, for Gaussian data, the best \
-               code that there is for its error; the KL term is its rate in nats, and $s^2$ is the water level.",
-            ),
-            figure(
-                "digits",
-                "Digits, and what decoders of three noise levels make of their codes: the more noise is allowed, the fewer components rise above it.",
-                "Four rows of eight 8 by 8 digits: the originals; blurred blobs from few latents; clearer digits; nearly the originals from many latents.",
-                vec![digits("", "", vec![], rows, Tone::Ink)],
-            ),
-            figure(
-                "rate",
-                &format!(
-                    "Left: rate against error. No code lies below the line (the digits' Gaussian taken as their law); VAEs with given noise lie on it, the likeliest VAEs with a given number of latents up to {} bits above. Right: bits of each latent, measured on the digits.",
-                    plain(c.excess)
-                ),
-                "Left: a falling convex curve with dots on it, and others slightly above it. Right: three falling curves over the component number that reach zero bits at component 2 to 7, 10 to 25 and 25 to 45.",
+            plot(
+                "Rate and error",
+                Axis::log("share_lost", "share of the variance lost"),
+                Axis::linear("bits", "bits a digit"),
                 vec![
-                    plot(
-                        "Rate and error",
-                        Axis::log("share_lost", "share of the variance lost"),
-                        Axis::linear("bits", "bits a digit"),
-                        vec![
-                            Series::new("least rate", along(&c.least.0), along(&c.least.1), Mark::Line, MUTED),
-                            Series::new("VAE, noise given", along(&given.0), along(&given.1), Mark::Points, BLUE),
-                            Series::new("VAE, size given", along(&sized.0), along(&sized.1), Mark::Points, VERMILION),
-                        ],
+                    Series::new(
+                        "least rate",
+                        along(&c.least.0),
+                        along(&c.least.1),
+                        Mark::Line,
+                        MUTED,
                     ),
-                    plot("Bits of each latent", Axis::linear("k", "component k"), Axis::linear("bits", "bits"), bars.collect()),
+                    Series::new(
+                        "VAE, noise given",
+                        along(&given.0),
+                        along(&given.1),
+                        Mark::Points,
+                        BLUE,
+                    ),
+                    Series::new(
+                        "VAE, size given",
+                        along(&sized.0),
+                        along(&sized.1),
+                        Mark::Points,
+                        VERMILION,
+                    ),
                 ],
             ),
-            p(
-                "One more identity says something of latent diffusion. Put the posteriors of all images together: mean by mean the variance is $(\\lambda_k - s^2)/\\lambda_k$, each posterior adds $s^2/\\lambda_k$, and the sum is 1. The latents of a perfect VAE are exactly $N(0, I)$ in their first two moments; on Gaussian data \
-               nothing is left for a diffusion model to learn. Real latent models give the KL term a weight of about a millionth: they want the autoencoder to compress and not to model, and leave the modelling to diffusion.",
+            plot(
+                "Bits of each latent",
+                Axis::linear("k", "component k"),
+                Axis::linear("bits", "bits"),
+                bars.collect(),
             ),
-            Block::Table(Table {
-                caption: "VAEs of given noise, measured on the digits: latents kept, share of the variance lost, rate.".into(),
-                head: ["noise $s^2$", "latents", "variance lost", "bits a digit"].map(String::from).to_vec(),
-                rows: table.collect(),
-            }),
-            Block::Evidence(c.evidence.clone()),
         ],
-    )
+    );
+    parts.table("code", ["noise $s^2$", "latents", "variance lost", "bits a digit"], table);
+    parts.checks("code", c.evidence.clone());
+    parts.value("latents_excess_bits", c.excess);
 }
 
-fn floor(n: &Numbers) -> Section {
+fn floor(n: &Numbers, parts: &mut Parts) {
     let l = &n.floor;
     let index =
         |of: &[f64]| (0..of.len()).map(|k| k as f64 / (of.len() - 1) as f64).collect::<Vec<f64>>();
@@ -207,45 +185,33 @@ fn floor(n: &Numbers) -> Section {
             .zip(&l.digits[1..])
             .map(|(k, x)| (format!("{k} of 64 numbers"), images(x))),
     );
-    section(
+    parts.figure(
         "floor",
-        "What no diffusion brings back",
         vec![
-            p(format!(
-                "Whatever happens in the latent, the decoder can only make what it can say. With $k$ principal components the sum of the other variances is lost for good, $\\sum_{{i>k}} \\lambda_i$. Photographs compress better than digits: 1 % of the variance is lost with {} of 64 numbers of a digit, and with {} of {} of a patch. \
-                 But variance is not what eyes look at: what is lost is all fine, and sharpness is made of it.",
-                l.size_for(0, 0.01),
-                l.size_for(1, 0.01),
-                whole,
-            )),
-            figure(
-                "floor",
-                "Digits from their first principal components; part of a photograph in tiles, from the first components of the other photographs; share of the variance lost against the share of numbers kept.",
-                "Rows of digits that turn from two or three blurred shapes into readable digits at 8 to 16 numbers. A cat's eye, and the same as flat tiles, as tiles with ramps, as blurred tiles and nearly as it was. Two falling curves on a logarithmic axis, that of photographs far below that of digits at first.",
+            digits("Digits", "", vec![], rows, Tone::Ink),
+            Drawing::Pictures(Pictures {
+                title: "A photograph".into(),
+                heading: format!("numbers of {whole}, squared error a pixel below"),
+                columns: sizes,
+                rows: vec![(String::new(), photograph)],
+                shape: (side, side),
+                tone: Tone::Light,
+            }),
+            plot(
+                "Variance lost",
+                Axis::linear("share_kept", "share of the numbers kept").over(0.0, 1.0),
+                Axis::log("share_lost", "share of the variance lost").over(1e-4, 1.0),
                 vec![
-                    digits("Digits", "", vec![], rows, Tone::Ink),
-                    Drawing::Pictures(Pictures {
-                        title: "A photograph".into(),
-                        heading: format!("numbers of {whole}, squared error a pixel below"),
-                        columns: sizes,
-                        rows: vec![(String::new(), photograph)],
-                        shape: (side, side),
-                        tone: Tone::Light,
-                    }),
-                    plot(
-                        "Variance lost",
-                        Axis::linear("share_kept", "share of the numbers kept").over(0.0, 1.0),
-                        Axis::log("share_lost", "share of the variance lost").over(1e-4, 1.0),
-                        vec![
-                            curve(0, "digits", BLUE, Mark::Line),
-                            curve(1, "patches of photographs", VERMILION, Mark::Dashed),
-                        ],
-                    ),
+                    curve(0, "digits", BLUE, Mark::Line),
+                    curve(1, "patches of photographs", VERMILION, Mark::Dashed),
                 ],
             ),
-            Block::Evidence(l.evidence.clone()),
         ],
-    )
+    );
+    parts.checks("floor", l.evidence.clone());
+    parts.value("pixels_for_1_percent", l.size_for(0, 0.01));
+    parts.value("latents_for_1_percent", l.size_for(1, 0.01));
+    parts.value("whole", whole);
 }
 
 fn split_plot(title: &str, s: &Split) -> Drawing {
@@ -296,7 +262,7 @@ fn budget_plot(title: &str, s: &Split) -> Drawing {
     )
 }
 
-fn diffusion(n: &Numbers) -> Section {
+fn diffusion(n: &Numbers, parts: &mut Parts) {
     let d = &n.diffusion;
     let [of_digits, of_patches] = &d.on;
     let rows = n.settings.followed_sizes.iter().zip(&d.ends).zip(&d.same).map(|((k, x), same)| {
@@ -325,65 +291,30 @@ fn diffusion(n: &Numbers) -> Section {
         })
     });
     let small = &of_patches.budgets[0];
-    section(
+    parts.figure(
+        "split",
+        vec![split_plot("Digits", of_digits), split_plot("Patches of photographs", of_patches)],
+    );
+    parts.figure(
+        "budget",
+        vec![budget_plot("Digits", of_digits), budget_plot("Patches of photographs", of_patches)],
+    );
+    parts.table(
         "diffusion",
-        "Two errors, one budget",
-        vec![
-            p(format!(
-                "Now diffuse in the latent: {} from pure noise, with the exact denoiser of the $k$ components, then decode. Sampler and decoder are linear, so what comes out is Gaussian, and its distance to the data is known and splits in two:",
-                n.settings.sampler
-            )),
-            f(
-                "W_2^2 = \\underbrace{\\sum_{i>k} \\lambda_i}_{\\text{compression}} + \\underbrace{\\sum_{i\\le k} \\left(\\sqrt{v_i} - \\sqrt{\\lambda_i}\\right)^2}_{\\text{sampler}}",
-            ),
-            p(
-                "The first sum falls with $k$ and no sampler can lower it; the second falls with steps. The curves below leave the floor one after the other: with few steps more latent dimensions buy nothing.",
-            ),
-            figure(
-                "split",
-                "Distance of what is generated from the data, over the data's deviation, by size of the latent and number of steps.",
-                "Two plots: a falling black curve, the floor of compression, and four curves that follow it at small latents and level off, the higher the fewer steps.",
-                vec![split_plot("Digits", of_digits), split_plot("Patches of photographs", of_patches)],
-            ),
-            p(format!(
-                "With the exact denoiser and as many steps as one likes all pixels are best: compression alone never helps. It pays where operations are limited. Let a denoiser of $k$ numbers cost $k^2$ products a step, as a dense linear one does, and the decoder $dk$ once. For the price of {} steps in pixels, patches of {} numbers \
-                 come to {} of the deviation; a latent of {} numbers, with {} steps for the same price, to {}.",
-                small.steps_in_pixels,
-                small.pixels().0,
-                tenths(small.pixels().2),
-                small.best().0,
-                small.best().1,
-                tenths(small.best().2),
-            )),
-            figure(
-                "budget",
-                "The same distance at equal numbers of operations, in steps of the denoiser of all pixels: small latents get more steps. Discs: the best size.",
-                "Two plots of three curves each that fall, reach a least value marked by a disc, and rise to the right end, which is diffusion in pixels; the larger the budget, the further right the disc.",
-                vec![budget_plot("Digits", of_digits), budget_plot("Patches of photographs", of_patches)],
-            ),
-            Block::Table(Table {
-                caption: "Equal operations: the best latent, its steps and W₂ over the deviation, against all pixels.".into(),
-                head: ["data, budget", "best size", "its steps", "W₂", "steps in pixels", "W₂ in pixels"]
-                    .map(String::from)
-                    .to_vec(),
-                rows: table.collect(),
-            }),
-            p(
-                "And a picture from the law that is no Gaussian: the same noise, projected on latents of several sizes, followed exactly under the empirical law of the digits there, and decoded. Each end is a digit of the data set seen through $k$ components. A smaller latent does not only blur: the noise ends at other digits, since which \
-               digit it will be is decided by distances, and distances have lost coordinates.",
-            ),
-            figure(
-                "ends",
-                "The same draws of noise in latents of several sizes, decoded. The last row has all components with variance.",
-                "Five rows of eight 8 by 8 digits, from blurs of two numbers to crisp digits; many columns show different digits in different rows.",
-                vec![digits("", "", vec![], rows.collect(), Tone::Ink)],
-            ),
-            Block::Evidence(d.evidence.clone()),
-        ],
-    )
+        ["data, budget", "best size", "its steps", "W₂", "steps in pixels", "W₂ in pixels"],
+        table,
+    );
+    parts.figure("ends", vec![digits("", "", vec![], rows.collect(), Tone::Ink)]);
+    parts.checks("diffusion", d.evidence.clone());
+    parts.value("budget", small.steps_in_pixels);
+    parts.value("pixels_numbers", small.pixels().0);
+    parts.value("pixels_error", small.pixels().2);
+    parts.value("best_numbers", small.best().0);
+    parts.value("best_steps", small.best().1);
+    parts.value("best_error", small.best().2);
 }
 
-fn counts(n: &Numbers) -> Section {
+fn counts(n: &Numbers, parts: &mut Parts) {
     let c = &n.counts;
     let (_, pixels, latent) = &c.networks[1];
     let ratio = |a: usize, b: usize| if b == 0 { "–".into() } else { plain(a as f64 / b as f64) };
@@ -433,50 +364,42 @@ fn counts(n: &Numbers) -> Section {
     let many = c.saved.last().map_or(f64::NAN, |s| s.1.last().map_or(f64::NAN, |r| r.1));
     let (a, b) = (&c.networks[0].1, &c.networks[0].2);
     let all = &c.networks[2];
-    section(
+    parts.figure(
         "counts",
-        "64 times cheaper? Counted",
         vec![
-            p(format!(
-                "Lectures compare images of 512 × 512 × 3 with latents of 64 × 64 × 4 and say “64 times”. There are {} numbers against {}: {} times fewer, since the latent has four channels for three colours. 64 is the ratio of positions. Which of the two counts depends on what is counted, and some of it is neither. \
-                 Below, operations of a U-Net with {} million weights are added up from the program that runs it.",
-                thousands(a.state),
-                thousands(b.state),
-                ratio(a.state, b.state),
-                plain((pixels.weights as f64 / 1e6 * 10.0).round() / 10.0)
-            )),
-            f("\\frac{512\\cdot 512\\cdot 3}{64\\cdot 64\\cdot 4} = 48, \\qquad \\left(\\frac{512}{64}\\right)^2 = 64, \\qquad \\left(\\frac{512}{64}\\right)^4 = 4096"),
-            p(format!(
-                "A convolution between layers of equal width costs in proportion to the positions: 64 ({} here, as products with what lies beyond the border are not computed and a small image has more border). Attention compares all positions with all: 4096. The time's embedding does not know the image: 1. So a step of this network, which attends on its two coarsest levels, is {} times cheaper; without attention {}; attending on all levels {}. \
-                 Memory: the state shrinks by 48, activations by {}, the weights, {} MB in single precision in both cases, not at all.",
-                ratio(a.convolutions, b.convolutions),
-                plain(per_step),
-                plain(a.operations() as f64 / b.operations() as f64),
-                plain(all.1.operations() as f64 / all.2.operations() as f64),
-                ratio(a.activations, b.activations),
-                plain(pixels.weights as f64 * 4.0 / 1e6),
-            )),
-            figure(
-                "counts",
-                "Left: operations of one step against the image's side, by kind. Right: how many times cheaper a whole run is in the latent, where the decoder runs once and costs as much as some steps in pixels.",
-                "Left: straight lines on logarithmic axes: attention is steepest and overtakes the convolutions, the time embedding is flat. Right: curves that rise with the number of steps towards a dashed line; with one step they start near 1 and 4.",
-                vec![
-                    plot("One step", Axis::log("side", "side of the image, pixels"), Axis::log("operations", "operations"), curves.collect()),
-                    plot("A whole run", Axis::log("steps", "steps"), Axis::log("times_cheaper", "times cheaper"), saved),
-                ],
+            plot(
+                "One step",
+                Axis::log("side", "side of the image, pixels"),
+                Axis::log("operations", "operations"),
+                curves.collect(),
             ),
-            p(format!(
-                "And a run is not a step. The decoder works on all pixels, once. If it costs as much as {} step in pixels, a thousand steps in the latent are {} times cheaper, and a single one costs {} of what it does in pixels: the fewer steps a sampler needs, the less the latent saves.",
-                plain(n.settings.decoder_shares.last().copied().unwrap_or(f64::NAN)),
-                plain(many),
-                percent(1.0 / few),
-            )),
-            Block::Table(Table {
-                caption: "Operations of one step, in 10⁹: 512 × 512 × 3 pixels against a latent of 64 × 64 × 4, by where the network attends.".into(),
-                head: ["what", "pixels", "latent", "times"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Evidence(c.evidence.clone()),
+            plot(
+                "A whole run",
+                Axis::log("steps", "steps"),
+                Axis::log("times_cheaper", "times cheaper"),
+                saved,
+            ),
         ],
-    )
+    );
+    parts.table("counts", ["what", "pixels", "latent", "times"], rows);
+    parts.checks("counts", c.evidence.clone());
+    parts.value("state_of_pixels", a.state);
+    parts.value("state_of_latent", b.state);
+    parts.value("state_ratio", a.state as f64 / b.state as f64);
+    parts.value("million_weights", pixels.weights as f64 / 1e6);
+    parts.value("convolution_ratio", a.convolutions as f64 / b.convolutions as f64);
+    parts.value("per_step", per_step);
+    parts.value("operation_ratio", a.operations() as f64 / b.operations() as f64);
+    parts.value(
+        "operation_ratio_with_attention",
+        all.1.operations() as f64 / all.2.operations() as f64,
+    );
+    parts.value("memory_ratio", a.activations as f64 / b.activations as f64);
+    parts.value("megabytes_of_weights", pixels.weights as f64 * 4.0 / 1e6);
+    parts.value(
+        "largest_decoder_share",
+        n.settings.decoder_shares.last().copied().unwrap_or(f64::NAN),
+    );
+    parts.value("saved_of_many_steps", many);
+    parts.value("lost_of_few_steps", 1.0 / few);
 }

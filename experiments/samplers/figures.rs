@@ -1,38 +1,49 @@
 //! The chapter on samplers, made from the numbers of [`crate::samplers::numbers`].
 
-use crate::samplers::numbers::{Comparison, Numbers, Produced, compute};
+use crate::samplers::numbers::{Comparison, Numbers, Produced, Settings, compute};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use tweedie::error::Result;
 use tweedie::evidence::Evidence;
 use tweedie::math::smaller;
 use tweedie::number::{Number, json};
 use tweedie::sample::certify::{Certificate, Measure, Study};
-use tweedie_report::chapter::{
-    along, command, f, figure, p, plot, scientific, section, significant,
-};
+use tweedie_report::chapter::{self, Parts, along, plot, scientific, settings, short};
 use tweedie_report::drawing::{Axis, Drawing, Mark, Plot, Series, plain};
-use tweedie_report::experiment::Context;
+use tweedie_report::experiment::{Context, Editable, Text};
 use tweedie_report::ledger::csv;
-use tweedie_report::page::{Block, Chapter, File, Section, Table};
+use tweedie_report::page::File;
 use tweedie_report::style::{
     BLUE, Colour, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, VERMILION,
 };
 
-/// Computes the experiment and describes it.
-pub fn run(context: &Context) -> Result<Chapter> {
-    Ok(chapter(&compute(context)?, command("samplers", context)))
-}
+/// The chapter.
+pub struct Samplers;
 
-fn chapter(n: &Numbers, command: String) -> Chapter {
-    Chapter {
-        name: "samplers".into(),
-        title: "Samplers: what a step buys".into(),
-        lead: "A sampler is judged by looking at its pictures, or by a score that needs fifty thousand of them and a network that itself is wrong. Here the network is \
-               exact and the data are Gaussian, so the law that a sampler produces is Gaussian too, and its distance to the data is a number without error bars. This chapter \
-               computes it for the comparisons that every lecture on diffusion makes, says which order each sampler really has, and what an evaluation buys."
-            .into(),
-        command,
-        sections: vec![propagation(n), headline(n), few(n), precision(n), orders(n)],
+impl chapter::Study for Samplers {
+    const NAME: &'static str = "samplers";
+    const ABOUT: &'static str = "what few steps cost, exactly: DDPM, DDIM, DPM-Solver, Heun, students; measured orders; work against precision";
+    const SECONDS: [f64; 2] = [15.0, 60.0];
+    const TEXT: Editable = source!("samplers/text.md");
+    const CODE: &'static str = env!("CODE_OF_samplers");
+    type Numbers = Numbers;
+
+    fn settings(text: Option<&Text>) -> Result<Value> {
+        settings::<Settings>(text)
+    }
+
+    fn compute(context: &Context) -> Result<Numbers> {
+        compute(context)
+    }
+
+    fn parts(n: &Numbers) -> Result<Parts> {
+        let mut parts = Parts::new(&n.settings);
+        propagation(n, &mut parts);
+        headline(n, &mut parts);
+        few(n, &mut parts);
+        precision(n, &mut parts);
+        orders(n, &mut parts);
+        Ok(parts)
     }
 }
 
@@ -41,7 +52,7 @@ fn file(name: &str, about: &str, content: Vec<u8>) -> File {
 }
 
 fn headline_csv(n: &Numbers) -> Vec<u8> {
-    let rows = n.spectra.iter().flat_map(|c| c.rows.iter().map(move |r| (c.name, r)));
+    let rows = n.spectra.iter().flat_map(|c| c.rows.iter().map(move |r| (&c.name, r)));
     csv(
         &["data", "sampler", "nfe", "w2_over_std", "bias_over_std", "variance_kept"],
         rows.map(|(data, r)| {
@@ -58,7 +69,7 @@ fn laws_csv(n: &Numbers) -> Vec<u8> {
     let rows = n.spectra.iter().flat_map(|c| {
         c.rows
             .iter()
-            .flat_map(move |r| r.modes.iter().enumerate().map(move |(k, m)| (c.name, r, k, m)))
+            .flat_map(move |r| r.modes.iter().enumerate().map(move |(k, m)| (&c.name, r, k, m)))
     });
     csv(
         &["data", "sampler", "nfe", "k", "variance", "mean_err", "variance_produced"],
@@ -95,7 +106,7 @@ fn titled(c: &Comparison) -> String {
 }
 
 /// A share as percent, to three digits, four from 100 on.
-fn percent(share: f64) -> String {
+fn in_percent(share: f64) -> String {
     match 100.0 * share {
         v if v >= 10.0 => format!("{v:.1}"),
         v if v >= 1.0 => format!("{v:.2}"),
@@ -108,64 +119,40 @@ fn row<'a>(c: &'a Comparison, name: &str) -> Option<&'a Produced> {
 }
 
 /// W2 of a row, in percent.
-fn w2(c: &Comparison, name: &str) -> String {
-    row(c, name).map_or("?".into(), |r| percent(r.w2()))
+/// Error of a law, as a share.
+fn share(of: Option<&Produced>) -> f64 {
+    of.map_or(f64::NAN, Produced::w2)
 }
 
-fn propagation(n: &Numbers) -> Section {
+fn propagation(n: &Numbers, parts: &mut Parts) {
     let spectra = n.spectra.iter().zip([BLUE, VERMILION]).map(|(c, colour)| {
         let total: f64 = c.variances.iter().sum();
         let index = (1..=c.variances.len()).map(|k| k as f64);
-        Series::new(c.name, index, c.variances.iter().map(move |v| v / total), Mark::Line, colour)
+        Series::new(&c.name, index, c.variances.iter().map(move |v| v / total), Mark::Line, colour)
     });
     let side = n.settings.patch;
-    section(
-        "propagation",
-        "A sampler seen through its response",
-        vec![
-            p(
-                "Every sampler of this chapter forms its next state from the states, the denoiser's outputs and the noise that it has, by a table of weights. On Gaussian data the exact denoiser is linear, \
-                 so the whole run is affine, and falls apart into the principal components of the data: component $k$, of variance $\\lambda_k$ and mean $\\mu_k$, ends at",
-            ),
-            f(
-                "x_k = a_k\\, x_k^{\\text{start}} + b_k\\, \\mu_k + \\sum_j c_{kj}\\, z_j, \\qquad v_k = a_k^2\\, v^{\\text{start}} + \\sum_j c_{kj}^2",
-            ),
-            p(
-                "The numbers $a$, $b$, $c$ are read off the sampler itself: it is run on a batch whose rows are one unit start, one unit mean, and one unit draw of noise each. Nothing is sampled, nothing \
-                 is written a second time. What is produced is then known, and so is its distance to the data:",
-            ),
-            f(
-                "W_2^2 = \\sum_k \\Big[ (m_k - \\mu_k)^2 + \\big(\\sqrt{v_k} - \\sqrt{\\lambda_k}\\big)^2 \\Big]",
-            ),
-            p(format!(
-                "Two spectra are used: that of the 1,797 digits of 8 × 8 pixels, and that of the grey {side} × {side} patches that tile five photographs, whose variance is concentrated in the coarse \
-                 components as natural images' is. Distances are given in percent of the data's total deviation $\\sqrt{{\\sum_k \\lambda_k}}$: 100 % is what a sampler is off that always returns the mean."
-            )),
-            figure(
-                "spectra",
-                "The two spectra: share of the variance in each principal component.",
-                "Two falling curves on logarithmic axes: the digits' 61 components fall slowly and then off a cliff; of the photographs' 256 the first holds most of the variance, the others fall as a power law to about 1e-5.",
-                vec![plot(
-                    "",
-                    Axis::log("k", "component k"),
-                    Axis::log("share", "share of the variance"),
-                    spectra.collect(),
-                )],
-            ),
-        ],
-    )
+    parts.figure(
+        "spectra",
+        vec![plot(
+            "",
+            Axis::log("k", "component k"),
+            Axis::log("share", "share of the variance"),
+            spectra.collect(),
+        )],
+    );
+    parts.value("side", side);
 }
 
-fn headline(n: &Numbers) -> Section {
+fn headline(n: &Numbers, parts: &mut Parts) {
     let [digits, photographs] = &n.spectra;
     let table = digits.rows.iter().zip(&photographs.rows).map(|(d, p)| {
         vec![
             d.name.clone(),
             d.nfe.to_string(),
-            percent(d.w2()),
-            percent(d.variance_kept()),
-            percent(p.w2()),
-            percent(p.variance_kept()),
+            in_percent(d.w2()),
+            in_percent(d.variance_kept()),
+            in_percent(p.w2()),
+            in_percent(p.variance_kept()),
         ]
     });
     let evaluations = || Axis::log("nfe", "evaluations of the network");
@@ -214,66 +201,49 @@ fn headline(n: &Numbers) -> Section {
             .and_then(|(_, nfe, w2)| nfe.iter().zip(w2).find(|(_, w)| **w <= bar))
             .map(|(n, _)| *n)
     };
-    let at = |nfe: Option<f64>| {
-        nfe.map_or("no number of evaluations shown".into(), |n| format!("{n} evaluations"))
-    };
-    section(
+    parts.table(
         "headline",
-        "A thousand steps against fifty, twenty, ten",
-        vec![
-            p(format!(
-                "DDPM takes {} steps of its linear schedule; DDIM strides over it in 50; DPM-Solver takes steps even in log-SNR; EDM integrates with Heun's method on its own grid, 18 steps and 35 evaluations. \
-                 All start from $N(0, I)$ ($N(0, 80^2 I)$ for EDM) and have the same exact denoiser.",
-                n.settings.steps
-            )),
-            Block::Table(Table {
-                caption: "The law that each of them produces: W₂ to the data in percent of the data's deviation, and the variance that is left, in percent of the data's.".into(),
-                head: ["sampler", "evaluations", "W₂, digits", "variance, digits", "W₂, photographs", "variance, photographs"].map(String::from).to_vec(),
-                rows: table.collect(),
-            }),
-            p(format!(
-                "The ancestral sampler's thousand steps are no gold standard. They are {} % off on the digits, for this is a first-order method too, and what it loses is the variance of the fine components; adding \
-                 $\\beta_t$ in place of the posterior variance loses less of it ({} %). DDIM in 50 steps is {} % off: fast, and several times worse. What replaces a thousand steps is order: of the runs drawn below, \
-                 DPM-Solver-3 is better than DDPM-1000 from {} on, DPM-Solver++(2M) from {}, Heun on EDM's grid from {}, DDIM from {}.",
-                w2(digits, "DDPM-"),
-                row(digits, "DDPM-1000, variance").map_or("?".into(), |r| percent(r.w2())),
-                w2(digits, "DDIM-50"),
-                at(better(digits, "DPM-Solver-3")),
-                at(better(digits, "DPM-Solver++(2M)")),
-                at(better(digits, "Heun, EDM's grid")),
-                at(better(digits, "DDIM"))
-            )),
-            p(format!(
-                "On the photographs the ancestral sampler ends closer to the data than any deterministic one can, for a reason that has nothing to do with steps. The schedule's last SNR is not zero: a start in $N(0, I)$ \
-                 lacks a trace of the data's mean. The exact flow carries that to the end, and is {} % off, nearly all of it in the mean ({} %): wrong brightness. An ancestral sampler's fresh noise makes it forget \
-                 where it started. EDM's start, at $\\sigma = 80$, has about twice the trace that the table's last step leaves, and twice the price.",
-                percent(photographs.floor),
-                row(photographs, "consistency").map_or("?".into(), |r| percent(r.bias()))
-            )),
-            figure(
-                "ladder",
-                "Exact W₂ of whole runs, start in noise included. The dashed line is the exact flow from the same start in $N(0, I)$: what remains because the schedule's last step is not quite noise.",
-                "Two plots on logarithmic axes. DDPM and DDIM fall in parallel as one over the number of evaluations; DPM-Solver++(2M) and Heun fall twice as steeply, DPM-Solver-3 three times, down to the dashed line of the exact flow.",
-                vec![ladder(digits), ladder(photographs)],
-            ),
-            p(
-                "Where the error sits is told by the components. A first-order sampler with steps even in $t$ spends most of them at noise levels where nothing happens and hurries through the last ones, in which the fine \
-                 components appear: their variance is lost. Steps even in log-SNR give every component the same number of steps while it is decided, and the solvers' error is nearly the same for all, down to the components \
-                 whose deviation is below the last noise level of the table, $\\sigma_1 = 0.01$: the final step denoises them away, whichever the sampler. EDM's grid goes on to 0.002.",
-            ),
-            figure(
-                "modes",
-                "Relative error of the standard deviation that each component has in the end, $|\\sqrt{v_k/\\lambda_k} - 1|$. Dips are changes of sign.",
-                "Two plots against falling variance: the errors of DDPM-1000 and DDIM-50 rise steadily towards the fine components; the solvers' stay near 0.01 and rise only for the finest, below a variance of 1e-3; Heun-18 lies between 0.03 and 0.2 throughout.",
-                vec![per_mode(digits), per_mode(photographs)],
-            ),
-            Block::Files(vec![
-                file("headline.csv", "the table: W₂, bias and variance kept of every row", headline_csv(n)),
-                file("laws.csv", "every component of every law in the table: mean and variance produced and true", laws_csv(n)),
-            ]),
-            Block::Evidence(n.spectra.iter().flat_map(|c| named(c.name, &c.evidence)).collect()),
+        [
+            "sampler",
+            "evaluations",
+            "W₂, digits",
+            "variance, digits",
+            "W₂, photographs",
+            "variance, photographs",
         ],
-    )
+        table,
+    );
+    parts.figure("ladder", vec![ladder(digits), ladder(photographs)]);
+    parts.figure("modes", vec![per_mode(digits), per_mode(photographs)]);
+    parts.files(
+        "headline",
+        vec![
+            file(
+                "headline.csv",
+                "the table: W₂, bias and variance kept of every row",
+                headline_csv(n),
+            ),
+            file(
+                "laws.csv",
+                "every component of every law in the table: mean and variance produced and true",
+                laws_csv(n),
+            ),
+        ],
+    );
+    parts
+        .checks("headline-2", n.spectra.iter().flat_map(|c| named(&c.name, &c.evidence)).collect());
+    parts.value("digits_ddpm", share(row(digits, "DDPM-")));
+    parts.value("digits_ddpm_other_variance", share(row(digits, "DDPM-1000, variance")));
+    parts.value("digits_ddim_50", share(row(digits, "DDIM-50")));
+    parts.value("dpm_solver_3", better(digits, "DPM-Solver-3"));
+    parts.value("dpmpp_2m", better(digits, "DPM-Solver++(2M)"));
+    parts.value("heun", better(digits, "Heun, EDM's grid"));
+    parts.value("ddim", better(digits, "DDIM"));
+    parts.value("consistency_floor", photographs.floor);
+    parts.value(
+        "consistency_bias",
+        row(photographs, "consistency").map_or(f64::NAN, Produced::bias),
+    );
 }
 
 /// Evidence that says on which data it was made.
@@ -281,7 +251,7 @@ fn named<'a>(data: &'a str, rows: &'a [Evidence]) -> impl Iterator<Item = Eviden
     rows.iter().map(move |e| Evidence { what: format!("{data}, {}", e.what), ..e.clone() })
 }
 
-fn few(n: &Numbers) -> Section {
+fn few(n: &Numbers, parts: &mut Parts) {
     let curves = |c: &Comparison| {
         let colours = [BLUE, GREEN, SKY, ORANGE, VERMILION, MUTED];
         let series = c.few.iter().zip(colours).map(|((name, nfe, w2), colour)| {
@@ -296,38 +266,12 @@ fn few(n: &Numbers) -> Section {
         )
     };
     let [digits, photographs] = &n.spectra;
-    section(
-        "few",
-        "One step, a few steps",
-        vec![
-            p(format!(
-                "One step of DDIM from pure noise returns the mean, {} % off; so would any solver. A <em>consistency model</em> learns the end of the exact flow instead of the mean of all ends: if it has learned perfectly, \
-                 one evaluation is exact but for the start. A <em>student</em> by progressive distillation learns what its teacher makes in two steps, again and again: a perfect student of DDIM in {} steps has the \
-                 teacher's law in any number of steps, down to one, and the teacher's error ({} % on the digits) with it.",
-                w2(digits, "DDIM, 1 step"),
-                n.settings.teacher_steps,
-                w2(digits, "student")
-            )),
-            f(
-                "x_{t'} = \\alpha_{t'}\\, \\hat x_0 + \\sigma_{t'}\\, \\hat\\varepsilon, \\qquad \\hat x_0^{\\text{student}} = \\frac{\\sigma_t\\, x_{t'}^{\\text{teacher}} - \\sigma_{t'}\\, x_t}{\\alpha_{t'} \\sigma_t - \\sigma_{t'} \\alpha_t}",
-            ),
-            p(format!(
-                "<em>Teleportation</em> takes no training: while the noise is high, any data are as good as Gaussian, so the first part of the way has a closed form, and the steps are spent on the rest, here below \
-                 $\\sigma/\\alpha = {}$. For the Gaussian data of this chapter the jump is exact and could go all the way; what it leaves out on the real digits is measured in the chapter on the digits, \
-                 where the two trajectories part below $\\sigma \\approx 2$.",
-                plain(n.settings.teleport_sigma)
-            )),
-            figure(
-                "few-steps",
-                "Few evaluations, steps even in log-SNR. Students and consistency models are taken to have learned perfectly: what a trained one adds to this is its own error, not the method's.",
-                "Two plots on logarithmic axes: DDIM falls slowly from 100 percent, DPM-Solver++(2M) faster, both start lower after a teleport; the student and the consistency model are flat lines below.",
-                vec![curves(digits), curves(photographs)],
-            ),
-        ],
-    )
+    parts.figure("few-steps", vec![curves(digits), curves(photographs)]);
+    parts.value("one_step_of_ddim", share(row(digits, "DDIM, 1 step")));
+    parts.value("student", share(row(digits, "student")));
 }
 
-fn precision(n: &Numbers) -> Section {
+fn precision(n: &Numbers, parts: &mut Parts) {
     let curve = |name: &String, k: usize, of: &dyn Fn(&Certificate) -> Study| {
         let study = of(n.certificate(name)?);
         let (nfe, errors): (Vec<f64>, Vec<f64>) =
@@ -340,58 +284,40 @@ fn precision(n: &Numbers) -> Section {
     let nfe = || Axis::log("nfe", "evaluations of the denoiser");
     let states = || Axis::log("rms_error", "error of the states");
     let law = || Axis::log("error", "error of the law");
-    section(
-        "precision",
-        "Work against precision",
+    parts.figure(
+        "work",
         vec![
-            p(
-                "How accurate is a method for the work it does? On the same stretch of the way, $\\sigma/\\alpha$ from 10 to 0.05 in steps even in log-SNR, a deterministic sampler is compared with the exact flow \
-                 from 32 fixed starts. The digits' Gaussian has the flow in closed form; for a mixture of three Gaussians in the plane, which is no Gaussian at all, it is integrated to thirteen digits.",
+            plot(
+                "Digits' Gaussian",
+                nfe(),
+                states(),
+                all(&n.settings.deterministic, &|c| c.digits.clone()),
             ),
-            figure(
-                "work",
-                "Root mean square error of the end states against evaluations, for 4 to 512 steps. A method of order $p$ falls with slope $-p$; lower left is better.",
-                "Two plots on logarithmic axes with straight lines of slopes one to four: ddim is the highest, then heun and dpmpp-2m with slope two, dpm-solver-3, dpmpp-3m and unipc with slope three, rk4 with slope four down to 1e-10.",
-                vec![
-                    plot(
-                        "Digits' Gaussian",
-                        nfe(),
-                        states(),
-                        all(&n.settings.deterministic, &|c| c.digits.clone()),
-                    ),
-                    plot(
-                        "Mixture of three",
-                        nfe(),
-                        states(),
-                        all(&n.settings.deterministic, &|c| c.mixture.clone()),
-                    ),
-                ],
-            ),
-            p(
-                "A stochastic sampler has no state to be right or wrong about, but a law. On the digits' Gaussian that law is propagated exactly, from the true law at the start of the stretch; on the mixture no closed form carries it, so \
-                 the moments of 32,768 chains stand for it, and the curve ends where it sinks into their noise.",
-            ),
-            figure(
-                "work-stochastic",
-                "Left: exact W₂ of the produced law. Right: error of mean and second moments in units of the law's deviation, sampled; errors below three standard errors are left out.",
-                "Left: straight lines of slope one for ddpm and em and of slope two for the others. Right: the same ordering with fewer, noisier points.",
-                vec![
-                    plot(
-                        "Digits' Gaussian, exact",
-                        nfe(),
-                        law(),
-                        all(&n.settings.stochastic, &|c| c.digits.clone()),
-                    ),
-                    plot(
-                        "Mixture of three, sampled",
-                        nfe(),
-                        law(),
-                        all(&n.settings.stochastic, &|c| seen(&c.mixture)),
-                    ),
-                ],
+            plot(
+                "Mixture of three",
+                nfe(),
+                states(),
+                all(&n.settings.deterministic, &|c| c.mixture.clone()),
             ),
         ],
-    )
+    );
+    parts.figure(
+        "work-stochastic",
+        vec![
+            plot(
+                "Digits' Gaussian, exact",
+                nfe(),
+                law(),
+                all(&n.settings.stochastic, &|c| c.digits.clone()),
+            ),
+            plot(
+                "Mixture of three, sampled",
+                nfe(),
+                law(),
+                all(&n.settings.stochastic, &|c| seen(&c.mixture)),
+            ),
+        ],
+    );
 }
 
 /// The runs whose error is told from the chains' noise.
@@ -417,7 +343,7 @@ fn triangle(order: i32, from: (f64, f64), to: f64, above: bool) -> Series {
     )
 }
 
-fn orders(n: &Numbers) -> Section {
+fn orders(n: &Numbers, parts: &mut Parts) {
     let measured = |declared: bool, s: &Study| match s.order {
         Some(o) if declared && o.stderr <= 0.25 => {
             format!(
@@ -482,72 +408,48 @@ fn orders(n: &Numbers) -> Section {
     )
     .noted(low.0 * 0.8, low.1 / 8.0, "3")
     .noted(400.0, high.1 / 3.0, "2");
-    section(
+    parts.figure("third-order", vec![Drawing::Plot(third)]);
+    parts.checks("orders", n.third_evidence.clone());
+    parts.table(
         "orders",
-        "Orders, declared and measured",
+        ["sampler", "declared", "Gaussian", "mixture", "digits", "verdict"],
+        rows,
+    );
+    parts.table(
+        "orders-2",
+        ["sampler", "to 10⁻²", "to 10⁻⁴", "to 10⁻⁶", "evaluations", "W₂", "bias", "KL"],
+        work,
+    );
+    parts.files(
+        "orders",
         vec![
-            p(
-                "A sampler of order $p$ has an error that falls as $1/N^p$. Orders are printed in papers and copied into code, and a wrong coefficient leaves a sampler that still makes fine pictures. \
-                 Measured, it shows. The order is fitted to the tail of 4 to 512 steps together with the next term, $\\ln e_N = c - p \\ln N + b/N$, with its standard error; a sampler's declared order \
-                 counts its start-up steps.",
+            file(
+                "certificates.json",
+                "all of it, as <code>tweedie certify --json</code> writes it",
+                json(&BTreeMap::from([("certificates", &n.certificates)])),
             ),
-            p(
-                "One is known to differ. The multistep update of order three in DPM-Solver++ needs the second derivative of $\\hat x_0$ in $\\lambda = \\ln(\\alpha/\\sigma)$; several public codes put the second \
-                 <em>divided difference</em> in its place, which is half of it:",
-            ),
-            f("D_2 = \\frac{D_1^{(0)} - D_1^{(1)}}{r_0 + r_1} \\approx \\tfrac12\\, h^2\\, \\hat x_0'', \\qquad \\text{so the term is } 2 D_2 \\text{, not } D_2"),
-            p(
-                "What is left is a second-order method. So is what is left of the right update when its first step is DDIM's, as is usual: one step with a local error of order two is enough. \
-                 <code>dpmpp-3m</code> starts with a second-order single step, at one evaluation more, and has order three. On a few steps the misprint may well be the better sampler: an order says what happens in the end.",
-            ),
-            figure(
-                "third-order",
-                "The third-order multistep update on the mixture: right, as printed in public code, and right after a DDIM start. The triangles have slopes 2 and 3.",
-                "Error against steps on logarithmic axes. The right update falls with slope three; the printed one and the one after a DDIM start bend to slope two and end more than ten times higher at 512 steps.",
-                vec![Drawing::Plot(third)],
-            ),
-            Block::Evidence(n.third_evidence.clone()),
-            Block::Table(Table {
-                caption: "Certificates: measured orders with standard errors. s: sampled moments, which decide only beyond three standard errors; –: no order, or none that the noise lets through.".into(),
-                head: ["sampler", "declared", "Gaussian", "mixture", "digits", "verdict"].map(String::from).to_vec(),
-                rows: rows.collect(),
-            }),
-            Block::Table(Table {
-                caption: "What they cost, on the digits' Gaussian. Left: evaluations to an error of the states, or of the law for stochastic ones; ~ beyond 512 steps by the measured order. Right: the exact law of 20 steps \
-                          from $N(0, 80^2 I)$ on EDM's grid: W₂, distance of the means, and Kullback–Leibler divergence in nats."
-                    .into(),
-                head: ["sampler", "to 10⁻²", "to 10⁻⁴", "to 10⁻⁶", "evaluations", "W₂", "bias", "KL"].map(String::from).to_vec(),
-                rows: work.collect(),
-            }),
-            Block::Files(vec![
-                file("certificates.json", "all of it, as <code>tweedie certify --json</code> writes it", json(&BTreeMap::from([("certificates", &n.certificates)]))),
-                file("certificates.csv", "one row a run", certificates_csv(n)),
-            ]),
-            Block::Evidence(n.certified.clone()),
+            file("certificates.csv", "one row a run", certificates_csv(n)),
         ],
-    )
-}
-
-/// Three significant digits, in powers of ten where they are far from one.
-fn short(v: f64) -> String {
-    if v == 0.0 || (1e-3..1e4).contains(&v) { significant(v, 3) } else { scientific(v, 2) }
+    );
+    parts.checks("orders-3", n.certified.clone());
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tweedie_report::Experiment;
     use tweedie_report::experiment::Profile;
 
     #[test]
     fn the_chapter_is_whole() {
-        let chapter = run(&Context {
+        let context = Context {
             settings: None,
             profile: Profile::Least,
             seed: 0,
             progress: &|_, _, _| {},
             trainings: None,
-        })
-        .unwrap();
+        };
+        let chapter = Experiment::of::<Samplers>().chapter(&context).unwrap().0;
         let lines = |name: &str| {
             chapter
                 .files()
@@ -585,7 +487,7 @@ mod tests {
     #[test]
     fn shares_are_short() {
         assert_eq!(
-            [0.0, 0.00042, 0.0071234, 0.0256, 0.1234, 1.0012].map(percent),
+            [0.0, 0.00042, 0.0071234, 0.0256, 0.1234, 1.0012].map(in_percent),
             ["0", "0.042", "0.712", "2.56", "12.3", "100.1"]
         );
     }

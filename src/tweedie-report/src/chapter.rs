@@ -175,6 +175,12 @@ pub fn short(v: f64) -> String {
     scientific(v, 2)
 }
 
+/// A large number to two digits, its thousands apart.
+pub fn about(v: f64) -> String {
+    let size = 10f64.powf((v.log10().floor() - 1.0).max(0.0));
+    thousands(((v / size).round() * size) as usize)
+}
+
 /// A share in percent, to three digits.
 pub fn percent(share: f64) -> String {
     format!("{} %", plain(100.0 * share))
@@ -224,4 +230,22 @@ pub fn digits(
         shape: (8, 8),
         tone,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_as_long_as_they_need_be() {
+        assert_eq!([7.0, 123.0, 98765.0].map(about), ["7", "120", "99,000"]);
+        assert_eq!(
+            [0.1234, 1.0, 0.00123, -0.5].map(percent),
+            ["12.3 %", "100 %", "0.123 %", "−50 %"]
+        );
+        assert_eq!([0.0, 0.012345, 123.45].map(short), ["0", "0.0123", "123"]);
+        assert_eq!(short(1.5e-7), "$1.5 \\cdot 10^{-7}$");
+        assert_eq!(short(-2e5), "$-2.0 \\cdot 10^{5}$");
+        assert_eq!(thousands(1_234_567), "1,234,567");
+    }
 }

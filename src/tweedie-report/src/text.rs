@@ -27,7 +27,7 @@
 //! They are filled in first, by [`minijinja`], what is inserted being escaped; then the whole is
 //! read as Markdown, by [`pulldown_cmark`].
 
-use crate::chapter::{Parts, percent, scientific, short, significant, thousands};
+use crate::chapter::{Parts, about, percent, scientific, short, significant, thousands};
 use crate::drawing::plain;
 use crate::experiment::{Editable, Text};
 use crate::page::{Block, Chapter, Figure, Section, Table, set_text};
@@ -106,6 +106,7 @@ fn environment() -> std::result::Result<Environment<'static>, minijinja::Error> 
     environment.add_filter("significant", move |v: f64, n: usize| set(significant(v, n.max(1))));
     environment.add_filter("scientific", move |v: f64, n: usize| set(scientific(v, n.max(1))));
     environment.add_filter("short", move |v: f64| set(short(v)));
+    environment.add_filter("about", move |v: f64| set(about(v)));
     environment.add_filter("percent", move |v: f64| set(percent(v)));
     environment.add_filter("thousands", move |n: usize| set(thousands(n)));
     environment
