@@ -1211,3 +1211,53 @@ fn spread_of_squares(law: &dyn Law, truth: &Gaussian, at: &PathPoint) -> Array1<
     let squares = y.mapv(|y| y * y);
     squares.std_axis(Axis(0), 0.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The distance by singular values is that of dense covariances: with fewer rows than
+    /// dimensions and more, for laws of full rank and below it, axes and none, with noise and
+    /// without; and it is kept where it is nothing beside the traces.
+    #[test]
+    fn the_distance_of_rows_is_that_of_their_covariance() {
+        let noise = Noise::new(5);
+        let cov = |d: usize, rank: usize| {
+            let root = Array2::from_shape_fn((d, rank), |(i, j)| {
+                noise.normal(9, (i * rank + j) as u64) / (1 + j) as f64
+            });
+            root.dot(&root.t())
+        };
+        let mean = |d: usize| Array1::from_shape_fn(d, |i| i as f64 / d as f64);
+        let laws = [
+            Gaussian::new(mean(6), cov(6, 6).view()).unwrap(),
+            Gaussian::new(mean(6), cov(6, 3).view()).unwrap(),
+            Gaussian::new(mean(6), cov(6, 3).view()).unwrap().truncated(3),
+            Gaussian::diagonal(mean(5), Array1::from(vec![0.3, 2.0, 0.0, 1.0, 4.0])).unwrap(),
+            Gaussian::isotropic(mean(3), 0.0).unwrap(),
+        ];
+        for (k, law) in laws.iter().enumerate() {
+            for (rows, alpha, sigma) in [(4, 1.0, 0.0), (40, 0.8, 0.6), (40, 1.0, 0.0)] {
+                let at = PathPoint::still(alpha, sigma);
+                let x = law.sample(rows, &noise.child(k as u64)) * (1.2 * alpha) + sigma * 0.1;
+                let distance = ToMarginal::new(&x, law, &at);
+                for keep in [|_: usize| true, |i: usize| i % 4 != 1] {
+                    let kept: Vec<usize> = (0..rows).filter(|&i| keep(i)).collect();
+                    let part = Gaussian::from_data(x.select(Axis(0), &kept).view()).unwrap();
+                    let want = w2_squared(&part, &marginal(law, &at).unwrap()).unwrap().sqrt();
+                    let got = distance.of_rows(keep).unwrap();
+                    // Roots of rounded variances: sqrt eps of the largest deviation on either side.
+                    let size = (distance.trace + want * want).sqrt();
+                    assert!((got - want).abs() <= 1e-6 * size, "{k} {rows} {at:?}: {got} {want}");
+                }
+            }
+        }
+        // Rows that have the law's moments to rounding.
+        let law = Gaussian::diagonal(mean(2), Array1::from(vec![4.0, 1.0])).unwrap();
+        let signs = ndarray::array![[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]];
+        let x = &signs * &ndarray::array![2.0, 1.0] + &mean(2);
+        let at = PathPoint::still(1.0, 0.0);
+        let none = ToMarginal::new(&x, &law, &at).of_rows(|_| true).unwrap();
+        assert!(none <= 1e-15, "{none}");
+    }
+}
