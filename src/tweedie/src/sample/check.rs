@@ -1139,20 +1139,21 @@ fn noise_off(
     watch: &Watch,
 ) -> Result<Option<String>> {
     let mut found = None;
-    // The state before, its x0_hat, and that of the one before it.
-    let mut before: Option<(Array2<f64>, Array2<f64>, Option<Array2<f64>>)> = None;
+    // Of what a step is made but for its noise: the state before it, its x0_hat, and that of the
+    // one before.
+    let mut columns: Vec<Array2<f64>> = Vec::new();
     states.each(&mut |to, x| {
         watch(to, points.len(), "looking at the noise of each step");
         let mut older = None;
-        if let Some((state, x0_hat, oldest)) = before.take() {
-            let mut columns = vec![&state, &x0_hat];
-            columns.extend(&oldest);
+        if to > 0 {
             found = noise_of_step(to - 1, points, &columns, x);
-            older = Some(x0_hat);
+            older = Some(columns.swap_remove(1));
         }
+        columns = vec![x.clone()];
         if found.is_none() && to + 1 < points.len() {
-            before = Some((x.clone(), law.denoised(x.view(), &points[to]), older));
+            columns.push(law.denoised(x.view(), &points[to]));
         }
+        columns.extend(older);
         Ok(found.is_none())
     })?;
     Ok(found)
@@ -1163,7 +1164,7 @@ fn noise_off(
 fn noise_of_step(
     k: usize,
     points: &[PathPoint],
-    columns: &[&Array2<f64>],
+    columns: &[Array2<f64>],
     end: &Array2<f64>,
 ) -> Option<String> {
     let (from, to) = (points[k], points[k + 1]);
