@@ -259,6 +259,7 @@ fn what_cannot_be_compared_is_refused_in_a_line() {
         &["a", model],
         &["--compare", "a report", "a model", "two reports, two models or two training runs"],
     );
+    refused(here, &["a", "b", "--json", "nowhere/found.json"], &["nowhere", "found.json"]);
     refused(here, &["a", "b", "three"], &["got three", "allowed: one, two"]);
     refused(here, &[model, model, "one"], &["a model has no chapters"]);
     refused(here, &["a", "b", "--tolerance", "-1"], &["--tolerance", "got -1", "0 or more"]);

@@ -362,6 +362,16 @@ fn a_scheduler_folder_sets_path_grid_and_prediction() {
             "beta_schedule 'laplace', allowed: linear",
         ),
         (
+            r#"{"_class_name": "DDIMScheduler", "beta_end": 0.02, "beta_end": 0.03}"#,
+            &[],
+            "duplicate key `beta_end`",
+        ),
+        (
+            r#"{"_class_name": "DDIMScheduler", "of_a_later_version": 1, "of_a_later_version": 2}"#,
+            &[],
+            "duplicate key `of_a_later_version`",
+        ),
+        (
             r#"{"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#,
             &[],
             "eps",

@@ -10,6 +10,7 @@ use tweedie::error::{Error, Result};
 use tweedie::math::larger;
 use tweedie::math::matmul::matmul;
 use tweedie::math::noise::Noise;
+use tweedie::number::or_word;
 use tweedie_device::{Device, Place, Precision};
 use tweedie_nn::adamw::{AdamW, State};
 use tweedie_nn::config::UNetConfig;
@@ -71,18 +72,25 @@ pub(super) struct Figures {
     pub device: String,
     pub precision: &'static str,
     pub params: usize,
+    #[serde(serialize_with = "or_word")]
     pub forward_ms: f64,
+    #[serde(serialize_with = "or_word")]
     pub train_step_ms: f64,
+    #[serde(serialize_with = "or_word")]
     pub forward_fastest_ms: f64,
+    #[serde(serialize_with = "or_word")]
     pub train_step_fastest_ms: f64,
+    #[serde(serialize_with = "or_word")]
     pub images_per_s: f64,
     pub flops_per_step: usize,
     pub reps: usize,
     /// Floating-point operations a second of a product of two square matrices in this precision, in
     /// 1e9 (1024 rows on the CPU, 4096 on a GPU): the floor of the time is the network's operations
     /// at this rate.
+    #[serde(serialize_with = "or_word")]
     pub matrix_gflops: f64,
     /// Largest difference of the timed output from the f64 one, in units of its largest entry.
+    #[serde(serialize_with = "or_word")]
     pub error: f64,
     /// Where a step's time goes.
     pub parts: Vec<Part>,
@@ -92,7 +100,9 @@ pub(super) struct Figures {
 #[derive(Serialize)]
 pub(super) struct Part {
     pub part: &'static str,
+    #[serde(serialize_with = "or_word")]
     pub forward_ms: f64,
+    #[serde(serialize_with = "or_word")]
     pub backward_ms: f64,
 }
 

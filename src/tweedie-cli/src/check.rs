@@ -2,10 +2,12 @@
 
 use super::options::choice;
 use super::output::{self, Document, Number, Target};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::PathBuf;
-use tweedie::error::Result;
+use std::time::Duration;
+use tweedie::error::{Result, printable};
 use tweedie::law_file;
 use tweedie::recording::{self, Checked, Kind, Outcome};
 use tweedie::sample::check::{Report, StepReport, Verdict};
@@ -118,7 +120,18 @@ pub fn run(args: &Args) -> Result<crate::Outcome> {
     let read = args.files.iter().chain([&args.law]);
     output::spared(args.json.as_ref(), read)?;
     output::possible(&[("--json", args.json.as_ref())])?;
-    let outcome = recording::check(&args.files, &law_file::read(&args.law)?, args.kind)?;
+    let law = law_file::read(&args.law)?;
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{spinner} {msg} [{bar:24}] {pos}/{len} {elapsed}");
+    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    bar.enable_steady_tick(Duration::from_millis(120));
+    let outcome = recording::check_watched(&args.files, &law, args.kind, &|done, of, what| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        bar.set_message(printable(what).into_owned());
+    });
+    bar.finish_and_clear();
+    let outcome = outcome?;
     if args.json != Some(Target::Stdout) {
         output::print(text(&outcome))?;
     }

@@ -3,10 +3,10 @@
 use super::Outcome;
 use super::options::choice;
 use super::output::{self, Document, Target};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tweedie::error::Result;
 use tweedie_device::Device;
-use tweedie_files::Cache;
+use tweedie_files::{self as file, Cache};
 use tweedie_report::{self as report, Options, Profile, Text, compare};
 
 /// Run experiments and write DIR/index.html: the main job
@@ -107,6 +107,11 @@ fn compared(args: &Args, a: PathBuf, b: PathBuf) -> Result<Outcome> {
     let [page, manifest] = ["index.html", "manifest.json"].map(|name| Target::File(out.join(name)));
     output::distinct(&[("--out", Some(&page)), ("--json", args.json.as_ref())])?;
     output::distinct(&[("--out", Some(&manifest)), ("--json", args.json.as_ref())])?;
+    // The folder of the page is made, and what lies in it is written once it is there.
+    let within = |path: &Path| file::resolved(path).starts_with(file::resolved(&out));
+    if !matches!(&args.json, Some(Target::File(path)) if within(path)) {
+        output::possible(&[("--json", args.json.as_ref())])?;
+    }
     let summary = compare::run(&compare::Options {
         a,
         b,

@@ -872,6 +872,29 @@ mod tests {
         }
     }
 
+    /// Where nothing of x0 is left, eps and score do not tell it; the others do.
+    #[test]
+    fn eps_and_score_are_refused_where_a_table_ends_without_signal() {
+        let (path, (_, shape)) = (&paths()[6], small(None));
+        let ends = [path.still_at(1.0).unwrap(), path.still_at(0.999).unwrap()];
+        assert_eq!(ends.map(|p| p.alpha == 0.0), [true, false]);
+        for prediction in &Prediction::ALL {
+            let setup = Setup { time: Time::Step, ..setup(path.clone(), *prediction, shape) };
+            let network = network::<f64>(setup, 2);
+            assert!(network.defined(&ends[1..]).is_ok(), "{prediction}");
+            match (network.defined(&ends), prediction) {
+                (Err(e), Prediction::Eps | Prediction::Score) => {
+                    let want = format!("x0 from {prediction} is singular at alpha = 0");
+                    assert!(e.to_string().contains(&want), "{e}");
+                }
+                (defined, _) => assert!(
+                    defined.is_ok() && !matches!(prediction, Prediction::Eps | Prediction::Score),
+                    "{prediction}"
+                ),
+            }
+        }
+    }
+
     #[test]
     fn steps_of_a_table_are_whole_from_every_path() {
         let (path, (_, shape)) = (&paths()[5], small(None));

@@ -280,13 +280,17 @@ impl Config {
             &file,
             "pass a diffusers pipeline folder, or choose --path or --schedule yourself",
         )?;
-        let text: Text = serde_json::from_str(&without_infinities(&text)).map_err(|e| {
-            Error::file(
-                &file,
-                format!("is no scheduler config: {e}"),
-                "save it again with save_pretrained",
-            )
-        })?;
+        let text = without_infinities(&text);
+        // Keys that are not read may not stand twice either: nobody can say which was meant.
+        let text: Text = input::unique_keys(text.as_bytes())
+            .and_then(|()| serde_json::from_str(&text))
+            .map_err(|e| {
+                Error::file(
+                    &file,
+                    format!("is no scheduler config: {e}"),
+                    "save it again with save_pretrained",
+                )
+            })?;
         /// Rows of a table at most: diffusers' have 1000, and each is computed in double-double.
         const ROWS: usize = 100_000;
         let rows = text

@@ -256,6 +256,12 @@ impl Known {
     }
 }
 
+/// What of a folder and the folders above it is not there, the deepest first.
+pub fn missing(folder: &Path) -> Vec<PathBuf> {
+    let there = |folder: &Path| folder.as_os_str().is_empty() || folder.symlink_metadata().is_ok();
+    folder.ancestors().take_while(|folder| !there(folder)).map(Path::to_path_buf).collect()
+}
+
 /// How the names of folders begin that are not there to stay.
 const UNFINISHED: &str = ".unfinished-";
 const REPLACED: &str = ".replaced-";

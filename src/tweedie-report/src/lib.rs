@@ -175,7 +175,9 @@ const TRAININGS: (&str, usize) = ("trainings", 8);
 pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     let start = Instant::now();
     let experiments = select(all, &options.names)?;
-    // What can be refused is refused before anything is computed.
+    // What can be refused is refused before anything is computed. The folder is made for that, and
+    // again when there is something to write: a run that is stopped leaves no empty one.
+    let made = folder::missing(&options.out);
     let again: Vec<String> = experiments
         .iter()
         .flat_map(|e| {
@@ -187,6 +189,8 @@ pub fn run(all: &'static [Experiment], options: &Options) -> Result<Summary> {
     Staging::new(&options.out)?
         .replacing(again.iter().cloned())
         .claim(experiments.iter().map(|e| e.name).chain(["index.html", folder::MANIFEST]))?;
+    // None is removed that holds anything.
+    made.iter().take_while(|folder| std::fs::remove_dir(folder).is_ok()).for_each(drop);
     let given = options.settings.as_ref();
     if given.is_some() && experiments.len() != 1 {
         return Err(Error::domain(

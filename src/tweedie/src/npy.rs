@@ -32,13 +32,14 @@ pub struct Archive<'a, R> {
     zip: ZipArchive<R>,
 }
 
-/// States of one shape, as an array of them is read.
-pub struct States {
-    /// Each (n, d).
-    pub states: Vec<Array2<f64>>,
-    /// Whether there were several, by an axis in front.
+/// How an array holds states of one shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How many there are.
+    pub count: usize,
+    /// Whether there are several, by an axis in front.
     pub several: bool,
-    /// Whether they were stored in `f32` or less.
+    /// Whether they are stored in `f32` or less.
     pub single: bool,
 }
 
@@ -103,35 +104,72 @@ impl<'a, R: Read + Seek> Archive<'a, R> {
         self.entry(name, |entry| entry.array())?.map(|array| finite(path, array)).transpose()
     }
 
-    /// An array (k, n, d) as k states, or (n, d) as one, once `fits` has looked at its shape.
+    /// How an array (k, n, d) holds k states, or (n, d) one, once `fits` has looked at its shape;
+    /// `None` where there is none of this name.
     ///
     /// # Errors
-    /// As [`Archive::array`]; what `fits` refuses; another number of axes.
-    pub fn states(
+    /// A damaged entry or one that is no array of numbers; what `fits` refuses; another number of
+    /// axes.
+    pub fn layout(
         &mut self,
         name: &str,
         fits: impl FnOnce(&[usize]) -> Result<()>,
-    ) -> Result<Option<States>> {
+    ) -> Result<Option<Layout>> {
         self.entry(name, |entry| {
             fits(&entry.shape)?;
-            let single = entry.kind() == Kind::Singles;
-            let (k, n, d) = match entry.shape[..] {
-                [k, n, d] => (k, n, d),
-                [n, d] => (1, n, d),
-                _ => return Err(entry.broken(format!("shape {:?}, wanted 2 or 3 axes", entry.shape))),
-            };
-            let several = entry.shape.len() == 3;
-            if entry.fortran {
-                // Numbers of one state lie far apart: it is read whole.
-                let whole = entry.array()?.0.into_shape_with_order((k, n, d)).expect("as many numbers");
-                return Ok(States { states: whole.outer_iter().map(|x| x.to_owned()).collect(), several, single });
-            }
-            entry.fits_memory()?;
-            let states = (0..k).map(|_| Ok(Array2::from_shape_vec((n, d), entry.values(n * d)?).expect("as many numbers")));
-            let states = states.collect::<Result<_>>()?;
-            entry.end()?;
-            Ok(States { states, several, single })
+            Ok(entry.states()?.0)
         })
+    }
+
+    /// Gives the states of an array to `f` one after the other, each (n, d), for as long as it says
+    /// to go on; `None` where there is none of this name. Only one is in memory, but for an array
+    /// in Fortran order, where the numbers of one lie far apart.
+    ///
+    /// # Errors
+    /// As [`Archive::array`] and [`Archive::layout`]; those of `f`.
+    pub fn each_state(
+        &mut self,
+        name: &str,
+        mut f: impl FnMut(usize, Array2<f64>) -> Result<bool>,
+    ) -> Result<Option<Layout>> {
+        self.entry(name, |entry| {
+            let (layout, n, d) = entry.states()?;
+            let k = layout.count;
+            if entry.fortran {
+                let whole =
+                    entry.array()?.0.into_shape_with_order((k, n, d)).expect("as many numbers");
+                for (k, x) in whole.outer_iter().enumerate() {
+                    if !f(k, x.to_owned())? {
+                        break;
+                    }
+                }
+                return Ok(layout);
+            }
+            entry.fits_memory(&[n, d])?;
+            for k in 0..k {
+                let x =
+                    Array2::from_shape_vec((n, d), entry.values(n * d)?).expect("as many numbers");
+                if !f(k, x)? {
+                    return Ok(layout);
+                }
+            }
+            entry.end()?;
+            Ok(layout)
+        })
+    }
+
+    /// All states of an array together.
+    ///
+    /// # Errors
+    /// As [`Archive::each_state`]; more of them than there is memory for.
+    pub fn states(&mut self, name: &str) -> Result<Vec<Array2<f64>>> {
+        self.entry(name, |entry| entry.fits_memory(&entry.shape))?;
+        let mut states = Vec::new();
+        self.each_state(name, |_, x| {
+            states.push(x);
+            Ok(true)
+        })?;
+        Ok(states)
     }
 
     /// A unicode scalar, as `numpy.savez(..., name="text")` stores it; `None` where there is none.
@@ -300,11 +338,22 @@ impl<'a> Entry<'a> {
         self.element.kind
     }
 
-    /// That there is memory for all of it in f64.
-    fn fits_memory(&self) -> Result<()> {
-        let numbers = self.shape.iter().product::<usize>() as f64;
+    /// How it holds states, and the shape (n, d) of one.
+    fn states(&self) -> Result<(Layout, usize, usize)> {
+        let (count, n, d) = match self.shape[..] {
+            [k, n, d] => (k, n, d),
+            [n, d] => (1, n, d),
+            _ => return Err(self.broken(format!("shape {:?}, wanted 2 or 3 axes", self.shape))),
+        };
+        let (several, single) = (self.shape.len() == 3, self.kind() == Kind::Singles);
+        Ok((Layout { count, several, single }, n, d))
+    }
+
+    /// That there is memory in f64 for what has this shape.
+    fn fits_memory(&self, shape: &[usize]) -> Result<()> {
+        let numbers = shape.iter().product::<usize>() as f64;
         room::holds(
-            format!("{}: shape {:?} in f64", self.path.display(), self.shape),
+            format!("{}: shape {shape:?} in f64", self.path.display()),
             8.0 * numbers,
             "pass fewer of them",
         )
@@ -337,7 +386,7 @@ impl<'a> Entry<'a> {
 
     /// All of it, in C order.
     fn array(&mut self) -> Result<(ArrayD<f64>, Kind)> {
-        self.fits_memory()?;
+        self.fits_memory(&self.shape)?;
         let values = self.values(self.shape.iter().product())?;
         self.end()?;
         let array = ArrayD::from_shape_vec(IxDyn(&self.shape).set_f(self.fortran), values)

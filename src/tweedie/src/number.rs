@@ -26,6 +26,37 @@ impl std::fmt::Display for Number {
     }
 }
 
+/// A number of a structure, as [`Number`]: of a plain one that is infinite or NaN serde_json makes
+/// `null`.
+///
+/// # Example
+/// ```
+/// #[derive(serde::Serialize)]
+/// struct Level {
+///     #[serde(serialize_with = "tweedie::number::or_word")]
+///     log_snr: f64,
+/// }
+/// let json = tweedie::number::json(&Level { log_snr: f64::NEG_INFINITY });
+/// assert_eq!(json, b"{\"log_snr\":\"-inf\"}\n");
+/// ```
+///
+/// # Errors
+/// Those of the serializer.
+pub fn or_word<S: Serializer>(x: &f64, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    Number(*x).serialize(serializer)
+}
+
+/// [`or_word`], where there is a number.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn or_word_if_any<S: Serializer>(
+    x: &Option<f64>,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    x.map(Number).serialize(serializer)
+}
+
 thread_local! {
     /// Whether a NaN was written since [`json_without_nan`] last looked.
     static NAN: Cell<bool> = const { Cell::new(false) };

@@ -9,9 +9,10 @@ use crate::choice::Choice;
 use crate::diffusion::PathPoint;
 use crate::error::{Error, Result};
 use crate::law_file::LawFile;
-use crate::npy::{self, Archive};
+use crate::npy::{Archive, Layout};
 use crate::sample::check::{
-    Recording, Report, Verdict, check_ode, check_samples, check_sde, order_of,
+    Recording, Report, States, Verdict, Watch, check_ode, check_samples_watched, check_sde_watched,
+    order_of,
 };
 use crate::sample::order::Order;
 use crate::sample::shortcut::Known;
@@ -95,15 +96,27 @@ const LEAST_ORDER: f64 = 0.5;
 /// A file that is missing, damaged, of another format or of another dimension than the law's; what
 /// cannot be checked.
 pub fn check<P: AsRef<Path>>(files: &[P], law: &LawFile, kind: Option<Kind>) -> Result<Outcome> {
+    check_watched(files, law, kind, &|_, _, _| {})
+}
+
+/// [`check`]; `watch` is told how far each file is, with its name.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_watched<P: AsRef<Path>>(
+    files: &[P],
+    law: &LawFile,
+    kind: Option<Kind>,
+    watch: &Watch,
+) -> Result<Outcome> {
     let checked = |path: &P| {
         let path = path.as_ref();
-        let mut stored = Stored::read(path, law.dim())?;
-        let kind = kind.unwrap_or(if matches!(stored.states, States::Samples(_)) {
-            Kind::Samples
-        } else {
-            Kind::Ode
-        });
-        let report = stored.held_to(law.known(), kind).map_err(|e| match e {
+        let mut stored = Stored::read(path, law.dim(), kind)?;
+        let kind = stored.kind;
+        let watch = |done: usize, of: usize, what: &str| {
+            watch(done, of, &format!("{}: {what}", path.display()));
+        };
+        let report = stored.held_to(law.known(), &watch).map_err(|e| match e {
             Error::File { .. } => e,
             other => Error::file(
                 path,
@@ -138,23 +151,39 @@ pub fn check<P: AsRef<Path>>(files: &[P], law: &LawFile, kind: Option<Kind>) -> 
 /// What a file holds.
 struct Stored {
     path: PathBuf,
-    states: States,
+    kind: Kind,
+    layout: Layout,
+    states: Held,
     levels: Option<(Array1<f64>, Array1<f64>)>,
     nfe: Option<u64>,
     name: Option<String>,
 }
 
-enum States {
-    Trajectory { x: Vec<Array2<f64>>, single: bool },
-    Samples(Array2<f64>),
+/// What of the states a kind needs at once.
+enum Held {
+    /// A flow is read step by step, several states to a step.
+    All(Vec<Array2<f64>>),
+    /// Samples are the last ones.
+    Last(Array2<f64>),
+    /// States of a law are looked at one after the other.
+    None,
+}
+
+/// The states of a file, read whenever they are looked at.
+struct InFile<'a>(&'a Path);
+
+impl States for InFile<'_> {
+    fn each(&self, f: &mut dyn FnMut(usize, &Array2<f64>) -> Result<bool>) -> Result<()> {
+        Archive::open(self.0)?.each_state("x", |k, x| f(k, &x)).map(|_| ())
+    }
 }
 
 const FORMAT: &str =
     "save x (K+1, n, d), alpha and sigma (K+1) as float32 or float64 with numpy.savez";
 
 impl Stored {
-    /// States of dimension `d`.
-    fn read(path: &Path, d: usize) -> Result<Self> {
+    /// States of dimension `d`; of what kind the file tells where none is given.
+    fn read(path: &Path, d: usize, kind: Option<Kind>) -> Result<Self> {
         let refused = |problem: String| Error::file(path, problem, FORMAT);
         let mut archive = Archive::open(path)?;
         let fits = |shape: &[usize]| match shape {
@@ -169,15 +198,24 @@ impl Stored {
                 "x has shape {shape:?}, wanted (K+1, n, d), or (n, d) for samples"
             ))),
         };
-        let Some(npy::States { mut states, several, single }) = archive.states("x", fits)? else {
+        let Some(layout) = archive.layout("x", fits)? else {
             return Err(refused(format!(
                 "holds no array 'x', only: {}",
                 archive.names().join(", ")
             )));
         };
-        let states = match several {
-            true => States::Trajectory { x: states, single },
-            false => States::Samples(states.remove(0)),
+        let kind = kind.unwrap_or(if layout.several { Kind::Ode } else { Kind::Samples });
+        let states = match kind {
+            Kind::Ode => Held::All(archive.states("x")?),
+            Kind::Samples => {
+                let mut last = None;
+                archive.each_state("x", |_, x| {
+                    last = Some(x);
+                    Ok(true)
+                })?;
+                last.map_or(Held::None, Held::Last)
+            }
+            Kind::Sde => Held::None,
         };
         let mut column = |name: &str| -> Result<Option<Array1<f64>>> {
             let Some((array, _)) = archive.array(name)? else { return Ok(None) };
@@ -215,50 +253,42 @@ impl Stored {
                 })? as u64)
             }
         };
-        Ok(Self { path: path.to_owned(), states, levels, nfe, name: archive.text("name")? })
+        let (path, name) = (path.to_owned(), archive.text("name")?);
+        Ok(Self { path, kind, layout, states, levels, nfe, name })
     }
 
-    /// The states are given away.
-    fn held_to(&mut self, law: Known, kind: Kind) -> Result<Report> {
+    fn held_to(&mut self, law: Known, watch: &Watch) -> Result<Report> {
         let refused = |problem: &str| Err(Error::file(&self.path, problem, FORMAT));
-        match (&mut self.states, kind, &self.levels) {
-            (States::Samples(x), Kind::Samples, _) => check_samples(x, law),
-            // The last states of a trajectory are samples too.
-            (States::Trajectory { x, .. }, Kind::Samples, _) if !x.is_empty() => {
-                check_samples(&x[x.len() - 1], law)
-            }
-            (States::Trajectory { x, single }, Kind::Ode | Kind::Sde, Some((alpha, sigma))) => {
-                if alpha.len() != x.len() || sigma.len() != alpha.len() {
-                    let got = format!(
-                        "x has {} states, alpha {} and sigma {} entries",
-                        x.len(),
-                        alpha.len(),
-                        sigma.len()
-                    );
-                    return refused(&got);
-                }
-                levels_fit(&self.path, alpha, sigma)?;
-                let recording = Recording {
-                    x: std::mem::take(x),
-                    points: alpha
-                        .iter()
-                        .zip(sigma)
-                        .map(|(&a, &s)| PathPoint::still(a, s))
-                        .collect(),
-                    single: *single,
-                };
-                if kind == Kind::Ode {
-                    check_ode(&recording, law)
-                } else {
-                    check_sde(&recording, law)
-                }
-            }
-            (States::Samples(_), ..) => {
-                refused("x has shape (n, d), which is no trajectory: pass --kind samples")
-            }
-            _ => refused(
+        if let Held::Last(x) = &self.states {
+            return check_samples_watched(x, law, watch);
+        }
+        if !self.layout.several {
+            return refused("x has shape (n, d), which is no trajectory: pass --kind samples");
+        }
+        let Some((alpha, sigma)) = &self.levels else {
+            return refused(
                 "holds no alpha and sigma, without which a state has no level; pass --kind samples for its last states alone",
-            ),
+            );
+        };
+        if alpha.len() != self.layout.count || sigma.len() != alpha.len() {
+            let got = format!(
+                "x has {} states, alpha {} and sigma {} entries",
+                self.layout.count,
+                alpha.len(),
+                sigma.len()
+            );
+            return refused(&got);
+        }
+        levels_fit(&self.path, alpha, sigma)?;
+        let points: Vec<PathPoint> =
+            alpha.iter().zip(sigma).map(|(&a, &s)| PathPoint::still(a, s)).collect();
+        match &mut self.states {
+            Held::All(x) => {
+                // Given away: there may be no room for two of them.
+                let (x, single) = (std::mem::take(x), self.layout.single);
+                check_ode(&Recording { x, points, single }, law)
+            }
+            _ => check_sde_watched(&InFile(&self.path), &points, law, watch),
         }
     }
 }

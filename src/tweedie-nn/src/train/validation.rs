@@ -9,6 +9,7 @@ use tweedie::exact::teleport::gaussian_with_moments_of;
 use tweedie::law::empirical::Empirical;
 use tweedie::law::{Gaussian, Law};
 use tweedie::math::noise::Noise;
+use tweedie::number::{or_word, or_word_if_any};
 
 /// Losses of x0 at one noise level, each a mean square over images and pixels, all on the same
 /// draws.
@@ -17,24 +18,31 @@ pub struct Level {
     /// The images: `train`, `held-out`, or `law` for fresh draws of a law.
     pub set: String,
     /// `sigma / alpha`.
+    #[serde(serialize_with = "or_word")]
     pub edm_sigma: f64,
     /// `ln(alpha^2 / sigma^2)`.
+    #[serde(serialize_with = "or_word")]
     pub log_snr: f64,
     /// Images.
     pub images: usize,
     /// Loss of the network.
+    #[serde(serialize_with = "or_word")]
     pub network: f64,
     /// Its standard error, over the images.
+    #[serde(serialize_with = "or_word")]
     pub network_stderr: f64,
     /// Loss of the exact denoiser of what was trained on: of the law, or of the training images as
     /// point masses. On them and on draws of the law nothing can have less; on held-out images it
     /// is what memory alone is worth.
+    #[serde(serialize_with = "or_word")]
     pub exact: f64,
     /// Loss of the best linear denoiser, that of the Gaussian with the moments of what was trained
     /// on; none where the images are too large for a full covariance.
+    #[serde(serialize_with = "or_word_if_any")]
     pub wiener: Option<f64>,
     /// Mean square of the network's distance from the exact denoiser: its excess loss, where the
     /// exact denoiser is the best.
+    #[serde(serialize_with = "or_word")]
     pub excess: f64,
 }
 
@@ -171,6 +179,19 @@ mod tests {
     use super::*;
     use tweedie::diffusion::Path;
     use tweedie::law::random_field::RandomField;
+
+    /// As a line of a file has it: a table may end without signal.
+    #[test]
+    fn a_level_without_signal_is_written_in_words() {
+        let field = RandomField::power_law(4, 4, 0.3, 2.0, 0.5, 0.3).unwrap();
+        let data = Data::law(Box::new(field.clone()), (1, 4, 4)).unwrap();
+        let validation = Validation::new(&data, 8, Noise::new(1)).unwrap();
+        let levels = validation.measure(&field, &data, &[PathPoint::still(0.0, 1.0)]).unwrap();
+        let written: serde_json::Value =
+            serde_json::from_slice(&tweedie::number::json(&levels[0])).unwrap();
+        assert_eq!((&written["log_snr"], &written["edm_sigma"]), (&"-inf".into(), &"inf".into()));
+        assert_eq!(written["excess"], 0.0);
+    }
 
     #[test]
     fn the_least_loss_of_a_field_is_its_closed_form() {

@@ -66,8 +66,12 @@ struct Comparison {
 fn read(folder: &Path) -> Result<Run> {
     let (metrics, broken) = source::lines(&folder.join("metrics.jsonl"))?;
     let (validated, broken_too) = source::lines(&folder.join("validation.jsonl"))?;
-    let number =
-        |line: &Value, key: &str| line.get(key).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    // What is infinite is a word.
+    let number = |line: &Value, key: &str| {
+        let value = line.get(key);
+        let number = value.and_then(Value::as_f64);
+        number.or_else(|| value?.as_str()?.parse().ok()).unwrap_or(f64::NAN)
+    };
     let step = |line: &Value| line.get("step").and_then(Value::as_u64);
     let losses =
         metrics.iter().filter_map(|line| Some((step(line)?, number(line, "loss")))).collect();
@@ -283,7 +287,9 @@ fn validation(c: &Comparison) -> Section {
         curve("B", &of(b, |v| v.network), Mark::Dashed, ORANGE),
     ];
     let rows = a.iter().filter(|x| x.set == *set).filter_map(|x| {
-        let y = b.iter().find(|y| y.set == x.set && (y.sigma - x.sigma).abs() <= 1e-9 * x.sigma)?;
+        // Without signal both are infinite.
+        let level = |y: f64| y == x.sigma || (y - x.sigma).abs() <= 1e-9 * x.sigma;
+        let y = b.iter().find(|y| y.set == x.set && level(y.sigma))?;
         let told = |v: &Validated| measured(v.network, v.stderr);
         Some(vec![
             format!("σ = {}", plain(x.sigma)),

@@ -8,6 +8,7 @@ pub mod values;
 use serde::{Serialize, Serializer};
 use tweedie::math::larger;
 use tweedie::number::Number;
+pub(crate) use tweedie::number::{or_word, or_word_if_any};
 
 /// How far two things agree, the worst last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -60,12 +61,6 @@ pub struct Gap {
     pub b: f64,
 }
 
-/// A number of a JSON document, `inf`, `-inf` and `nan` as strings: serde_json makes `null` of a
-/// plain one.
-pub(crate) fn or_word<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    Number(*x).serialize(serializer)
-}
-
 /// A list of [`or_word`].
 pub(crate) fn or_words<S: Serializer>(
     x: &impl AsRef<[f64]>,
@@ -80,14 +75,6 @@ pub(crate) fn or_words_if_any<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     x.map(|x| x.map(Number)).serialize(serializer)
-}
-
-/// [`or_word`], where there is one.
-pub(crate) fn or_word_if_any<S: Serializer>(
-    x: &Option<f64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    x.map(Number).serialize(serializer)
 }
 
 impl Gap {

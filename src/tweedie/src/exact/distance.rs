@@ -46,10 +46,8 @@ pub fn kl(a: &Gaussian, b: &Gaussian) -> Result<f64> {
         match (v1 == 0.0, v2 == 0.0) {
             (true, true) => {
                 // Projections round to d eps of the means' length.
-                let rounding = 8.0
-                    * a.dim() as f64
-                    * f64::EPSILON
-                    * (a.mean().dot(&a.mean()) + b.mean().dot(&b.mean())).sqrt();
+                let length = (a.mean().dot(&a.mean()) + b.mean().dot(&b.mean())).sqrt();
+                let rounding = 8.0 * a.dim() as f64 * f64::EPSILON * length;
                 if (m1[k] - m2[k]).abs() <= rounding { 0.0 } else { f64::INFINITY }
             }
             (false, false) => kl_normal(m1[k], v1, m2[k], v2),

@@ -10,6 +10,7 @@ use crate::math::noise::Noise;
 use crate::math::vector::{add_and_max, distance_squared, distance_squared_unrounded, exp_shifted};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, Zip, s};
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::f64::consts::TAU;
 use std::ops::Range;
 
@@ -236,15 +237,22 @@ impl Empirical {
         let rows: Vec<&[f64]> =
             x.rows().into_iter().map(|x| x.to_slice().expect("standard layout")).collect();
         rows.par_iter()
-            .map(|x| {
-                let mut best = (f64::INFINITY, 0);
-                for j in 0..self.points.nrows() {
-                    let distance = distance_squared(x, alpha, self.point(j));
-                    if distance < best.0 {
-                        best = (distance, j);
+            .map(|&x| {
+                let first_of_the_nearest = |scale| {
+                    let x = scaled(x, scale);
+                    let mut best = (f64::INFINITY, 0);
+                    for j in 0..self.points.nrows() {
+                        let distance = distance_squared(&x, alpha, &scaled(self.point(j), scale));
+                        if distance < best.0 {
+                            best = (distance, j);
+                        }
                     }
+                    best
+                };
+                match first_of_the_nearest(1.0) {
+                    (f64::INFINITY, _) => first_of_the_nearest(SMALLER).1,
+                    (_, j) => j,
                 }
-                best.1
             })
             .collect()
     }
@@ -287,24 +295,34 @@ impl Empirical {
 
     /// The limit of the posterior for sigma to 0: the weights of the nearest points, normalised.
     fn nearest_weights(&self, query: &Query, i: usize, out: &mut [f64]) {
-        let (x, alpha) = (query.row(i), query.at.alpha);
-        let mut shortest = f64::INFINITY;
-        for (j, out) in out.iter_mut().enumerate() {
-            *out = if self.allowed(query, i, j) {
-                distance_squared(x, alpha, self.point(j))
-            } else {
-                f64::INFINITY
-            };
-            shortest = shortest.min(*out);
+        let alpha = query.at.alpha;
+        let measured = |scale: f64, out: &mut [f64]| {
+            let x = scaled(query.row(i), scale);
+            let mut shortest = f64::INFINITY;
+            for (j, out) in out.iter_mut().enumerate() {
+                *out = if self.allowed(query, i, j) {
+                    distance_squared(&x, alpha, &scaled(self.point(j), scale))
+                } else {
+                    f64::INFINITY
+                };
+                shortest = shortest.min(*out);
+            }
+            shortest
+        };
+        let (mut scale, mut shortest) = (1.0, measured(1.0, out));
+        if shortest == f64::INFINITY {
+            (scale, shortest) = (SMALLER, measured(SMALLER, out));
         }
+        let x = scaled(query.row(i), scale);
         // Rounding neither makes a tie nor breaks one: those that it can't tell apart are measured
         // to 106 bits.
         let unit = (self.points.ncols() + 16) as f64 * f64::EPSILON;
         let near: Vec<usize> =
             (0..out.len()).filter(|&j| out[j] <= shortest * (1.0 + unit)).collect();
         if near.len() > 1 {
-            let exact: Vec<Dd> =
-                near.iter().map(|&j| distance_squared_unrounded(x, alpha, self.point(j))).collect();
+            let distance =
+                |&j: &usize| distance_squared_unrounded(&x, alpha, &scaled(self.point(j), scale));
+            let exact: Vec<Dd> = near.iter().map(distance).collect();
             let least = exact
                 .iter()
                 .copied()
@@ -320,7 +338,7 @@ impl Empirical {
         }
         let mut sum = 0.0;
         for (j, out) in out.iter_mut().enumerate() {
-            // Where all distances are infinite or NaN, a point that is not seen is no nearer.
+            // Where the state is infinite or NaN, a point that is not seen is no nearer.
             let nearest = *out == shortest && self.allowed(query, i, j);
             *out = if nearest { self.log_weights[j].exp() } else { 0.0 };
             sum += *out;
@@ -644,6 +662,15 @@ struct Partial {
     top: Vec<Top>,
     sum: Vec<f64>,
     weighted: Array2<f64>,
+}
+
+/// What numbers are multiplied by where the squares of all distances overflow: the largest is then
+/// 2^424, and what underflows is nothing beside such a distance.
+const SMALLER: f64 = f64::from_bits((1023 - 600) << 52);
+
+/// A power of two times the numbers.
+fn scaled(numbers: &[f64], scale: f64) -> Cow<'_, [f64]> {
+    if scale == 1.0 { numbers.into() } else { numbers.iter().map(|v| v * scale).collect() }
 }
 
 fn split_rows(mut a: ArrayViewMut2<f64>, rows: usize) -> Vec<ArrayViewMut2<f64>> {
@@ -1130,6 +1157,37 @@ mod tests {
         );
         // Of several nearest points the first.
         assert_eq!(law.nearest(x.view(), 1.0), [0, 4]);
+    }
+
+    /// As far as numbers reach: what is told of points tells of them times a power of two.
+    #[test]
+    fn the_nearest_is_found_where_squares_overflow() {
+        let points = array![[1.0, 3.0], [-1.0, 0.5], [1.0, 0.5], [0.25, -2.0], [1.0, 0.5]];
+        let x = array![[0.9, 0.4], [-1.2, 0.5], [0.0, 0.5], [0.0, -1.8], [1.0, 2.9]];
+        let nearest = |points: &Array2<f64>, x: &Array2<f64>, alpha: f64| {
+            let law = Empirical::new(points.clone()).unwrap();
+            let found = law.nearest(x.view(), alpha);
+            // Against the points' own size sigma is 0, also where it is not.
+            for sigma in [0.0, 1.0] {
+                let at = PathPoint::still(alpha, sigma);
+                let (denoised, p) = (denoise(&law, x, &at), law.responsibilities(x.view(), &at));
+                for (i, p) in p.rows().into_iter().enumerate() {
+                    let equally_near = p.iter().filter(|p| **p > 0.0).count();
+                    assert_eq!(equally_near, [2, 1, 3, 1, 1][i], "{p}");
+                    if equally_near == 1 {
+                        assert_eq!(denoised.row(i), points.row(found[i]));
+                    }
+                }
+            }
+            found
+        };
+        for e in [510, 600, 1000, 1021] {
+            let unit = 2f64.powi(e);
+            for alpha in [1.0, 0.5] {
+                let want = [2, 1, 1, 3, 0];
+                assert_eq!(nearest(&(&points * unit), &(&x * (alpha * unit)), alpha), want, "{e}");
+            }
+        }
     }
 
     #[test]

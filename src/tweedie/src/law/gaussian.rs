@@ -284,6 +284,20 @@ impl Gaussian {
         }
     }
 
+    /// Coordinates of rows along the modes, `x U`, shape (n, r): a choice of columns where the modes
+    /// are coordinate axes.
+    pub(crate) fn coordinates(&self, x: ArrayView2<f64>) -> Array2<f64> {
+        if self.axes.is_some() {
+            let axis =
+                |u: ArrayView1<f64>| u.iter().position(|u| *u != 0.0).expect("a unit vector");
+            let axes: Vec<usize> = self.modes.columns().into_iter().map(axis).collect();
+            return x.select(Axis(1), &axes);
+        }
+        let mut out = Array2::zeros((x.nrows(), self.rank()));
+        matmul(1.0, x, self.modes.view(), 0.0, out.view_mut());
+        out
+    }
+
     /// A function of the covariance as a matrix, shape (d, d): the linear part of
     /// [`map_modes`](Self::map_modes).
     ///

@@ -295,10 +295,8 @@ impl Law for RandomField {
                 let square = twice * m.norm_sqr() / d;
                 if *var == 0.0 { off += square } else { sum += square / var }
             }
-            let rounding = 8.0
-                * d
-                * f64::EPSILON
-                * (x.dot(&x).sqrt() + (at.alpha * self.mean).abs() * d.sqrt());
+            let length = x.dot(&x).sqrt() + (at.alpha * self.mean).abs() * d.sqrt();
+            let rounding = 8.0 * d * f64::EPSILON * length;
             if off.sqrt() > rounding { f64::NEG_INFINITY } else { -0.5 * (sum + normalisation) }
         });
         log_density.collect::<Vec<_>>().into()

@@ -1,8 +1,9 @@
-//! The orthogonal factor of a square matrix: faer's singular vectors with the feature `fast`,
-//! one-sided Jacobi rotations without it.
+//! The orthogonal factor of a square matrix, and the sum of singular values of any: by faer with
+//! the feature `fast`, by one-sided Jacobi rotations without it.
 
 use crate::error::{Error, Result};
 use nalgebra::DMatrix;
+use ndarray::ArrayView2;
 
 /// `U V^T` of a square matrix `U S V^T`: the orthogonal matrix nearest to it. Where singular values
 /// are 0 it is one of several.
@@ -18,14 +19,34 @@ pub fn orthogonal_factor(a: &DMatrix<f64>) -> Result<DMatrix<f64>> {
     let factor = by_faer(a);
     #[cfg(not(feature = "fast"))]
     let factor = by_jacobi(a);
-    factor.ok_or_else(|| {
-        Error::domain(
-            "singular values",
-            "no convergence",
-            "finite covariances",
-            "check the scale of the data",
-        )
-    })
+    factor.ok_or_else(no_convergence)
+}
+
+/// The sum of the singular values of a matrix, `tr (A^T A)^(1/2)`.
+///
+/// # Errors
+/// An iteration that does not converge.
+///
+/// # Example
+/// ```
+/// let a = ndarray::array![[0.0, -3.0], [2.0, 0.0], [0.0, 4.0]];
+/// assert!((tweedie::math::polar::nuclear_norm(a.view()).unwrap() - 7.0).abs() <= 1e-14);
+/// ```
+pub fn nuclear_norm(a: ArrayView2<f64>) -> Result<f64> {
+    #[cfg(feature = "fast")]
+    let values = tweedie_engines::polar::singular_values(a);
+    #[cfg(not(feature = "fast"))]
+    let values = lengths_by_jacobi(a);
+    Ok(values.ok_or_else(no_convergence)?.iter().sum())
+}
+
+fn no_convergence() -> Error {
+    Error::domain(
+        "singular values",
+        "no convergence",
+        "finite covariances",
+        "check the scale of the data",
+    )
 }
 
 #[cfg(feature = "fast")]
@@ -35,12 +56,29 @@ fn by_faer(a: &DMatrix<f64>) -> Option<DMatrix<f64>> {
     Some(DMatrix::from_fn(a.nrows(), a.ncols(), |i, j| factor[[i, j]]))
 }
 
-/// Turns pairs of columns of `A` until all are orthogonal: `A V = U S`, column by column.
+/// The singular values, in any order.
+#[cfg(any(test, not(feature = "fast")))]
+fn lengths_by_jacobi(a: ArrayView2<f64>) -> Option<Vec<f64>> {
+    // Pairs of columns are turned: of the transpose, where it has fewer.
+    let a = if a.nrows() < a.ncols() { a.reversed_axes() } else { a };
+    let a = DMatrix::from_fn(a.nrows(), a.ncols(), |i, j| a[[i, j]]);
+    Some(turned(a)?.0.column_iter().map(|c| c.norm()).collect())
+}
+
+/// [`orthogonal_factor`] by Jacobi rotations.
 #[cfg(any(test, not(feature = "fast")))]
 fn by_jacobi(a: &DMatrix<f64>) -> Option<DMatrix<f64>> {
+    let (us, v) = turned(a.clone())?;
+    Some(completed(us) * v.transpose())
+}
+
+/// Turns pairs of columns of `A` until all are orthogonal: `A V = U S`, column by column; `U S` and
+/// `V`.
+#[cfg(any(test, not(feature = "fast")))]
+fn turned(mut us: DMatrix<f64>) -> Option<(DMatrix<f64>, DMatrix<f64>)> {
     const SWEEPS: usize = 60;
-    let n = a.ncols();
-    let (mut us, mut v) = (a.clone(), DMatrix::<f64>::identity(n, n));
+    let n = us.ncols();
+    let mut v = DMatrix::<f64>::identity(n, n);
     let small = n as f64 * f64::EPSILON;
     for _ in 0..SWEEPS {
         let mut turned = false;
@@ -59,7 +97,7 @@ fn by_jacobi(a: &DMatrix<f64>) -> Option<DMatrix<f64>> {
                 let t = zeta.signum() / (zeta.abs() + zeta.hypot(1.0));
                 let c = t.hypot(1.0).recip();
                 for m in [&mut us, &mut v] {
-                    for i in 0..n {
+                    for i in 0..m.nrows() {
                         let (a, b) = (m[(i, p)], m[(i, q)]);
                         (m[(i, p)], m[(i, q)]) = (c * (a - t * b), c * (t * a + b));
                     }
@@ -67,7 +105,7 @@ fn by_jacobi(a: &DMatrix<f64>) -> Option<DMatrix<f64>> {
             }
         }
         if !turned {
-            return Some(completed(us) * v.transpose());
+            return Some((us, v));
         }
     }
     None
@@ -108,7 +146,9 @@ fn completed(mut us: DMatrix<f64>) -> DMatrix<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::math::eigen::symmetric_eigen;
     use crate::math::noise::Noise;
+    use ndarray::Array2;
 
     fn random(n: usize, seed: u64) -> DMatrix<f64> {
         let mut x = vec![0.0; n * n];
@@ -139,6 +179,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Both ways, and `tr (A^T A)^(1/2)` by the eigenproblem, which squares and so keeps half the
+    /// digits.
+    #[test]
+    fn singular_values_add_up() {
+        for (n, m) in [(1, 1), (5, 2), (2, 5), (20, 20), (30, 7), (400, 390)] {
+            let square = random(n.max(m), 1);
+            let a = Array2::from_shape_fn((n, m), |(i, j)| square[(i, j)]);
+            let got = nuclear_norm(a.view()).unwrap();
+            if n < 100 {
+                let want: f64 = lengths_by_jacobi(a.view()).unwrap().iter().sum();
+                assert!((got - want).abs() <= 1e-13 * want, "{n} {m}: {got} {want}");
+            }
+            let values = symmetric_eigen(a.t().dot(&a).view()).unwrap().values;
+            let want: f64 = values.iter().map(|v| v.max(0.0).sqrt()).sum();
+            assert!((got - want).abs() <= 1e-6 * want, "{n} {m}: {got} {want}");
+        }
+        assert_eq!(nuclear_norm(Array2::zeros((3, 2)).view()).unwrap(), 0.0);
     }
 
     #[test]

@@ -39,11 +39,13 @@ use crate::law::{Gaussian, Law};
 use crate::math::gaussian::w2_squared_normal;
 use crate::math::moments::{Normalisation, mean_and_cov};
 use crate::math::noise::Noise;
+use crate::math::polar::nuclear_norm;
 use crate::math::{larger, smaller};
 use nalgebra::{DMatrix, DVector};
 use ndarray::{Array1, Array2, ArrayBase, Axis, CowArray, Data, Ix2, Zip};
 use serde::Serialize;
 use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// What was recorded of a foreign sampler.
@@ -119,6 +121,29 @@ pub struct Report {
     pub findings: Vec<String>,
 }
 
+/// Told what is done, of how many, and in words what they are.
+pub type Watch<'a> = dyn Fn(usize, usize, &str) + 'a;
+
+/// States of one batch, each (n, d), that are looked at in sampling order, as often as needed.
+pub trait States {
+    /// Calls `f` with each state and its index for as long as it says to go on.
+    ///
+    /// # Errors
+    /// Those of `f`, and those of reading the states.
+    fn each(&self, f: &mut dyn FnMut(usize, &Array2<f64>) -> Result<bool>) -> Result<()>;
+}
+
+impl States for Vec<Array2<f64>> {
+    fn each(&self, f: &mut dyn FnMut(usize, &Array2<f64>) -> Result<bool>) -> Result<()> {
+        for (k, x) in self.iter().enumerate() {
+            if !f(k, x)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
 fn model<'a>(law: Known<'a>) -> &'a dyn Law {
     match law {
         Known::Gaussian(law) => law,
@@ -135,7 +160,8 @@ pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
     fits(recording, model(law).dim())?;
     let Recording { x, points, .. } = recording;
     let steps = x.len() - 1;
-    if let Some(report) = unusable(recording) {
+    let beyond = x.iter().enumerate().find_map(|(k, x)| Some((k, out_of_range(x)?)));
+    if let Some(report) = unusable(points, x[0].nrows(), beyond, grid::checked(points).err()) {
         return Ok(report);
     }
     let flow = Flow::new(recording, law)?;
@@ -161,7 +187,7 @@ pub fn check_ode(recording: &Recording, law: Known) -> Result<Report> {
         return Err(e);
     }
     let errors: Vec<f64> = found.iter().zip(&sizes).map(|(found, size)| found.rms / size).collect();
-    let mut report = report(recording, &errors);
+    let mut report = report(points, x[0].nrows(), &errors);
     // Rounding of a few hundred steps, or of storing the states.
     let rounding = if recording.single { 1e-5 } else { 1e-10 };
     if report.max_rel_err <= rounding {
@@ -257,27 +283,55 @@ pub fn order_of(reports: &[Report]) -> Option<Order> {
 /// As [`check_ode`]; fewer than two states.
 pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
     fits(recording, model(law).dim())?;
-    if let Some(report) = unusable(recording) {
+    check_sde_watched(&recording.x, &recording.points, law, &|_, _, _| {})
+}
+
+/// [`check_sde`] of states that need not be in memory together; `watch` is told how far it is.
+///
+/// # Errors
+/// As [`check_sde`], and those of reading the states.
+pub fn check_sde_watched(
+    states: &dyn States,
+    points: &[PathPoint],
+    law: Known,
+    watch: &Watch,
+) -> Result<Report> {
+    let fault = grid::checked(points).err();
+    let truth = moments_of(law)?;
+    let (mut rows, mut errors, mut beyond) = (0, Vec::new(), None);
+    let mut ends = None;
+    states.each(&mut |k, x| {
+        watch(k, points.len(), "states");
+        rows = x.nrows();
+        beyond = beyond.or_else(|| Some((k, out_of_range(x)?)));
+        if beyond.is_none() && fault.is_none() {
+            errors.push(mode_distance(x, &truth, &points[k]));
+        }
+        if k + 1 == points.len() {
+            ends = Some(x.clone());
+        }
+        Ok(true)
+    })?;
+    if let Some(report) = unusable(points, rows, beyond, fault) {
         return Ok(report);
     }
-    let truth = moments_of(law)?;
-    let errors = (recording.x.iter().zip(&recording.points))
-        .map(|(x, at)| mode_distance(x, &truth, at))
-        .collect::<Result<Vec<_>>>()?;
-    let mut report = report(recording, &errors);
-    let last = recording.points.len() - 1;
-    let found = law_report(&recording.x[last], law, &recording.points[last])?;
+    let Some(ends) = ends.filter(|_| errors.len() == points.len()) else {
+        return Err(Error::shape(
+            "states, points",
+            &[errors.len(), points.len()],
+            "equal and not 0",
+            "record alpha and sigma of every state, the start included",
+        ));
+    };
+    let mut report = report(points, rows, &errors);
+    let (found, _) = law_and_moments(&ends, law, &truth, &points[points.len() - 1], watch)?;
     report.verdict = if found.p_value > LEVEL {
         Verdict::Exact
     } else {
         // DDPM over the same points is a correct method: what it is off by is discretisation.
-        let truth = modes(&truth)?;
-        let ddpm = Response::of(
-            &Ddim { eta: 1.0 },
-            &recording.points,
-            Law::cov(&truth).diag().to_owned(),
-        )?;
-        let yardstick = ddpm.w2(&truth.mean().to_owned(), Start::Marginal);
+        let modes = modes(&truth)?;
+        let ddpm = Response::of(&Ddim { eta: 1.0 }, points, Law::cov(&modes).diag().to_owned())?;
+        let yardstick = ddpm.w2(&modes.mean().to_owned(), Start::Marginal);
         let slack = 2.0 * yardstick + 4.0 * found.w2_stderr;
         report.findings.push(format!(
             "W2 {:.2e}; DDPM's exact W2 over the same points is {yardstick:.2e}",
@@ -286,8 +340,8 @@ pub fn check_sde(recording: &Recording, law: Known) -> Result<Report> {
         if found.w2 <= slack {
             Verdict::Converging
         } else {
-            report.findings.extend(first_state_off(recording, law)?);
-            report.findings.extend(noise_off(recording, model(law))?);
+            report.findings.extend(first_state_off(states, points, law, &truth, watch)?);
+            report.findings.extend(noise_off(states, points, model(law), watch)?);
             Verdict::Off
         }
     };
@@ -324,23 +378,30 @@ fn state_astray(report: &Report) -> Option<String> {
 /// # Errors
 /// A dimension that is not the law's; fewer than two samples.
 pub fn check_samples(x: &Array2<f64>, law: Known) -> Result<Report> {
-    let clean = PathPoint::CLEAN;
-    let recording = Recording { x: vec![x.clone()], points: vec![clean], single: false };
-    fits(&recording, model(law).dim())?;
-    if let Some(report) = not_finite(&recording) {
+    check_samples_watched(x, law, &|_, _, _| {})
+}
+
+/// [`check_samples`]; `watch` is told how far it is.
+///
+/// # Errors
+/// As [`check_samples`].
+pub fn check_samples_watched(x: &Array2<f64>, law: Known, watch: &Watch) -> Result<Report> {
+    let clean = PathPoint::still(1.0, 0.0);
+    fit(std::slice::from_ref(x), model(law).dim())?;
+    let beyond = out_of_range(x).map(|v| (0, v));
+    if let Some(report) = unusable(&[clean], x.nrows(), beyond, None) {
         return Ok(report);
     }
-    let mut report = report(&recording, &[mode_distance(x, &moments_of(law)?, &clean)?]);
-    let found = law_report(x, law, &clean)?;
+    let truth = moments_of(law)?;
+    let mut report = report(&[clean], x.nrows(), &[mode_distance(x, &truth, &clean)]);
+    let (found, tests) = law_and_moments(x, law, &truth, &clean, watch)?;
     report.verdict = if found.p_value > LEVEL { Verdict::Exact } else { Verdict::Off };
     if report.verdict == Verdict::Off {
         report.findings.push(format!(
             "draws of the law itself would look like this with probability {:.1e} only",
             found.p_value
         ));
-        report.findings.extend(
-            worst_moment(&moment_tests(x, law, &moments_of(law)?, &clean)).map(|t| t.words()),
-        );
+        report.findings.extend(worst_moment(&tests).map(|t| t.words()));
     }
     report.law = Some(found);
     Ok(report)
@@ -360,8 +421,12 @@ fn fits(recording: &Recording, d: usize) -> Result<()> {
             "record alpha and sigma of every state, the start included",
         ));
     }
-    match x.iter().find(|x| x.ncols() != d || x.nrows() != recording.x[0].nrows() || x.nrows() == 0)
-    {
+    fit(x, d)
+}
+
+/// That all are batches of as many states of dimension `d`.
+fn fit(x: &[Array2<f64>], d: usize) -> Result<()> {
+    match x.iter().find(|y| y.ncols() != d || y.nrows() != x[0].nrows() || y.nrows() == 0) {
         None => Ok(()),
         Some(x) => Err(Error::shape(
             "states",
@@ -446,7 +511,7 @@ impl Distance {
     }
 }
 
-fn report(recording: &Recording, errors: &[f64]) -> Report {
+fn report(points: &[PathPoint], rows: usize, errors: &[f64]) -> Report {
     let line = |(k, (p, &rel_err)): (usize, (&PathPoint, &f64))| StepReport {
         k,
         alpha: p.alpha,
@@ -454,44 +519,51 @@ fn report(recording: &Recording, errors: &[f64]) -> Report {
         rel_err,
     };
     Report {
-        steps: recording.points.len() - 1,
-        rows: recording.x[0].nrows(),
+        steps: points.len() - 1,
+        rows,
         verdict: Verdict::Off,
         max_rel_err: errors.iter().copied().fold(0.0, larger),
         final_rel_err: errors[errors.len() - 1],
-        per_step: recording.points.iter().zip(errors).enumerate().map(line).collect(),
+        per_step: points.iter().zip(errors).enumerate().map(line).collect(),
         law: None,
         findings: Vec::new(),
     }
 }
 
-/// A recording in which nothing more can be read.
-fn unusable(recording: &Recording) -> Option<Report> {
-    if let Some(report) = not_finite(recording) {
-        return Some(report);
-    }
-    let fault = grid::checked(&recording.points).err()?;
-    let mut report = report(recording, &vec![f64::NAN; recording.points.len()]);
-    report.findings.push(format!("the grid: {fault}"));
-    Some(report)
+/// Squares of larger numbers, and the squares of these, are none.
+const LARGEST: f64 = 1e70;
+
+/// A number of a state beyond what can be reckoned with.
+fn out_of_range(x: &Array2<f64>) -> Option<f64> {
+    x.iter().copied().find(|v| !(v.abs() <= LARGEST))
 }
 
-fn not_finite(recording: &Recording) -> Option<Report> {
-    /// Squares of larger numbers, and the squares of these, are none.
-    const LARGEST: f64 = 1e70;
-    let (k, v) = recording
-        .x
-        .iter()
-        .enumerate()
-        .find_map(|(k, x)| Some((k, *x.iter().find(|v| !(v.abs() <= LARGEST))?)))?;
-    let mut report = report(recording, &vec![f64::NAN; recording.points.len()]);
-    let p = recording.points[k];
-    let what =
-        if v.is_finite() { format!("{v:e}, beyond {LARGEST:e}") } else { "NaN or infinity".into() };
-    report.findings.push(format!(
-        "state {k} (alpha = {}, sigma = {}) holds {what}: look at the step before it",
-        p.alpha, p.sigma
-    ));
+/// The report of a recording in which nothing more can be read: state k holds a number that is out
+/// of range, or its grid is none.
+fn unusable(
+    points: &[PathPoint],
+    rows: usize,
+    beyond: Option<(usize, f64)>,
+    fault: Option<Error>,
+) -> Option<Report> {
+    let text = match (beyond, fault) {
+        (Some((k, v)), _) => {
+            let p = points[k];
+            let what = if v.is_finite() {
+                format!("{v:e}, beyond {LARGEST:e}")
+            } else {
+                "NaN or infinity".into()
+            };
+            format!(
+                "state {k} (alpha = {}, sigma = {}) holds {what}: look at the step before it",
+                p.alpha, p.sigma
+            )
+        }
+        (None, Some(fault)) => format!("the grid: {fault}"),
+        (None, None) => return None,
+    };
+    let mut report = report(points, rows, &vec![f64::NAN; points.len()]);
+    report.findings.push(text);
     Some(report)
 }
 
@@ -818,10 +890,10 @@ fn words(readings: &[Reading], recording: &Recording) -> Vec<String> {
 }
 
 /// The Gaussian with the law's moments.
-fn moments_of(law: Known) -> Result<Gaussian> {
+fn moments_of(law: Known<'_>) -> Result<Cow<'_, Gaussian>> {
     match law {
-        Known::Gaussian(law) => Ok(law.clone()),
-        Known::Any(law) => gaussian_with_moments_of(law),
+        Known::Gaussian(law) => Ok(Cow::Borrowed(law)),
+        Known::Any(law) => gaussian_with_moments_of(law).map(Cow::Owned),
     }
 }
 
@@ -829,11 +901,11 @@ fn moments_of(law: Known) -> Result<Gaussian> {
 fn in_modes(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> (Array2<f64>, Array1<f64>) {
     let centred = x - &(&truth.mean() * at.alpha);
     let variances = truth.variances().mapv(|l| at.alpha * at.alpha * l + at.sigma * at.sigma);
-    (centred.dot(&truth.modes()), variances)
+    (truth.coordinates(centred.view()), variances)
 }
 
 /// W2 of the moments, mode by mode, over the root mean square of the true law.
-fn mode_distance(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> Result<f64> {
+fn mode_distance(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> f64 {
     let (y, variances) = in_modes(x, truth, at);
     let n = y.nrows() as f64;
     let mut sum = 0.0;
@@ -843,7 +915,7 @@ fn mode_distance(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> Result<f6
         sum += w2_squared_normal(mean, var, 0.0, *v);
     }
     let size = variances.sum() + at.alpha * at.alpha * truth.mean().dot(&truth.mean());
-    Ok((sum / size).sqrt())
+    (sum / size).sqrt()
 }
 
 /// Distances and the test of the moments of `x` against the true law at a level.
@@ -858,6 +930,18 @@ fn mode_distance(x: &Array2<f64>, truth: &Gaussian, at: &PathPoint) -> Result<f6
 /// # Errors
 /// Fewer than two rows; moments that are no covariance.
 pub fn law_report(x: &Array2<f64>, law: Known, at: &PathPoint) -> Result<LawReport> {
+    let truth = moments_of(law)?;
+    Ok(law_and_moments(x, law, &truth, at, &|_, _, _| {})?.0)
+}
+
+/// [`law_report`], and the tests of the moments that its p-value is the worst of.
+fn law_and_moments(
+    x: &Array2<f64>,
+    law: Known,
+    truth: &Gaussian,
+    at: &PathPoint,
+    watch: &Watch,
+) -> Result<(LawReport, Vec<MomentTest>)> {
     let n = x.nrows();
     if n < 2 {
         return Err(Error::shape(
@@ -867,29 +951,84 @@ pub fn law_report(x: &Array2<f64>, law: Known, at: &PathPoint) -> Result<LawRepo
             "record more than one sample",
         ));
     }
-    let truth = moments_of(law)?;
-    let tests = moment_tests(x, law, &truth, at);
-    let p_value = worst_moment(&tests).map_or(1.0, |t| t.p);
-    let (mean, cov) = mean_and_cov(x.view(), Normalisation::Unbiased)?;
-    let marginal = marginal(&truth, at)?;
-    let cov_err = (&cov - &Law::cov(&marginal)).iter().map(|c| c * c).sum::<f64>().sqrt();
-    let mean_err = (&mean - &marginal.mean()).iter().map(|m| m * m).sum::<f64>().sqrt();
-    let distance = |x: &Array2<f64>| {
-        Ok::<f64, Error>(w2_squared(&Gaussian::from_data(x.view())?, &marginal)?.max(0.0).sqrt())
-    };
-    let w2 = distance(x)?;
     // Jackknife over ten groups, fewer where there are fewer rows.
     let groups = n.min(10);
+    let tell = |done| watch(done, groups + 2, "moments and W2");
+    tell(0);
+    let tests = moment_tests(x, law, truth, at);
+    let p_value = worst_moment(&tests).map_or(1.0, |t| t.p);
+    let noise = at.sigma * at.sigma;
+    let (mean, mut cov) = mean_and_cov(x.view(), Normalisation::Unbiased)?;
+    cov -= &truth.matrix(|l| at.alpha * at.alpha * l + noise);
+    let cov_err = cov.iter().map(|c| c * c).sum::<f64>().sqrt();
+    drop(cov);
+    let mean_err = (&mean - &(&truth.mean() * at.alpha)).iter().map(|m| m * m).sum::<f64>().sqrt();
+    tell(1);
+    let distance = ToMarginal::new(x, truth, at);
+    let w2 = distance.of_rows(|_| true)?;
     let without = (0..groups)
         .map(|g| {
-            let rows: Vec<usize> = (0..n).filter(|i| i % groups != g).collect();
-            distance(&x.select(Axis(0), &rows))
+            tell(2 + g);
+            distance.of_rows(|i| i % groups != g)
         })
         .collect::<Result<Vec<_>>>()?;
     let average = without.iter().sum::<f64>() / groups as f64;
     let spread: f64 = without.iter().map(|w| (w - average) * (w - average)).sum();
     let w2_stderr = (spread * (groups - 1) as f64 / groups as f64).sqrt();
-    Ok(LawReport { mean_err, cov_err, w2, w2_stderr, p_value })
+    Ok((LawReport { mean_err, cov_err, w2, w2_stderr, p_value }, tests))
+}
+
+/// W2 of the moments of rows of states from the true marginal.
+///
+/// # Formula
+/// `|m - alpha mean|^2 + tr A + tr B - 2 |X B^(1/2)|_*`, where the n centred rows over `sqrt n` are
+/// X, `A = X^T X`, B is the marginal's covariance and `| |_*` the sum of the singular values: of
+/// `A^(1/2) B^(1/2)` they are the same. So rows are left out without an eigenproblem of their own
+/// covariance, and singular values without vectors are a few times cheaper than that.
+struct ToMarginal<'a> {
+    x: &'a Array2<f64>,
+    truth: &'a Gaussian,
+    at: &'a PathPoint,
+    /// The rows times `B^(1/2)`.
+    weighted: Array2<f64>,
+    /// `tr B`.
+    trace: f64,
+}
+
+impl<'a> ToMarginal<'a> {
+    fn new(x: &'a Array2<f64>, truth: &'a Gaussian, at: &'a PathPoint) -> Self {
+        let variance = |l: f64| at.alpha * at.alpha * l + at.sigma * at.sigma;
+        let mut weighted = Array2::zeros(x.raw_dim());
+        truth.map_modes(x.view(), at.alpha, 0.0, |l| variance(l).sqrt(), weighted.view_mut());
+        let off = (truth.dim() - truth.rank()) as f64 * variance(0.0);
+        let trace = truth.variances().iter().map(|&l| variance(l)).sum::<f64>() + off;
+        Self { x, truth, at, weighted, trace }
+    }
+
+    /// Of the rows that are kept.
+    fn of_rows(&self, keep: impl Fn(usize) -> bool) -> Result<f64> {
+        /// Below this share of the traces their difference loses digits, six of sixteen at it.
+        const SHARE: f64 = 1e-6;
+        let rows: Vec<usize> = (0..self.x.nrows()).filter(|&i| keep(i)).collect();
+        let n = rows.len() as f64;
+        let centred = |x: &Array2<f64>| {
+            let mut part = x.select(Axis(0), &rows);
+            let mean = part.sum_axis(Axis(0)) / n;
+            part -= &mean;
+            (part, mean)
+        };
+        let (part, mean) = centred(self.x);
+        let spread = part.iter().map(|v| v * v).sum::<f64>() / n;
+        drop(part);
+        let shift = mean - &self.truth.mean() * self.at.alpha;
+        let common = nuclear_norm(centred(&self.weighted).0.view())? / n.sqrt();
+        let squared = shift.dot(&shift) + (spread + self.trace - 2.0 * common);
+        if squared >= SHARE * (spread + self.trace) {
+            return Ok(squared.sqrt());
+        }
+        let part = Gaussian::from_data(self.x.select(Axis(0), &rows).view())?;
+        Ok(w2_squared(&part, &marginal(self.truth, self.at)?)?.max(0.0).sqrt())
+    }
 }
 
 /// One moment of one mode beside the true one.
@@ -965,59 +1104,93 @@ fn moment_tests(x: &Array2<f64>, law: Known, truth: &Gaussian, at: &PathPoint) -
 }
 
 /// The first state of a stochastic trajectory whose law is off, and in what.
-fn first_state_off(recording: &Recording, law: Known) -> Result<Option<String>> {
-    let truth = moments_of(law)?;
-    let states = recording.x.len() as f64;
-    for (k, (x, at)) in recording.x.iter().zip(&recording.points).enumerate() {
-        let tests = moment_tests(x, law, &truth, at);
-        if let Some(test) = worst_moment(&tests).filter(|t| t.p * states <= LEVEL) {
-            return Ok(Some(format!(
+fn first_state_off(
+    states: &dyn States,
+    points: &[PathPoint],
+    law: Known,
+    truth: &Gaussian,
+    watch: &Watch,
+) -> Result<Option<String>> {
+    let mut first = None;
+    states.each(&mut |k, x| {
+        watch(k, points.len(), "looking for the first state that is off");
+        let at = &points[k];
+        let tests = moment_tests(x, law, truth, at);
+        let off = worst_moment(&tests).filter(|t| t.p * points.len() as f64 <= LEVEL);
+        first = off.map(|test| {
+            format!(
                 "state {k} (alpha = {:.6}, sigma = {:.6}) is the first that is off: {}",
                 at.alpha,
                 at.sigma,
                 test.words()
-            )));
-        }
-    }
-    Ok(None)
+            )
+        });
+        Ok(first.is_none())
+    })?;
+    Ok(first)
 }
 
 /// The first step whose noise is not the posterior's, `sigma_to^2 (1 - snr_from / snr_to)`.
 ///
 /// The noise is what states and `x0_hat` of this step and the one before do not explain. Its
 /// variance is known to `sqrt(2 / rows)`: only more than five of these count.
-fn noise_off(recording: &Recording, law: &dyn Law) -> Result<Option<String>> {
-    let Recording { x, points, .. } = recording;
-    let x0_hats: Vec<Array2<f64>> =
-        (0..x.len() - 1).map(|k| law.denoised(x[k].view(), &points[k])).collect::<Result<_>>()?;
-    Ok((0..x.len() - 1).find_map(|k| {
-        let (from, to) = (points[k], points[k + 1]);
-        if to.sigma == 0.0 || from.alpha == 0.0 {
-            return None;
+fn noise_off(
+    states: &dyn States,
+    points: &[PathPoint],
+    law: &dyn Law,
+    watch: &Watch,
+) -> Result<Option<String>> {
+    let mut found = None;
+    // Of what a step is made but for its noise: the state before it, its x0_hat, and that of the
+    // one before.
+    let mut columns: Vec<Array2<f64>> = Vec::new();
+    states.each(&mut |to, x| {
+        watch(to, points.len(), "looking at the noise of each step");
+        let mut older = None;
+        if to > 0 {
+            found = noise_of_step(to - 1, points, &columns, x);
+            older = Some(columns.swap_remove(1));
         }
-        let mut columns = vec![&x[k], &x0_hats[k]];
-        columns.extend(k.checked_sub(1).map(|j| &x0_hats[j]));
-        let rows = x[k].len();
-        if rows < 100 {
-            return None;
+        columns = vec![x.clone()];
+        if found.is_none() && to + 1 < points.len() {
+            columns.push(law.denoised(x.view(), &points[to])?);
         }
-        let design = DMatrix::from_iterator(rows, columns.len(), columns.iter().flat_map(|c| c.iter().copied()));
-        let target = DVector::from_iterator(rows, x[k + 1].iter().copied());
-        let w = design.clone().svd(true, true).solve(&target, 0.0).ok()?;
-        let freedom = (rows - columns.len()) as f64;
-        let got = (&design * w - target).norm_squared() / freedom;
-        let posterior = Posterior::between(Level::from(&to), Level::from(&from)).ok()?.var;
-        let forward = Transition::between(Level::from(&to), Level::from(&from)).ok()?.var;
-        let is = |var: f64| (got / var - 1.0).abs() <= 5.0 * (2.0 / freedom).sqrt();
-        if is(posterior) {
-            return None;
-        }
-        let known = if is(forward) { "; it is the forward step's, an upper bound" } else { "" };
-        Some(format!(
-            "step {k}: it adds noise of variance {got:.4e}, {:.4} of the posterior's {posterior:.4e}{known}",
-            got / posterior
-        ))
-    }))
+        columns.extend(older);
+        Ok(found.is_none())
+    })?;
+    Ok(found)
+}
+
+/// What is wrong with the noise of the step from state k to `end`, which is a combination of
+/// columns but for it.
+fn noise_of_step(
+    k: usize,
+    points: &[PathPoint],
+    columns: &[Array2<f64>],
+    end: &Array2<f64>,
+) -> Option<String> {
+    let (from, to) = (points[k], points[k + 1]);
+    let rows = end.len();
+    if to.sigma == 0.0 || from.alpha == 0.0 || rows < 100 {
+        return None;
+    }
+    let design =
+        DMatrix::from_iterator(rows, columns.len(), columns.iter().flat_map(|c| c.iter().copied()));
+    let target = DVector::from_iterator(rows, end.iter().copied());
+    let w = design.clone().svd(true, true).solve(&target, 0.0).ok()?;
+    let freedom = (rows - columns.len()) as f64;
+    let got = (&design * w - target).norm_squared() / freedom;
+    let posterior = Posterior::between(Level::from(&to), Level::from(&from)).ok()?.var;
+    let forward = Transition::between(Level::from(&to), Level::from(&from)).ok()?.var;
+    let is = |var: f64| (got / var - 1.0).abs() <= 5.0 * (2.0 / freedom).sqrt();
+    if is(posterior) {
+        return None;
+    }
+    let known = if is(forward) { "; it is the forward step's, an upper bound" } else { "" };
+    Some(format!(
+        "step {k}: it adds noise of variance {got:.4e}, {:.4} of the posterior's {posterior:.4e}{known}",
+        got / posterior
+    ))
 }
 
 /// Law of `x_t` for Gaussian data.
@@ -1040,4 +1213,54 @@ fn spread_of_squares(law: &dyn Law, truth: &Gaussian, at: &PathPoint) -> Array1<
     let (y, _) = in_modes(&x, truth, at);
     let squares = y.mapv(|y| y * y);
     squares.std_axis(Axis(0), 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The distance by singular values is that of dense covariances: with fewer rows than
+    /// dimensions and more, for laws of full rank and below it, axes and none, with noise and
+    /// without; and it is kept where it is nothing beside the traces.
+    #[test]
+    fn the_distance_of_rows_is_that_of_their_covariance() {
+        let noise = Noise::new(5);
+        let cov = |d: usize, rank: usize| {
+            let root = Array2::from_shape_fn((d, rank), |(i, j)| {
+                noise.normal(9, (i * rank + j) as u64) / (1 + j) as f64
+            });
+            root.dot(&root.t())
+        };
+        let mean = |d: usize| Array1::from_shape_fn(d, |i| i as f64 / d as f64);
+        let laws = [
+            Gaussian::new(mean(6), cov(6, 6).view()).unwrap(),
+            Gaussian::new(mean(6), cov(6, 3).view()).unwrap(),
+            Gaussian::new(mean(6), cov(6, 3).view()).unwrap().truncated(3),
+            Gaussian::diagonal(mean(5), Array1::from(vec![0.3, 2.0, 0.0, 1.0, 4.0])).unwrap(),
+            Gaussian::isotropic(mean(3), 0.0).unwrap(),
+        ];
+        for (k, law) in laws.iter().enumerate() {
+            for (rows, alpha, sigma) in [(4, 1.0, 0.0), (40, 0.8, 0.6), (40, 1.0, 0.0)] {
+                let at = PathPoint::still(alpha, sigma);
+                let x = law.sample(rows, &noise.child(k as u64)) * (1.2 * alpha) + sigma * 0.1;
+                let distance = ToMarginal::new(&x, law, &at);
+                for keep in [|_: usize| true, |i: usize| i % 4 != 1] {
+                    let kept: Vec<usize> = (0..rows).filter(|&i| keep(i)).collect();
+                    let part = Gaussian::from_data(x.select(Axis(0), &kept).view()).unwrap();
+                    let want = w2_squared(&part, &marginal(law, &at).unwrap()).unwrap().sqrt();
+                    let got = distance.of_rows(keep).unwrap();
+                    // Roots of rounded variances: sqrt eps of the largest deviation on either side.
+                    let size = (distance.trace + want * want).sqrt();
+                    assert!((got - want).abs() <= 1e-6 * size, "{k} {rows} {at:?}: {got} {want}");
+                }
+            }
+        }
+        // Rows that have the law's moments to rounding.
+        let law = Gaussian::diagonal(mean(2), Array1::from(vec![4.0, 1.0])).unwrap();
+        let signs = ndarray::array![[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]];
+        let x = &signs * &ndarray::array![2.0, 1.0] + &mean(2);
+        let at = PathPoint::still(1.0, 0.0);
+        let none = ToMarginal::new(&x, &law, &at).of_rows(|_| true).unwrap();
+        assert!(none <= 1e-15, "{none}");
+    }
 }

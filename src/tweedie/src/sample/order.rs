@@ -8,8 +8,10 @@ use nalgebra::{DMatrix, DVector};
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Order {
     /// `p` of `error ~ steps^-p`.
+    #[serde(serialize_with = "crate::number::or_word")]
     pub slope: f64,
     /// Its standard error, from how far the errors are off the fitted law.
+    #[serde(serialize_with = "crate::number::or_word")]
     pub stderr: f64,
     /// Runs used: those with the most steps whose error is above rounding.
     pub runs: usize,

@@ -21,6 +21,7 @@ use crate::exact::pf_ode::{pf_ode_map, pf_ode_solve};
 use crate::law::mixture::Mixture;
 use crate::law::{Gaussian, Law};
 use crate::math::noise::Noise;
+use crate::number::or_word;
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -45,8 +46,10 @@ pub struct StudyRun {
     /// Calls of the denoiser.
     pub nfe: usize,
     /// Error at the end of the grid.
+    #[serde(serialize_with = "or_word")]
     pub error: f64,
     /// Its standard error; 0 unless sampled.
+    #[serde(serialize_with = "or_word")]
     pub stderr: f64,
 }
 
@@ -54,8 +57,10 @@ pub struct StudyRun {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reach {
     /// The error.
+    #[serde(serialize_with = "or_word")]
     pub tol: f64,
     /// Calls of the denoiser, interpolated between runs in log-log.
+    #[serde(serialize_with = "or_word")]
     pub nfe: f64,
     /// Whether no run was as accurate, so that the measured order had to be trusted beyond them.
     pub extrapolated: bool,
@@ -286,11 +291,14 @@ pub struct WholeRun {
     /// Calls of the denoiser.
     pub nfe: usize,
     /// W2 of the produced law to the data's.
+    #[serde(serialize_with = "or_word")]
     pub w2: f64,
     /// Distance of the two means.
+    #[serde(serialize_with = "or_word")]
     pub bias: f64,
     /// `KL(produced || data)` in nats, within the directions in which the data vary: in the others
     /// both laws are a point.
+    #[serde(serialize_with = "or_word")]
     pub kl: f64,
 }
 
@@ -521,6 +529,8 @@ mod tests {
             vec![StudyRun { steps: 4, nfe: 4, error: f64::NAN, stderr: 0.0 }],
         );
         assert_eq!(verdict(Some(1), [&lost; 3]), Verdict::BelowDeclared);
+        let written = String::from_utf8(crate::number::json(&lost)).unwrap();
+        assert!(written.contains(r#""error":"nan""#), "{written}");
         let rounding = falling(Measure::States, 20, 0.0);
         assert_eq!(verdict(Some(1), [&rounding; 3]), Verdict::Exact);
         // Noise decides nothing: one order off, one standard error wide.
