@@ -278,7 +278,7 @@ fn plane(n: &Numbers, parts: &mut Parts) {
     );
     parts.checks("plane", n.plane.evidence.clone());
     parts.value("tilted_lower", last.shares[0]);
-    parts.value("largest_scale", last.scale);
+    parts.value("picture_scale", last.scale);
     parts.value("guided_lower_at_two", two.shares[1]);
     parts.value("second_scale", two.scale);
     parts.value("guided_lower", last.shares[1]);

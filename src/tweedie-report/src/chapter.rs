@@ -67,6 +67,7 @@ pub trait Study {
 #[derive(Default)]
 pub struct Parts {
     pub(crate) values: BTreeMap<String, Named>,
+    pub(crate) named_twice: Option<String>,
     pub(crate) figures: Vec<(String, Vec<Drawing>)>,
     pub(crate) tables: Vec<(String, (Vec<String>, Vec<Vec<String>>))>,
     pub(crate) checks: Vec<(String, Vec<Evidence>)>,
@@ -85,7 +86,9 @@ impl Parts {
     /// A value, or several in a structure: `[[ name ]]`, `[[ name.field ]]`. Numbers are given as
     /// they are; how many digits are shown is the text's to say.
     pub fn value(&mut self, name: &str, value: impl Serialize) {
-        self.values.insert(name.into(), Named::from_serialize(value));
+        if self.values.insert(name.into(), Named::from_serialize(value)).is_some() {
+            self.named_twice = Some(name.into());
+        }
     }
 
     /// The drawings of a figure; its caption and description are the text's.

@@ -63,6 +63,10 @@ pub fn chapter(
     text: &Text,
     parts: Parts,
 ) -> Result<(Chapter, Vec<String>)> {
+    if let Some(name) = &parts.named_twice {
+        let what = format!("two values are called {name}");
+        return Err(Error::file(&text.file, what, "call one of them otherwise in figures.rs"));
+    }
     let markdown = filled(text, &parts)?;
     let mut reader = Reader { file: &text.file, parts, title: None, lead: None, sections: vec![] };
     let mut events = Parser::new_ext(&markdown, OPTIONS);
@@ -79,10 +83,26 @@ const OPTIONS: Options = Options::ENABLE_MATH
 
 /// The text with its values.
 fn filled(text: &Text, parts: &Parts) -> Result<String> {
+    let content = with_line_ends(&text.content);
     let filled = environment().and_then(|env| {
-        env.template_from_str(&text.content).and_then(|template| template.render(&parts.values))
+        env.template_from_str(&content).and_then(|template| template.render(&parts.values))
     });
     filled.map_err(|e| refused(text, &e, parts))
+}
+
+/// The text in which a statement takes the end of its line with it only where it stands alone on
+/// it: elsewhere that is the space before the next sentence.
+fn with_line_ends(text: &str) -> String {
+    let kept = |line: &str| {
+        let line = line.trim();
+        line.ends_with("%]") && !(line.starts_with("[%") && line.matches("[%").count() == 1)
+    };
+    text.split_inclusive('\n')
+        .map(|line| match line.strip_suffix('\n') {
+            Some(body) if kept(body) => format!("{}[[ '' ]]\n", body.trim_end()),
+            _ => line.to_owned(),
+        })
+        .collect()
 }
 
 /// How values are named, and what can be made of them.

@@ -90,6 +90,23 @@ fn what_is_inserted_is_neither_markup_nor_formula() {
     assert_eq!(text.matches('$').count(), 4, "{text}");
 }
 
+#[test]
+fn statements_leave_the_ends_of_lines_that_hold_more() {
+    let said = "[% if settings.steps > 5 %]Many.[% endif %]\nThen\n[% if counts %]\nmore,\n[% endif %]\nand [% if tiny %]\nless.\n[% endif %]\n";
+    let chapter = made(&WHOLE.replace("A paragraph", &format!("{said}A paragraph"))).unwrap();
+    let Block::Text(text) = &chapter.sections[0].blocks[0] else { panic!() };
+    assert!(text.starts_with("Many. Then more, and less. A paragraph"), "{text}");
+}
+
+#[test]
+fn a_name_is_given_once() {
+    let text = Text { file: "text.md".into(), content: WHOLE.into() };
+    let mut parts = parts();
+    parts.value("best", 1);
+    let said = chapter("name", String::new(), &text, parts).unwrap_err().to_string();
+    assert!(said.contains("two values are called best"), "{said}");
+}
+
 /// What is wrong is said with the line or the section, and what to do about it.
 #[test]
 fn flawed_texts_are_refused() {
