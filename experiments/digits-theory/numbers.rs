@@ -287,7 +287,7 @@ impl Snr {
             schedules.push((kind.name().to_string(), at, snr));
         }
         let kinds = [
-            Path::Vp { beta_min: 0.1, beta_max: 20.0 },
+            Path::VP,
             Path::Ve { sigma_min: 0.01, sigma_max: 50.0 },
             Path::Edm { sigma_max: 80.0 },
             Path::Cosine,

@@ -118,7 +118,7 @@ impl Ingredients {
 
 fn ingredients(sigma_data: f64) -> [Ingredients; 5] {
     let new = |name, path, law, loss, weighting| Ingredients { name, path, law, loss, weighting };
-    let vp = || Path::Vp { beta_min: 0.1, beta_max: 20.0 };
+    let vp = || Path::VP;
     [
         new("DDPM: eps, uniform t", vp(), TimeLaw::Uniform, Prediction::Eps, None),
         new(
