@@ -484,15 +484,13 @@ fn a_stopped_report_leaves_nothing_half_written() {
         .env("XDG_CACHE_HOME", dir.path().join("cache"))
         .spawn()
         .unwrap();
-    while !dir.path().join("site").exists() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // It computes for many seconds.
+    std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(
         Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success()
     );
     assert_eq!(child.wait().unwrap().signal(), Some(15));
-    assert_eq!(fs::read_dir(dir.path().join("site")).unwrap().count(), 0);
+    assert!(!dir.path().join("site").exists());
 }
 
 #[test]
