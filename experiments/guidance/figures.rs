@@ -462,16 +462,3 @@ fn levels(n: &Numbers, parts: &mut Parts) {
     parts.value("edm_steps", EDM_STEPS);
     parts.value("idle_steps", d.idle_steps);
 }
-
-#[cfg(test)]
-mod tests {
-    use super::percent;
-
-    #[test]
-    fn shares_are_short() {
-        assert_eq!(
-            [0.0051, 0.0994, 0.0996, 0.5, 1.0].map(percent),
-            ["0.5 %", "9.9 %", "10 %", "50 %", "100 %"]
-        );
-    }
-}

@@ -146,8 +146,8 @@ pub fn off_manifold(
 /// # Errors
 /// `x` that does not fit or is not finite; a point that is no level; a start at `sigma = 0` (which
 /// has a solution only for laws with a density, and a law cannot be asked for one: start from a
-/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps; what the law's
-/// denoiser refuses.
+/// small sigma); a trajectory that the step control cannot follow, or not in 10,000 steps; what the
+/// law's denoiser refuses.
 ///
 /// # Source
 /// Song et al. 2021, "Score-based generative modeling through stochastic differential equations",
