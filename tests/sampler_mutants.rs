@@ -363,7 +363,7 @@ const MUTANTS: &[Mutant] = &[
         if run.index() > 0 {
             return run.ddim();
         }
-        run.x = pf_ode_map(&point_mass(), run.x.view(), &run.from(), &run.grid()[2])?;
+        run.x = pf_ode_map(&point_mass(), run.x.view(), run.from(), run.grid()[2])?;
         Ok(())
     }),
 ];
@@ -547,7 +547,7 @@ fn measured_order(name: &str, method: &dyn Sampler) -> f64 {
                 .w2(&Law::mean(&law), Start::Marginal);
         }
         let x = starts(4, 3, &grid[0]);
-        let want = pf_ode_map(&law, x.view(), &grid[0], &grid[n]).unwrap();
+        let want = pf_ode_map(&law, x.view(), grid[0], grid[n]).unwrap();
         size(&(sample(method, &law, &grid, x, &mut Silence).unwrap().x - want))
     };
     order(&steps, &steps.map(error), 1e-13).unwrap().slope

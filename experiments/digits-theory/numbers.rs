@@ -345,7 +345,7 @@ impl Film {
         let points: Vec<PathPoint> = sigmas.iter().rev().map(|sigma| level(*sigma)).collect();
         let mut by_gaussian = points
             .iter()
-            .map(|p| pf_ode_map(gaussian, start, &points[0], p))
+            .map(|p| pf_ode_map(gaussian, start, points[0], p))
             .collect::<Result<Vec<_>>>()?;
         let mut by_memory = pf_ode_solve(empirical, start, &points)?;
         by_gaussian.reverse();
@@ -420,7 +420,7 @@ impl Trajectories {
         };
         let g = strip_points
             .iter()
-            .map(|p| pf_ode_map(gaussian, first, &strip_points[0], p))
+            .map(|p| pf_ode_map(gaussian, first, strip_points[0], p))
             .collect::<Result<Vec<_>>>()?;
         let e = pf_ode_solve(empirical, first, &strip_points)?;
         let strip = [rows(&g), of(gaussian, &g)?, rows(&e), of(empirical, &e)?];
@@ -432,7 +432,7 @@ impl Trajectories {
         let mut coefficients = Array2::zeros((sigmas.len(), 64));
         let mut last = (Array2::zeros((0, 64)), Array2::zeros((0, 64)));
         for (k, (e, p)) in all.iter().zip(&points).enumerate() {
-            let g = pf_ode_map(gaussian, x.view(), &points[0], p)?;
+            let g = pf_ode_map(gaussian, x.view(), points[0], p)?;
             let (dg, de) = (
                 gaussian.denoised(g.view(), &level(p.sigma))?,
                 empirical.denoised(e.view(), &level(p.sigma))?,
@@ -452,12 +452,12 @@ impl Trajectories {
 
         let mut evidence = Vec::new();
         let end = points[points.len() - 1];
-        let (down, middle) = (pf_ode_map(gaussian, x.view(), &points[0], &end)?, level(1.0));
+        let (down, middle) = (pf_ode_map(gaussian, x.view(), points[0], end)?, level(1.0));
         let by_two = pf_ode_map(
             gaussian,
-            pf_ode_map(gaussian, x.view(), &points[0], &middle)?.view(),
-            &middle,
-            &end,
+            pf_ode_map(gaussian, x.view(), points[0], middle)?.view(),
+            middle,
+            end,
         )?;
         let relative = |a: &Array2<f64>, b: &Array2<f64>| (energy(&(a - b)) / energy(b)).sqrt();
         let what = "PF-ODE of the Gaussian: σ = 20 → 1 → 0.02 against 20 → 0.02, relative";
@@ -465,7 +465,7 @@ impl Trajectories {
         evidence.push(
             Evidence::new(what, relative(&by_two, &down), 0.0, 256.0 * f64::EPSILON).because(why),
         );
-        let back = pf_ode_map(gaussian, down.view(), &end, &points[0])?;
+        let back = pf_ode_map(gaussian, down.view(), end, points[0])?;
         let why = "off the data's subspace the way back multiplies by 1000, and the state's rounding with it";
         let tol = 256.0 * f64::EPSILON * start / end.sigma;
         evidence.push(
@@ -490,7 +490,7 @@ impl Trajectories {
         // same trajectories.
         let components = |sigma: f64| -> Result<Array1<f64>> {
             let d = gaussian.denoised(
-                pf_ode_map(gaussian, x.view(), &points[0], &level(sigma))?.view(),
+                pf_ode_map(gaussian, x.view(), points[0], level(sigma))?.view(),
                 &level(sigma),
             )? - &mean;
             Ok(d.dot(&gaussian.modes()).map_axis(Axis(0), |c| c.dot(&c).sqrt()))
@@ -720,7 +720,7 @@ impl Receptive {
             settings.receptive_pixels.iter().map(|p| 8 * p[0] + p[1]).collect();
         let mut fields = vec![low_noise_field(law, &pixels)?];
         for sigma in &settings.receptive_sigmas {
-            fields.push(receptive_field(law, &pixels, &level(*sigma))?);
+            fields.push(receptive_field(law, &pixels, level(*sigma))?);
         }
         fields.push(high_noise_field(law, &pixels)?);
         let rows = settings
@@ -732,7 +732,7 @@ impl Receptive {
         let sigmas = geometric(settings.sigma_range[0], settings.sigma_range[1], 60);
         let sizes = sigmas
             .iter()
-            .map(|v| Ok(effective_size(receptive_field(law, &pixels, &level(*v))?.view())))
+            .map(|v| Ok(effective_size(receptive_field(law, &pixels, level(*v))?.view())))
             .collect::<Result<Vec<_>>>()?;
         let sizes = (0..pixels.len()).map(|i| sizes.iter().map(|s| s[i]).collect()).collect();
 
@@ -744,9 +744,9 @@ impl Receptive {
         );
         let relative = |a: Array2<f64>, b: &Array2<f64>| (energy(&(&a - b)) / energy(b)).sqrt();
         let at_low =
-            relative(receptive_field(law, &all, &level(low))?, &low_noise_field(law, &all)?);
+            relative(receptive_field(law, &all, level(low))?, &low_noise_field(law, &all)?);
         let at_high = relative(
-            receptive_field(law, &all, &level(high))? * (high * high),
+            receptive_field(law, &all, level(high))? * (high * high),
             &high_noise_field(law, &all)?,
         );
         let evidence = vec![
@@ -781,7 +781,7 @@ impl Receptive {
     fn difference(law: &Gaussian) -> Result<f64> {
         let step = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).sin());
         let x = Array2::from_shape_fn((1, 64), |(_, j)| (j as f64).cos());
-        let jacobian = receptive_field(law, &(0..64).collect::<Vec<_>>(), &level(0.7))?;
+        let jacobian = receptive_field(law, &(0..64).collect::<Vec<_>>(), level(0.7))?;
         let linear = step.dot(&jacobian.t());
         let quotient = law.denoised((&x + &step).view(), &level(0.7))?
             - law.denoised(x.view(), &level(0.7))?;

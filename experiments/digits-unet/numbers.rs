@@ -492,7 +492,7 @@ impl Trajectories {
         let (by_network, _) = trajectory(&heun, network, &points, x.clone(), &mut noise.child(1))?;
         let by_gaussian = points
             .iter()
-            .map(|p| pf_ode_map(&exact.gaussian, x.view(), &points[0], p))
+            .map(|p| pf_ode_map(&exact.gaussian, x.view(), points[0], p))
             .collect::<Result<Vec<_>>>()?;
         let by_memory = pf_ode_solve(&exact.memory, x.view(), &points)?;
         let mean = Law::mean(&exact.gaussian);
@@ -589,7 +589,7 @@ impl Receptive {
             let each = each.collect::<Result<Vec<_>>>()?;
             let mean =
                 each.iter().fold(Array1::zeros(64), |sum, row| sum + row) / effort.fields as f64;
-            let wiener = receptive_field(&exact.gaussian, &[pixel], &at)?.row(0).to_owned();
+            let wiener = receptive_field(&exact.gaussian, &[pixel], at)?.row(0).to_owned();
             let var = each.iter().map(|row| (row - &mean).mapv(|v| v * v).sum()).sum::<f64>()
                 / effort.fields as f64;
             cosine.push(mean.dot(&wiener) / (mean.dot(&mean) * wiener.dot(&wiener)).sqrt());

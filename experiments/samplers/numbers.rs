@@ -371,7 +371,7 @@ impl Setting<'_> {
 
     fn consistency(&self) -> Result<Produced> {
         let (from, to) =
-            (Level::of(&self.point(self.table.steps())?)?, Level { alpha: 1.0, sigma: 0.0 });
+            (Level::of(self.point(self.table.steps())?)?, Level { alpha: 1.0, sigma: 0.0 });
         Ok(self.mapped("consistency model, 1 step".into(), 1, |lambda| psi(lambda, from, to)))
     }
 }
@@ -504,7 +504,7 @@ fn evidence(s: &Setting, rows: &[Produced], settings: &Settings) -> Result<Vec<E
     };
     let levels = s.strided(50)?.iter().map(Level::of).collect::<Result<Vec<_>>>()?;
     let teacher = s.teacher(settings.teacher_steps)?;
-    let start = Level::of(&s.point(settings.steps)?)?;
+    let start = Level::of(s.point(settings.steps)?)?;
     let over = "over the largest deviation";
     let exact = s.run("", "exact", &[s.point(settings.steps)?, PathPoint::CLEAN])?;
     // The whole law of DDIM as a Gaussian, and the distance of two Gaussians.

@@ -77,7 +77,7 @@ impl Line {
                 (Curve::default(), Curve::default(), Curve::default());
             for k in 0..=steps {
                 let w = s.largest * k as f64 / steps as f64;
-                let law = tilted_law(&data, &class, w, &PathPoint::CLEAN);
+                let law = tilted_law(&data, &class, w, PathPoint::CLEAN);
                 tilted.push(w, law.as_ref().map_or((f64::NAN, f64::NAN), moments));
                 produced.push(w, moments(&produced_law(&data, &class, w)?));
             }
@@ -91,8 +91,8 @@ impl Line {
                     &class,
                     w,
                     &one(0.0, s.range[1].powi(2))?,
-                    &still(s.range[1]),
-                    &still(s.range[0]),
+                    still(s.range[1]),
+                    still(s.range[0]),
                 )?);
                 let root = (effort.draws as f64).sqrt();
                 // Four standard errors of a mean, and of a deviation, of a normal law.
@@ -120,7 +120,7 @@ impl Line {
         let class = one(s.mean, s.narrow)?;
         evidence.push(identity(&data, &class, noise)?);
         let (mean, var) = tilted_by_quadrature(s.mean, s.narrow)?;
-        let tilted = tilted_law(&data, &class, 3.0, &PathPoint::CLEAN)?;
+        let tilted = tilted_law(&data, &class, 3.0, PathPoint::CLEAN)?;
         let why = "400 panels of 20 nodes leave rounding only";
         evidence.push(
             Evidence::new("mean of p(x) p(c|x)³ by quadrature", mean, tilted.mean()[0], 1e-10)
@@ -133,7 +133,7 @@ impl Line {
         for w in [0.0, 1.0] {
             let gap = w2_squared(
                 &produced_law(&data, &class, w)?,
-                &tilted_law(&data, &class, w, &PathPoint::CLEAN)?,
+                &tilted_law(&data, &class, w, PathPoint::CLEAN)?,
             )?
             .sqrt();
             let why = "the start holds 1e-9 of the signal";
@@ -154,7 +154,7 @@ impl Line {
         let (mut there, mut gone) = (1.0, 2.0 * improper_from);
         for _ in 0..60 {
             let middle = 0.5 * (there + gone);
-            *(if tilted_law(&data, &law, middle, &PathPoint::CLEAN).is_ok() {
+            *(if tilted_law(&data, &law, middle, PathPoint::CLEAN).is_ok() {
                 &mut there
             } else {
                 &mut gone
@@ -180,7 +180,7 @@ fn still(sigma: f64) -> PathPoint {
 
 /// The law that guided sampling makes of pure noise.
 fn produced_law(data: &Gaussian, class: &Gaussian, w: f64) -> Result<Gaussian> {
-    guided_law(data, class, w, &one(0.0, 1.0)?, &PathPoint::still(1e-9, 1.0), &PathPoint::CLEAN)
+    guided_law(data, class, w, &one(0.0, 1.0)?, PathPoint::still(1e-9, 1.0), PathPoint::CLEAN)
 }
 
 fn draw(model: &dyn Denoiser, s: &LineSettings, start: Array2<f64>) -> Result<Array2<f64>> {

@@ -269,7 +269,7 @@ impl Numbers {
             })
             .collect();
         let ways = ways(settings, &modes, &vars)?;
-        let total: f64 = stationary_law(&law, &at, least)?.variances().sum();
+        let total: f64 = stationary_law(&law, at, least)?.variances().sum();
         let in_all: f64 = vars.iter().map(|v| stationary_var(*v, least)).sum();
         let small = 1e-4 * least;
         let first_order: f64 = 64.0 * small / 2.0;

@@ -125,7 +125,7 @@ impl Denoising {
                 let (mut filtered, mut recalled) = (Vec::new(), Vec::new());
                 for (k, t) in tiles.iter().enumerate() {
                     let law = laws(source, k);
-                    exact += wiener_risk(&law.wiener, &moments[k], &level(sigma))?
+                    exact += wiener_risk(&law.wiener, &moments[k], level(sigma))?
                         * t.queries.nrows() as f64;
                     let errors = |law: &dyn Denoiser| {
                         // Two copies of each patch, with the same noise at every level and for
@@ -308,7 +308,7 @@ fn transfer(
     for (i, model) in laws.iter().enumerate() {
         for (j, data) in laws.iter().enumerate() {
             let least: f64 = data.variances().iter().map(|l| mmse(*l, (1.0, at.sigma))).sum();
-            excess[[i, j]] = wiener_risk(model, data, &at)? / least - 1.0;
+            excess[[i, j]] = wiener_risk(model, data, at)? / least - 1.0;
         }
     }
     Ok((photographs.iter().map(|p| p.name.to_string()).collect(), excess))

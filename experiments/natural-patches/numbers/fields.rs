@@ -42,7 +42,7 @@ impl Fields {
         let mut fields = settings
             .field_sigmas
             .iter()
-            .map(|s| receptive_field(&law, &pixels, &level(*s)))
+            .map(|s| receptive_field(&law, &pixels, level(*s)))
             .collect::<Result<Vec<_>>>()?;
         fields.push(high_noise_field(&law, &pixels)?);
         let rows = (0..pixels.len())
@@ -53,7 +53,7 @@ impl Fields {
         let radius = sigmas
             .iter()
             .map(|s| {
-                Ok(radius(receptive_field(&law, &pixels[..1], &level(*s))?.row(0), centre, side))
+                Ok(radius(receptive_field(&law, &pixels[..1], level(*s))?.row(0), centre, side))
             })
             .collect::<Result<Vec<f64>>>()?;
         // The kernel of 1 / (1 + (sigma f)^2 / a) is K0(kappa r) with kappa = 2 pi sqrt(a) / sigma,
@@ -64,17 +64,17 @@ impl Fields {
             .collect();
 
         let middle = level(settings.field_sigmas[settings.field_sigmas.len() / 2]);
-        let field = receptive_field(&law, &pixels, &middle)?;
+        let field = receptive_field(&law, &pixels, middle)?;
         let solved = solved(&data, &pixels, middle.sigma);
         let relative = |a: &Array2<f64>, b: &Array2<f64>| (energy(&(a - b)) / energy(b)).sqrt();
         let lowest = 1e-3 * law.variances()[law.rank() - 1].sqrt();
         let highest = 1e3 * law.variances()[0].sqrt();
         let low = relative(
-            &receptive_field(&law, &pixels, &level(lowest))?,
+            &receptive_field(&law, &pixels, level(lowest))?,
             &low_noise_field(&law, &pixels)?,
         );
         let high = relative(
-            &(receptive_field(&law, &pixels, &level(highest))? * highest.powi(2)),
+            &(receptive_field(&law, &pixels, level(highest))? * highest.powi(2)),
             &high_noise_field(&law, &pixels)?,
         );
         let evidence = vec![

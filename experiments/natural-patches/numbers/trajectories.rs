@@ -101,7 +101,7 @@ impl Trajectories {
         let exact = |sigma: f64| {
             &states[all.iter().position(|s| *s == sigma).expect("a level of the list")]
         };
-        let closed = |sigma: f64| pf_ode_map(&gaussian, x.view(), &start, &level(sigma));
+        let closed = |sigma: f64| pf_ode_map(&gaussian, x.view(), start, level(sigma));
 
         let first = settings.strip_draw;
         let mut strip = [(); 4].map(|()| Array2::zeros((strip_sigmas.len(), d)));
@@ -168,7 +168,7 @@ impl Trajectories {
         let share = |ends: &[f64]| ends.iter().sum::<f64>() / ends.len() as f64;
         let whole = run(&grid, x.clone())?;
         let whole = (whole.0, share(&whole.1));
-        let jumped = |to: &PathPoint| teleport(&gaussian, x.view(), &start, to);
+        let jumped = |to: &PathPoint| teleport(&gaussian, x.view(), start, to);
         let mut fates = Vec::new();
         let jumps = settings
             .jumps
@@ -191,9 +191,9 @@ impl Trajectories {
         let middle = level((start.sigma * end.sigma).sqrt());
         let two = pf_ode_map(
             &gaussian,
-            pf_ode_map(&gaussian, x.view(), &start, &middle)?.view(),
-            &middle,
-            &end,
+            pf_ode_map(&gaussian, x.view(), start, middle)?.view(),
+            middle,
+            end,
         )?;
         let few = x.slice(s![..2, ..]);
         let solved = pf_ode_solve(&gaussian, few, &[start, end])?.swap_remove(1);

@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<Outcome> {
     }
     let x = x.into_shape_with_order((n, d)).expect("C order");
     let (y, method, reached) = match &law {
-        LawFile::Gaussian(law) => (pf_ode_map(law, x.view(), &from, &to)?, "closed form", None),
+        LawFile::Gaussian(law) => (pf_ode_map(law, x.view(), from, to)?, "closed form", None),
         other => {
             let mut solution = pf_ode_measured(other.law(), x.view(), &[from, to])?;
             let reached = Reached { error: Number(solution.errors[1]), steps: solution.steps };

@@ -69,10 +69,16 @@ pub struct Parts {
     pub(crate) values: BTreeMap<String, Named>,
     pub(crate) named_twice: Option<String>,
     pub(crate) figures: Vec<(String, Vec<Drawing>)>,
-    pub(crate) tables: Vec<(String, (Vec<String>, Vec<Vec<String>>))>,
+    pub(crate) tables: Vec<(String, Cells)>,
     pub(crate) checks: Vec<(String, Vec<Evidence>)>,
     pub(crate) files: Vec<(String, Vec<File>)>,
     pub(crate) markup: Vec<(String, String)>,
+}
+
+/// The texts of a table.
+pub(crate) struct Cells {
+    pub head: Vec<String>,
+    pub rows: Vec<Vec<String>>,
 }
 
 impl Parts {
@@ -105,7 +111,7 @@ impl Parts {
         rows: impl IntoIterator<Item = Vec<String>>,
     ) {
         let head = head.into_iter().map(Into::into).collect();
-        self.tables.push((id.into(), (head, rows.into_iter().collect())));
+        self.tables.push((id.into(), Cells { head, rows: rows.into_iter().collect() }));
     }
 
     /// Numbers held to what they should be. The text has to show them.

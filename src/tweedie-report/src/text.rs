@@ -1,6 +1,6 @@
 //! A chapter's text: Markdown in which named values, figures and tables have their places.
 //!
-//! ```text
+//! ~~~~text
 //! # Noise schedules: where the time goes
 //!
 //! The lead: the first paragraph.
@@ -21,13 +21,13 @@
 //!
 //! ```{checks} levels
 //! ```
-//! ```
+//! ~~~~
 //!
 //! `[[ ]]`, `[% %]` and `[# #]` are the expressions, statements and comments of Jinja templates.
 //! They are filled in first, by [`minijinja`], what is inserted being escaped; then the whole is
 //! read as Markdown, by [`pulldown_cmark`].
 
-use crate::chapter::{Parts, about, percent, scientific, short, significant, thousands};
+use crate::chapter::{Cells, Parts, about, percent, scientific, short, significant, thousands};
 use crate::drawing::plain;
 use crate::experiment::{Editable, Text};
 use crate::page::{Block, Chapter, Figure, Section, Table, set_text};
@@ -319,7 +319,7 @@ impl Reader<'_> {
                 Block::Figure(Figure::new(id, &caption_of(caption), &alt, drawings))
             }
             "table" => {
-                let (head, rows) = self.taken(kind, id, |parts| &mut parts.tables)?;
+                let Cells { head, rows } = self.taken(kind, id, |parts| &mut parts.tables)?;
                 Block::Table(Table { caption: caption_of(content), head, rows })
             }
             "checks" => Block::Evidence(self.taken(kind, id, |parts| &mut parts.checks)?),

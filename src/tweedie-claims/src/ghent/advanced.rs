@@ -137,10 +137,10 @@ fn distillation(p: &mut Probe) {
             let halfway = ddim(&law, &x, &[from, middle]);
             let end = ddim(&law, &halfway, &[middle, to]);
             let target = match (single, posterior_mean, swapped) {
-                (true, ..) => distillation_target(x.view(), halfway.view(), &from, &middle),
+                (true, ..) => distillation_target(x.view(), halfway.view(), from, middle),
                 (_, true, _) => law.denoised(x.view(), &from),
-                (.., true) => distillation_target(end.view(), x.view(), &from, &to),
-                _ => distillation_target(x.view(), end.view(), &from, &to),
+                (.., true) => distillation_target(end.view(), x.view(), from, to),
+                _ => distillation_target(x.view(), end.view(), from, to),
             };
             let got = ddim(&Learned(target.expect("two noise levels")), &x, &[from, to]);
             let size = x.iter().chain(&end).map(|v| v.abs()).fold(1.0, larger);
@@ -219,7 +219,7 @@ fn consistency(p: &mut Probe) {
             (true, ..) => law.denoised(x.view(), at).expect("an exact law"),
             (_, true, _) if at.sigma > 0.0 => ddim(law, x, &[*at, PathPoint::still(1.0, 1e-3)]),
             (.., true) => {
-                pf_ode_map(law, x.view(), at, &PathPoint::still(1.0, 0.05)).expect("a level")
+                pf_ode_map(law, x.view(), at, PathPoint::still(1.0, 0.05)).expect("a level")
             }
             _ => consistency_map(law, x.view(), at).expect("a level"),
         };
@@ -233,7 +233,7 @@ fn consistency(p: &mut Probe) {
             let at = |time: f64| path.still_at(time).expect("on the path");
             let (late, early) = (at(t.uniform(0.5, 0.95)), at(t.uniform(0.05, 0.5)));
             let x = t.normal_rows(4, 3) * late.alpha.hypot(late.sigma);
-            let moved = pf_ode_map(&law, x.view(), &late, &early).expect("a level");
+            let moved = pf_ode_map(&law, x.view(), late, early).expect("a level");
             let size = x.iter().chain(&moved).map(|v| v.abs()).fold(1.0, larger);
             t.compare_all(&map(&law, &x, &late), &map(&law, &moved, &early), 1e-12 * size);
         },

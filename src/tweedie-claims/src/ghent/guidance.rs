@@ -270,9 +270,8 @@ fn cfg_diversity(p: &mut Probe) {
         } else {
             w
         };
-        let law =
-            guided_law(&one(0.0, u), &one(m, c), w, &one(0.0, 1.0), &noise, &PathPoint::CLEAN)
-                .expect("variances > 0");
+        let law = guided_law(&one(0.0, u), &one(m, c), w, &one(0.0, 1.0), noise, PathPoint::CLEAN)
+            .expect("variances > 0");
         let var = if tilted { 1.0 / ((1.0 - w) / u + w / c) } else { law.variances()[0] };
         (law.mean()[0], var)
     };
@@ -328,7 +327,7 @@ fn cfg_diversity(p: &mut Probe) {
                     &one(0.0, u),
                     &one(m, c),
                     if from_null { 1.0 - w } else { w },
-                    &PathPoint::CLEAN,
+                    PathPoint::CLEAN,
                 );
                 law.map_or(f64::NAN, |law| alignment(u, m, c, (law.mean()[0], law.variances()[0])))
             };

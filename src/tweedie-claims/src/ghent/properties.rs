@@ -336,7 +336,7 @@ fn exact_likelihood(p: &mut Probe) {
 
     let flow = |law: &Gaussian, x: &ndarray::Array2<f64>, end: &PathPoint| {
         let start = PathPoint::CLEAN;
-        let image = pf_ode_map(law, x.view(), &start, end).expect("full rank");
+        let image = pf_ode_map(law, x.view(), start, end).expect("full rank");
         let at_end = if wrong_end {
             let standard =
                 Gaussian::isotropic(ndarray::Array1::zeros(law.dim()), 1.0).expect("a variance");
@@ -344,7 +344,7 @@ fn exact_likelihood(p: &mut Probe) {
         } else {
             law.log_density(image.view(), end)[0]
         };
-        at_end + if no_det { 0.0 } else { log_det(law, &start, end).expect("full rank") }
+        at_end + if no_det { 0.0 } else { log_det(law, start, end).expect("full rank") }
     };
     p.property(
         Role::WithCondition,

@@ -245,7 +245,7 @@ fn langevin(p: &mut Probe) {
         "1 if the chain sampled its target",
     );
     let data = Gaussian::isotropic(array![0.0], 1.0).expect("a variance");
-    let settles = stationary_law(&data, &PathPoint::CLEAN, 2.5).is_ok();
+    let settles = stationary_law(&data, PathPoint::CLEAN, 2.5).is_ok();
     p.fact(Role::WithoutCondition, "h = 2.5 lambda: the chain has a stationary law", settles);
 }
 

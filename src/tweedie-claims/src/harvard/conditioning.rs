@@ -222,10 +222,9 @@ fn cfg_tilted(p: &mut Probe) {
         let w = if extra { w + 1.0 } else { w };
         let (data, class) =
             if swapped { (one(m, c), one(0.0, u)) } else { (one(0.0, u), one(m, c)) };
-        let law =
-            guided_law(&data, &class, w, &one(0.0, 1.0), &PathPoint::still(1e-9, 1.0), &clean)
-                .expect("variances > 0");
-        let law = if harmonic { tilted_law(&data, &class, w, &clean).unwrap_or(law) } else { law };
+        let law = guided_law(&data, &class, w, &one(0.0, 1.0), PathPoint::still(1e-9, 1.0), clean)
+            .expect("variances > 0");
+        let law = if harmonic { tilted_law(&data, &class, w, clean).unwrap_or(law) } else { law };
         (law.mean()[0], law.variances()[0])
     };
     let tilted = |u: f64, m: f64, c: f64, w: f64| {

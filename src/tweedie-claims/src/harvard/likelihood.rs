@@ -79,7 +79,7 @@ fn change_of_variables(p: &mut Probe) {
         "1e-12 of the terms, times the ratio of the variances' roots, at most 100",
         |t| {
             let (law, (from, to), x) = (t.gaussian(3), ends(t), t.normal_rows(2, 3) * 2.0);
-            let image = pf_ode_map(&law, x.view(), &from, &to).expect("regular");
+            let image = pf_ode_map(&law, x.view(), from, to).expect("regular");
             let density = if prior {
                 image.map_axis(ndarray::Axis(1), |r| {
                     -0.5 * r.dot(&r) / to.sigma.powi(2) - 1.5 * (std::f64::consts::TAU * to.sigma.powi(2)).ln()
@@ -87,7 +87,7 @@ fn change_of_variables(p: &mut Probe) {
             } else {
                 law.log_density(image.view(), &to)
             };
-            let got = density + sign * log_det(&law, &from, &to).expect("regular");
+            let got = density + sign * log_det(&law, from, to).expect("regular");
             let want = law.log_density(x.view(), &from);
             for (g, w) in got.iter().zip(&want) {
                 t.compare(*g, *w, 1e-12 * 100.0 * (1.0 + w.abs()));
@@ -103,10 +103,10 @@ fn change_of_variables(p: &mut Probe) {
             let (law, (from, to)) = (t.gaussian(3), ends(t));
             let mut basis = Array2::zeros((4, 3));
             (0..3).for_each(|i| basis[[i + 1, i]] = 1.0);
-            let image = pf_ode_map(&law, basis.view(), &from, &to).expect("regular");
+            let image = pf_ode_map(&law, basis.view(), from, to).expect("regular");
             let matrix = DMatrix::from_fn(3, 3, |i, j| image[[j + 1, i]] - image[[0, i]]);
             t.compare(
-                sign * log_det(&law, &from, &to).expect("regular"),
+                sign * log_det(&law, from, to).expect("regular"),
                 matrix.determinant().abs().ln(),
                 1e-11 * 10.0,
             );

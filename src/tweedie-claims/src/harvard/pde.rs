@@ -395,8 +395,8 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let law = reverse_law(
                         &data,
                         &at_time(&data, from.t.expect("a time")),
-                        &from,
-                        &to,
+                        from,
+                        to,
                         churn,
                     )
                     .expect("levels of one path");

@@ -94,11 +94,11 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let mean = pf_ode_map(
                         &data,
                         noisy.mean().insert_axis(ndarray::Axis(0)),
-                        &level(start),
-                        &level(0.0),
+                        level(start),
+                        level(0.0),
                     )
                     .expect("levels");
-                    let columns = pf_ode_map(&data, images.view(), &level(start), &level(0.0))
+                    let columns = pf_ode_map(&data, images.view(), level(start), level(0.0))
                         .expect("levels")
                         - &mean;
                     t.compare_all(mean.row(0), data.mean(), 1e-13 * (1.0 + start));
@@ -142,7 +142,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 )
                 .expect("orthonormal");
                 let reached =
-                    reverse_law(data, &start, &level(sigma), &level(0.0), Churn::Constant(0.0))
+                    reverse_law(data, &start, level(sigma), level(0.0), Churn::Constant(0.0))
                         .expect("from noise to data");
                 (w2_squared(&reached, data).expect("one dimension"), data.variances().sum())
             };
@@ -250,7 +250,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (data, sigma) = (t.gaussian(4), t.log_uniform(0.01, 50.0));
                     let x = noised(t, &data, &level(sigma));
-                    let end = pf_ode_map(&data, x.view(), &level(sigma), &level(0.0)).expect("levels") - data.mean();
+                    let end = pf_ode_map(&data, x.view(), level(sigma), level(0.0)).expect("levels") - data.mean();
                     let ahead = data.denoised(x.view(), &level(sigma)).expect("an exact law") - data.mean();
                     let (end, ahead): (Array2<f64>, Array2<f64>) = (end.dot(&data.modes()), ahead.dot(&data.modes()));
                     for (k, lambda) in data.variances().iter().enumerate() {

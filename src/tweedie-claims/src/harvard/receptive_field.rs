@@ -49,7 +49,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     }
                     (0..d).for_each(|j| states[[j, j]] += 1.0);
                     let moved = law.denoised(states.view(), &level(sigma)).expect("an exact law");
-                    let library = receptive_field(&law, &(0..d).collect::<Vec<_>>(), &level(sigma)).expect("pixels");
+                    let library = receptive_field(&law, &(0..d).collect::<Vec<_>>(), level(sigma)).expect("pixels");
                     let tol = 1e-11 * (1.0 + 1.0 / sigma);
                     for i in 0..d {
                         for j in 0..d {
@@ -87,7 +87,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 if high {
                     high_noise_field(law, &pixels)
                 } else {
-                    receptive_field(law, &pixels, &level(sigma))
+                    receptive_field(law, &pixels, level(sigma))
                 }
                 .expect("pixels")
                     * factor
@@ -184,7 +184,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 scaled / if rooted { sigma } else { sigma * sigma }
             };
             let fields = |law: &Gaussian, sigma: f64| {
-                receptive_field(law, &(0..law.dim()).collect::<Vec<_>>(), &level(sigma))
+                receptive_field(law, &(0..law.dim()).collect::<Vec<_>>(), level(sigma))
                     .expect("pixels")
             };
             p.property(
@@ -256,7 +256,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 let predicted = if local {
                     low_noise_field(&law, &told)
                 } else {
-                    receptive_field(&law, &told, &level(if rooted { sigma.sqrt() } else { sigma }))
+                    receptive_field(&law, &told, level(if rooted { sigma.sqrt() } else { sigma }))
                 };
                 (pixels, mean, predicted.expect("pixels"))
             };

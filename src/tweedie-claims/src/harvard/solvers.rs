@@ -68,8 +68,7 @@ fn orders(p: &mut Probe) {
         let grid =
             Grid { s_min: 0.05, s_max: 20.0, clean: false, ..Grid::new(Spacing::LogSnr, steps) };
         let grid = grid.points(&Path::Cosine).expect("on the path");
-        let exact =
-            pf_ode_map(&law, start.view(), &grid[0], &grid[grid.len() - 1]).expect("regular");
+        let exact = pf_ode_map(&law, start.view(), grid[0], grid[grid.len() - 1]).expect("regular");
         let from = if off { &start + 1e-3 } else { start.clone() };
         let end = sample(sampler, &law, &grid, from, &mut Silence).expect("a grid with signal").x;
         (end - exact).iter().map(|e| e.abs()).fold(0.0, larger)
@@ -120,7 +119,7 @@ fn consistency(p: &mut Probe) {
             law.denoise(x, at, out.view_mut()).expect("an exact law");
             out
         } else if unscaled {
-            consistency_map(law, x, &PathPoint::still(1.0, at.edm_sigma())).expect("regular")
+            consistency_map(law, x, PathPoint::still(1.0, at.edm_sigma())).expect("regular")
         } else {
             consistency_map(law, x, at).expect("regular")
         }
@@ -134,8 +133,8 @@ fn consistency(p: &mut Probe) {
             let (law, path, x) = (t.gaussian(2), t.path(), t.normal_rows(3, 2) * 2.0);
             let (from, to) = (path.at(t.uniform(0.6, 0.95)).expect("inside"), path.at(t.uniform(0.1, 0.6)).expect("inside"));
             let x = &x * from.alpha.hypot(from.sigma);
-            let later = pf_ode_map(&law, x.view(), &from, &to).expect("regular");
-            let end = pf_ode_map(&law, x.view(), &from, &PathPoint::CLEAN).expect("regular");
+            let later = pf_ode_map(&law, x.view(), from, to).expect("regular");
+            let end = pf_ode_map(&law, x.view(), from, PathPoint::CLEAN).expect("regular");
             let size = end.iter().map(|e| e.abs()).fold(1.0, larger);
             t.compare_all(&map(&law, later.view(), &to), &map(&law, x.view(), &from), 1e-11 * size);
             t.compare_all(&map(&law, later.view(), &to), &end, 1e-11 * size);
@@ -164,8 +163,8 @@ fn consistency(p: &mut Probe) {
             );
             let later = pf_ode_solve(&law, x.view(), &[from, to]).expect("regular").swap_remove(1);
             let (a, b) = (
-                consistency_solve(&law, x.view(), &from).expect("regular"),
-                consistency_solve(&law, later.view(), &to).expect("regular"),
+                consistency_solve(&law, x.view(), from).expect("regular"),
+                consistency_solve(&law, later.view(), to).expect("regular"),
             );
             t.compare_all(&a, &b, 1e-9);
         },

@@ -99,11 +99,7 @@ pub(super) const CLAIMS: &[Claim] = &[Claim {
                     .expect("a noisy start")
                     .swap_remove(1);
                 t.compare_all(&jump(&law, &x, &from, &to), &solved, 1e-9);
-                t.compare(
-                    teleport_error(&law, x.view(), &from, &to).expect("levels")[0],
-                    0.0,
-                    1e-9,
-                );
+                t.compare(teleport_error(&law, x.view(), from, to).expect("levels")[0], 0.0, 1e-9);
             },
         );
     },

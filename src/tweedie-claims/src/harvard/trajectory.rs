@@ -114,7 +114,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let x = noised(t, &data, &level(start));
                     let moved = solution(&data, &basis, &lambdas, &x, start, Dual64::new(end, 1.0));
                     let state = Array2::from_shape_fn((1, data.dim()), |(_, i)| moved[i].re);
-                    let want = pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
+                    let want = pf_ode_map(&data, x.view(), level(start), level(end)).expect("levels");
                     let size = 1.0 + state.iter().map(|x| x.abs()).sum::<f64>() + x.iter().map(|x| x.abs()).sum::<f64>();
                     t.compare_all(&state, &want, 256.0 * EPS * size);
                     let velocity = marginal_velocity(&data, state.view(), &by_sigma(end).moving().expect("rates")).expect("a noisy level");
@@ -181,7 +181,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                         sum.scaled_add(gain * u.dot(&z), &u);
                     }
                     let reached =
-                        pf_ode_map(&data, x.view(), &level(start), &level(end)).expect("levels");
+                        pf_ode_map(&data, x.view(), level(start), level(end)).expect("levels");
                     let tol = 512.0 * EPS * (1.0 + start);
                     t.compare_all(
                         &sum,
@@ -190,7 +190,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     );
                     t.compare_all(
                         &sum,
-                        denoiser_along(&data, x.view(), &level(start), &level(end))
+                        denoiser_along(&data, x.view(), level(start), level(end))
                             .expect("levels")
                             .row(0),
                         tol,
@@ -229,7 +229,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, start, fraction) = (t.gaussian(4), t.uniform(20.0, 100.0), t.uniform(0.1, 0.9));
                     let x = noised(t, &data, &level(start));
                     let coefficients = |sigma: f64| {
-                        (denoiser_along(&data, x.view(), &level(start), &level(sigma)).expect("levels") - data.mean())
+                        (denoiser_along(&data, x.view(), level(start), level(sigma)).expect("levels") - data.mean())
                             .dot(&data.modes())
                     };
                     let end = coefficients(0.0);
@@ -319,7 +319,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let (data, _, _) = with_complete_basis(t);
                     let (from, to) = two_levels(t);
                     let x = noised(t, &data, &from);
-                    let want = pf_ode_map(&data, x.view(), &from, &to).expect("levels");
+                    let want = pf_ode_map(&data, x.view(), from, to).expect("levels");
                     t.compare_all(
                         &solution(&data, &x, &from, &to),
                         want.row(0),
@@ -388,7 +388,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                 |t| {
                     let (data, x, at) = case(t);
                     let z = &x.row(0) - &(&data.mean() * if unscaled { 1.0 } else { at.alpha });
-                    let want = off_manifold(&data, x.view(), &at).expect("a level");
+                    let want = off_manifold(&data, x.view(), at).expect("a level");
                     t.compare_all(
                         &split(&data.modes().t().to_owned(), &z),
                         want.row(0),
@@ -425,7 +425,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                             (data.dim(), data.dim()),
                             |(i, j)| if j < data.rank() { data.modes()[[i, j]] } else { 0.0 },
                         );
-                    let want = off_manifold(&data, x.view(), &at).expect("a level");
+                    let want = off_manifold(&data, x.view(), at).expect("a level");
                     t.compare_all(&split(&square, &z), want.row(0), 256.0 * EPS * (1.0 + z.dot(&z).sqrt()));
                 },
             );

@@ -237,7 +237,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let noised = law.matrix(|l| Level::from(&at).var(l));
                     // Rows alpha mean + e_k give the linear part of the map, row by row.
                     let rows = Array2::<f64>::eye(d) + &(&law.mean() * at.alpha);
-                    let mut ends = consistency_map(&law, rows.view(), &at)
+                    let mut ends = consistency_map(&law, rows.view(), at)
                         .expect("rows of the law's dimension")
                         - law.mean();
                     if unrooted {
@@ -265,7 +265,7 @@ pub(super) const CLAIMS: &[Claim] = &[
                     let ends = if mean {
                         law.denoised(x.view(), &at).expect("an exact law")
                     } else {
-                        consistency_solve(&law, x.view(), &at).expect(
+                        consistency_solve(&law, x.view(), at).expect(
                             "a smooth \
                         law",
                         )

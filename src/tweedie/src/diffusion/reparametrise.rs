@@ -35,7 +35,7 @@ pub struct Matched {
 /// let m = matched(&Path::VP.at(0.3).unwrap(), &Path::FlowMatching).unwrap();
 /// // Straight-line time of a noise level s is s / (1 + s).
 /// let s = Path::VP.at(0.3).unwrap().edm_sigma();
-/// assert!((m.point.t - s / (1.0 + s)).abs() < 1e-15);
+/// assert!((m.point.t.unwrap() - s / (1.0 + s)).abs() < 1e-15);
 /// ```
 pub fn matched(from: &PathPoint, to: &Path) -> Result<Matched> {
     // A finite ratio beyond 1.8e308 finds no point either.

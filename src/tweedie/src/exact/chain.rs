@@ -89,8 +89,8 @@ pub fn ancestral(points: &[PathPoint], gains: &[f64], vars: &[f64]) -> Result<Ve
     (0..points.len())
         .rev()
         .map(|k| {
-            let s = if k == 0 { Level::CLEAN } else { Level::of(&points[k - 1])? };
-            let q = Posterior::between(s, Level::of(&points[k])?)?;
+            let s = if k == 0 { Level::CLEAN } else { Level::of(points[k - 1])? };
+            let q = Posterior::between(s, Level::of(points[k])?)?;
             Ok(Step::new(q.coef_xt + q.coef_x0 * gains[k], vars[k]))
         })
         .collect()

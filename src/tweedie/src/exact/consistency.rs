@@ -61,8 +61,8 @@ mod tests {
         #[test]
         fn all_points_of_a_trajectory_have_one_end(law in gaussian(4), [a, b, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
-            let later = pf_ode_map(&law, x.view(), &a, &b).unwrap();
-            let (here, there) = (consistency_map(&law, x.view(), &a).unwrap(), consistency_map(&law, later.view(), &b).unwrap());
+            let later = pf_ode_map(&law, x.view(), a, b).unwrap();
+            let (here, there) = (consistency_map(&law, x.view(), a).unwrap(), consistency_map(&law, later.view(), b).unwrap());
             // Rounding of the intermediate state, against its size there, comes through with the
             // gain of its mode: at most 1 / alpha.
             let scale = 1.0 + size(&here) + (size(&later) + 3.0 * b.alpha) / b.alpha;
@@ -73,9 +73,9 @@ mod tests {
         /// covariance.
         #[test]
         fn the_end_has_the_law_of_the_data(law in full_gaussian(3), [at, ..] in three_points()) {
-            let origin = consistency_map(&law, (&law.mean() * at.alpha).insert_axis(ndarray::Axis(0)).view(), &at).unwrap();
+            let origin = consistency_map(&law, (&law.mean() * at.alpha).insert_axis(ndarray::Axis(0)).view(), at).unwrap();
             let units = Array2::<f64>::eye(3) + &(&law.mean() * at.alpha);
-            let matrix = consistency_map(&law, units.view(), &at).unwrap() - &origin;
+            let matrix = consistency_map(&law, units.view(), at).unwrap() - &origin;
             let cov = (&law.modes() * &law.variances()).dot(&law.modes().t());
             let state_cov = &cov * (at.alpha * at.alpha) + Array2::<f64>::eye(3) * (at.sigma * at.sigma);
             let got = matrix.dot(&state_cov).dot(&matrix.t());
@@ -89,6 +89,6 @@ mod tests {
     fn clean_data_is_kept_also_by_a_singular_law() {
         let law = Gaussian::diagonal(Array1::ones(2), ndarray::array![1.0, 0.0]).unwrap();
         let x = ndarray::array![[0.5, 2.0]];
-        assert_eq!(consistency_map(&law, x.view(), &PathPoint::CLEAN).unwrap(), x);
+        assert_eq!(consistency_map(&law, x.view(), PathPoint::CLEAN).unwrap(), x);
     }
 }

@@ -76,7 +76,7 @@ mod tests {
         #[test]
         fn at_the_emergence_sigma_the_denoiser_is_there(law in full_gaussian(4), fraction in 0.05..0.999f64, [from, ..] in three_points(), seed: u64) {
             let x = normal_rows(1, 4, seed);
-            let in_modes = |to: &PathPoint| (denoiser_along(&law, x.view(), &from, to).unwrap() - law.mean()).dot(&law.modes());
+            let in_modes = |to: &PathPoint| (denoiser_along(&law, x.view(), from, to).unwrap() - law.mean()).dot(&law.modes());
             let end = in_modes(&PathPoint::CLEAN);
             for (k, sigma) in emergence_sigmas(&law, fraction).unwrap().iter().enumerate() {
                 let there = in_modes(&PathPoint::still(1.0, *sigma));

@@ -155,7 +155,7 @@ mod tests {
         #[test]
         fn the_flow_is_the_monge_map_between_its_marginals(law in full_gaussian(4), [a, b, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
-            let (flow, monge) = (pf_ode_map(&law, x.view(), &a, &b).unwrap(), monge_map(&marginal(&law, &a), &marginal(&law, &b), x.view()).unwrap());
+            let (flow, monge) = (pf_ode_map(&law, x.view(), a, b).unwrap(), monge_map(&marginal(&law, &a), &marginal(&law, &b), x.view()).unwrap());
             // Two square roots and an inverse one: condition numbers of both marginals, at the size
             // of the result.
             let spread = |at: &PathPoint| { let m = marginal(&law, at); m.variances()[0] / m.variances()[3] };

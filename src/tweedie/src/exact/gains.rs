@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn levels_that_are_none_are_refused() {
         for (alpha, sigma) in [(0.0, 0.0), (-1.0, 1.0), (f64::NAN, 1.0), (1.0, f64::INFINITY)] {
-            assert!(Level::of(&crate::diffusion::PathPoint::still(alpha, sigma)).is_err());
+            assert!(Level::of(crate::diffusion::PathPoint::still(alpha, sigma)).is_err());
         }
     }
 

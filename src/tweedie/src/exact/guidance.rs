@@ -255,12 +255,12 @@ mod tests {
         fn the_guided_law_solves_the_guided_ode(u in -3.0..1.0f64, c in -3.0..1.0f64, shift in -2.0..2.0f64, scale in -0.5..4.0f64, start in 0.1..2.0f64, points in three_points()) {
             let (from, to) = ordered(points);
             let (data, class) = (one(0.5, 10f64.powf(u)), one(0.5 + shift, 10f64.powf(c)));
-            let law = guided_law(&data, &class, scale, &one(0.3, start), &from, &to).unwrap();
+            let law = guided_law(&data, &class, scale, &one(0.3, start), from, to).unwrap();
             if from.edm_sigma() > to.edm_sigma() {
-                let message = guided_law(&data, &class, scale, &one(0.3, start), &to, &from).unwrap_err().to_string();
+                let message = guided_law(&data, &class, scale, &one(0.3, start), to, from).unwrap_err().to_string();
                 prop_assert!(message.contains("from noise to data"), "{message}");
             }
-            let stay = guided_law(&data, &class, scale, &one(0.3, start), &from, &from).unwrap();
+            let stay = guided_law(&data, &class, scale, &one(0.3, start), from, from).unwrap();
             prop_assert!((stay.mean()[0] - 0.3).abs() <= 1e-14 * (1.0 + from.alpha) && (stay.variances()[0] / start - 1.0).abs() <= 1e-14);
             let f = |log: f64, y: &Array2<f64>, dy: &mut Array2<f64>| {
                 let tau = (2.0 * log).exp();
@@ -289,7 +289,7 @@ mod tests {
             // narrower than the data.
             let (u, c, scale) = if u > c { (u, c, 4.0 * scale) } else { (u, c, scale) };
             let (data, class) = (one(0.5, 10f64.powf(u)), one(0.5 + shift, 10f64.powf(c)));
-            let tilted = tilted_law(&data, &class, scale, &at).unwrap();
+            let tilted = tilted_law(&data, &class, scale, at).unwrap();
             let level = Level::from(&at);
             let score = |law: &Gaussian| -(x - at.alpha * law.mean()[0]) / level.var(law.variances()[0]);
             let want = (1.0 - scale) * score(&data) + scale * score(&class);
@@ -302,8 +302,8 @@ mod tests {
         fn a_shared_covariance_is_sampled_right(data in gaussian(3), shift in prop::collection::vec(-2.0..2.0f64, 3), scale in -1.0..8.0f64, points in three_points()) {
             let (from, to) = ordered(points);
             let class = Gaussian::from_modes(&data.mean() + &Array1::from(shift), data.variances().to_owned(), data.modes().to_owned()).unwrap();
-            let start = tilted_law(&data, &class, scale, &from).unwrap();
-            let (got, want) = (guided_law(&data, &class, scale, &start, &from, &to).unwrap(), tilted_law(&data, &class, scale, &to).unwrap());
+            let start = tilted_law(&data, &class, scale, from).unwrap();
+            let (got, want) = (guided_law(&data, &class, scale, &start, from, to).unwrap(), tilted_law(&data, &class, scale, to).unwrap());
             let size = (1.0 + to.alpha / from.alpha) * (1.0 + scale.abs()) * 10.0;
             prop_assert!((&got.mean() - &want.mean()).iter().all(|g| g.abs() <= 64.0 * f64::EPSILON * size));
             let (got, want) = (got.matrix(|v| v), want.matrix(|v| v));
@@ -323,7 +323,7 @@ mod tests {
             let posterior = Gaussian::from_modes(mean.row(0).to_owned(), data.variances().mapv(|l| l * noise_var / (l + noise_var)), data.modes().to_owned()).unwrap();
             // Tilting by p(y | x)^scale is a measurement of noise_var / scale.
             let scale = 3.0;
-            let tilted = tilted_law(&data, &posterior, scale, &PathPoint::CLEAN).unwrap();
+            let tilted = tilted_law(&data, &posterior, scale, PathPoint::CLEAN).unwrap();
             let sharper = PathPoint::still(1.0, (noise_var / scale).sqrt());
             crate::diffusion::Denoiser::denoise(&data, y.view().insert_axis(ndarray::Axis(0)), &sharper, mean.view_mut()).unwrap();
             let condition = 1.0 + 10.0 / noise_var;
@@ -340,7 +340,7 @@ mod tests {
         let start = one(0.0, 1.0);
         for (u, c, scale) in [(1.0, 0.0, 2.0), (0.0, 1.0, 0.5), (1.0, 0.0, 1.0), (0.0, 0.0, 3.0)] {
             let law =
-                |to| guided_law(&one(0.0, u), &one(1.0, c), scale, &start, &noise, to).unwrap();
+                |to| guided_law(&one(0.0, u), &one(1.0, c), scale, &start, noise, to).unwrap();
             let (limit, close) = (law(&clean), law(&nearly));
             // Powers of 1e-9 down to 1/2.
             assert!(
@@ -349,10 +349,10 @@ mod tests {
                 "{u} {c} {scale}"
             );
         }
-        assert!(guided_law(&one(0.0, 0.0), &one(1.0, 1.0), 2.0, &start, &noise, &clean).is_err());
-        assert!(tilted_law(&one(0.0, 1.0), &one(0.0, 3.0), 2.0, &clean).is_err());
-        assert!(guided_law(&start, &start, f64::NAN, &start, &noise, &clean).is_err());
-        assert!(guided_law(&start, &start, 1.0, &start, &clean, &noise).is_err());
+        assert!(guided_law(&one(0.0, 0.0), &one(1.0, 1.0), 2.0, &start, noise, clean).is_err());
+        assert!(tilted_law(&one(0.0, 1.0), &one(0.0, 3.0), 2.0, clean).is_err());
+        assert!(guided_law(&start, &start, f64::NAN, &start, noise, clean).is_err());
+        assert!(guided_law(&start, &start, 1.0, &start, clean, noise).is_err());
     }
 
     #[test]
@@ -361,14 +361,14 @@ mod tests {
         // Denominators of -1 and of 0: the product of the densities has no finite integral.
         for (c, scale) in [(3.0, 2.0), (2.0, 2.0)] {
             let message =
-                tilted_law(&one(0.0, 1.0), &one(0.0, c), scale, &clean).unwrap_err().to_string();
+                tilted_law(&one(0.0, 1.0), &one(0.0, c), scale, clean).unwrap_err().to_string();
             assert!(message.contains("precision of the tilted law in mode 0"), "{message}");
         }
         for bad in [f64::NAN, f64::INFINITY] {
             let start = one(0.0, 1.0);
             let messages = [
-                tilted_law(&start, &start, bad, &clean),
-                guided_law(&start, &start, bad, &start, &noise, &clean),
+                tilted_law(&start, &start, bad, clean),
+                guided_law(&start, &start, bad, &start, noise, clean),
             ];
             for message in messages.map(|law| law.unwrap_err().to_string()) {
                 assert!(message.contains("guidance scale"), "{message}");

@@ -124,10 +124,10 @@ mod tests {
         #[test]
         fn one_step_leaves_the_stationary_law_alone(data in gaussian(3), t in 0.1..0.95f64, family in 0u8..3, share in 0.01..1.99f64) {
             let at = point(family, t);
-            let level = Level::of(&at).unwrap();
+            let level = Level::of(at).unwrap();
             let least = data.variances().iter().copied().chain((data.rank() < 3).then_some(0.0)).map(|l| level.var(l)).fold(f64::INFINITY, smaller);
             let step = share * least;
-            let law = stationary_law(&data, &at, step).unwrap();
+            let law = stationary_law(&data, at, step).unwrap();
             prop_assert_eq!(law.mean(), &data.mean() * at.alpha);
             // x + step score(x) as a matrix: I + step times the score's gain.
             let map = data.matrix(|lambda| 1.0 - step / level.var(lambda));
@@ -145,9 +145,9 @@ mod tests {
             Gaussian::diagonal(ndarray::array![0.0, 0.0], ndarray::array![1.0, 0.0]).unwrap();
         let level = PathPoint::still(1.0, 0.5);
         for step in [0.0, -0.1, 0.5, f64::NAN] {
-            let message = stationary_law(&data, &level, step).unwrap_err().to_string();
+            let message = stationary_law(&data, level, step).unwrap_err().to_string();
             assert!(message.contains("between 0 and 0.5"), "{step}: {message}");
         }
-        assert!(stationary_law(&data, &level, 0.499).is_ok());
+        assert!(stationary_law(&data, level, 0.499).is_ok());
     }
 }

@@ -108,7 +108,7 @@ mod tests {
         fn change_of_variables_is_the_density(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
             // Rows that the law itself may have given, at every level.
             let eps = normal_rows(3, 4, seed);
-            let x = crate::exact::pf_ode::pf_ode_map(&law, eps.view(), &PathPoint::NOISE, &from).unwrap();
+            let x = crate::exact::pf_ode::pf_ode_map(&law, eps.view(), PathPoint::NOISE, from).unwrap();
             let (got, want) = (log_likelihood(&law, x.view(), &from, &to).unwrap(), law.log_density(x.view(), &from));
             for (got, want) in got.iter().zip(&want) {
                 // Squares over the variance: the state rounds against the mean and the largest
@@ -126,7 +126,7 @@ mod tests {
         assert!(log_likelihood(&law, x.view(), &clean, &noise).is_err());
         assert!(log_likelihood_solve(&law, x.view(), &clean, &noise).is_err());
         assert!(log_likelihood_solve(&law, x.view(), &noise, &clean).is_err());
-        assert_eq!(log_det(&law, &clean, &PathPoint::still(2.0, 0.0)).unwrap(), 2.0 * 2f64.ln());
+        assert_eq!(log_det(&law, clean, PathPoint::still(2.0, 0.0)).unwrap(), 2.0 * 2f64.ln());
     }
 
     proptest! {
@@ -134,7 +134,7 @@ mod tests {
         fn the_integrated_trace_is_the_sum_of_log_gains(law in gaussian(3), [from, to, _] in three_points(), seed: u64) {
             let x = normal_rows(1, 3, seed);
             let end = Flow::new(&law).with_log_det().solve(x.view(), &[from, to]).unwrap().0.swap_remove(1);
-            let want = log_det(&law, &from, &to).unwrap();
+            let want = log_det(&law, from, to).unwrap();
             // 1e-13 d a step, about 30 steps.
             prop_assert!((end[[0, 3]] - want).abs() <= 1e-11 * (1.0 + want.abs()), "{} {want}", end[[0, 3]]);
         }
@@ -157,8 +157,8 @@ mod tests {
         let law = Gaussian::diagonal(array![0.0, 0.0], array![4.0, 9.0]).unwrap();
         let (clean, noise) = (PathPoint::still(0.5, 0.0), PathPoint::NOISE);
         // From deviations 0.5 2 and 0.5 3 to 1; between clean levels only the scale changes.
-        assert!((log_det(&law, &clean, &noise).unwrap() + 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
-        assert!((log_det(&law, &noise, &clean).unwrap() - 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
-        assert_eq!(log_det(&law, &clean, &PathPoint::still(2.0, 0.0)).unwrap(), 2.0 * 4f64.ln());
+        assert!((log_det(&law, clean, noise).unwrap() + 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
+        assert!((log_det(&law, noise, clean).unwrap() - 1.5f64.ln()).abs() <= 4.0 * f64::EPSILON);
+        assert_eq!(log_det(&law, clean, PathPoint::still(2.0, 0.0)).unwrap(), 2.0 * 4f64.ln());
     }
 }

@@ -84,7 +84,7 @@ mod tests {
             let miss = DMatrix::identity(4, 4) - &filter * alpha;
             let shift = nalgebra::DVector::from_iterator(4, data.mean().iter().zip(model.mean()).map(|(a, b)| a - b));
             let want = (&miss * dense(&data) * miss.transpose() + &filter * &noise * filter.transpose()).trace() + (&miss * shift).norm_squared();
-            let got = wiener_risk(&model, &data, &at).unwrap();
+            let got = wiener_risk(&model, &data, at).unwrap();
             // Solving loses the condition of the state's covariance; the data are of size 10.
             let condition = 1.0 + alpha * alpha * 40.0 / at.sigma.powi(2);
             prop_assert!((got - want).abs() <= 1e-13 * condition * (1.0 + want), "{got} {want}");
@@ -94,20 +94,20 @@ mod tests {
         #[test]
         fn the_right_law_has_the_least_risk(model in gaussian(4), data in full_gaussian(4), [at, ..] in three_points()) {
             let least: f64 = data.variances().iter().map(|l| mmse(*l, (at.alpha, at.sigma))).sum();
-            let own = wiener_risk(&data, &data, &at).unwrap();
+            let own = wiener_risk(&data, &data, at).unwrap();
             prop_assert!((own - least).abs() <= 64.0 * f64::EPSILON * (1.0 + least));
-            prop_assert!(wiener_risk(&model, &data, &at).unwrap() >= least - 64.0 * f64::EPSILON * (1.0 + least));
+            prop_assert!(wiener_risk(&model, &data, at).unwrap() >= least - 64.0 * f64::EPSILON * (1.0 + least));
         }
     }
 
     #[test]
     fn what_has_no_filter_is_refused() {
         let law = |d: usize| Gaussian::diagonal(Array1::zeros(d), Array1::ones(d)).unwrap();
-        assert!(wiener_risk(&law(2), &law(2), &PathPoint::CLEAN).is_err());
-        assert!(wiener_risk(&law(2), &law(3), &PathPoint::still(1.0, 1.0)).is_err());
+        assert!(wiener_risk(&law(2), &law(2), PathPoint::CLEAN).is_err());
+        assert!(wiener_risk(&law(2), &law(3), PathPoint::still(1.0, 1.0)).is_err());
         // A model without variance says its mean, and misses all of the data.
         let point = Gaussian::from_modes(Array1::zeros(2), Array1::zeros(0), Array2::zeros((2, 0)))
             .unwrap();
-        assert_eq!(wiener_risk(&point, &law(2), &PathPoint::still(1.0, 1.0)).unwrap(), 2.0);
+        assert_eq!(wiener_risk(&point, &law(2), PathPoint::still(1.0, 1.0)).unwrap(), 2.0);
     }
 }

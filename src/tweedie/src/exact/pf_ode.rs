@@ -459,7 +459,7 @@ mod tests {
         #[test]
         fn the_map_solves_the_ode(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
-            let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
+            let state = pf_ode_map(&law, x.view(), from, to).unwrap();
             let still = |p: &PathPoint| Level { alpha: Dual64::from(p.alpha), sigma: Dual64::from(p.sigma) };
             let moving = to.moving().unwrap();
             let rate_of = |lambda: f64| psi(Dual64::from(lambda), still(&from), moving.dual()).eps;
@@ -491,10 +491,10 @@ mod tests {
         #[test]
         fn the_denoiser_along_the_way_is_the_denoiser_there(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
-            let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
+            let state = pf_ode_map(&law, x.view(), from, to).unwrap();
             let mut want = Array2::zeros(x.dim());
             law.denoise(state.view(), &to, want.view_mut()).unwrap();
-            let got = denoiser_along(&law, x.view(), &from, &to).unwrap();
+            let got = denoiser_along(&law, x.view(), from, to).unwrap();
             // The Wiener gain is at most 1 / (2 sigma / sqrt(lambda)) and at most 1 / alpha.
             let gain = (1.0 / to.alpha).min(10.0 / to.sigma);
             let growth = (to.alpha / from.alpha).max(to.sigma / from.sigma);
@@ -504,8 +504,8 @@ mod tests {
         #[test]
         fn off_the_manifold_only_the_noise_shrinks(law in gaussian(4), [from, to, _] in three_points(), seed: u64) {
             let x = normal_rows(3, 4, seed);
-            let state = pf_ode_map(&law, x.view(), &from, &to).unwrap();
-            let (before, after) = (off_manifold(&law, x.view(), &from).unwrap(), off_manifold(&law, state.view(), &to).unwrap());
+            let state = pf_ode_map(&law, x.view(), from, to).unwrap();
+            let (before, after) = (off_manifold(&law, x.view(), from).unwrap(), off_manifold(&law, state.view(), to).unwrap());
             let ratio = to.sigma / from.sigma;
             let growth = ratio.max(to.alpha / from.alpha).max(1.0);
             prop_assert!(gap(&(before * ratio), &after) <= 64.0 * f64::EPSILON * growth * (10.0 + size(&x)));
@@ -515,12 +515,12 @@ mod tests {
         /// clean end as well.
         #[test]
         fn the_integrator_reproduces_the_closed_form(law in gaussian(3), [from, to, _] in three_points(), seed: u64) {
-            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::NOISE, &from).unwrap();
+            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), PathPoint::NOISE, from).unwrap();
             let states = pf_ode_solve(&law, x.view(), &[from, to, DATA]).unwrap();
             let std = (law.variances().sum() / 3.0).sqrt();
             let c = if std > 0.0 { std } else { 1.0 };
             for (state, at) in states.iter().skip(1).zip([to, DATA]) {
-                let want = pf_ode_map(&law, x.view(), &from, &at).unwrap();
+                let want = pf_ode_map(&law, x.view(), from, at).unwrap();
                 // 1e-13 c a step in units of hypot(alpha, sigma / c), at most 100 steps; going up,
                 // a small mode's error grows with psi <= sigma ratio.
                 let growth = (to.edm_sigma() / from.edm_sigma()).max(1.0);
@@ -577,21 +577,18 @@ mod tests {
         let flat = Gaussian::diagonal(array![0.0, 0.0], array![1.0, 0.0]).unwrap();
         let x = array![[1.0, 2.0]];
         let noise = PathPoint::NOISE;
-        assert!(pf_ode_map(&full, x.view(), &DATA, &noise).is_ok());
+        assert!(pf_ode_map(&full, x.view(), DATA, noise).is_ok());
         for law in [flat.clone(), full.truncated(1)] {
-            assert!(matches!(
-                pf_ode_map(&law, x.view(), &DATA, &noise),
-                Err(Error::Singular { .. })
-            ));
-            assert!(denoiser_along(&law, x.view(), &DATA, &noise).is_err());
-            assert_eq!(pf_ode_map(&law, x.view(), &DATA, &DATA).unwrap(), x);
+            assert!(matches!(pf_ode_map(&law, x.view(), DATA, noise), Err(Error::Singular { .. })));
+            assert!(denoiser_along(&law, x.view(), DATA, noise).is_err());
+            assert_eq!(pf_ode_map(&law, x.view(), DATA, DATA).unwrap(), x);
         }
         assert!(matches!(
             pf_ode_solve(&full, x.view(), &[DATA, noise]),
             Err(Error::Singular { .. })
         ));
         assert!(pf_ode_solve(&full, x.view(), &[]).is_err());
-        assert!(pf_ode_map(&full, array![[1.0]].view(), &noise, &DATA).is_err());
+        assert!(pf_ode_map(&full, array![[1.0]].view(), noise, DATA).is_err());
     }
 
     #[test]
@@ -601,13 +598,13 @@ mod tests {
         let clean = |alpha| PathPoint::still(alpha, 0.0);
         // Between clean levels the state is scaled, off the data as well.
         assert_eq!(
-            pf_ode_map(&law, x.view(), &clean(0.5), &clean(2.0)).unwrap(),
+            pf_ode_map(&law, x.view(), clean(0.5), clean(2.0)).unwrap(),
             array![[12.0, 8.0]]
         );
         // A stored mode of variance 0 is off the manifold like one that is not stored.
         for law in [&law, &law.truncated(1)] {
             assert_eq!(
-                off_manifold(law, x.view(), &PathPoint::still(1.0, 1.0)).unwrap(),
+                off_manifold(law, x.view(), PathPoint::still(1.0, 1.0)).unwrap(),
                 array![[0.0, 2.0]]
             );
         }
@@ -667,13 +664,13 @@ mod tests {
         let (noise, x) = (PathPoint::still(1.0, 1e300), array![[-1.13e300, 0.5e300]]);
         let axes = Gaussian::diagonal(array![0.0, 0.0], array![1e-300, 4e-300]).unwrap();
         for law in [axes.clone(), axes.truncated(2)] {
-            let data = pf_ode_map(&law, x.view(), &noise, &DATA).unwrap();
+            let data = pf_ode_map(&law, x.view(), noise, DATA).unwrap();
             let near = |got: f64, want: f64| {
                 assert!((got / want - 1.0).abs() <= 8.0 * f64::EPSILON, "{got:e} {want:e}")
             };
             near(data[[0, 0]], -1.13e-150);
             near(data[[0, 1]], 1e-150);
-            let back = pf_ode_map(&law, data.view(), &DATA, &noise).unwrap();
+            let back = pf_ode_map(&law, data.view(), DATA, noise).unwrap();
             near(back[[0, 0]], x[[0, 0]]);
             near(back[[0, 1]], x[[0, 1]]);
         }

@@ -130,7 +130,7 @@ mod tests {
         /// The joint Gaussian of (x0, x_t): the field solves `J Cov[x_t] = Cov[x0, x_t]`.
         #[test]
         fn fields_are_the_regression_of_data_on_state(law in gaussian(5), [at, ..] in three_points()) {
-            let field = receptive_field(&law, &[0, 1, 2, 3, 4], &at).unwrap();
+            let field = receptive_field(&law, &[0, 1, 2, 3, 4], at).unwrap();
             let cov = (&law.modes() * &law.variances()).dot(&law.modes().t());
             let state_cov = &cov * (at.alpha * at.alpha) + Array2::<f64>::eye(5) * (at.sigma * at.sigma);
             let (noisy, cross) = (DMatrix::from_fn(5, 5, |i, j| state_cov[[i, j]]), DMatrix::from_fn(5, 5, |i, j| cov[[i, j]] * at.alpha));
@@ -145,9 +145,9 @@ mod tests {
         fn the_limits_are_approached(law in full_gaussian(4)) {
             let all = [0, 1, 2, 3];
             // The next terms: sigma^2 / lambda and lambda / sigma^2, with lambda in 1e-3..10.
-            let low = receptive_field(&law, &all, &PathPoint::still(0.5, 1e-8)).unwrap() * 0.5;
+            let low = receptive_field(&law, &all, PathPoint::still(0.5, 1e-8)).unwrap() * 0.5;
             prop_assert!(gap(&low, &low_noise_field(&law, &all).unwrap()) <= 1e-11);
-            let high = receptive_field(&law, &all, &PathPoint::still(0.5, 1e8)).unwrap() * 2e16;
+            let high = receptive_field(&law, &all, PathPoint::still(0.5, 1e8)).unwrap() * 2e16;
             prop_assert!(gap(&high, &high_noise_field(&law, &all).unwrap()) <= 1e-13 * size(&high));
         }
 
@@ -161,8 +161,8 @@ mod tests {
     #[test]
     fn what_has_no_field_is_refused() {
         let law = Gaussian::diagonal(Array1::zeros(2), Array1::ones(2)).unwrap();
-        assert!(receptive_field(&law, &[2], &PathPoint::still(1.0, 1.0)).is_err());
-        assert!(receptive_field(&law, &[0], &PathPoint::CLEAN).is_err());
+        assert!(receptive_field(&law, &[2], PathPoint::still(1.0, 1.0)).is_err());
+        assert!(receptive_field(&law, &[0], PathPoint::CLEAN).is_err());
     }
 
     #[test]

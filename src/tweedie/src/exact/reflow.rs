@@ -98,7 +98,7 @@ fn towards_both_ends(mut f: impl FnMut(f64) -> f64) -> Result<f64> {
 /// # Errors
 /// `eps` that does not fit.
 pub fn reflow_coupling(law: &Gaussian, eps: ArrayView2<f64>) -> Result<Array2<f64>> {
-    pf_ode_map(law, eps, &PathPoint::NOISE, &PathPoint::CLEAN)
+    pf_ode_map(law, eps, PathPoint::NOISE, PathPoint::CLEAN)
 }
 
 /// Velocity after one reflow, `E[eps - x0 | (1 - t) x0 + t eps = x]` under [`reflow_coupling`]:

@@ -255,9 +255,9 @@ mod tests {
                 (&u * &data.variances()).dot(&u.t()) * (at.alpha * at.alpha) + ndarray::Array2::<f64>::eye(4) * (at.sigma * at.sigma)
             };
             let start = Gaussian::new(&data.mean() * from.alpha, cov(&from).view()).unwrap();
-            let law = reverse_law(&data, &start, &from, &to, churn).unwrap();
+            let law = reverse_law(&data, &start, from, to, churn).unwrap();
             if from.edm_sigma() > to.edm_sigma() {
-                let message = reverse_law(&data, &start, &to, &from, churn).unwrap_err().to_string();
+                let message = reverse_law(&data, &start, to, from, churn).unwrap_err().to_string();
                 prop_assert!(message.contains("from noise to data"), "{message}");
             }
             let got = (&law.modes() * &law.variances()).dot(&law.modes().t());
@@ -275,9 +275,9 @@ mod tests {
             points.sort_by(|a, b| b.edm_sigma().total_cmp(&a.edm_sigma()));
             let start = Gaussian::from_modes(Array1::ones(3), Array1::from(starts), data.modes().to_owned()).unwrap();
             let [a, b, c] = points;
-            let middle = reverse_law(&data, &start, &a, &b, churn).unwrap();
-            let via = reverse_law(&data, &middle, &b, &c, churn).unwrap();
-            let direct = reverse_law(&data, &start, &a, &c, churn).unwrap();
+            let middle = reverse_law(&data, &start, a, b, churn).unwrap();
+            let via = reverse_law(&data, &middle, b, c, churn).unwrap();
+            let direct = reverse_law(&data, &start, a, c, churn).unwrap();
             let cov = |l: &Gaussian| (&l.modes() * &l.variances()).dot(&l.modes().t());
             let scale = size(&cov(&start)) + size(&cov(&middle)) + size(&cov(&direct)) + a.sigma * a.sigma + 10.0 * a.alpha * a.alpha;
             let growth = (c.alpha / a.alpha).max(1.0);
@@ -325,8 +325,8 @@ mod tests {
             reverse_law(
                 &data,
                 &start,
-                &PathPoint::still(a.0, a.1),
-                &PathPoint::still(b.0, b.1),
+                PathPoint::still(a.0, a.1),
+                PathPoint::still(b.0, b.1),
                 Churn::Constant(1.0),
             )
             .unwrap()
@@ -343,7 +343,7 @@ mod tests {
         }
         for churn in [f64::INFINITY, f64::NAN, -1.0] {
             let (from, to) = (PathPoint::still(1.0, 1.0), PathPoint::still(1.0, 0.5));
-            let message = reverse_law(&data, &start, &from, &to, Churn::Constant(churn))
+            let message = reverse_law(&data, &start, from, to, Churn::Constant(churn))
                 .unwrap_err()
                 .to_string();
             assert!(message.starts_with("churn"), "{message}");

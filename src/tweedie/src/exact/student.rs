@@ -196,7 +196,7 @@ mod tests {
             prop_assume!(c.edm_sigma() < 0.9 * a.edm_sigma());
             let x = normal_rows(2, 3, seed);
             let end = ddim_step(&law, &ddim_step(&law, &x, &a, &b), &b, &c);
-            let x0 = distillation_target(x.view(), end.view(), &a, &c).unwrap();
+            let x0 = distillation_target(x.view(), end.view(), a, c).unwrap();
             let eps = (&x - &(&x0 * a.alpha)) / a.sigma;
             let again = &x0 * c.alpha + &eps * c.sigma;
             prop_assert!(gap(&again, &end) <= 64.0 * f64::EPSILON * (1.0 + size(&x0) + size(&end) + a.alpha * size(&x0) * c.sigma / a.sigma));
@@ -256,6 +256,6 @@ mod tests {
             full.variances().mapv(|v| 0.25 * v)
         );
         let x = Array2::zeros((1, 2));
-        assert!(distillation_target(x.view(), x.view(), &noisy, &noisy).is_err());
+        assert!(distillation_target(x.view(), x.view(), noisy, noisy).is_err());
     }
 }

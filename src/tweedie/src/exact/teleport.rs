@@ -77,8 +77,8 @@ mod tests {
         #[test]
         fn a_gaussian_is_teleported_without_error(law in gaussian(3), (a, b) in (0.01..0.99f64, 0.01..0.99f64), family in 0u8..3, seed: u64) {
             let (from, to) = (point(family, a.max(b)), point(family, a.min(b)));
-            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), &PathPoint::NOISE, &from).unwrap();
-            let error = teleport_error(&law, x.view(), &from, &to).unwrap();
+            let x = pf_ode_map(&law, normal_rows(2, 3, seed).view(), PathPoint::NOISE, from).unwrap();
+            let error = teleport_error(&law, x.view(), from, to).unwrap();
             // The integrator's 1e-11, and the covariance's eigenvalues to eps of the largest, whose
             // root moves small modes by sqrt(eps).
             let c = (law.variances().sum() / 3.0).sqrt().max(1e-3);
@@ -95,10 +95,7 @@ mod tests {
         let start = PathPoint::still(1.0, 80.0);
         let x = normal_rows(8, 2, 1) * 80.0;
         let errors = [20.0, 5.0, 1.0, 0.2].map(|s| {
-            teleport_error(&law, x.view(), &start, &PathPoint::still(1.0, s))
-                .unwrap()
-                .mean()
-                .unwrap()
+            teleport_error(&law, x.view(), start, PathPoint::still(1.0, s)).unwrap().mean().unwrap()
         });
         // Relative to the state at that level; the first cumulant that differs, the fourth, enters
         // as the inverse fourth power of sigma.
@@ -116,9 +113,9 @@ mod tests {
         let (from, to) = (PathPoint::still(1.0, 5.0), PathPoint::still(1.0, 0.2));
         let x = normal_rows(2, 3, 1) * 5.0;
         let jumped =
-            pf_ode_map(&gaussian_with_moments_of(&law).unwrap(), x.view(), &from, &to).unwrap();
+            pf_ode_map(&gaussian_with_moments_of(&law).unwrap(), x.view(), from, to).unwrap();
         let solved = pf_ode_solve(&law, x.view(), &[from, to]).unwrap().swap_remove(1);
-        let got = teleport_error(&law, x.view(), &from, &to).unwrap();
+        let got = teleport_error(&law, x.view(), from, to).unwrap();
         for i in 0..2 {
             let squares: f64 = (0..3).map(|j| (jumped[[i, j]] - solved[[i, j]]).powi(2)).sum();
             assert!(

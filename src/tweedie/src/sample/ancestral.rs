@@ -5,6 +5,9 @@ use crate::diffusion::PathPoint;
 use crate::diffusion::kernel::{Posterior, Transition};
 use crate::error::Result;
 
+/// What is not known of x0 at a point, a coordinate: the average of `Cov[x0 | x_t]`'s eigenvalues.
+pub type Spread<'a> = dyn Fn(&PathPoint) -> Result<f64> + Sync + 'a;
+
 /// The variance that DDPM's reverse step adds.
 pub enum Variance<'a> {
     /// That of the forward step, `beta_t` (diffusers' `fixed_large`).
@@ -14,7 +17,7 @@ pub enum Variance<'a> {
     /// The best isotropic one: the posterior's plus what is not known of x0, `coef_x0^2` times the
     /// average of `Cov[x0 | x_t]`'s eigenvalues over x_t, which the function gives. Source: Bao et
     /// al. 2022, "Analytic-DPM", theorem 1.
-    Optimal(Box<dyn Fn(&PathPoint) -> Result<f64> + Sync + 'a>),
+    Optimal(Box<Spread<'a>>),
 }
 
 /// DDPM's ancestral sampling, on any stride.

@@ -459,7 +459,7 @@ impl<'a> Flow<'a> {
     fn at(&self, k: usize) -> Result<CowArray<'_, f64, Ix2>> {
         match self {
             Self::Closed(law, Recording { x, points, .. }) => {
-                pf_ode_map(law, x[0].view(), &points[0], &points[k]).map(CowArray::from)
+                pf_ode_map(law, x[0].view(), points[0], points[k]).map(CowArray::from)
             }
             Self::Solved(states) => Ok(states[k].view().into()),
         }
@@ -594,7 +594,7 @@ enum Reading {
 fn exact_step(recording: &Recording, law: Known, k: usize) -> Result<Array2<f64>> {
     let ends = &recording.points[k..k + 2];
     match law {
-        Known::Gaussian(law) => pf_ode_map(law, recording.x[k].view(), &ends[0], &ends[1]),
+        Known::Gaussian(law) => pf_ode_map(law, recording.x[k].view(), ends[0], ends[1]),
         Known::Any(law) => Ok(pf_ode_solve(law, recording.x[k].view(), ends)?
             .pop()
             .expect("a state for each point")),

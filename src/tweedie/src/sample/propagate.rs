@@ -127,8 +127,8 @@ impl Response {
             mean: offset.x.row(0).to_owned(),
             noise_var: gains.slice(s![1.., ..]).map_axis(Axis(0), |g| g.dot(&g)),
             nfe: offset.nfe,
-            from: Level::of(&grid[0])?,
-            to: Level::of(&grid[grid.len() - 1])?,
+            from: Level::of(grid[0])?,
+            to: Level::of(grid[grid.len() - 1])?,
             lambdas,
         })
     }

@@ -37,7 +37,7 @@ impl Sampler for Exact<'_> {
     fn step(&self, run: &mut Run) -> Result<()> {
         let (from, to) = (run.from(), run.to());
         run.x = match self.0 {
-            Known::Gaussian(law) => pf_ode_map(law, run.x.view(), &from, &to)?,
+            Known::Gaussian(law) => pf_ode_map(law, run.x.view(), from, to)?,
             Known::Any(law) => pf_ode_solve(law, run.x.view(), &[from, to])?.swap_remove(1),
         };
         Ok(())
@@ -86,7 +86,7 @@ impl<S: Sampler> Sampler for Teleport<S> {
         if run.index() >= self.skipped {
             return self.then.step(run);
         }
-        run.x = pf_ode_map(&self.gaussian, run.x.view(), &run.from(), &run.to())?;
+        run.x = pf_ode_map(&self.gaussian, run.x.view(), run.from(), run.to())?;
         Ok(())
     }
 }

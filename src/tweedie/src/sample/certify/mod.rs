@@ -161,7 +161,7 @@ pub fn study(
                 let known = reference.take().filter(|(a, b, _)| (*a, *b) == (first, last));
                 let exact = match (known, law) {
                     (Some((_, _, exact)), _) => exact,
-                    (None, Known::Gaussian(law)) => pf_ode_map(law, start.view(), &first, &last)?,
+                    (None, Known::Gaussian(law)) => pf_ode_map(law, start.view(), first, last)?,
                     (None, Known::Any(law)) => {
                         pf_ode_solve(law, start.view(), &[first, last])?.swap_remove(1)
                     }
