@@ -16,7 +16,7 @@ pub fn f64(
     product(scale, a, b, keep, out, threads);
 }
 
-/// [`f64`] in f32.
+/// [`f64()`] in f32.
 pub fn f32(
     scale: f32,
     a: ArrayView2<f32>,

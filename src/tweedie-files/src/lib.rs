@@ -104,10 +104,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     .map_err(|e| refused(path, &e))
 }
 
-/// Refuses what [`write`] would refuse but for want of room, and leaves nothing.
+/// Refuses what [`write()`] would refuse but for want of room, and leaves nothing.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn ready(path: &Path) -> Result<()> {
     match Place::of(path)? {
         Place::Device(_) => Ok(()),
