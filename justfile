@@ -55,7 +55,7 @@ seeds n="60":
     cargo build --release
     for seed in $(seq 1 {{ n }}); do target/release/tweedie verify --seed "$seed" > /dev/null || { echo "seed $seed"; exit 1; }; done
 
-# Mutation tests of math, diffusion, law and exact: some 4,200 mutants in one binary, 10 to 15 minutes on 2 cores; words pick files (`just mutants law exact/vae`); needs `cargo install cargo-mutants`
+# Mutation tests of math, diffusion, law and exact: some 6,800 mutants in one binary, 10 to 15 minutes on 2 cores; words pick files (`just mutants law exact/vae`); needs `cargo install cargo-mutants`
 [group('check')]
 mutants *words:
     python3 -m venv .venv
