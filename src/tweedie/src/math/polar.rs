@@ -80,6 +80,8 @@ fn turned(mut us: DMatrix<f64>) -> Option<(DMatrix<f64>, DMatrix<f64>)> {
     let n = us.ncols();
     let mut v = DMatrix::<f64>::identity(n, n);
     let small = n as f64 * f64::EPSILON;
+    // A column that is rounding beside the whole has no direction that could settle.
+    let rounding = small * us.norm();
     for _ in 0..SWEEPS {
         let mut turned = false;
         for p in 0..n {
@@ -89,7 +91,7 @@ fn turned(mut us: DMatrix<f64>) -> Option<(DMatrix<f64>, DMatrix<f64>)> {
                 if !dot.is_finite() {
                     return None;
                 }
-                if dot.abs() <= small * x * y {
+                if dot.abs() <= small * x * y || x.min(y) <= rounding {
                     continue;
                 }
                 turned = true;
